@@ -1,0 +1,5 @@
+//! Files to objects and back: walk, backup, restore, browse.
+pub mod browse;
+pub mod dump;
+pub mod find;
+pub mod restore;

@@ -1,0 +1,422 @@
+//! The contents of a batch of files: few large reads, one under way while the last is written.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backhaul_object::entry::{Content, Metadata};
+use backhaul_object::source::{ObjectSource, TransferError};
+use backhaul_object::{Object, ObjectId};
+use bytes::Bytes;
+
+use super::place::{self, Comparer, Target};
+use super::report::Report;
+use super::{Mode, Overwrite};
+use crate::browse::is_fatal;
+use crate::dump::{DumpError, chunk_of, dump_content, members_of, pick};
+
+/// Plain bytes asked for in one read.
+const READ_BYTES: u64 = 16 << 20;
+/// What a bundle is taken to hold until it is read: the usual target size.
+const BUNDLE_BYTES: u64 = 512 << 10;
+/// Threads that write files.
+const WRITERS: usize = 4;
+/// Tasks waiting for a writer.
+const QUEUE: usize = 8;
+/// Large files under way at a time, each with its own read-ahead.
+const LARGE_AT_ONCE: usize = 2;
+
+/// What every part of a restore needs.
+pub(crate) struct Engine<'a> {
+    pub(crate) source: &'a dyn ObjectSource,
+    /// `None` in a dry run into a folder that is not there.
+    pub(crate) place: Option<&'a Target>,
+    pub(crate) overwrite: Overwrite,
+    pub(crate) report: Report,
+}
+
+/// One file to write or compare.
+#[derive(Debug, Clone)]
+pub(crate) struct FileJob {
+    /// Its folder, relative to the target.
+    pub(crate) dir: Arc<[u8]>,
+    pub(crate) name: Vec<u8>,
+    pub(crate) metadata: Metadata,
+    pub(crate) size: u64,
+    pub(crate) content: Content,
+    pub(crate) link: Option<u64>,
+}
+
+impl FileJob {
+    pub(crate) fn path(&self) -> Vec<u8> {
+        join(&self.dir, &self.name)
+    }
+
+    /// Too large to be held whole: streamed.
+    pub(crate) fn is_large(&self) -> bool {
+        matches!(self.content, Content::Flist(_)) || self.size > READ_BYTES
+    }
+}
+
+/// A path relative to the target.
+pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = dir.to_vec();
+    if !path.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
+/// Files that can be finished once the objects at these places of a read are there.
+enum Task {
+    Bundle { at: usize, files: Vec<(u16, FileJob)> },
+    Whole { at: Vec<usize>, job: FileJob },
+}
+
+/// One read and what follows from it.
+#[derive(Default)]
+struct Group {
+    ids: Vec<ObjectId>,
+    tasks: Vec<Task>,
+    bytes: u64,
+}
+
+type Fetched = Result<Object, String>;
+
+/// A task with its objects, in the order of its places.
+struct Work {
+    task: Task,
+    objects: Vec<Fetched>,
+}
+
+/// What became of the jobs.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) done: Vec<FileJob>,
+    pub(crate) failed: Vec<FileJob>,
+}
+
+struct Shared<'s, 'a> {
+    engine: &'s Engine<'a>,
+    place: &'s Target,
+    mode: Mode,
+    outcome: Mutex<Outcome>,
+}
+
+/// Writes or compares the files. Those that fail are in the report and in [`Outcome::failed`].
+pub(crate) fn run(engine: &Engine<'_>, jobs: Vec<FileJob>, mode: Mode) -> Result<Outcome, TransferError> {
+    let Some(place) = engine.place else { return Ok(Outcome::default()) };
+    let (large, small): (Vec<_>, Vec<_>) = jobs.into_iter().partition(FileJob::is_large);
+    let shared = Shared { engine, place, mode, outcome: Mutex::default() };
+    if !small.is_empty() {
+        run_small(&shared, plan(small));
+    }
+    let large = Mutex::new(large.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..LARGE_AT_ONCE.min(large.lock().unwrap_or_else(PoisonError::into_inner).len()) {
+            scope.spawn(|| {
+                loop {
+                    let next = large.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some(job) = next else { return };
+                    if engine.report.is_over().is_none() {
+                        shared.large(job);
+                    }
+                }
+            });
+        }
+    });
+    match engine.report.is_over() {
+        Some(error) => Err(error),
+        None => Ok(shared.outcome.into_inner().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+/// Sorts files into reads: each bundle once, each chunk once per read, in the order of first use.
+fn plan(jobs: Vec<FileJob>) -> Vec<Group> {
+    let mut groups = vec![Group::default()];
+    let mut bundles: HashMap<ObjectId, (usize, usize)> = HashMap::new();
+    let mut chunks: HashMap<ObjectId, usize> = HashMap::new();
+    for job in jobs {
+        if let Content::Member { bundle, member } = job.content
+            && let Some((group, task)) = bundles.get(&bundle)
+            && let Some(Task::Bundle { files, .. }) =
+                groups.get_mut(*group).and_then(|g| g.tasks.get_mut(*task))
+        {
+            files.push((member, job));
+            continue;
+        }
+        let cost = if matches!(job.content, Content::Member { .. }) { BUNDLE_BYTES } else { job.size };
+        if groups.last().is_some_and(|group| group.bytes > 0 && group.bytes + cost > READ_BYTES) {
+            groups.push(Group::default());
+            chunks.clear();
+        }
+        let number = groups.len() - 1;
+        let Some(group) = groups.last_mut() else { continue };
+        group.bytes += cost;
+        let task = match &job.content {
+            Content::Member { bundle, member } => {
+                bundles.insert(*bundle, (number, group.tasks.len()));
+                group.ids.push(*bundle);
+                Task::Bundle { at: group.ids.len() - 1, files: vec![(*member, job)] }
+            }
+            Content::Chunks(pieces) => {
+                let ids = &mut group.ids;
+                let mut place = |id| {
+                    ids.push(id);
+                    ids.len() - 1
+                };
+                let at = pieces.iter().map(|p| *chunks.entry(p.id).or_insert_with(|| place(p.id))).collect();
+                Task::Whole { at, job }
+            }
+            Content::Empty | Content::Inline(_) | Content::Flist(_) => Task::Whole { at: Vec::new(), job },
+        };
+        group.tasks.push(task);
+    }
+    groups
+}
+
+fn run_small(shared: &Shared<'_, '_>, groups: Vec<Group>) {
+    std::thread::scope(|scope| {
+        let (read, fetched) = sync_channel::<(Vec<Task>, Vec<Fetched>)>(1);
+        let (work, queue) = sync_channel::<Work>(QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        let engine = shared.engine;
+        scope.spawn(move || fetch_all(engine, groups, &read));
+        for _ in 0..WRITERS {
+            let queue = Arc::clone(&queue);
+            scope.spawn(move || write_all(shared, &queue));
+        }
+        drop(queue);
+        while let Ok((tasks, objects)) = fetched.recv() {
+            let get = |at: &usize| objects.get(*at).cloned().unwrap_or_else(|| Err("not read".to_owned()));
+            for task in tasks {
+                let objects = match &task {
+                    Task::Bundle { at, .. } => vec![get(at)],
+                    Task::Whole { at, .. } => at.iter().map(get).collect(),
+                };
+                if work.send(Work { task, objects }).is_err() {
+                    return;
+                }
+            }
+        }
+    });
+}
+
+fn fetch_all(engine: &Engine<'_>, groups: Vec<Group>, out: &SyncSender<(Vec<Task>, Vec<Fetched>)>) {
+    for group in groups {
+        match read_group(engine.source, &group.ids) {
+            Ok(objects) => {
+                if out.send((group.tasks, objects)).is_err() {
+                    return;
+                }
+            }
+            Err(error) => return engine.report.fatal(error),
+        }
+    }
+}
+
+/// All objects of a read; after a failure one by one, so that only the bad ones are missing.
+fn read_group(source: &dyn ObjectSource, ids: &[ObjectId]) -> Result<Vec<Fetched>, TransferError> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    match source.read(ids) {
+        Ok(objects) if objects.len() == ids.len() => return Ok(objects.into_iter().map(Ok).collect()),
+        Err(error) if is_fatal(&error) => return Err(error),
+        _ => {}
+    }
+    let mut out = Vec::with_capacity(ids.len());
+    for id in ids {
+        out.push(match source.read(&[*id]) {
+            Ok(mut objects) => objects.pop().ok_or_else(|| TransferError::NotFound(*id).to_string()),
+            Err(error) if is_fatal(&error) => return Err(error),
+            Err(error) => Err(error.to_string()),
+        });
+    }
+    Ok(out)
+}
+
+fn write_all(shared: &Shared<'_, '_>, queue: &Mutex<Receiver<Work>>) {
+    let mut folder = Folder::default();
+    loop {
+        let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Work { task, objects }) = next else { return };
+        match task {
+            Task::Whole { job, .. } => {
+                let parts = parts_of(&job, objects);
+                shared.file(&mut folder, job, parts);
+            }
+            Task::Bundle { files, .. } => {
+                let id = files.first().map(|(_, job)| job.content.clone());
+                let members = match objects.into_iter().next() {
+                    Some(Ok(object)) => members_of(&object).map_err(|why| named(id.as_ref(), &why)),
+                    Some(Err(why)) => Err(why),
+                    None => Err("not read".to_owned()),
+                };
+                for (member, job) in files {
+                    let found = members.as_ref().map_err(Clone::clone).and_then(|members| {
+                        pick(members, member).map_err(|why| named(Some(&job.content), &why))
+                    });
+                    shared.file(&mut folder, job, found.map(|bytes| vec![bytes]));
+                }
+            }
+        }
+    }
+}
+
+fn named(content: Option<&Content>, why: &dyn std::fmt::Display) -> String {
+    match content {
+        Some(Content::Member { bundle, .. }) => format!("object {bundle}: {why}"),
+        _ => why.to_string(),
+    }
+}
+
+fn parts_of(job: &FileJob, objects: Vec<Fetched>) -> Result<Vec<Bytes>, String> {
+    match &job.content {
+        Content::Inline(bytes) => Ok(vec![Bytes::from(bytes.clone())]),
+        Content::Chunks(pieces) => {
+            let part = |(piece, object): (&backhaul_object::flist::Piece, Fetched)| {
+                chunk_of(&object?, piece.len).map_err(|why| format!("object {}: {why}", piece.id))
+            };
+            pieces.iter().zip(objects).map(part).collect()
+        }
+        Content::Empty | Content::Member { .. } | Content::Flist(_) => Ok(Vec::new()),
+    }
+}
+
+/// The folder a writer worked in last.
+#[derive(Default)]
+struct Folder(Option<(Arc<[u8]>, OwnedFd)>);
+
+impl Folder {
+    fn get(&mut self, place: &Target, dir: &Arc<[u8]>) -> Result<&OwnedFd, String> {
+        if self.0.as_ref().is_none_or(|(open, _)| open != dir) {
+            let fd = place.dir(dir).map_err(|error| format!("its folder cannot be opened: {error}"))?;
+            self.0 = Some((Arc::clone(dir), fd));
+        }
+        self.0.as_ref().map(|(_, fd)| fd).ok_or_else(|| "its folder is not open".to_owned())
+    }
+}
+
+impl Shared<'_, '_> {
+    fn file(&self, folder: &mut Folder, job: FileJob, parts: Result<Vec<Bytes>, String>) {
+        let result = parts.and_then(|parts| {
+            let found: u64 = parts.iter().map(|part| part.len() as u64).sum();
+            if found != job.size {
+                return Err(DumpError::Size { expected: job.size, found }.to_string());
+            }
+            let mut out = Out::new(folder.get(self.place, &job.dir)?, &job, self.mode);
+            let written = parts.iter().try_for_each(|part| out.write_all(part));
+            out.end(self.engine, written.map_err(|error| error.to_string()))
+        });
+        self.settle(job, result);
+    }
+
+    fn large(&self, job: FileJob) {
+        let mut folder = Folder::default();
+        let result = folder.get(self.place, &job.dir).and_then(|dir| {
+            let mut out = Out::new(dir, &job, self.mode);
+            let written = dump_content(self.engine.source, &job.content, job.size, &mut out);
+            if let Err(DumpError::Transfer(error)) = &written
+                && is_fatal(error)
+            {
+                self.engine.report.fatal(error.clone());
+            }
+            out.end(self.engine, written.map(drop).map_err(|error| error.to_string()))
+        });
+        self.settle(job, result);
+    }
+
+    fn settle(&self, job: FileJob, result: Result<(), String>) {
+        let report = &self.engine.report;
+        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        match (result, self.mode) {
+            (Ok(()), Mode::Write) => {
+                report.file(job.size);
+                outcome.done.push(job);
+            }
+            (Ok(()), Mode::Compare) => {
+                report.verified();
+                outcome.done.push(job);
+            }
+            (Err(why), _) => {
+                report.error(&job.path(), why);
+                outcome.failed.push(job);
+            }
+        }
+    }
+}
+
+/// A file being written or compared; opened at the first byte, so that content which cannot be read at all
+/// replaces nothing.
+struct Out<'o> {
+    dir: &'o OwnedFd,
+    job: &'o FileJob,
+    mode: Mode,
+    open: Option<Opened>,
+}
+
+enum Opened {
+    New(File),
+    Old(Comparer),
+}
+
+impl<'o> Out<'o> {
+    fn new(dir: &'o OwnedFd, job: &'o FileJob, mode: Mode) -> Self {
+        Self { dir, job, mode, open: None }
+    }
+
+    fn opened(&mut self) -> io::Result<&mut Opened> {
+        let opened = match self.open.take() {
+            Some(opened) => opened,
+            None => match self.mode {
+                Mode::Write => {
+                    Opened::New(place::create(self.dir, &self.job.name).map_err(io::Error::other)?)
+                }
+                Mode::Compare => Opened::Old(Comparer::open(self.dir, &self.job.name, self.job.size)?),
+            },
+        };
+        Ok(self.open.insert(opened))
+    }
+
+    /// Sets the metadata, or removes what is incomplete.
+    fn end(mut self, engine: &Engine<'_>, written: Result<(), String>) -> Result<(), String> {
+        let job = self.job;
+        let result = written.and_then(|()| match self.opened() {
+            Ok(Opened::New(file)) => match place::apply(&*file, &job.metadata) {
+                Ok(true) => Ok(()),
+                Ok(false) => {
+                    engine.report.unowned();
+                    Ok(())
+                }
+                Err(error) => Err(format!("metadata not set: {error}")),
+            },
+            Ok(Opened::Old(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        });
+        if result.is_err() && matches!(self.open, Some(Opened::New(_))) {
+            return match place::clear(self.dir, &self.job.name) {
+                Ok(()) => result,
+                Err(why) => result.map_err(|error| format!("{error}; incomplete, and {why}")),
+            };
+        }
+        result
+    }
+}
+
+impl Write for Out<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self.opened()? {
+            Opened::New(file) => file.write(data),
+            Opened::Old(comparer) => comparer.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

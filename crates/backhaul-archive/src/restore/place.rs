@@ -1,0 +1,267 @@
+//! The target folder. Nothing here follows a symbolic link below the target, or writes outside it.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use backhaul_object::entry::Metadata;
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Uid};
+use rustix::io::Errno;
+
+use super::Overwrite;
+
+/// Longest path handed to one system call; longer ones are opened name by name.
+const PATH_AT_ONCE: usize = 2_048;
+/// Bytes compared at a time.
+const COMPARE: usize = 64 << 10;
+
+/// The folder that everything is beneath.
+pub(crate) struct Target {
+    fd: OwnedFd,
+}
+
+/// What an existing entry means for a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing there, or to be replaced.
+    Write,
+    /// To be left.
+    Skip,
+    /// Left because it is as in the snapshot already.
+    Same,
+}
+
+fn dir_flags() -> OFlags {
+    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW
+}
+
+impl Target {
+    /// Opens the folder, making it first if `make`; also says whether it was made.
+    /// Without `make`, a folder that is not there is `None`.
+    pub(crate) fn open(path: &Path, make: bool) -> io::Result<(Option<Self>, bool)> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match fs::open(path, flags, Mode::empty()) {
+            Ok(fd) => Ok((Some(Self { fd }), false)),
+            Err(Errno::NOENT) if make => {
+                std::fs::create_dir_all(path)?;
+                Ok((Some(Self { fd: fs::open(path, flags, Mode::empty())? }), true))
+            }
+            Err(Errno::NOENT) => Ok((None, false)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Opens a folder beneath the target.
+    pub(crate) fn dir(&self, relative: &[u8]) -> Result<OwnedFd, Errno> {
+        if relative.is_empty() {
+            return fs::openat(&self.fd, ".", dir_flags(), Mode::empty());
+        }
+        if relative.len() < PATH_AT_ONCE {
+            let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            match fs::openat2(&self.fd, relative, dir_flags(), Mode::empty(), how) {
+                Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::INVAL) => {}
+                other => return other,
+            }
+        }
+        let mut at = fs::openat(&self.fd, ".", dir_flags(), Mode::empty())?;
+        for name in relative.split(|b| *b == b'/') {
+            at = fs::openat(&at, name, dir_flags(), Mode::empty())?;
+        }
+        Ok(at)
+    }
+}
+
+/// What is at a name, not following a link.
+pub(crate) fn look(dir: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
+    match fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(crate) fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+pub(crate) fn same_inode(a: &Stat, b: &Stat) -> bool {
+    a.st_dev == b.st_dev && a.st_ino == b.st_ino
+}
+
+fn mtime(stat: &Stat) -> (i64, i64) {
+    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
+}
+
+/// Decides about an existing entry; `same` is asked whether type and size (or link target) are equal.
+pub(crate) fn judge(
+    stat: &Stat,
+    metadata: &Metadata,
+    overwrite: Overwrite,
+    same: impl FnOnce() -> bool,
+) -> Verdict {
+    let wanted = (metadata.mtime_s, i64::from(metadata.mtime_ns));
+    match overwrite {
+        Overwrite::Always => Verdict::Write,
+        Overwrite::Never => Verdict::Skip,
+        Overwrite::IfNewer if wanted > mtime(stat) => Verdict::Write,
+        Overwrite::IfNewer => Verdict::Skip,
+        Overwrite::IfChanged if wanted == mtime(stat) && same() => Verdict::Same,
+        Overwrite::IfChanged => Verdict::Write,
+    }
+}
+
+/// True for a regular file of that size.
+pub(crate) fn is_file_of(stat: &Stat, size: u64) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size as u64 == size
+}
+
+/// Removes what is at a name, except a directory.
+pub(crate) fn clear(dir: &OwnedFd, name: &[u8]) -> Result<(), String> {
+    match fs::unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) if look(dir, name).ok().flatten().is_some_and(|s| is_dir(&s)) => {
+            Err("a directory is in its place".to_owned())
+        }
+        Err(error) => Err(format!("what is in its place cannot be removed: {error}")),
+    }
+}
+
+/// Makes a new file, replacing what was there.
+pub(crate) fn create(dir: &OwnedFd, name: &[u8]) -> Result<File, String> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let open = || fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR);
+    let fd = match open() {
+        Err(Errno::EXIST) => {
+            clear(dir, name)?;
+            open()
+        }
+        other => other,
+    };
+    fd.map(File::from).map_err(|error| error.to_string())
+}
+
+/// Makes a symbolic link, replacing what was there.
+pub(crate) fn symlink(dir: &OwnedFd, name: &[u8], to: &[u8]) -> Result<(), String> {
+    match fs::symlinkat(to, dir, name) {
+        Err(Errno::EXIST) => {
+            clear(dir, name)?;
+            fs::symlinkat(to, dir, name).map_err(|error| error.to_string())
+        }
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
+/// True for a symbolic link to that.
+pub(crate) fn links_to(dir: &OwnedFd, name: &[u8], to: &[u8]) -> bool {
+    fs::readlinkat(dir, name, Vec::new()).is_ok_and(|found| found.as_bytes() == to)
+}
+
+fn times(metadata: &Metadata) -> fs::Timestamps {
+    fs::Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: metadata.mtime_s, tv_nsec: i64::from(metadata.mtime_ns) },
+    }
+}
+
+/// Owner, then mode, then times, on an open file or directory. False when the owner could not be set; then
+/// set-user-id and set-group-id are left out.
+pub(crate) fn apply(fd: impl AsFd, metadata: &Metadata) -> Result<bool, Errno> {
+    let stat = fs::fstat(&fd)?;
+    let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
+    if !owned {
+        let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
+        owned = match fs::fchown(&fd, Some(uid), Some(gid)) {
+            Ok(()) => true,
+            Err(Errno::PERM | Errno::INVAL) => false,
+            Err(error) => return Err(error),
+        };
+    }
+    let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
+    fs::fchmod(&fd, Mode::from_raw_mode(RawMode::from(mode)))?;
+    fs::futimens(&fd, &times(metadata))?;
+    Ok(owned)
+}
+
+/// As [`apply`], for a symbolic link itself (which has no mode).
+pub(crate) fn apply_to_link(dir: &OwnedFd, name: &[u8], metadata: &Metadata) -> Result<bool, Errno> {
+    let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
+    if !owned {
+        let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
+        owned = match fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) => true,
+            Err(Errno::PERM | Errno::INVAL) => false,
+            Err(error) => return Err(error),
+        };
+    }
+    fs::utimensat(dir, name, &times(metadata), AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(owned)
+}
+
+/// Lets the owner write into a directory until its own mode is set.
+pub(crate) fn unlock(dir: &OwnedFd) {
+    if let Ok(stat) = fs::fstat(dir)
+        && stat.st_mode & 0o700 != 0o700
+    {
+        // Whether this worked shows at the first file.
+        let _ = fs::fchmod(dir, Mode::from_raw_mode((stat.st_mode & 0o7777) | 0o700));
+    }
+}
+
+/// Makes a directory; true when it is new. What is there and no directory is replaced if `replace` says so.
+pub(crate) fn make_dir(
+    dir: &OwnedFd,
+    name: &[u8],
+    replace: impl FnOnce(&Stat) -> bool,
+) -> Result<bool, String> {
+    let make = || fs::mkdirat(dir, name, Mode::RWXU);
+    match make() {
+        Ok(()) => return Ok(true),
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.to_string()),
+    }
+    match look(dir, name).map_err(|error| error.to_string())? {
+        Some(stat) if is_dir(&stat) => return Ok(false),
+        Some(stat) if !replace(&stat) => return Err("something else is in the folder's place".to_owned()),
+        _ => clear(dir, name)?,
+    }
+    make().map(|()| true).map_err(|error| error.to_string())
+}
+
+/// Reads a file alongside what is written into it, and fails at the first difference.
+pub(crate) struct Comparer {
+    file: File,
+    at: u64,
+    buffer: Vec<u8>,
+}
+
+impl Comparer {
+    /// Opens a regular file of `size` bytes.
+    pub(crate) fn open(dir: &OwnedFd, name: &[u8], size: u64) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = fs::openat(dir, name, flags, Mode::empty())?;
+        if !is_file_of(&fs::fstat(&fd)?, size) {
+            return Err(io::Error::other("differs from the snapshot: not a file of the same size"));
+        }
+        Ok(Self { file: File::from(fd), at: 0, buffer: vec![0; COMPARE] })
+    }
+}
+
+impl Write for Comparer {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let n = data.len().min(self.buffer.len());
+        let (head, buffer) = (&data[..n], &mut self.buffer[..n]);
+        self.file.read_exact(buffer)?;
+        if head != buffer {
+            let at = self.at;
+            return Err(io::Error::other(format!("differs from the snapshot after byte {at}")));
+        }
+        self.at += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,336 @@
+//! The walk of a restore: directories and links at once, files in batches.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use backhaul_object::entry::{Body, Entry, Metadata};
+use backhaul_object::source::TransferError;
+use rustix::fs::{AtFlags, linkat};
+use rustix::io::Errno;
+
+use super::fetch::{self, Engine, FileJob, join};
+use super::place::{self, Target, Verdict};
+use super::{Mode, Overwrite, RestoreError, RestoreRequest};
+use crate::browse::walker::{Event, Start, Step, Walker};
+
+/// A batch ends at this many files, or as many finished directories.
+const BATCH_FILES: usize = 4_096;
+/// A batch ends at this many bytes of content, large files aside.
+const BATCH_BYTES: u64 = 64 << 20;
+
+/// Files and what follows once they are written.
+#[derive(Default)]
+struct Batch {
+    jobs: Vec<FileJob>,
+    links: Vec<FileJob>,
+    leaves: Vec<(Arc<[u8]>, Metadata)>,
+    bytes: u64,
+}
+
+/// A directory that the walk is in.
+struct Folder {
+    relative: Arc<[u8]>,
+    /// Made by this restore: nothing is in it that was there before.
+    fresh: bool,
+    fd: Option<OwnedFd>,
+}
+
+struct Run<'r, 'a> {
+    engine: &'r Engine<'a>,
+    request: &'r RestoreRequest,
+    mode: Mode,
+    /// The open folders; only the last has its descriptor open.
+    folders: Vec<Folder>,
+    batch: Batch,
+    /// Where the first file of each link group is.
+    links: HashMap<u64, (Arc<[u8]>, Vec<u8>)>,
+}
+
+/// Restores or compares everything from `start`.
+pub(crate) fn run(
+    engine: &Engine<'_>,
+    request: &RestoreRequest,
+    mode: Mode,
+    start: Start,
+) -> Result<(), RestoreError> {
+    let top = Folder { relative: Arc::from(&b""[..]), fresh: false, fd: None };
+    let (batch, links) = (Batch::default(), HashMap::new());
+    let mut run = Run { engine, request, mode, folders: vec![top], batch, links };
+    Walker::new(engine.source, start, Vec::new()).run(&mut |path, event| run.event(path, event))?;
+    run.flush()?;
+    Ok(())
+}
+
+impl Engine<'_> {
+    /// The metadata of a directory whose content is complete.
+    pub(crate) fn finish_dir(&self, place: &Target, relative: &[u8], metadata: &Metadata) {
+        match place.dir(relative).and_then(|fd| place::apply(&fd, metadata)) {
+            Ok(true) => {}
+            Ok(false) => self.report.unowned(),
+            Err(error) => self.report.error(relative, format!("metadata not set: {error}")),
+        }
+    }
+}
+
+impl Run<'_, '_> {
+    fn writes(&self) -> bool {
+        self.mode == Mode::Write && !self.request.dry_run
+    }
+
+    fn event(&mut self, path: &[u8], event: Event<'_>) -> Result<Step, RestoreError> {
+        let relative = path.strip_prefix(b"/").unwrap_or(path);
+        match event {
+            Event::Unreadable(error) if error.is_fatal() => return Err(error.into()),
+            Event::Unreadable(error) => {
+                self.engine.report.error(relative, format!("part of the folder is left out: {error}"));
+            }
+            Event::Leave(metadata) => {
+                if let Some(folder) = self.folders.pop()
+                    && self.writes()
+                {
+                    self.batch.leaves.push((folder.relative, metadata));
+                }
+            }
+            Event::Entry(entry) => {
+                let step = match self.entry(entry, relative) {
+                    Ok(step) => step,
+                    Err(why) => {
+                        self.engine.report.error(relative, why);
+                        Step::Over
+                    }
+                };
+                self.flush_if_full()?;
+                return Ok(step);
+            }
+        }
+        self.flush_if_full()?;
+        Ok(Step::Into)
+    }
+
+    fn flush_if_full(&mut self) -> Result<(), TransferError> {
+        let Batch { jobs, links, leaves, bytes } = &self.batch;
+        let files = jobs.len() + links.len();
+        if files >= BATCH_FILES || leaves.len() >= BATCH_FILES || *bytes >= BATCH_BYTES {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, relative: &[u8]) -> Result<Step, String> {
+        match &entry.body {
+            Body::Directory { .. } | Body::Folded(_) => self.directory(entry, relative),
+            Body::Symlink(to) => self.symlink(entry, to).map(|()| Step::Over),
+            Body::File { .. } => self.file(entry).map(|()| Step::Over),
+        }
+    }
+
+    /// The innermost folder, open; `None` when it is not there (in a dry run).
+    fn here(&mut self) -> Result<Option<&OwnedFd>, String> {
+        let dry = self.request.dry_run && self.mode == Mode::Write;
+        let (Some(place), Some(folder)) = (self.engine.place, self.folders.last_mut()) else {
+            return if dry { Ok(None) } else { Err("the target folder is not there".to_owned()) };
+        };
+        if folder.fd.is_none() {
+            match place.dir(&folder.relative) {
+                Ok(fd) => folder.fd = Some(fd),
+                Err(_) if dry => return Ok(None),
+                Err(error) => return Err(format!("its folder cannot be opened: {error}")),
+            }
+        }
+        Ok(folder.fd.as_ref())
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.folders.last().is_some_and(|folder| folder.fresh)
+    }
+
+    fn directory(&mut self, entry: &Entry, relative: &[u8]) -> Result<Step, String> {
+        let (writes, overwrite, metadata) = (self.writes(), self.engine.overwrite, entry.metadata);
+        let compare = self.mode == Mode::Compare;
+        let mut fresh = false;
+        if let Some(dir) = self.here()? {
+            if writes {
+                fresh = place::make_dir(dir, &entry.name, |stat| {
+                    place::judge(stat, &metadata, overwrite, || false) == Verdict::Write
+                })?;
+            } else if compare && !look(dir, &entry.name)?.is_some_and(|stat| place::is_dir(&stat)) {
+                return Err("differs from the snapshot: not a folder".to_owned());
+            }
+        }
+        self.engine.report.dir();
+        // Descriptors are kept for the innermost folder only: depth is not limited by their number.
+        if let Some(outer) = self.folders.last_mut() {
+            outer.fd = None;
+        }
+        self.folders.push(Folder { relative: Arc::from(relative), fresh, fd: None });
+        if writes && !fresh {
+            match self.here() {
+                Ok(Some(dir)) => place::unlock(dir),
+                Ok(None) => {}
+                Err(why) => {
+                    self.folders.pop();
+                    return Err(why);
+                }
+            }
+        }
+        Ok(Step::Into)
+    }
+
+    fn symlink(&mut self, entry: &Entry, to: &[u8]) -> Result<(), String> {
+        let (writes, fresh, overwrite) = (self.writes(), self.is_fresh(), self.engine.overwrite);
+        let compare = self.mode == Mode::Compare;
+        let mut unowned = false;
+        if let Some(dir) = self.here()? {
+            let same = || place::links_to(dir, &entry.name, to);
+            if compare {
+                if !same() {
+                    return Err("differs from the snapshot: another link".to_owned());
+                }
+                self.engine.report.symlink();
+                return Ok(());
+            }
+            if !fresh
+                && let Some(stat) = look(dir, &entry.name)?
+                && place::judge(&stat, &entry.metadata, overwrite, same) != Verdict::Write
+            {
+                self.engine.report.skipped();
+                return Ok(());
+            }
+            if writes {
+                place::symlink(dir, &entry.name, to)?;
+                let done = place::apply_to_link(dir, &entry.name, &entry.metadata);
+                unowned = !done.map_err(|error| format!("metadata not set: {error}"))?;
+            }
+        }
+        if unowned {
+            self.engine.report.unowned();
+        }
+        self.engine.report.symlink();
+        Ok(())
+    }
+
+    fn file(&mut self, entry: &Entry) -> Result<(), String> {
+        let Body::File { size, content, link } = &entry.body else { return Ok(()) };
+        let (size, link) = (*size, *link);
+        let (fresh, overwrite) = (self.is_fresh(), self.engine.overwrite);
+        let dir = self.folders.last().map(|folder| Arc::clone(&folder.relative)).unwrap_or_default();
+        let (name, metadata, content) = (entry.name.clone(), entry.metadata, content.clone());
+        let job = FileJob { dir, name, metadata, size, content, link };
+        let write = self.mode == Mode::Write;
+        if write && link.is_some_and(|group| self.links.contains_key(&group)) {
+            self.batch.links.push(job);
+            return Ok(());
+        }
+        let here = self.here()?;
+        let mut verdict = Verdict::Write;
+        if let (true, false, Some(dir)) = (write, fresh, here)
+            && let Some(stat) = look(dir, &entry.name)?
+        {
+            verdict = place::judge(&stat, &entry.metadata, overwrite, || place::is_file_of(&stat, size));
+        }
+        if let (Some(group), true) = (link, write && verdict != Verdict::Skip) {
+            self.links.insert(group, (Arc::clone(&job.dir), job.name.clone()));
+        }
+        if verdict != Verdict::Write {
+            self.engine.report.skipped();
+        } else if write && self.request.dry_run {
+            self.engine.report.file(size);
+        } else {
+            self.batch.bytes += if job.is_large() { 0 } else { size };
+            self.batch.jobs.push(job);
+        }
+        Ok(())
+    }
+
+    /// Writes the batch: contents, then hard links, then the directories that are complete.
+    fn flush(&mut self) -> Result<(), TransferError> {
+        let Batch { jobs, links, leaves, .. } = std::mem::take(&mut self.batch);
+        if self.request.dry_run && self.mode == Mode::Write {
+            // Each further link counts as a file without bytes of its own.
+            links.iter().for_each(|_| self.engine.report.file(0));
+            return Ok(());
+        }
+        self.contents(jobs)?;
+        for job in links {
+            self.hard_link(job)?;
+        }
+        if let Some(place) = self.engine.place {
+            for (relative, metadata) in leaves {
+                self.engine.finish_dir(place, &relative, &metadata);
+            }
+        }
+        Ok(())
+    }
+
+    fn contents(&mut self, jobs: Vec<FileJob>) -> Result<(), TransferError> {
+        let outcome = fetch::run(self.engine, jobs, self.mode)?;
+        for job in outcome.failed {
+            if let Some(group) = job.link
+                && self.links.get(&group).is_some_and(|(dir, name)| *dir == job.dir && *name == job.name)
+            {
+                self.links.remove(&group);
+            }
+        }
+        if self.mode == Mode::Compare {
+            outcome.done.iter().for_each(|job| self.engine.report.file(job.size));
+        } else if self.request.verify {
+            fetch::run(self.engine, outcome.done, Mode::Compare)?;
+        }
+        Ok(())
+    }
+
+    /// A further name of a file; where it cannot be linked, it gets the content.
+    fn hard_link(&mut self, job: FileJob) -> Result<(), TransferError> {
+        let first = job.link.and_then(|group| self.links.get(&group).cloned());
+        let linked = match (first, self.engine.place) {
+            (Some((dir, name)), Some(place)) => link(place, &dir, &name, &job, self.engine.overwrite),
+            _ => Err(String::new()),
+        };
+        match linked {
+            Ok(true) => self.engine.report.file(0),
+            Ok(false) => self.engine.report.skipped(),
+            Err(_) if self.stays(&job) => self.engine.report.skipped(),
+            Err(_) => {
+                if let Some(group) = job.link {
+                    self.links.insert(group, (Arc::clone(&job.dir), job.name.clone()));
+                }
+                self.contents(vec![job])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True when what is at the job's place is to be left.
+    fn stays(&self, job: &FileJob) -> bool {
+        let Some(dir) = self.engine.place.and_then(|place| place.dir(&job.dir).ok()) else { return false };
+        place::look(&dir, &job.name).ok().flatten().is_some_and(|stat| {
+            place::judge(&stat, &job.metadata, self.engine.overwrite, || false) != Verdict::Write
+        })
+    }
+}
+
+fn look(dir: &OwnedFd, name: &[u8]) -> Result<Option<rustix::fs::Stat>, String> {
+    place::look(dir, name).map_err(|error| error.to_string())
+}
+
+/// Links `job`'s name to a file of this restore; false when what is there stays.
+fn link(place: &Target, dir: &[u8], name: &[u8], job: &FileJob, how: Overwrite) -> Result<bool, String> {
+    let text = |error: Errno| error.to_string();
+    let from = place.dir(dir).map_err(text)?;
+    let to = place.dir(&job.dir).map_err(text)?;
+    let first = look(&from, name)?.ok_or_else(|| format!("{:?} is gone", join(dir, name)))?;
+    if !place::is_file_of(&first, job.size) {
+        return Err("the first name is another file now".to_owned());
+    }
+    if let Some(stat) = look(&to, &job.name)? {
+        if place::same_inode(&first, &stat)
+            || place::judge(&stat, &job.metadata, how, || false) != Verdict::Write
+        {
+            return Ok(false);
+        }
+        place::clear(&to, &job.name)?;
+    }
+    linkat(&from, name, &to, &job.name[..], AtFlags::empty()).map_err(text)?;
+    Ok(true)
+}

@@ -1,0 +1,327 @@
+//! Directory entries: one name with its metadata and what it holds.
+
+use crate::codec::{FormatError, Reader, Write};
+use crate::descriptor::INLINE_MAX;
+use crate::flist::Piece;
+use crate::header::{MEMBERS_MAX, REFERENCES_MAX};
+use crate::ids::ObjectId;
+use crate::node::References;
+
+/// Longest name in bytes.
+pub const NAME_MAX: usize = 255;
+/// Longest symbolic link target in bytes.
+pub const TARGET_MAX: usize = 4_095;
+/// Most chunks listed in the entry itself; more go to a file list.
+pub const DIRECT_CHUNKS_MAX: usize = 8;
+/// Bounds for what one folded directory may hold, checked before allocation.
+const FOLDED_MAX: usize = 4_096;
+const FOLD_DEPTH_MAX: usize = 64;
+const EXTENSIONS_MAX: usize = 64;
+const EXTENSION_MAX: usize = 64 << 10;
+
+/// Ownership, mode and modification time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Metadata {
+    /// The low 12 bits of `st_mode`.
+    pub mode: u16,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Seconds since 1970, negative before.
+    pub mtime_s: i64,
+    /// Nanoseconds, below 10^9.
+    pub mtime_ns: u32,
+}
+
+/// Where the bytes of a file are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// No bytes.
+    Empty,
+    /// At most [`INLINE_MAX`] bytes, here.
+    Inline(Vec<u8>),
+    /// One member of a bundle.
+    Member {
+        /// The bundle.
+        bundle: ObjectId,
+        /// The member's number.
+        member: u16,
+    },
+    /// At most [`DIRECT_CHUNKS_MAX`] chunks.
+    Chunks(Vec<Piece>),
+    /// A file list.
+    Flist(ObjectId),
+}
+
+/// Sums over a subtree, so that sizes need no descent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Everything that is not a directory.
+    pub files: u64,
+    /// Directories.
+    pub dirs: u64,
+    /// Bytes of file content.
+    pub bytes: u64,
+}
+
+/// What a name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// A regular file.
+    File {
+        /// Bytes.
+        size: u64,
+        /// Where they are.
+        content: Content,
+        /// Files with one number in one snapshot are links to one inode.
+        link: Option<u64>,
+    },
+    /// A directory with an object of its own.
+    Directory {
+        /// Its (top) node.
+        node: ObjectId,
+        /// Sums below it.
+        totals: Totals,
+    },
+    /// A small directory, folded into its parent.
+    Folded(Vec<Entry>),
+    /// A symbolic link.
+    Symlink(Vec<u8>),
+}
+
+/// One name in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Raw bytes: no `/`, no NUL, not `.` or `..`.
+    pub name: Vec<u8>,
+    /// Mode, owner, time.
+    pub metadata: Metadata,
+    /// File, directory or link.
+    pub body: Body,
+    /// Later metadata by tag. Readers skip even tags they do not know and refuse odd ones.
+    pub extensions: Vec<(u64, Vec<u8>)>,
+}
+
+impl Entry {
+    /// Sums over this entry and what is below it.
+    pub fn totals(&self) -> Totals {
+        match &self.body {
+            Body::File { size, .. } => Totals { files: 1, dirs: 0, bytes: *size },
+            Body::Symlink(_) => Totals { files: 1, dirs: 0, bytes: 0 },
+            Body::Directory { totals, .. } => Totals { dirs: totals.dirs + 1, ..*totals },
+            Body::Folded(entries) => {
+                let below: Totals = entries.iter().map(Entry::totals).sum();
+                Totals { dirs: below.dirs + 1, ..below }
+            }
+        }
+    }
+}
+
+impl std::iter::Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
+        items.fold(Self::default(), |a, b| Self {
+            files: a.files.saturating_add(b.files),
+            dirs: a.dirs.saturating_add(b.dirs),
+            bytes: a.bytes.saturating_add(b.bytes),
+        })
+    }
+}
+
+/// Refuses names that are no single path component.
+///
+/// # Errors
+/// [`FormatError::Invalid`] with the reason.
+pub fn check_name(name: &[u8]) -> Result<(), FormatError> {
+    if name.is_empty() || name.len() > NAME_MAX {
+        return Err(FormatError::Invalid("name is empty or over 255 bytes"));
+    }
+    if name == b"." || name == b".." || name.iter().any(|b| matches!(b, b'/' | 0)) {
+        return Err(FormatError::Invalid("name is no single path component"));
+    }
+    Ok(())
+}
+
+/// Appends entries in name order: front-coded names, times as differences to the entry before.
+pub(crate) fn encode_all(out: &mut Vec<u8>, entries: &[Entry], references: &mut References) {
+    out.put_varint(entries.len() as u64);
+    let (mut name, mut mtime): (&[u8], i64) = (&[], 0);
+    for entry in entries {
+        let shared = name.iter().zip(&entry.name).take_while(|(a, b)| a == b).count();
+        out.put_varint(shared as u64);
+        out.put_bytes(&entry.name[shared..]);
+        let meta = &entry.metadata;
+        out.put_varint(u64::from(meta.mode));
+        out.put_varint(u64::from(meta.uid));
+        out.put_varint(u64::from(meta.gid));
+        out.put_signed(meta.mtime_s.wrapping_sub(mtime));
+        out.put_varint(u64::from(meta.mtime_ns));
+        encode_body(out, &entry.body, references);
+        out.put_varint(entry.extensions.len() as u64);
+        for (tag, value) in &entry.extensions {
+            out.put_varint(*tag);
+            out.put_bytes(value);
+        }
+        (name, mtime) = (&entry.name, meta.mtime_s);
+    }
+}
+
+fn encode_body(out: &mut Vec<u8>, body: &Body, references: &mut References) {
+    match body {
+        Body::File { size, content, link } => {
+            out.push(if link.is_some() { 2 } else { 1 });
+            out.put_varint(*size);
+            if let Some(group) = link {
+                out.extend_from_slice(&group.to_le_bytes());
+            }
+            encode_content(out, content, references);
+        }
+        Body::Symlink(target) => {
+            out.push(3);
+            out.put_bytes(target);
+        }
+        Body::Directory { node, totals } => {
+            out.push(4);
+            out.put_varint(references.whole(*node));
+            encode_totals(out, totals);
+        }
+        Body::Folded(entries) => {
+            out.push(5);
+            encode_all(out, entries, references);
+        }
+    }
+}
+
+fn encode_content(out: &mut Vec<u8>, content: &Content, references: &mut References) {
+    match content {
+        Content::Empty => out.push(0),
+        Content::Inline(bytes) => {
+            out.push(1);
+            out.put_bytes(bytes);
+        }
+        Content::Member { bundle, member } => {
+            out.push(2);
+            out.put_varint(references.member(*bundle, usize::from(*member)));
+            out.put_varint(u64::from(*member));
+        }
+        Content::Chunks(pieces) => {
+            out.push(3);
+            out.put_varint(pieces.len() as u64);
+            for piece in pieces {
+                out.put_varint(piece.len);
+                out.put_varint(references.whole(piece.id));
+            }
+        }
+        Content::Flist(id) => {
+            out.push(4);
+            out.put_varint(references.whole(*id));
+        }
+    }
+}
+
+pub(crate) fn encode_totals(out: &mut Vec<u8>, totals: &Totals) {
+    out.put_varint(totals.files);
+    out.put_varint(totals.dirs);
+    out.put_varint(totals.bytes);
+}
+
+pub(crate) fn decode_totals(r: &mut Reader<'_>) -> Result<Totals, FormatError> {
+    Ok(Totals { files: r.varint("files")?, dirs: r.varint("dirs")?, bytes: r.varint("bytes")? })
+}
+
+/// Reads what [`encode_all`] wrote; `ids` are the object's references.
+pub(crate) fn decode_all(
+    r: &mut Reader<'_>,
+    ids: &[ObjectId],
+    depth: usize,
+) -> Result<Vec<Entry>, FormatError> {
+    if depth > FOLD_DEPTH_MAX {
+        return Err(FormatError::Invalid("directories folded too deep"));
+    }
+    let count = r.count("entries", if depth == 0 { REFERENCES_MAX } else { FOLDED_MAX })?;
+    let mut entries: Vec<Entry> = Vec::with_capacity(count.min(1_024));
+    for _ in 0..count {
+        let entry = decode_one(r, ids, depth, entries.last())?;
+        if entries.last().is_some_and(|before| before.name >= entry.name) {
+            return Err(FormatError::Invalid("names out of order"));
+        }
+        entries.push(entry);
+    }
+    Ok(entries)
+}
+
+fn decode_one(
+    r: &mut Reader<'_>,
+    ids: &[ObjectId],
+    depth: usize,
+    before: Option<&Entry>,
+) -> Result<Entry, FormatError> {
+    let (last, mtime) = before.map_or((&[][..], 0), |e| (&e.name[..], e.metadata.mtime_s));
+    let shared = r.count("shared name", last.len())?;
+    let mut name = last[..shared].to_vec();
+    let suffix = r.bytes("name", NAME_MAX)?;
+    if suffix.first().is_some() && suffix.first() == last.get(shared) {
+        return Err(FormatError::Invalid("name not front-coded in its shortest form"));
+    }
+    name.extend_from_slice(suffix);
+    check_name(&name)?;
+    let metadata = Metadata {
+        mode: r.count("mode", 0o7777)? as u16,
+        uid: r.count("uid", u32::MAX as usize)? as u32,
+        gid: r.count("gid", u32::MAX as usize)? as u32,
+        mtime_s: r.signed("mtime")?.wrapping_add(mtime),
+        mtime_ns: r.count("mtime ns", 999_999_999)? as u32,
+    };
+    let body = decode_body(r, ids, depth)?;
+    let count = r.count("extensions", EXTENSIONS_MAX)?;
+    let mut extensions = Vec::with_capacity(count);
+    for _ in 0..count {
+        let tag = r.varint("extension tag")?;
+        if tag % 2 == 1 {
+            return Err(FormatError::Unknown { what: "extension", value: tag });
+        }
+        extensions.push((tag, r.bytes("extension", EXTENSION_MAX)?.to_vec()));
+    }
+    Ok(Entry { name, metadata, body, extensions })
+}
+
+fn reference(r: &mut Reader<'_>, ids: &[ObjectId]) -> Result<ObjectId, FormatError> {
+    let index = r.count("reference index", REFERENCES_MAX)?;
+    ids.get(index).copied().ok_or(FormatError::Invalid("reference out of range"))
+}
+
+fn decode_body(r: &mut Reader<'_>, ids: &[ObjectId], depth: usize) -> Result<Body, FormatError> {
+    Ok(match r.u8("entry type")? {
+        kind @ (1 | 2) => {
+            let size = r.varint("size")?;
+            let link = if kind == 2 { Some(r.u64("link group")?) } else { None };
+            Body::File { size, content: decode_content(r, ids)?, link }
+        }
+        3 => Body::Symlink(r.bytes("link target", TARGET_MAX)?.to_vec()),
+        4 => Body::Directory { node: reference(r, ids)?, totals: decode_totals(r)? },
+        5 => Body::Folded(decode_all(r, ids, depth + 1)?),
+        other => return Err(FormatError::Unknown { what: "entry type", value: u64::from(other) }),
+    })
+}
+
+fn decode_content(r: &mut Reader<'_>, ids: &[ObjectId]) -> Result<Content, FormatError> {
+    Ok(match r.u8("content type")? {
+        0 => Content::Empty,
+        1 => Content::Inline(r.bytes("inline content", INLINE_MAX)?.to_vec()),
+        2 => {
+            let bundle = reference(r, ids)?;
+            Content::Member { bundle, member: r.count("member", MEMBERS_MAX - 1)? as u16 }
+        }
+        3 => {
+            let count = r.count("chunks", DIRECT_CHUNKS_MAX)?;
+            let mut pieces = Vec::with_capacity(count);
+            for _ in 0..count {
+                let len = r.varint("chunk length")?;
+                pieces.push(Piece { id: reference(r, ids)?, len });
+            }
+            Content::Chunks(pieces)
+        }
+        4 => Content::Flist(reference(r, ids)?),
+        other => return Err(FormatError::Unknown { what: "content type", value: u64::from(other) }),
+    })
+}

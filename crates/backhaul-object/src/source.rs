@@ -1,0 +1,90 @@
+//! The two seams through which objects are read and written, wherever they are.
+
+use thiserror::Error;
+
+use crate::codec::FormatError;
+use crate::ids::{ObjectId, Proof};
+use crate::seal::{Compressed, Object};
+
+/// Why an object could not be read or written. Always fatal for the run: never a per-file warning.
+#[derive(Debug, Clone, Error)]
+pub enum TransferError {
+    /// It is not there, or the caller may not read it.
+    #[error("object {0} is not there, or not yours to read")]
+    NotFound(ObjectId),
+    /// It is there but damaged.
+    #[error("object {id} is damaged: {why}")]
+    Damaged {
+        /// Which.
+        id: ObjectId,
+        /// How it was noticed.
+        why: FormatError,
+    },
+    /// What the agent believed present is not: its state is stale, and a full re-read is due.
+    #[error("the server no longer holds what the local state refers to")]
+    Stale,
+    /// The other side ended the session and said why.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection broke; the run can be resumed.
+    #[error("connection lost: {0}")]
+    Lost(String),
+}
+
+/// Reads whole objects, verified against their ids.
+pub trait ObjectSource: Send + Sync {
+    /// The objects, in the order of `ids`; all or an error.
+    ///
+    /// # Errors
+    /// [`TransferError`], naming the object.
+    fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError>;
+}
+
+/// One question: is this content there?
+#[derive(Debug, Clone, Copy)]
+pub struct Query {
+    /// Content id.
+    pub id: ObjectId,
+    /// Sent only when the server asks for it.
+    pub proof: Proof,
+}
+
+/// The answer to a [`Query`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Not there: send it.
+    Want,
+    /// There, as an object of its own.
+    Have,
+    /// There, as a member of a bundle.
+    Member {
+        /// The bundle.
+        bundle: ObjectId,
+        /// The member's number.
+        member: u16,
+    },
+}
+
+/// Receives the answers to one batch.
+pub type Answers = std::sync::mpsc::Receiver<Vec<Answer>>;
+
+/// Takes objects, children before parents.
+pub trait ObjectSink: Send + Sync {
+    /// Asks about a batch; answers come in order of the queries. Several batches may be under way.
+    ///
+    /// # Errors
+    /// [`TransferError`] when the session is over.
+    fn ask(&self, queries: Vec<Query>) -> Result<Answers, TransferError>;
+
+    /// Sends an object; blocks while the path is full. Returns how many were sent in this session.
+    ///
+    /// # Errors
+    /// [`TransferError`] when the session is over.
+    fn put(&self, object: Compressed) -> Result<u64, TransferError>;
+
+    /// How many of the objects sent are durable on the server.
+    fn durable(&self) -> u64;
+
+    /// Why the session is over, if it is.
+    fn failure(&self) -> Option<TransferError>;
+}

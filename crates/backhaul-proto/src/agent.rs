@@ -1,0 +1,242 @@
+//! The side that has files: says hello, asks, counts what it sent, commits, reads.
+
+use std::collections::{HashMap, VecDeque};
+
+use backhaul_object::ids::{ObjectId, Proof};
+use backhaul_object::source::{Answer, Query};
+use bytes::Bytes;
+
+use crate::wire::{self, frame::Body};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, SessionError, end, frame};
+
+/// What a frame from the server means.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The server let us in.
+    Welcome(Box<wire::Welcome>),
+    /// The final answers to a batch.
+    Answers(u64, Vec<Answer>),
+    /// So many objects are durable.
+    Durable(u64),
+    /// The snapshot exists.
+    Committed(wire::Committed),
+    /// The caller's snapshots.
+    Snapshots(Vec<wire::SnapshotRow>),
+    /// Vault figures.
+    Stats(wire::VaultStats),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Greeting,
+    Open,
+    Committing,
+    Done,
+}
+
+struct Batch {
+    queries: Vec<Query>,
+    answers: Vec<Option<Answer>>,
+}
+
+/// The agent's half of a session. Order of calls: `new`, send what `poll` yields, `handle` what arrives.
+pub struct AgentSession {
+    phase: Phase,
+    granted: bool,
+    next_batch: u64,
+    batches: HashMap<u64, Batch>,
+    durable: u64,
+    out: VecDeque<wire::Frame>,
+}
+
+impl AgentSession {
+    /// Starts with a hello.
+    pub fn new(intent: wire::Intent, software: &str, client_time: u64, client: &str) -> Self {
+        let hello = wire::Hello {
+            protocol_min: PROTOCOL,
+            protocol_max: PROTOCOL,
+            features: Vec::new(),
+            intent: intent.into(),
+            software: software.to_owned(),
+            client_time,
+            client: client.to_owned(),
+        };
+        Self {
+            phase: Phase::Greeting,
+            granted: false,
+            next_batch: 0,
+            batches: HashMap::new(),
+            durable: 0,
+            out: VecDeque::from([frame(Body::Hello(hello))]),
+        }
+    }
+
+    /// The next frame to send.
+    pub fn poll(&mut self) -> Option<wire::Frame> {
+        self.out.pop_front()
+    }
+
+    /// True when another batch may be asked.
+    pub fn may_ask(&self) -> bool {
+        self.batches.len() < BATCHES_IN_FLIGHT_MAX
+    }
+
+    /// Asks about at most [`BATCH_MAX`] contents; the answer carries the returned number.
+    ///
+    /// # Errors
+    /// No grant, or a batch over the limits.
+    pub fn ask(&mut self, queries: Vec<Query>) -> Result<u64, SessionError> {
+        if self.phase != Phase::Open || !self.granted {
+            return Err(SessionError::Protocol("asked without a grant"));
+        }
+        if queries.len() > BATCH_MAX || !self.may_ask() {
+            return Err(SessionError::Protocol("too many questions at once"));
+        }
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        let prefixes: Vec<u8> = queries.iter().flat_map(|q| q.id.prefix().to_le_bytes()).collect();
+        self.out.push_back(frame(Body::Ask(wire::Ask { batch, prefixes: prefixes.into() })));
+        let answers = vec![None; queries.len()];
+        self.batches.insert(batch, Batch { queries, answers });
+        Ok(batch)
+    }
+
+    /// Ends a backup: `objects` were put on the data stream before this manifest.
+    ///
+    /// # Errors
+    /// No grant, or questions still open.
+    pub fn commit(
+        &mut self,
+        objects: u64,
+        header: Bytes,
+        body: Bytes,
+        signature: Bytes,
+    ) -> Result<(), SessionError> {
+        if self.phase != Phase::Open || !self.granted || !self.batches.is_empty() {
+            return Err(SessionError::Protocol("commit out of turn"));
+        }
+        self.phase = Phase::Committing;
+        self.out.push_back(frame(Body::Commit(wire::Commit { objects, header, body, signature })));
+        Ok(())
+    }
+
+    /// Asks for objects on the reply stream.
+    pub fn read(&mut self, ids: &[ObjectId]) {
+        let ids = ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
+        self.out.push_back(frame(Body::Read(wire::Read { ids })));
+    }
+
+    /// Asks for the snapshots.
+    pub fn list(&mut self) {
+        self.out.push_back(frame(Body::List(wire::List {})));
+    }
+
+    /// Asks for the vault's figures.
+    pub fn stats(&mut self) {
+        self.out.push_back(frame(Body::Stats(wire::Stats {})));
+    }
+
+    /// Says goodbye.
+    pub fn close(&mut self) {
+        self.phase = Phase::Done;
+        self.out.push_back(frame(Body::End(wire::End { code: end::DONE, text: String::new() })));
+    }
+
+    /// Takes a frame from the server.
+    ///
+    /// # Errors
+    /// The frame was out of turn, or ended the session.
+    pub fn handle(&mut self, frame: wire::Frame) -> Result<Option<Event>, SessionError> {
+        let body = frame.body.ok_or(SessionError::Protocol("unknown frame"))?;
+        if let Body::End(end) = body {
+            self.phase = Phase::Done;
+            return Err(SessionError::Ended { code: end.code, text: end.text });
+        }
+        match (body, &self.phase) {
+            (Body::Welcome(welcome), Phase::Greeting) => self.on_welcome(welcome),
+            (_, Phase::Greeting) => Err(SessionError::Protocol("expected a welcome")),
+            (Body::Answers(answers), Phase::Open) => self.on_answers(answers),
+            (Body::Durable(durable), _) if durable.objects >= self.durable => {
+                self.durable = durable.objects;
+                Ok(Some(Event::Durable(durable.objects)))
+            }
+            (Body::Committed(committed), Phase::Committing) => {
+                self.phase = Phase::Open;
+                self.granted = false;
+                Ok(Some(Event::Committed(committed)))
+            }
+            (Body::Snapshots(rows), _) => Ok(Some(Event::Snapshots(rows.rows))),
+            (Body::VaultStats(stats), _) => Ok(Some(Event::Stats(stats))),
+            _ => Err(SessionError::Protocol("frame out of turn")),
+        }
+    }
+
+    fn on_welcome(&mut self, welcome: wire::Welcome) -> Result<Option<Event>, SessionError> {
+        if welcome.protocol != PROTOCOL {
+            let (min, max) = (welcome.protocol, welcome.protocol);
+            return Err(SessionError::Version { ours: PROTOCOL, min, max });
+        }
+        self.phase = Phase::Open;
+        self.granted = welcome.grant.is_some();
+        Ok(Some(Event::Welcome(Box::new(welcome))))
+    }
+
+    /// Fills in answers; queries answered "prove" go out again with full id and proof.
+    fn on_answers(&mut self, answers: wire::Answers) -> Result<Option<Event>, SessionError> {
+        let number = answers.batch;
+        let mut batch =
+            self.batches.remove(&number).ok_or(SessionError::Protocol("answers to no question"))?;
+        let open: Vec<usize> = (0..batch.answers.len()).filter(|i| batch.answers[*i].is_none()).collect();
+        if open.len() != answers.codes.len() {
+            return Err(SessionError::Protocol("answers do not match the questions"));
+        }
+        let mut places = answers.places.as_chunks::<2>().0.iter();
+        let mut proofs = Vec::new();
+        for (slot, code) in open.into_iter().zip(answers.codes) {
+            let query = &batch.queries[slot];
+            batch.answers[slot] = match code {
+                0 => Some(Answer::Want),
+                1 => Some(Answer::Have),
+                2 => {
+                    proofs.extend_from_slice(query.id.as_bytes());
+                    proofs.extend_from_slice(query.proof.as_bytes());
+                    None
+                }
+                3 => Some(member(places.next(), &answers.bundles)?),
+                _ => return Err(SessionError::Protocol("unknown answer")),
+            };
+        }
+        if proofs.is_empty() {
+            return Ok(Some(Event::Answers(number, batch.answers.into_iter().flatten().collect())));
+        }
+        self.out.push_back(frame(Body::Prove(wire::Prove { batch: number, proofs: proofs.into() })));
+        self.batches.insert(number, batch);
+        Ok(None)
+    }
+}
+
+fn member(place: Option<&[u32; 2]>, bundles: &[Bytes]) -> Result<Answer, SessionError> {
+    const WRONG: SessionError = SessionError::Protocol("member answer without a place");
+    let [bundle, member] = *place.ok_or(WRONG)?;
+    let id = bundles.get(bundle as usize).ok_or(WRONG)?;
+    let bundle = ObjectId::try_from(&id[..]).map_err(|_| WRONG)?;
+    Ok(Answer::Member { bundle, member: u16::try_from(member).map_err(|_| WRONG)? })
+}
+
+/// Splits the proofs of a [`wire::Prove`].
+///
+/// # Errors
+/// A length that is no multiple of 48, or too many.
+pub fn split_proofs(proofs: &[u8]) -> Result<Vec<(ObjectId, Proof)>, SessionError> {
+    let (items, rest) = proofs.as_chunks::<48>();
+    if !rest.is_empty() || items.len() > BATCH_MAX {
+        return Err(SessionError::Protocol("malformed proofs"));
+    }
+    let split = |item: &[u8; 48]| {
+        let (mut id, mut proof) = ([0; 32], [0; 16]);
+        id.copy_from_slice(&item[..32]);
+        proof.copy_from_slice(&item[32..]);
+        (ObjectId(id), Proof(proof))
+    };
+    Ok(items.iter().map(split).collect())
+}

@@ -1,0 +1,203 @@
+//! The side that has the vault: welcomes, answers, acknowledges, commits, serves reads.
+
+use std::collections::{HashMap, VecDeque};
+
+use backhaul_object::ids::{ObjectId, Proof};
+use backhaul_object::source::Answer;
+use bytes::Bytes;
+
+use crate::agent::split_proofs;
+use crate::wire::{self, frame::Body};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, SessionError, frame};
+
+/// What a frame from the agent asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// It introduced itself.
+    Hello(wire::Hello),
+    /// Which of these prefixes are there?
+    Ask(u64, Vec<u64>),
+    /// It shows that it has these.
+    Prove(u64, Vec<(ObjectId, Proof)>),
+    /// Make the snapshot.
+    Commit(wire::Commit),
+    /// List the snapshots.
+    List,
+    /// Send these objects.
+    Read(Vec<ObjectId>),
+    /// Figures.
+    Stats,
+    /// It is done.
+    Bye,
+}
+
+/// One decided answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Final.
+    Is(Answer),
+    /// There, but not yet the asker's: it must show possession.
+    Prove,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Phase {
+    Greeting,
+    Welcoming,
+    Open,
+    Committing,
+}
+
+/// The server's half of a session.
+pub struct ServerSession {
+    phase: Phase,
+    granted: bool,
+    /// Open batches: how many answers are due.
+    batches: HashMap<u64, usize>,
+    durable: u64,
+    out: VecDeque<wire::Frame>,
+}
+
+impl Default for ServerSession {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl ServerSession {
+    /// Waits for a hello.
+    pub fn new() -> Self {
+        Self {
+            phase: Phase::Greeting,
+            granted: false,
+            batches: HashMap::new(),
+            durable: 0,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// The next frame to send.
+    pub fn poll(&mut self) -> Option<wire::Frame> {
+        self.out.pop_front()
+    }
+
+    /// Takes a frame from the agent.
+    ///
+    /// # Errors
+    /// The frame was out of turn or over a limit; tell the peer with [`SessionError::to_end`].
+    pub fn handle(&mut self, frame: wire::Frame) -> Result<Request, SessionError> {
+        let body = frame.body.ok_or(SessionError::Protocol("unknown frame"))?;
+        match (body, &self.phase) {
+            (Body::End(_), _) => Ok(Request::Bye),
+            (Body::Hello(hello), Phase::Greeting) => {
+                let (min, max) = (hello.protocol_min, hello.protocol_max);
+                if min > PROTOCOL || max < PROTOCOL {
+                    return Err(SessionError::Version { ours: PROTOCOL, min, max });
+                }
+                self.phase = Phase::Welcoming;
+                Ok(Request::Hello(hello))
+            }
+            (_, Phase::Greeting | Phase::Welcoming) => Err(SessionError::Protocol("expected a hello")),
+            (Body::Ask(ask), Phase::Open) if self.granted => self.on_ask(&ask),
+            (Body::Prove(prove), Phase::Open) if self.granted => {
+                let items = split_proofs(&prove.proofs)?;
+                if self.batches.get(&prove.batch) != Some(&items.len()) {
+                    return Err(SessionError::Protocol("proofs that were not asked for"));
+                }
+                Ok(Request::Prove(prove.batch, items))
+            }
+            (Body::Commit(commit), Phase::Open) if self.granted && self.batches.is_empty() => {
+                self.phase = Phase::Committing;
+                Ok(Request::Commit(commit))
+            }
+            (Body::List(_), _) => Ok(Request::List),
+            (Body::Stats(_), _) => Ok(Request::Stats),
+            (Body::Read(read), _) => on_read(&read),
+            _ => Err(SessionError::Protocol("frame out of turn")),
+        }
+    }
+
+    fn on_ask(&mut self, ask: &wire::Ask) -> Result<Request, SessionError> {
+        let (prefixes, rest) = ask.prefixes.as_chunks::<8>();
+        let fits = rest.is_empty() && prefixes.len() <= BATCH_MAX && !prefixes.is_empty();
+        if !fits || self.batches.len() >= BATCHES_IN_FLIGHT_MAX || self.batches.contains_key(&ask.batch) {
+            return Err(SessionError::Protocol("malformed or too many questions"));
+        }
+        self.batches.insert(ask.batch, prefixes.len());
+        Ok(Request::Ask(ask.batch, prefixes.iter().map(|p| u64::from_le_bytes(*p)).collect()))
+    }
+
+    /// Lets the agent in.
+    pub fn welcome(&mut self, welcome: wire::Welcome) {
+        self.phase = Phase::Open;
+        self.granted = welcome.grant.is_some();
+        self.out.push_back(frame(Body::Welcome(welcome)));
+    }
+
+    /// Answers a batch (or the part of it that had to be proven).
+    pub fn answer(&mut self, batch: u64, verdicts: &[Verdict]) {
+        let mut answers = wire::Answers { batch, ..Default::default() };
+        let mut bundles: HashMap<ObjectId, u32> = HashMap::new();
+        let mut codes = Vec::with_capacity(verdicts.len());
+        for verdict in verdicts {
+            codes.push(match verdict {
+                Verdict::Is(Answer::Want) => 0,
+                Verdict::Is(Answer::Have) => 1,
+                Verdict::Prove => 2,
+                Verdict::Is(Answer::Member { bundle, member }) => {
+                    let next = bundles.len() as u32;
+                    let place = *bundles.entry(*bundle).or_insert_with(|| {
+                        answers.bundles.push(Bytes::copy_from_slice(bundle.as_bytes()));
+                        next
+                    });
+                    answers.places.extend([place, u32::from(*member)]);
+                    3
+                }
+            });
+        }
+        match verdicts.iter().filter(|v| **v == Verdict::Prove).count() {
+            0 => self.batches.remove(&batch),
+            due => self.batches.insert(batch, due),
+        };
+        answers.codes = codes.into();
+        self.out.push_back(frame(Body::Answers(answers)));
+    }
+
+    /// Acknowledges; says nothing when nothing new is durable.
+    pub fn durable(&mut self, objects: u64) {
+        if objects > self.durable {
+            self.durable = objects;
+            self.out.push_back(frame(Body::Durable(wire::Durable { objects })));
+        }
+    }
+
+    /// The snapshot exists.
+    pub fn committed(&mut self, committed: wire::Committed) {
+        self.phase = Phase::Open;
+        self.granted = false;
+        self.out.push_back(frame(Body::Committed(committed)));
+    }
+
+    /// The snapshot list.
+    pub fn snapshots(&mut self, rows: Vec<wire::SnapshotRow>) {
+        self.out.push_back(frame(Body::Snapshots(wire::Snapshots { rows })));
+    }
+
+    /// The figures.
+    pub fn stats(&mut self, stats: wire::VaultStats) {
+        self.out.push_back(frame(Body::VaultStats(stats)));
+    }
+
+    /// Ends the session with a reason.
+    pub fn end(&mut self, code: u32, text: &str) {
+        self.out.push_back(frame(Body::End(wire::End { code, text: text.to_owned() })));
+    }
+}
+
+fn on_read(read: &wire::Read) -> Result<Request, SessionError> {
+    if read.ids.len() > READ_MAX {
+        return Err(SessionError::Protocol("too many objects in one read"));
+    }
+    let ids: Result<Vec<_>, _> = read.ids.iter().map(|id| ObjectId::try_from(&id[..])).collect();
+    ids.map(Request::Read).map_err(|_| SessionError::Protocol("malformed object id"))
+}
