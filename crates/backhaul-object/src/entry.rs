@@ -260,7 +260,7 @@ fn decode_one(
     let shared = r.count("shared name", last.len())?;
     let mut name = last[..shared].to_vec();
     let suffix = r.bytes("name", NAME_MAX)?;
-    if suffix.first().is_some() && suffix.first() == last.get(shared) {
+    if !suffix.is_empty() && suffix.first() == last.get(shared) {
         return Err(FormatError::Invalid("name not front-coded in its shortest form"));
     }
     name.extend_from_slice(suffix);
