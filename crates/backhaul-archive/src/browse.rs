@@ -91,6 +91,9 @@ fn hint(parent: &[u8], similar: &[Vec<u8>]) -> String {
     }
 }
 
+/// Receives each entry of a walk with its full path.
+pub type Visit<'v> = dyn FnMut(&[u8], &Entry) -> Result<(), BrowseError> + 'v;
+
 /// What a path stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
@@ -106,6 +109,9 @@ pub struct Tree<'a> {
     source: &'a dyn ObjectSource,
     root: ObjectId,
 }
+
+/// As [`Visit`], and decides whether to descend.
+type Steer<'v> = dyn FnMut(&[u8], &Entry) -> Result<Step, BrowseError> + 'v;
 
 /// A folder while a path is followed.
 enum Folder {
@@ -174,11 +180,7 @@ impl<'a> Tree<'a> {
     ///
     /// # Errors
     /// As [`Tree::lookup`], an object that cannot be read, or what `visit` returns.
-    pub fn walk(
-        &self,
-        path: &[u8],
-        visit: &mut dyn FnMut(&[u8], &Entry) -> Result<(), BrowseError>,
-    ) -> Result<(), BrowseError> {
+    pub fn walk(&self, path: &[u8], visit: &mut Visit<'_>) -> Result<(), BrowseError> {
         let located = self.lookup(path)?;
         let mut prefix = Vec::new();
         let names: Vec<&[u8]> =
@@ -203,12 +205,7 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn drive(
-        &self,
-        located: &Located,
-        prefix: Vec<u8>,
-        visit: &mut dyn FnMut(&[u8], &Entry) -> Result<Step, BrowseError>,
-    ) -> Result<(), BrowseError> {
+    fn drive(&self, located: &Located, prefix: Vec<u8>, visit: &mut Steer<'_>) -> Result<(), BrowseError> {
         let walker = Walker::new(self.source, self.start(located), prefix);
         walker.run(&mut |path, event| match event {
             Event::Entry(entry) => visit(path, entry),

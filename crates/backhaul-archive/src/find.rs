@@ -6,7 +6,7 @@
 
 use backhaul_object::entry::Entry;
 
-use crate::browse::{BrowseError, Tree};
+use crate::browse::{BrowseError, Tree, Visit};
 
 /// A compiled pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,7 +150,7 @@ pub fn find(
     tree: &Tree<'_>,
     under: &[u8],
     pattern: &Pattern,
-    visit: &mut dyn FnMut(&[u8], &Entry) -> Result<(), BrowseError>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), BrowseError> {
     tree.walk(under, &mut |path, entry| if pattern.matches(path) { visit(path, entry) } else { Ok(()) })
 }

@@ -73,6 +73,9 @@ pub(crate) struct Walker<'a> {
     aheads: Vec<Ahead>,
 }
 
+/// Receives the events of a walk.
+pub(crate) type Visit<'v, E> = dyn FnMut(&[u8], Event<'_>) -> Result<Step, E> + 'v;
+
 impl<'a> Walker<'a> {
     /// A walk whose paths begin with `prefix` (no `/` at its end).
     pub(crate) fn new(source: &'a dyn ObjectSource, start: Start, prefix: Vec<u8>) -> Self {
@@ -80,10 +83,7 @@ impl<'a> Walker<'a> {
     }
 
     /// Runs to the end, or to the visitor's error. Paths are `prefix/name/name`.
-    pub(crate) fn run<E>(
-        mut self,
-        visit: &mut dyn FnMut(&[u8], Event<'_>) -> Result<Step, E>,
-    ) -> Result<(), E> {
+    pub(crate) fn run<E>(mut self, visit: &mut Visit<'_, E>) -> Result<(), E> {
         match std::mem::replace(&mut self.start, Start::Entries(Vec::new())) {
             Start::Entries(entries) => {
                 self.aheads.push(Ahead::over(&entries));
@@ -118,11 +118,7 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    fn enter<E>(
-        &mut self,
-        entry: Entry,
-        visit: &mut dyn FnMut(&[u8], Event<'_>) -> Result<Step, E>,
-    ) -> Result<(), E> {
+    fn enter<E>(&mut self, entry: Entry, visit: &mut Visit<'_, E>) -> Result<(), E> {
         self.path.push(b'/');
         self.path.extend_from_slice(&entry.name);
         let step = visit(&self.path, Event::Entry(&entry))?;

@@ -90,7 +90,7 @@ pub(crate) fn same_inode(a: &Stat, b: &Stat) -> bool {
 }
 
 fn mtime(stat: &Stat) -> (i64, i64) {
-    (stat.st_mtime as i64, stat.st_mtime_nsec as i64)
+    (stat.st_mtime, stat.st_mtime_nsec as i64)
 }
 
 /// Decides about an existing entry; `same` is asked whether type and size (or link target) are equal.

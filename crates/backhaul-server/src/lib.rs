@@ -1,0 +1,1 @@
+//! The daemon with the vaults.

@@ -1,0 +1,46 @@
+//! Replacing a small file so that a crash leaves the old or the new one, never a part.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file that appears under its name only when [`AtomicFile::commit`] has made it durable.
+pub struct AtomicFile {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a replacement of `path`; missing parent directories are made.
+    ///
+    /// # Errors
+    /// The directory or the temporary file cannot be made.
+    pub fn new(path: &Path) -> io::Result<Self> {
+        let parent = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(parent)?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(".tmp");
+        let temporary = parent.join(name);
+        Ok(Self { file: File::create(&temporary)?, temporary, path: path.to_path_buf() })
+    }
+
+    /// Writes, syncs, renames, syncs the directory.
+    ///
+    /// # Errors
+    /// Any of these; the old file then still stands.
+    pub fn commit(mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        sync_parent(&self.path)
+    }
+}
+
+/// Makes a rename or creation in the directory of `path` durable.
+///
+/// # Errors
+/// The directory cannot be opened or synced.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,134 @@
+//! The backend seam: named immutable byte strings. No rename and no append, so that an object store fits.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::atomic::{AtomicFile, sync_parent};
+use crate::error::{Doing, StoreError};
+
+/// Files kept open for reading.
+const HANDLES_MAX: usize = 128;
+
+/// Where sealed packs and manifests live.
+pub trait Blobs: Send + Sync {
+    /// Stores bytes durably under a name; replaces what is there.
+    ///
+    /// # Errors
+    /// The backend refused.
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
+
+    /// Takes over a finished, synced local file under a name.
+    ///
+    /// # Errors
+    /// The backend refused.
+    fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError>;
+
+    /// Bytes `offset..offset + len`; shorter at the end.
+    ///
+    /// # Errors
+    /// No such blob, or it cannot be read.
+    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
+
+    /// Length in bytes, if it is there.
+    ///
+    /// # Errors
+    /// The backend cannot tell.
+    fn len(&self, name: &str) -> Result<Option<u64>, StoreError>;
+
+    /// All names that begin with a directory prefix, sorted.
+    ///
+    /// # Errors
+    /// The backend cannot list.
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError>;
+}
+
+/// A local directory.
+pub struct LocalBlobs {
+    root: PathBuf,
+    handles: Mutex<HashMap<String, Arc<File>>>,
+}
+
+impl LocalBlobs {
+    /// Names become paths under `root`.
+    pub fn new(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), handles: Mutex::default() }
+    }
+
+    fn handle(&self, name: &str) -> Result<Arc<File>, StoreError> {
+        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = handles.get(name) {
+            return Ok(Arc::clone(file));
+        }
+        let path = self.root.join(name);
+        let file = Arc::new(File::open(&path).doing("open", &path)?);
+        if handles.len() >= HANDLES_MAX {
+            handles.clear();
+        }
+        handles.insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
+    }
+}
+
+impl Blobs for LocalBlobs {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        AtomicFile::new(&path).and_then(|file| file.commit(bytes)).doing("write", &path)
+    }
+
+    fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let parent = path.parent().unwrap_or(&self.root);
+        if !parent.is_dir() {
+            fs::create_dir_all(parent).doing("create", parent)?;
+            sync_parent(parent).doing("sync the parent of", parent)?;
+        }
+        fs::rename(file, &path).doing("move into place", &path)?;
+        sync_parent(&path).doing("sync the directory of", &path)
+    }
+
+    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let file = self.handle(name)?;
+        let path = self.root.join(name);
+        let size = file.metadata().doing("examine", &path)?.len();
+        let len = len.min(usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX));
+        let mut out = vec![0; len];
+        file.read_exact_at(&mut out, offset).doing("read", &path)?;
+        Ok(out)
+    }
+
+    fn len(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let path = self.root.join(name);
+        match fs::metadata(&path) {
+            Ok(meta) => Ok(Some(meta.len())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).doing("examine", &path),
+        }
+    }
+
+    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
+        let mut names = Vec::new();
+        let mut open = vec![prefix.trim_end_matches('/').to_owned()];
+        while let Some(directory) = open.pop() {
+            let path = self.root.join(&directory);
+            let entries = match fs::read_dir(&path) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).doing("list", &path),
+            };
+            for entry in entries {
+                let entry = entry.doing("list", &path)?;
+                let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
+                if entry.file_type().doing("examine", &entry.path())?.is_dir() {
+                    open.push(name);
+                } else if !name.ends_with(".tmp") {
+                    names.push(name);
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+}

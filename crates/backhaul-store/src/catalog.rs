@@ -1,0 +1,264 @@
+//! The catalog: packs and snapshots in SQLite. A cache: everything in it follows from packs and manifests.
+
+use std::path::Path;
+
+use backhaul_object::ids::{ClientId, ObjectId, PackId, SessionId};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::error::StoreError;
+use crate::index::Ordinal;
+use crate::pack::Class;
+
+/// Migrations, in order; the database's `user_version` says how many were run.
+const MIGRATIONS: [&str; 1] = [include_str!("../../../schemas/catalog/0001.sql")];
+/// Earlier versions may corrupt a write-ahead log when two connections checkpoint at once.
+const SQLITE_MIN: i32 = 3_051_003;
+
+/// A pack as the catalog knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackRow {
+    /// Its number.
+    pub number: u32,
+    /// Its name, once sealed.
+    pub name: Option<PackId>,
+    /// What it holds.
+    pub class: Class,
+    /// Who wrote it.
+    pub session: SessionId,
+    /// For whom.
+    pub client: ClientId,
+    /// Durable bytes.
+    pub bytes: u64,
+    /// Records.
+    pub objects: u64,
+}
+
+/// A snapshot as the catalog knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// The snapshot object.
+    pub id: ObjectId,
+    /// Its number.
+    pub ordinal: Ordinal,
+    /// Whose.
+    pub client: ClientId,
+    /// The client's name when it was made.
+    pub client_name: String,
+    /// 1, 2, 3, … per client.
+    pub sequence: u64,
+    /// Seconds since 1970 by the server's clock.
+    pub server_time: u64,
+    /// Bytes that the run added.
+    pub bytes_stored: u64,
+    /// Objects that the run added.
+    pub objects_new: u64,
+}
+
+/// A possession that was shown and is not yet covered by a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Proven {
+    /// By whom.
+    pub client: ClientId,
+    /// Of what.
+    pub ordinal: Ordinal,
+    /// Which member, if it is a bundle's.
+    pub member: Option<u16>,
+}
+
+/// Counts that bound the index files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Objects.
+    pub objects: u64,
+    /// Bundle members.
+    pub members: u64,
+}
+
+/// The open database.
+pub struct Catalog {
+    db: Connection,
+}
+
+impl Catalog {
+    /// Opens the database; an empty one gets its tables.
+    ///
+    /// # Errors
+    /// Not a database, of a newer schema, or SQLite itself too old.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        if rusqlite::version_number() < SQLITE_MIN {
+            return Err(StoreError::OldSqlite(rusqlite::version()));
+        }
+        let mut db = Connection::open(path)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        migrate(&mut db, &MIGRATIONS)?;
+        Ok(Self { db })
+    }
+
+    /// Writes the one row of a new catalog.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn initialise(&self, generation: &[u8; 16]) -> Result<(), StoreError> {
+        self.db.execute("INSERT INTO meta VALUES (1, ?1, 0, 0)", params![generation])?;
+        Ok(())
+    }
+
+    /// Generation and counts; none in a catalog that was never initialised.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn meta(&self) -> Result<Option<([u8; 16], Counts)>, StoreError> {
+        let read = |row: &Row<'_>| {
+            Ok((row.get(0)?, Counts { objects: get_u64(row, 1)?, members: get_u64(row, 2)? }))
+        };
+        Ok(self.db.query_row("SELECT generation, objects, members FROM meta", [], read).optional()?)
+    }
+
+    /// Writes counts, packs and proofs in one durable transaction.
+    ///
+    /// # Errors
+    /// SQLite; nothing is then written.
+    pub fn flush(&mut self, counts: Counts, packs: &[PackRow], proven: &[Proven]) -> Result<(), StoreError> {
+        let tx = self.db.transaction()?;
+        let (objects, members) = (counts.objects as i64, counts.members as i64);
+        tx.execute("UPDATE meta SET objects = ?1, members = ?2", params![objects, members])?;
+        for pack in packs {
+            tx.prepare_cached("INSERT OR REPLACE INTO packs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
+                params![
+                    pack.number,
+                    pack.name.as_ref().map(|name| name.0),
+                    pack.class as u8,
+                    pack.session.0,
+                    pack.client.0,
+                    pack.bytes as i64,
+                    pack.objects as i64
+                ],
+            )?;
+        }
+        for item in proven {
+            let member = item.member.map_or(-1, i64::from);
+            tx.prepare_cached("INSERT OR IGNORE INTO proven VALUES (?1, ?2, ?3)")?.execute(params![
+                item.client.0,
+                item.ordinal.0 as i64,
+                member
+            ])?;
+        }
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Forgets packs that never got a record.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn remove_pack(&self, number: u32) -> Result<(), StoreError> {
+        self.db.execute("DELETE FROM packs WHERE number = ?1", params![number])?;
+        Ok(())
+    }
+
+    /// All packs.
+    ///
+    /// # Errors
+    /// SQLite, or a row that makes no sense.
+    pub fn packs(&self) -> Result<Vec<PackRow>, StoreError> {
+        let mut statement = self.db.prepare(
+            "SELECT number, name, class, session, client, bytes, objects FROM packs ORDER BY number",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(PackRow {
+                number: row.get(0)?,
+                name: row.get::<_, Option<[u8; 32]>>(1)?.map(PackId),
+                class: if row.get::<_, u8>(2)? == 0 { Class::Data } else { Class::Meta },
+                session: SessionId(row.get(3)?),
+                client: ClientId(row.get(4)?),
+                bytes: get_u64(row, 5)?,
+                objects: get_u64(row, 6)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Adds a committed snapshot; what the client had proven is now covered by it.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn add_snapshot(&mut self, row: &SnapshotRow) -> Result<(), StoreError> {
+        let tx = self.db.transaction()?;
+        tx.execute(
+            "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                row.id.0,
+                row.ordinal.0 as i64,
+                row.client.0,
+                row.client_name,
+                row.sequence as i64,
+                row.server_time as i64,
+                row.bytes_stored as i64,
+                row.objects_new as i64
+            ],
+        )?;
+        tx.execute("DELETE FROM proven WHERE client = ?1", params![row.client.0])?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// All snapshots by client and sequence.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotRow>, StoreError> {
+        let mut statement = self.db.prepare(
+            "SELECT id, ordinal, client, client_name, sequence, server_time, bytes_stored, objects_new
+             FROM snapshots ORDER BY client, sequence",
+        )?;
+        let rows = statement.query_map([], |row| {
+            Ok(SnapshotRow {
+                id: ObjectId(row.get(0)?),
+                ordinal: Ordinal(get_u64(row, 1)?),
+                client: ClientId(row.get(2)?),
+                client_name: row.get(3)?,
+                sequence: get_u64(row, 4)?,
+                server_time: get_u64(row, 5)?,
+                bytes_stored: get_u64(row, 6)?,
+                objects_new: get_u64(row, 7)?,
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// What a client has proven since its last snapshot.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn proven(&self, client: ClientId) -> Result<Vec<Proven>, StoreError> {
+        let mut statement = self.db.prepare("SELECT ordinal, member FROM proven WHERE client = ?1")?;
+        let rows = statement.query_map(params![client.0], |row| {
+            let member = u16::try_from(row.get::<_, i64>(1)?).ok();
+            Ok(Proven { client, ordinal: Ordinal(get_u64(row, 0)?), member })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+}
+
+/// Runs the migrations that a database has not had.
+fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
+    let known = migrations.len() as i64;
+    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if found > known {
+        return Err(StoreError::NewerCatalog { found, known });
+    }
+    for (version, sql) in migrations.iter().enumerate().skip(found as usize) {
+        let tx = db.transaction()?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", version as i64 + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// SQLite integers are signed; the ones here never are.
+fn get_u64(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    let value: i64 = row.get(column)?;
+    u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
+}

@@ -1,0 +1,41 @@
+//! Sealed objects at rest: backends, packs, index, catalog, check.
+//!
+//! A vault is a directory (docs/format.md, "The vault on disk"):
+//! `vault.desc` (descriptor), `packs/ab/<hash>` (sealed packs), `open/` (packs being written),
+//! `snaps/<client>/<sequence>.snap` (commit points), and two caches: `catalog.sqlite` and `index/`.
+//!
+//! In reading order:
+//! - [`blobs`]: the backend seam, [`Blobs`](blobs::Blobs), with a local directory behind it;
+//! - [`pack`]: the pack format; [`writer`]: a pack being written;
+//! - [`manifest`]: the file that makes a snapshot exist;
+//! - [`index`]: ordinals, locations, fingerprints, edges; [`catalog`]: packs and snapshots in SQLite;
+//! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
+//! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew.
+//!
+//! Invariants:
+//! - this crate never sees a vault key: all it does works from clear headers;
+//! - an object is accepted only when everything it refers to is present, so ordinals grow from children to
+//!   parents;
+//! - what is acknowledged as durable survives a crash: packs, then index, then catalog, then the ack;
+//! - a snapshot exists if and only if its manifest file does, and that is written last;
+//! - a write error poisons the session: it can only be dropped.
+
+pub mod atomic;
+pub mod blobs;
+pub mod catalog;
+pub mod check;
+pub mod error;
+pub mod index;
+pub mod manifest;
+pub mod owned;
+pub mod pack;
+pub mod rebuild;
+pub mod session;
+pub mod vault;
+pub mod writer;
+
+pub use error::StoreError;
+pub use index::Ordinal;
+pub use owned::Owned;
+pub use session::WriteSession;
+pub use vault::Vault;

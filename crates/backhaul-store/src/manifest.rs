@@ -1,0 +1,98 @@
+//! The manifest file: the commit point of a snapshot, with what only the server knows about it.
+
+use backhaul_object::codec::{FormatError, Reader, Write};
+use backhaul_object::ids::{ClientId, ObjectId};
+
+const MAGIC: &[u8; 4] = b"BHSN";
+const VERSION: u8 = 1;
+const RECORD_MAX: usize = 16 << 20;
+
+/// A committed snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// The snapshot object.
+    pub id: ObjectId,
+    /// Whose.
+    pub client: ClientId,
+    /// The client's name at that time.
+    pub client_name: String,
+    /// 1, 2, 3, … per client.
+    pub sequence: u64,
+    /// Seconds since 1970 by the server's clock: what retention goes by.
+    pub server_time: u64,
+    /// Bytes that this run added to the vault.
+    pub bytes_stored: u64,
+    /// Objects that this run added.
+    pub objects_new: u64,
+    /// The client's signature over `id`.
+    pub signature: Vec<u8>,
+    /// The sealed snapshot object as a pack record: it survives the loss of its pack.
+    pub record: Vec<u8>,
+}
+
+impl Manifest {
+    /// The blob name: `snaps/<client>/<sequence>.snap`.
+    pub fn name(&self) -> String {
+        format!("snaps/{}/{:010}.snap", self.client, self.sequence)
+    }
+
+    /// Canonical bytes, ending in a checksum.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        out.push(VERSION);
+        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(self.client.as_bytes());
+        out.put_bytes(self.client_name.as_bytes());
+        for value in [self.sequence, self.server_time, self.bytes_stored, self.objects_new] {
+            out.put_varint(value);
+        }
+        out.put_bytes(&self.signature);
+        out.put_bytes(&self.record);
+        let sum = blake3::hash(&out);
+        out.extend_from_slice(&sum.as_bytes()[..16]);
+        out
+    }
+
+    /// Reads a manifest file.
+    ///
+    /// # Errors
+    /// Truncated, changed, or of an unknown version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("manifest"))?;
+        let (content, sum) = bytes.split_at(split);
+        if blake3::hash(content).as_bytes()[..16] != *sum {
+            return Err(FormatError::Mismatch("manifest checksum"));
+        }
+        let mut r = Reader::new(content);
+        if r.take(4, "manifest magic")? != MAGIC {
+            return Err(FormatError::Invalid("not a snapshot manifest"));
+        }
+        let version = r.u8("manifest version")?;
+        if version != VERSION {
+            return Err(FormatError::Unknown { what: "manifest version", value: u64::from(version) });
+        }
+        let id = ObjectId(r.array("snapshot id")?);
+        let client = ClientId(r.array("client")?);
+        let name = r.bytes("client name", 255)?;
+        let client_name =
+            std::str::from_utf8(name).map_err(|_| FormatError::Invalid("client name"))?.to_owned();
+        let sequence = r.varint("sequence")?;
+        let server_time = r.varint("server time")?;
+        let bytes_stored = r.varint("bytes stored")?;
+        let objects_new = r.varint("objects new")?;
+        let signature = r.bytes("signature", 1_024)?.to_vec();
+        let record = r.bytes("record", RECORD_MAX)?.to_vec();
+        r.finish()?;
+        Ok(Self {
+            id,
+            client,
+            client_name,
+            sequence,
+            server_time,
+            bytes_stored,
+            objects_new,
+            signature,
+            record,
+        })
+    }
+}

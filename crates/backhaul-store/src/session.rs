@@ -1,0 +1,174 @@
+//! Adding objects to a vault: the only way in.
+
+use backhaul_object::ids::{ClientId, SessionId};
+use backhaul_object::{Kind, Sealed};
+
+use crate::catalog::{PackRow, Proven, SnapshotRow};
+use crate::error::StoreError;
+use crate::index::{Edge, Location, Ordinal};
+use crate::manifest::Manifest;
+use crate::pack::{Class, Head, encode_record};
+use crate::vault::{Vault, Writing, open_name};
+use crate::writer::PackWriter;
+
+/// One client's writing. Dropping it keeps what was appended: a later session of the client may refer to it.
+pub struct WriteSession {
+    vault: Vault,
+    session: SessionId,
+    client: ClientId,
+    open: [Option<u32>; 2],
+    objects_new: u64,
+    bytes_stored: u64,
+    failed: bool,
+}
+
+/// What the server knows about a snapshot besides its object.
+#[derive(Debug, Clone)]
+pub struct Commit<'a> {
+    /// The client's name.
+    pub client_name: &'a str,
+    /// Its number among the client's snapshots.
+    pub sequence: u64,
+    /// Seconds since 1970.
+    pub server_time: u64,
+    /// The client's signature over the snapshot's id.
+    pub signature: Vec<u8>,
+}
+
+impl WriteSession {
+    pub(crate) fn new(vault: Vault, session: SessionId, client: ClientId) -> Self {
+        Self { vault, session, client, open: [None; 2], objects_new: 0, bytes_stored: 0, failed: false }
+    }
+
+    /// Objects and bytes this session added.
+    pub fn added(&self) -> (u64, u64) {
+        (self.objects_new, self.bytes_stored)
+    }
+
+    /// Adds an object whose references are all there; one that is already there is not written again.
+    ///
+    /// # Errors
+    /// The disk refused: the session is over.
+    pub fn append(&mut self, sealed: &Sealed, edges: &[Edge]) -> Result<Ordinal, StoreError> {
+        if self.failed {
+            return Err(StoreError::Poisoned);
+        }
+        let result = self.try_append(sealed, edges);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn try_append(&mut self, sealed: &Sealed, edges: &[Edge]) -> Result<Ordinal, StoreError> {
+        let vault = self.vault.clone();
+        let mut guard = vault.state();
+        let state = &mut *guard;
+        if state.poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        if let Some(ordinal) = state.index.ordinal(&sealed.header.id)? {
+            return Ok(ordinal);
+        }
+        let class = match sealed.header.kind {
+            Kind::Chunk | Kind::Bundle | Kind::Blob | Kind::Patch => Class::Data,
+            Kind::Flist | Kind::Node | Kind::Snap | Kind::Attest => Class::Meta,
+        };
+        let number = match self.open[class as usize] {
+            Some(number) => number,
+            None => {
+                let number = state.next_pack;
+                let (session, client) = (self.session, self.client);
+                let head = Head { class, vault: vault.descriptor().vault, session, client };
+                let writer = PackWriter::create(&vault.shared.root.join(open_name(number)), &head)?;
+                let bytes = writer.len();
+                state.writers.insert(number, Writing { writer, dirty: true, complete: false });
+                let row = PackRow { number, name: None, class, session, client, bytes, objects: 0 };
+                state.packs.insert(number, row);
+                state.next_pack += 1;
+                self.open[class as usize] = Some(number);
+                number
+            }
+        };
+        let Some(writing) = state.writers.get_mut(&number) else { return Err(StoreError::Poisoned) };
+        let ordinal = Ordinal(state.index.objects());
+        let row = writing.writer.append(ordinal, &sealed.header.encode(), &sealed.body)?;
+        writing.dirty = true;
+        if writing.writer.len() >= class.target() {
+            writing.complete = true;
+            self.open[class as usize] = None;
+        }
+        if let Some(pack) = state.packs.get_mut(&number) {
+            pack.objects += 1;
+            pack.bytes += row.len();
+        }
+        let at = Location { pack: number, offset: row.offset, len: row.len() as u32 };
+        self.objects_new += 1;
+        self.bytes_stored += row.len();
+        state.index.append(&sealed.header, at, edges)
+    }
+
+    /// Notes that the client has shown to possess something; durable with the next flush.
+    pub fn prove(&self, ordinal: Ordinal, member: Option<u16>) {
+        self.vault.state().proven.push(Proven { client: self.client, ordinal, member });
+    }
+
+    /// Makes everything appended so far durable.
+    ///
+    /// # Errors
+    /// The disk refused: the session is over.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        if self.failed {
+            return Err(StoreError::Poisoned);
+        }
+        let result = self.vault.flush();
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Makes the snapshot exist. Order: objects sealed in packs and durable, index, catalog, then the manifest
+    /// file (from here on the snapshot exists), then its catalog row.
+    ///
+    /// # Errors
+    /// The disk refused: no snapshot was made.
+    pub fn commit(
+        &mut self,
+        snap: &Sealed,
+        edges: &[Edge],
+        commit: Commit<'_>,
+    ) -> Result<SnapshotRow, StoreError> {
+        let ordinal = self.append(snap, edges)?;
+        self.seal_packs();
+        self.flush()?;
+        let manifest = Manifest {
+            id: snap.header.id,
+            client: self.client,
+            client_name: commit.client_name.to_owned(),
+            sequence: commit.sequence,
+            server_time: commit.server_time,
+            bytes_stored: self.bytes_stored,
+            objects_new: self.objects_new,
+            signature: commit.signature,
+            record: encode_record(ordinal, &snap.header.encode(), &snap.body),
+        };
+        self.vault.shared.blobs.put(&manifest.name(), &manifest.encode())?;
+        let row = crate::vault::row(&manifest, ordinal);
+        self.vault.state().catalog.add_snapshot(&row)?;
+        Ok(row)
+    }
+
+    fn seal_packs(&mut self) {
+        let mut state = self.vault.state();
+        for number in self.open.iter_mut().filter_map(Option::take) {
+            if let Some(writing) = state.writers.get_mut(&number) {
+                writing.complete = true;
+            }
+        }
+    }
+}
+
+impl Drop for WriteSession {
+    fn drop(&mut self) {
+        self.seal_packs();
+        // What fails here was not acknowledged, and fails again, aloud, in the next session.
+        let _ = self.vault.flush();
+    }
+}

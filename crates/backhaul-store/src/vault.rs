@@ -1,0 +1,301 @@
+//! The façade: one vault, open in one process, shared by its sessions.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backhaul_object::descriptor::Descriptor;
+use backhaul_object::ids::{ClientId, PackId, SessionId};
+use backhaul_object::{ObjectId, Reference, Sealed};
+use rustix::fs::FlockOperation;
+
+use crate::atomic::AtomicFile;
+use crate::blobs::{Blobs, LocalBlobs};
+use crate::catalog::{Catalog, PackRow, Proven, SnapshotRow};
+use crate::error::{Doing, Of, StoreError};
+use crate::index::{Edge, Hit, Index, Ordinal};
+use crate::pack;
+use crate::session::WriteSession;
+use crate::writer::PackWriter;
+
+mod flush;
+mod open;
+
+pub(crate) use open::{read_descriptor, row};
+
+const DESCRIPTOR_FILE: &str = "vault.desc";
+
+/// An open vault; clones share it.
+#[derive(Clone)]
+pub struct Vault {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) root: PathBuf,
+    pub(crate) descriptor: Descriptor,
+    pub(crate) generation: [u8; 16],
+    pub(crate) blobs: Box<dyn Blobs>,
+    /// Packs being written, always on a local disk.
+    pub(crate) spool: LocalBlobs,
+    pub(crate) state: Mutex<State>,
+    _lock: File,
+}
+
+pub(crate) struct State {
+    pub(crate) catalog: Catalog,
+    pub(crate) index: Index,
+    pub(crate) packs: HashMap<u32, PackRow>,
+    pub(crate) writers: HashMap<u32, Writing>,
+    pub(crate) proven: Vec<Proven>,
+    pub(crate) next_pack: u32,
+    /// After a failed sync nobody knows what is on disk: writing ends until the vault is opened again.
+    pub(crate) poisoned: bool,
+}
+
+/// A pack that is not sealed yet.
+pub(crate) struct Writing {
+    pub(crate) writer: PackWriter,
+    pub(crate) dirty: bool,
+    /// No more records: to be sealed at the next flush.
+    pub(crate) complete: bool,
+}
+
+/// Figures of a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Objects, without those lost.
+    pub objects: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Bytes of packs.
+    pub bytes_on_disk: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+}
+
+/// The blob name of a sealed pack.
+pub(crate) fn pack_blob(name: &PackId) -> String {
+    let hex = name.to_string();
+    format!("packs/{}/{hex}", &hex[..2])
+}
+
+/// The spool name of a pack being written.
+pub(crate) fn open_name(number: u32) -> String {
+    format!("open/{number}.pack")
+}
+
+/// Takes the lock file of a directory, for as long as the returned file lives.
+///
+/// # Errors
+/// [`StoreError::Busy`] with the holder's process id.
+pub fn lock(dir: &Path) -> Result<File, StoreError> {
+    let path = dir.join("lock");
+    let mut options = OpenOptions::new();
+    let mut file =
+        options.read(true).write(true).create(true).truncate(false).open(&path).doing("open", &path)?;
+    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).doing("read", &path)?;
+        return Err(StoreError::Busy { path: dir.to_path_buf(), pid: pid.trim().to_owned() });
+    }
+    let pid = format!("{}\n", std::process::id());
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| file.write_all(pid.as_bytes()))
+        .doing("write", &path)?;
+    Ok(file)
+}
+
+impl Vault {
+    /// Makes a vault in an absent or empty directory.
+    ///
+    /// # Errors
+    /// The directory holds something, or cannot be written.
+    pub fn create(root: &Path, descriptor: &Descriptor, generation: [u8; 16]) -> Result<Self, StoreError> {
+        fs::create_dir_all(root).doing("create", root)?;
+        if fs::read_dir(root).doing("list", root)?.next().is_some() {
+            let source = std::io::Error::from(std::io::ErrorKind::DirectoryNotEmpty);
+            return Err(StoreError::Io { doing: "make a vault in", path: root.to_path_buf(), source });
+        }
+        for directory in ["packs", "open", "snaps", "index"] {
+            let path = root.join(directory);
+            fs::create_dir(&path).doing("create", &path)?;
+        }
+        Catalog::open(&root.join("catalog.sqlite"))?.initialise(&generation)?;
+        let mut bytes = b"BHVD".to_vec();
+        bytes.extend_from_slice(&descriptor.encode());
+        let path = root.join(DESCRIPTOR_FILE);
+        AtomicFile::new(&path).and_then(|file| file.commit(&bytes)).doing("write", &path)?;
+        Self::open(root)
+    }
+
+    /// Opens a vault, and finishes what a crash left undone.
+    ///
+    /// # Errors
+    /// No vault there, in use by another process, or damaged.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        open::open(root)
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The parameters every writer must share.
+    pub fn descriptor(&self) -> &Descriptor {
+        &self.shared.descriptor
+    }
+
+    /// Changes when the index is rebuilt.
+    pub fn generation(&self) -> [u8; 16] {
+        self.shared.generation
+    }
+
+    /// Starts adding objects for a client.
+    pub fn begin(&self, session: SessionId, client: ClientId) -> WriteSession {
+        WriteSession::new(self.clone(), session, client)
+    }
+
+    /// Everything, object or bundle member, whose id begins with a prefix.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn find(&self, prefix: u64) -> Result<Vec<Hit>, StoreError> {
+        self.state().index.find(prefix)
+    }
+
+    /// The number of an object.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn ordinal(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
+        self.state().index.ordinal(id)
+    }
+
+    /// The id of a number.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn id(&self, ordinal: Ordinal) -> Result<ObjectId, StoreError> {
+        self.state().index.id(ordinal)
+    }
+
+    /// What an object refers to.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn edges(&self, ordinal: Ordinal) -> Result<Vec<Edge>, StoreError> {
+        self.state().index.edges(ordinal)
+    }
+
+    /// Turns references into edges.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingReference`] names the first that is not there.
+    pub fn resolve(&self, references: &[Reference]) -> Result<Vec<Edge>, StoreError> {
+        let state = self.state();
+        let one = |reference: &Reference| match state.index.ordinal(&reference.id)? {
+            Some(to) => Ok(Edge { to, members: reference.members.clone() }),
+            None => Err(StoreError::MissingReference(reference.id)),
+        };
+        references.iter().map(one).collect()
+    }
+
+    /// Reads an object as it is at rest; its record's checksum and id are checked, its seal is not.
+    ///
+    /// # Errors
+    /// Lost, damaged, or the disk refused.
+    pub fn get(&self, ordinal: Ordinal) -> Result<Sealed, StoreError> {
+        let (id, at) = {
+            let state = self.state();
+            (state.index.id(ordinal)?, state.index.location(ordinal)?)
+        };
+        if at.len == 0 {
+            return Err(StoreError::NotFound(id));
+        }
+        let record = self.read_pack(at.pack, u64::from(at.offset), at.len as usize)?;
+        let (_, sealed) = pack::decode_record(&record).of(|| format!("object {id}"))?;
+        if sealed.header.id != id {
+            return Err(StoreError::damaged(format!("object {id}"), "another object is in its place"));
+        }
+        Ok(sealed)
+    }
+
+    /// Bytes of a pack, wherever it is now.
+    pub(crate) fn read_pack(&self, number: u32, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let name = |vault: &Self| vault.state().packs.get(&number).and_then(|row| row.name);
+        match name(self) {
+            Some(sealed) => self.shared.blobs.read(&pack_blob(&sealed), offset, len),
+            None => match self.shared.spool.read(&open_name(number), offset, len) {
+                Ok(bytes) => Ok(bytes),
+                // It was sealed and moved between the two looks.
+                Err(error) => match name(self) {
+                    Some(sealed) => self.shared.blobs.read(&pack_blob(&sealed), offset, len),
+                    None => Err(error),
+                },
+            },
+        }
+    }
+
+    /// Committed snapshots by client and sequence; of one client or of all.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn snapshots(&self, client: Option<ClientId>) -> Result<Vec<SnapshotRow>, StoreError> {
+        let mut rows = self.state().catalog.snapshots()?;
+        rows.retain(|row| client.is_none_or(|client| row.client == client));
+        Ok(rows)
+    }
+
+    /// Figures.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn stats(&self) -> Result<Stats, StoreError> {
+        let state = self.state();
+        Ok(Stats {
+            objects: state.packs.values().map(|row| row.objects).sum(),
+            packs: state.packs.len() as u64,
+            bytes_on_disk: state.packs.values().map(|row| row.bytes).sum(),
+            snapshots: state.catalog.snapshots()?.len() as u64,
+        })
+    }
+
+    /// What the vault holds, in words that do not depend on how catalog and index came about: one line an
+    /// object (number, id, pack, offset, length, references), one a snapshot.
+    ///
+    /// # Errors
+    /// Catalog or index cannot be read.
+    pub fn dump(&self, out: &mut dyn Write) -> Result<(), StoreError> {
+        let state = self.state();
+        let write = |result: std::io::Result<()>| result.doing("write", Path::new("the dump"));
+        for number in 0..state.index.objects() {
+            let ordinal = Ordinal(number);
+            let at = state.index.location(ordinal)?;
+            if at.len == 0 {
+                continue;
+            }
+            let pack = state.packs.get(&at.pack).and_then(|row| row.name);
+            let pack = pack.map_or("open".to_owned(), |name| name.to_string());
+            let id = state.index.id(ordinal)?;
+            write(write!(out, "object {number} {id} {pack} {} {}", at.offset, at.len))?;
+            for edge in state.index.edges(ordinal)? {
+                write(write!(out, " {}", edge.to.0))?;
+                let bits: String = edge.members.iter().map(|byte| format!("{byte:02x}")).collect();
+                if !bits.is_empty() {
+                    write(write!(out, ":{bits}"))?;
+                }
+            }
+            write(writeln!(out))?;
+        }
+        for row in state.catalog.snapshots()? {
+            let SnapshotRow { id, ordinal, client, client_name, sequence, server_time, .. } = row;
+            let line = format!("{} {client} {client_name} {sequence} {server_time}", ordinal.0);
+            write(writeln!(out, "snapshot {id} {line} {} {}", row.bytes_stored, row.objects_new))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,144 @@
+//! Opening a vault: check what is there, finish what a crash left undone.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use backhaul_object::descriptor::Descriptor;
+
+use crate::blobs::{Blobs, LocalBlobs};
+use crate::catalog::{Catalog, PackRow, SnapshotRow};
+use crate::error::{Doing, Of, StoreError};
+use crate::index::Index;
+use crate::manifest::Manifest;
+use crate::vault::{DESCRIPTOR_FILE, Shared, State, Vault, Writing, lock, open_name, pack_blob};
+use crate::writer::{PackWriter, salvage};
+
+/// Largest manifest file that is read.
+const MANIFEST_MAX: usize = 32 << 20;
+
+/// Reads the descriptor of the vault at `root`.
+pub(crate) fn read_descriptor(root: &Path) -> Result<Descriptor, StoreError> {
+    let path = root.join(DESCRIPTOR_FILE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::NotAVault { path: root.to_path_buf() });
+        }
+        Err(error) => return Err(error).doing("read", &path),
+    };
+    let body =
+        bytes.strip_prefix(b"BHVD").ok_or_else(|| StoreError::NotAVault { path: root.to_path_buf() })?;
+    Descriptor::decode(body).of(|| path.display().to_string())
+}
+
+pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
+    let descriptor = read_descriptor(root)?;
+    let lock = lock(root)?;
+    let path = root.join("catalog.sqlite");
+    let missing = |why: &str| StoreError::damaged(path.display().to_string(), why);
+    const REBUILD: &str = "it is missing or was cut short; run `backhaul check --rebuild-index`";
+    if !path.exists() {
+        return Err(missing(REBUILD));
+    }
+    let catalog = Catalog::open(&path).map_err(|error| match error {
+        StoreError::Catalog(_) => missing(REBUILD),
+        other => other,
+    })?;
+    let (generation, counts) = catalog.meta().ok().flatten().ok_or_else(|| missing(REBUILD))?;
+    let index = Index::open(&root.join("index"), counts.objects, counts.members)?;
+    let rows = catalog.packs().map_err(|_| missing(REBUILD))?;
+    let next_pack = rows.iter().map(|row| row.number).max().unwrap_or(0) + 1;
+    let packs: HashMap<u32, PackRow> = rows.iter().map(|row| (row.number, row.clone())).collect();
+    let state = State {
+        catalog,
+        index,
+        packs,
+        writers: HashMap::new(),
+        proven: Vec::new(),
+        next_pack,
+        poisoned: false,
+    };
+    let shared = Shared {
+        root: root.to_path_buf(),
+        descriptor,
+        generation,
+        blobs: Box::new(LocalBlobs::new(root)),
+        spool: LocalBlobs::new(root),
+        state: Mutex::new(state),
+        _lock: lock,
+    };
+    let vault = Vault { shared: Arc::new(shared) };
+    vault.finish_packs(&rows)?;
+    vault.adopt_manifests()?;
+    Ok(vault)
+}
+
+impl Vault {
+    /// Cuts packs that were being written back to what was acknowledged, and seals them.
+    fn finish_packs(&self, rows: &[PackRow]) -> Result<(), StoreError> {
+        for row in rows {
+            let name = open_name(row.number);
+            match row.name {
+                Some(sealed) => {
+                    let (blob, file) = (pack_blob(&sealed), self.shared.root.join(&name));
+                    if self.shared.blobs.len(&blob)?.is_none() && file.exists() {
+                        self.shared.blobs.adopt(&file, &blob)?;
+                    }
+                }
+                None => {
+                    let read = |offset, len| self.shared.spool.read(&name, offset, len);
+                    let (_, records) = salvage(&name, row.bytes, &read)?;
+                    if (records.len() as u64) < row.objects {
+                        let why =
+                            format!("{} of {} acknowledged objects are readable", records.len(), row.objects);
+                        return Err(StoreError::damaged(name, why));
+                    }
+                    let writer = PackWriter::resume(&self.shared.root.join(&name), records)?;
+                    let writing = Writing { writer, dirty: true, complete: true };
+                    self.state().writers.insert(row.number, writing);
+                }
+            }
+        }
+        self.sweep_open()?;
+        self.flush()
+    }
+
+    /// Enters manifests that the catalog has not seen: the manifest file is what makes a snapshot exist.
+    pub(crate) fn adopt_manifests(&self) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let known: HashSet<String> = state
+            .catalog
+            .snapshots()?
+            .iter()
+            .map(|row| format!("snaps/{}/{:010}.snap", row.client, row.sequence))
+            .collect();
+        for name in self.shared.blobs.list("snaps")? {
+            if known.contains(&name) {
+                continue;
+            }
+            let manifest =
+                Manifest::decode(&self.shared.blobs.read(&name, 0, MANIFEST_MAX)?).of(|| name.clone())?;
+            // Without its object the manifest alone restores nothing; `check` names it.
+            if let Some(ordinal) = state.index.ordinal(&manifest.id)? {
+                state.catalog.add_snapshot(&row(&manifest, ordinal))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The catalog row of a manifest.
+pub(crate) fn row(manifest: &Manifest, ordinal: crate::index::Ordinal) -> SnapshotRow {
+    SnapshotRow {
+        id: manifest.id,
+        ordinal,
+        client: manifest.client,
+        client_name: manifest.client_name.clone(),
+        sequence: manifest.sequence,
+        server_time: manifest.server_time,
+        bytes_stored: manifest.bytes_stored,
+        objects_new: manifest.objects_new,
+    }
+}

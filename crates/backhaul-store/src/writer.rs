@@ -1,0 +1,127 @@
+//! A pack being written: append, sync, finish. Readable at any moment.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use backhaul_object::ids::PackId;
+
+use crate::error::{Doing, Of, StoreError};
+use crate::index::Ordinal;
+use crate::pack::{self, HEAD_LEN, Head, Row};
+
+/// A growing pack file in `open/`.
+pub struct PackWriter {
+    path: PathBuf,
+    file: File,
+    hasher: blake3::Hasher,
+    len: u64,
+    rows: Vec<Row>,
+}
+
+impl PackWriter {
+    /// Makes the file and writes its head.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn create(path: &Path, head: &Head) -> Result<Self, StoreError> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create_new(true).open(path).doing("create", path)?;
+        let head = head.encode();
+        file.write_all_at(&head, 0).doing("write", path)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&head);
+        Ok(Self { path: path.to_path_buf(), file, hasher, len: HEAD_LEN as u64, rows: Vec::new() })
+    }
+
+    /// Opens an interrupted pack cut back to its first `rows`.
+    ///
+    /// # Errors
+    /// The file cannot be read or cut.
+    pub fn resume(path: &Path, rows: Vec<Row>) -> Result<Self, StoreError> {
+        let file = OpenOptions::new().read(true).write(true).open(path).doing("open", path)?;
+        let len = rows.last().map_or(HEAD_LEN as u64, |row| u64::from(row.offset) + row.len());
+        file.set_len(len).doing("cut", path)?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&file).doing("read", path)?;
+        Ok(Self { path: path.to_path_buf(), file, hasher, len, rows })
+    }
+
+    /// Adds a record; returns where it is.
+    ///
+    /// # Errors
+    /// The disk refused; the pack must then not be used any further.
+    pub fn append(&mut self, ordinal: Ordinal, header: &[u8], body: &[u8]) -> Result<Row, StoreError> {
+        let record = pack::encode_record(ordinal, header, body);
+        self.file.write_all_at(&record, self.len).doing("write", &self.path)?;
+        self.hasher.update(&record);
+        let (header_len, body_len) = (header.len() as u32, body.len() as u32);
+        let row = Row { ordinal, offset: self.len as u32, header_len, body_len };
+        self.rows.push(row);
+        self.len += record.len() as u64;
+        Ok(row)
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// True before the first record.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// The disk refused: nothing since the last sync may be relied on.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        self.file.sync_data().doing("sync", &self.path)
+    }
+
+    /// Writes the footer and syncs; the file is then a whole pack of the returned name and length.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn finish(mut self) -> Result<(PathBuf, PackId, u64), StoreError> {
+        let footer = pack::encode_footer(&self.rows);
+        self.file.write_all_at(&footer, self.len).doing("write", &self.path)?;
+        self.file.sync_all().doing("sync", &self.path)?;
+        self.hasher.update(&footer);
+        let len = self.len + footer.len() as u64;
+        Ok((self.path, PackId(*self.hasher.finalize().as_bytes()), len))
+    }
+
+    /// Removes the file.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn discard(self) -> Result<(), StoreError> {
+        fs::remove_file(&self.path).doing("remove", &self.path)
+    }
+}
+
+/// The records that are whole and in order at the start of a pack of `size` bytes; `read` gives a range.
+///
+/// # Errors
+/// The head is not that of a pack, or `read` failed.
+pub fn salvage(
+    what: &str,
+    size: u64,
+    read: &dyn Fn(u64, usize) -> Result<Vec<u8>, StoreError>,
+) -> Result<(Head, Vec<Row>), StoreError> {
+    let head = Head::decode(&read(0, HEAD_LEN)?).of(|| what.to_owned())?;
+    let (mut rows, mut at) = (Vec::new(), HEAD_LEN as u64);
+    while at + (pack::RECORD_HEAD_LEN as u64) <= size {
+        let Ok((row, _)) = pack::decode_record_head(&read(at, pack::RECORD_HEAD_LEN)?, at as u32) else {
+            break;
+        };
+        if at + row.len() > size || pack::decode_record(&read(at, row.len() as usize)?).is_err() {
+            break;
+        }
+        at += row.len();
+        rows.push(row);
+    }
+    Ok((head, rows))
+}
