@@ -4,8 +4,6 @@
 //! `**` does. A backslash takes the next byte literally. A pattern without `/` is held against the last
 //! name of a path, one with `/` against the whole path.
 
-use backhaul_object::entry::Entry;
-
 use crate::browse::{BrowseError, Tree, Visit};
 
 /// A compiled pattern.

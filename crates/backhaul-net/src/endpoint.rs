@@ -1,0 +1,279 @@
+//! Listening and dialling.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime};
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
+
+use crate::authority::Pin;
+use crate::error::NetError;
+use crate::identity::{Identity, PeerIdentity, Role, TLS_NAME, certificate};
+use crate::link::Link;
+use crate::transport;
+
+mod pinned;
+
+pub(crate) const ALPN_PUSH: &[u8] = b"backhaul-push/1";
+pub(crate) const ALPN_PULL: &[u8] = b"backhaul-pull/1";
+pub(crate) const ALPN_JOIN: &[u8] = b"backhaul-join/1";
+/// How long one address is tried.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
+/// Connections whose handshake is under way; further ones wait.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An endpoint that is dialled.
+pub struct Listener {
+    endpoint: Endpoint,
+}
+
+/// A dial that has not been answered yet; establish it in a task of its own.
+pub struct Pending(Incoming);
+
+/// What came of an accepted dial.
+pub enum Accepted {
+    /// A session.
+    Session(Link),
+    /// An enrolment: a connection without a client certificate.
+    Join(Connection),
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, NetError> {
+    let mut store = RootCertStore::empty();
+    store.add(authority.clone()).map_err(certificate)?;
+    Ok(Arc::new(store))
+}
+
+impl Listener {
+    /// The server's endpoint: pushes and enrolments.
+    ///
+    /// # Errors
+    /// The address cannot be bound, or the identity is not usable.
+    pub fn server(address: SocketAddr, identity: &Identity) -> Result<Self, NetError> {
+        Self::bind(address, identity, &[ALPN_PUSH, ALPN_JOIN])
+    }
+
+    /// An agent's endpoint: pulls.
+    ///
+    /// # Errors
+    /// As [`Listener::server`].
+    pub fn agent(address: SocketAddr, identity: &Identity) -> Result<Self, NetError> {
+        Self::bind(address, identity, &[ALPN_PULL])
+    }
+
+    fn bind(address: SocketAddr, identity: &Identity, protocols: &[&[u8]]) -> Result<Self, NetError> {
+        let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
+        let clients = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
+            .allow_unauthenticated()
+            .build()
+            .map_err(certificate)?;
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(certificate)?
+            .with_client_cert_verifier(clients)
+            .with_single_cert(identity.chain.clone(), identity.tls_key())
+            .map_err(certificate)?;
+        tls.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
+        let crypto = QuicServerConfig::try_from(tls).map_err(certificate)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+        config.transport_config(transport::transport());
+        let bind = |source| NetError::Bind { address: address.to_string(), source };
+        let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
+        let endpoint = Endpoint::new(transport::endpoint(), Some(config), socket, Arc::new(TokioRuntime))
+            .map_err(bind)?;
+        Ok(Self { endpoint })
+    }
+
+    /// Where it listens: the port is known even if 0 was asked for.
+    ///
+    /// # Errors
+    /// The socket is gone.
+    pub fn address(&self) -> Result<SocketAddr, NetError> {
+        self.endpoint.local_addr().map_err(|error| NetError::Lost(error.to_string()))
+    }
+
+    /// The next dial; none once the endpoint is closed.
+    pub async fn accept(&self) -> Option<Pending> {
+        self.endpoint.accept().await.map(Pending)
+    }
+
+    /// Tells every peer goodbye and waits until they know.
+    pub async fn close(&self, reason: &str) {
+        self.endpoint.close(0u32.into(), reason.as_bytes());
+        self.endpoint.wait_idle().await;
+    }
+}
+
+impl Pending {
+    /// Completes the handshake and says what the dialler is.
+    ///
+    /// # Errors
+    /// The handshake failed, or a session came without a certificate.
+    pub async fn establish(self) -> Result<Accepted, NetError> {
+        let lost = |error: ConnectionError| NetError::Lost(error.to_string());
+        let connecting = self.0.accept().map_err(lost)?;
+        let connection = tokio::time::timeout(ACCEPT_TIMEOUT, connecting)
+            .await
+            .map_err(|_| NetError::Lost("the handshake took too long".to_owned()))?
+            .map_err(lost)?;
+        let protocol = connection
+            .handshake_data()
+            .and_then(|data| data.downcast::<HandshakeData>().ok())
+            .and_then(|data| data.protocol);
+        if protocol.as_deref() == Some(ALPN_JOIN) {
+            return Ok(Accepted::Join(connection));
+        }
+        let peer = peer(&connection)?;
+        let fits = match protocol.as_deref() {
+            Some(ALPN_PUSH) => matches!(peer.role, Role::Agent | Role::Operator),
+            Some(ALPN_PULL) => peer.role == Role::ServerDialler,
+            _ => false,
+        };
+        if !fits {
+            connection.close(1u32.into(), b"this certificate is for another purpose");
+            return Err(NetError::WrongRole { found: peer.role.to_string(), expected: Role::Agent });
+        }
+        Ok(Accepted::Session(Link::accept(connection, peer).await?))
+    }
+}
+
+fn peer(connection: &Connection) -> Result<PeerIdentity, NetError> {
+    let certificates = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .unwrap_or_default();
+    match certificates.first() {
+        Some(leaf) => PeerIdentity::from_certificate(leaf),
+        None => {
+            connection.close(1u32.into(), b"a certificate is needed");
+            Err(certificate("the peer has no certificate"))
+        }
+    }
+}
+
+/// Dials a server (push).
+///
+/// # Errors
+/// [`NetError`] says which of the many things that can be wrong it is.
+pub async fn dial_server(address: &str, identity: &Identity) -> Result<Link, NetError> {
+    dial_role(address, identity, Role::Server, ALPN_PUSH).await
+}
+
+/// Dials an agent (pull) and makes sure that it is the named client.
+///
+/// # Errors
+/// As [`dial_server`].
+pub async fn dial_agent(address: &str, identity: &Identity, client: &str) -> Result<Link, NetError> {
+    let link = dial_role(address, identity, Role::AgentListener, ALPN_PULL).await?;
+    if link.peer().name != client {
+        let found = format!("the agent of {}", link.peer().name);
+        link.close("this is not the client I was looking for");
+        return Err(NetError::WrongRole { found, expected: Role::AgentListener });
+    }
+    Ok(link)
+}
+
+async fn dial_role(address: &str, identity: &Identity, role: Role, alpn: &[u8]) -> Result<Link, NetError> {
+    let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority)?, provider())
+        .build()
+        .map_err(certificate)?;
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate)?
+        .with_webpki_verifier(verifier)
+        .with_client_auth_cert(identity.chain.clone(), identity.tls_key())
+        .map_err(certificate)?;
+    let connection = dial(address, tls, alpn).await?;
+    let peer = peer(&connection)?;
+    if peer.role != role {
+        connection.close(1u32.into(), b"this certificate is for another purpose");
+        return Err(NetError::WrongRole { found: peer.role.to_string(), expected: role });
+    }
+    Link::dialled(connection, peer).await
+}
+
+/// Dials a server that is known only by the pin of its CA; returns that CA's certificate, too.
+pub(crate) async fn dial_join(
+    address: &str,
+    pin: Pin,
+) -> Result<(Connection, CertificateDer<'static>), NetError> {
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(pinned::PinnedAuthority::new(pin)))
+        .with_no_client_auth();
+    let connection = dial(address, tls, ALPN_JOIN).await?;
+    let certificates = connection
+        .peer_identity()
+        .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
+        .unwrap_or_default();
+    let authority = certificates.get(1).cloned().ok_or_else(|| certificate("no authority in the chain"))?;
+    Ok((connection, authority))
+}
+
+async fn dial(address: &str, mut tls: rustls::ClientConfig, alpn: &[u8]) -> Result<Connection, NetError> {
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let crypto = QuicClientConfig::try_from(tls).map_err(certificate)?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport::transport());
+    let resolve = |source| NetError::Resolve { address: address.to_owned(), source };
+    let targets: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(resolve)?.collect();
+    let mut last = resolve(std::io::Error::from(std::io::ErrorKind::NotFound));
+    for target in targets {
+        match dial_one(address, target, config.clone()).await {
+            Ok(connection) => return Ok(connection),
+            Err(error @ NetError::Unreachable { .. }) => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+async fn dial_one(address: &str, target: SocketAddr, config: ClientConfig) -> Result<Connection, NetError> {
+    let unreachable = |why: String| NetError::Unreachable { address: address.to_owned(), why };
+    let local = match target {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = std::net::UdpSocket::bind(local).map_err(|error| unreachable(error.to_string()))?;
+    let endpoint = Endpoint::new(transport::endpoint(), None, socket, Arc::new(TokioRuntime))
+        .map_err(|error| unreachable(error.to_string()))?;
+    let connecting =
+        endpoint.connect_with(config, target, TLS_NAME).map_err(|error| unreachable(error.to_string()))?;
+    match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
+        Err(_) => Err(unreachable(format!("nothing heard within {} s", DIAL_TIMEOUT.as_secs()))),
+        Ok(Err(error)) => Err(explain(address, error)),
+        Ok(Ok(connection)) => Ok(connection),
+    }
+}
+
+/// TLS alerts (RFC 8446, section 6.2) arrive as QUIC error 0x100 + alert.
+fn explain(address: &str, error: ConnectionError) -> NetError {
+    const BAD_CERTIFICATE: u64 = 0x12a;
+    const EXPIRED: u64 = 0x12d;
+    const UNKNOWN_CA: u64 = 0x130;
+    // All our authorities have one name: another one's certificates fail at the signature.
+    const DECRYPT_ERROR: u64 = 0x133;
+    let address = address.to_owned();
+    match &error {
+        ConnectionError::TransportError(local) => match u64::from(local.code) {
+            EXPIRED => NetError::Clock { address },
+            UNKNOWN_CA | BAD_CERTIFICATE | DECRYPT_ERROR => NetError::WrongAuthority { address },
+            _ => NetError::Rejected { address, why: error.to_string() },
+        },
+        ConnectionError::TimedOut => NetError::Unreachable { address, why: error.to_string() },
+        _ => NetError::Rejected { address, why: error.to_string() },
+    }
+}

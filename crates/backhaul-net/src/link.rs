@@ -1,0 +1,233 @@
+//! An open connection: one control stream of frames, one object stream in each direction.
+
+use backhaul_object::Compressed;
+use backhaul_proto::data::{self, Announced, PREFIX_LEN};
+use backhaul_proto::wire::Frame;
+use bytes::Bytes;
+use prost::Message;
+use quinn::{Connection, RecvStream, SendStream};
+
+use crate::error::NetError;
+use crate::identity::PeerIdentity;
+
+/// Sent by whoever dialled, so that the other side sees the stream before the agent has spoken.
+const PREAMBLE: &[u8; 4] = b"BHC1";
+/// Largest control frame.
+const FRAME_MAX: usize = 1 << 20;
+
+/// A connection with a verified peer.
+pub struct Link {
+    connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    peer: PeerIdentity,
+}
+
+/// The handle by which a connection is closed from elsewhere.
+#[derive(Clone)]
+pub struct Hangup(Connection);
+
+impl Hangup {
+    /// Closes the connection, telling the peer why.
+    pub fn close(&self, reason: &str) {
+        self.0.close(0u32.into(), reason.as_bytes());
+    }
+
+    /// Waits until the connection has ended, whoever ended it; says why.
+    pub async fn closed(&self) -> String {
+        self.0.closed().await.to_string()
+    }
+}
+
+fn lost(error: impl std::fmt::Display) -> NetError {
+    NetError::Lost(error.to_string())
+}
+
+impl Link {
+    pub(crate) async fn dialled(connection: Connection, peer: PeerIdentity) -> Result<Self, NetError> {
+        let (mut send, receive) = connection.open_bi().await.map_err(lost)?;
+        send.write_all(PREAMBLE).await.map_err(lost)?;
+        Ok(Self { connection, send, receive, peer })
+    }
+
+    pub(crate) async fn accept(connection: Connection, peer: PeerIdentity) -> Result<Self, NetError> {
+        let (send, mut receive) = connection.accept_bi().await.map_err(lost)?;
+        let mut preamble = [0; PREAMBLE.len()];
+        receive.read_exact(&mut preamble).await.map_err(lost)?;
+        if preamble != *PREAMBLE {
+            return Err(NetError::Malformed("not a control stream".to_owned()));
+        }
+        Ok(Self { connection, send, receive, peer })
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+
+    /// Closes the connection, telling the peer why.
+    pub fn close(&self, reason: &str) {
+        self.hangup().close(reason);
+    }
+
+    /// A handle to close it by.
+    pub fn hangup(&self) -> Hangup {
+        Hangup(self.connection.clone())
+    }
+
+    /// Takes the connection apart for the tasks that drive it.
+    pub fn split(self) -> (FrameWriter, FrameReader, Streams) {
+        (FrameWriter(self.send), FrameReader(self.receive), Streams(self.connection))
+    }
+}
+
+/// Sends control frames.
+pub struct FrameWriter(SendStream);
+
+impl FrameWriter {
+    /// Sends one frame.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send(&mut self, frame: &Frame) -> Result<(), NetError> {
+        let mut out = Vec::with_capacity(4 + frame.encoded_len());
+        out.extend_from_slice(&(frame.encoded_len() as u32).to_le_bytes());
+        out.extend_from_slice(&frame.encode_to_vec());
+        self.0.write_all(&out).await.map_err(lost)
+    }
+
+    /// Ends the stream and waits until the peer has everything.
+    pub async fn finish(mut self) {
+        if self.0.finish().is_ok() {
+            let _ = self.0.stopped().await;
+        }
+    }
+}
+
+/// Receives control frames.
+pub struct FrameReader(RecvStream);
+
+impl FrameReader {
+    /// The next frame; none at the end of the stream.
+    ///
+    /// # Errors
+    /// The connection is gone, or a frame is malformed or too long.
+    pub async fn next(&mut self) -> Result<Option<Frame>, NetError> {
+        let mut len = [0; 4];
+        match self.0.read_exact(&mut len).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(error) => return Err(lost(error)),
+        }
+        let len = u32::from_le_bytes(len) as usize;
+        if len > FRAME_MAX {
+            return Err(NetError::Malformed(format!("a control frame of {len} bytes")));
+        }
+        let mut bytes = vec![0; len];
+        self.0.read_exact(&mut bytes).await.map_err(lost)?;
+        Frame::decode(&bytes[..]).map(Some).map_err(|error| NetError::Malformed(error.to_string()))
+    }
+}
+
+/// Opens and accepts the object streams.
+pub struct Streams(Connection);
+
+impl Streams {
+    /// Opens the stream for objects to the peer.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn open(&self) -> Result<ObjectWriter, NetError> {
+        self.0.open_uni().await.map(ObjectWriter).map_err(lost)
+    }
+
+    /// Waits for the peer's object stream.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn accept(&self) -> Result<ObjectReader, NetError> {
+        self.0.accept_uni().await.map(ObjectReader).map_err(lost)
+    }
+
+    /// Bytes sent on the wire so far, and received.
+    pub fn traffic(&self) -> (u64, u64) {
+        let stats = self.0.stats();
+        (stats.udp_tx.bytes, stats.udp_rx.bytes)
+    }
+
+    /// A handle to close the connection by.
+    pub fn hangup(&self) -> Hangup {
+        Hangup(self.0.clone())
+    }
+}
+
+/// Sends objects in order.
+pub struct ObjectWriter(SendStream);
+
+impl ObjectWriter {
+    /// Sends one object; waits while the path is full.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send(&mut self, object: &Compressed) -> Result<(), NetError> {
+        let mut parts = [data::encode_head(object), object.body.clone()];
+        self.0.write_all_chunks(&mut parts).await.map_err(lost)
+    }
+
+    /// Says that an object cannot be sent.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send_failure(&mut self, damaged: bool, text: &str) -> Result<(), NetError> {
+        self.0.write_chunk(data::encode_failure(damaged, text)).await.map_err(lost)
+    }
+}
+
+/// What arrives on an object stream.
+#[derive(Debug)]
+pub enum Arrived {
+    /// An object.
+    Object(Compressed),
+    /// Not there, or not ours to read.
+    Absent(String),
+    /// There but damaged.
+    Damaged(String),
+}
+
+/// Receives objects in order.
+pub struct ObjectReader(RecvStream);
+
+impl ObjectReader {
+    /// The next object; none at the end of the stream.
+    ///
+    /// # Errors
+    /// The connection is gone, or what arrives is malformed.
+    pub async fn next(&mut self) -> Result<Option<Arrived>, NetError> {
+        let mut prefix = [0; PREFIX_LEN];
+        match self.0.read_exact(&mut prefix).await {
+            Ok(()) => {}
+            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(error) => return Err(lost(error)),
+        }
+        let malformed = |error: backhaul_object::FormatError| NetError::Malformed(error.to_string());
+        Ok(Some(match data::decode_prefix(&prefix).map_err(malformed)? {
+            Announced::Object { header, body } => {
+                let header = self.bytes(header).await?;
+                let body = Bytes::from(self.bytes(body).await?);
+                Arrived::Object(data::decode_object(&header, body).map_err(malformed)?)
+            }
+            Announced::Absent(len) => Arrived::Absent(self.text(len).await?),
+            Announced::Damaged(len) => Arrived::Damaged(self.text(len).await?),
+        }))
+    }
+
+    async fn bytes(&mut self, len: usize) -> Result<Vec<u8>, NetError> {
+        let mut out = vec![0; len];
+        self.0.read_exact(&mut out).await.map_err(lost)?;
+        Ok(out)
+    }
+
+    async fn text(&mut self, len: usize) -> Result<String, NetError> {
+        Ok(String::from_utf8_lossy(&self.bytes(len).await?).into_owned())
+    }
+}

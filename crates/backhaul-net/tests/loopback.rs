@@ -1,0 +1,145 @@
+//! Real sockets on loopback: enrolment, sessions, and who is turned away.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use backhaul_net::authority::Authority;
+use backhaul_net::endpoint::{Accepted, Listener, dial_agent, dial_server};
+use backhaul_net::enrol::{Application, EnrolError, Refusal, enrol};
+use backhaul_net::join_code::{JoinCode, Secret};
+use backhaul_net::{Identity, Link, NetError, Role};
+use backhaul_proto::wire::{Frame, List, frame::Body};
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn code(authority: &Authority, address: String) -> JoinCode {
+    JoinCode {
+        expires_at: now() + 60,
+        pin: authority.pin(),
+        secret: Secret([5; 16]),
+        client: "desk".to_owned(),
+        addresses: vec![address],
+    }
+}
+
+fn server(authority: &Authority) -> (Listener, String) {
+    let identity = authority.issue_own(Role::Server, "server", now()).unwrap();
+    let listener = Listener::server("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
+    let address = listener.address().unwrap().to_string();
+    (listener, address)
+}
+
+async fn session(listener: &Listener) -> Result<Link, NetError> {
+    match listener.accept().await.unwrap().establish().await? {
+        Accepted::Session(link) => Ok(link),
+        Accepted::Join(_) => panic!("expected a session"),
+    }
+}
+
+async fn application(listener: &Listener) -> Application {
+    match listener.accept().await.unwrap().establish().await.unwrap() {
+        Accepted::Join(connection) => Application::read(connection).await.unwrap(),
+        Accepted::Session(_) => panic!("expected an enrolment"),
+    }
+}
+
+#[tokio::test]
+async fn a_new_machine_gets_its_certificates_and_both_directions_work() {
+    let authority = Authority::create(now()).unwrap();
+    let (listener, address) = server(&authority);
+    let code = code(&authority, address.clone());
+    let serve = async {
+        let application = application(&listener).await;
+        assert_eq!(application.invitation(), code.secret.invitation());
+        assert!(application.proves(&code.secret.proof_key()));
+        assert!(!application.proves(&Secret([6; 16]).proof_key()));
+        let (agent, listen) = application.requests();
+        let agent = authority.issue(agent, Role::Agent, "desk", now()).unwrap();
+        let listen = authority.issue(listen, Role::AgentListener, "desk", now()).unwrap();
+        application.answer(Ok(("desk".to_owned(), agent, listen))).await.unwrap();
+    };
+    let (enrolled, ()) = tokio::join!(enrol(&code), serve);
+    let enrolled = enrolled.unwrap();
+    assert_eq!(enrolled.client, "desk");
+
+    let home = tempfile::tempdir().unwrap();
+    enrolled.agent.save(home.path(), "agent").unwrap();
+    let agent = Identity::load(home.path(), "agent").unwrap();
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &agent), session(&listener));
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    assert_eq!((accepted.peer().role, accepted.peer().name.as_str()), (Role::Agent, "desk"));
+    assert!(accepted.peer().verify(b"message", &agent.sign(b"message").unwrap()));
+    assert!(!accepted.peer().verify(b"another", &agent.sign(b"message").unwrap()));
+    let (mut send, _r, _s) = dialled.split();
+    let (_w, mut receive, _t) = accepted.split();
+    let frame = Frame { body: Some(Body::List(List {})) };
+    send.send(&frame).await.unwrap();
+    assert_eq!(receive.next().await.unwrap(), Some(frame));
+
+    let dialler = authority.issue_own(Role::ServerDialler, "server", now()).unwrap();
+    let agent_side = Listener::agent("127.0.0.1:0".parse().unwrap(), &enrolled.listener).unwrap();
+    let at = agent_side.address().unwrap().to_string();
+    let (dialled, accepted) = tokio::join!(dial_agent(&at, &dialler, "desk"), session(&agent_side));
+    assert_eq!(dialled.unwrap().peer().role, Role::AgentListener);
+    assert_eq!(accepted.unwrap().peer().role, Role::ServerDialler);
+    let (wrong, _) = tokio::join!(dial_agent(&at, &dialler, "lab"), session(&agent_side));
+    assert!(matches!(wrong, Err(NetError::WrongRole { .. })));
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_server_with_another_pin() {
+    let (authority, other) = (Authority::create(now()).unwrap(), Authority::create(now()).unwrap());
+    let (listener, address) = server(&other);
+    let code = code(&authority, address);
+    let serve = async { listener.accept().await.unwrap().establish().await.is_err() };
+    let (enrolled, refused) = tokio::join!(enrol(&code), serve);
+    assert!(matches!(enrolled, Err(EnrolError::Net(NetError::WrongAuthority { .. }))));
+    assert!(refused);
+}
+
+#[tokio::test]
+async fn a_refusal_arrives_in_words() {
+    let authority = Authority::create(now()).unwrap();
+    let (listener, address) = server(&authority);
+    let code = code(&authority, address);
+    let serve = async { application(&listener).await.answer(Err(Refusal::Spent)).await.unwrap() };
+    let (enrolled, ()) = tokio::join!(enrol(&code), serve);
+    assert_eq!(enrolled.err().unwrap().to_string(), "this join code was already used");
+}
+
+#[tokio::test]
+async fn certificates_of_another_authority_or_purpose_are_turned_away() {
+    let (authority, other) = (Authority::create(now()).unwrap(), Authority::create(now()).unwrap());
+    let (listener, address) = server(&authority);
+    let stranger = other.issue_own(Role::Agent, "desk", now()).unwrap();
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &stranger), session(&listener));
+    assert!(matches!(dialled, Err(NetError::WrongAuthority { .. })));
+    assert!(accepted.is_err());
+    let dialler = authority.issue_own(Role::ServerDialler, "server", now()).unwrap();
+    let (_, accepted) = tokio::join!(dial_server(&address, &dialler), session(&listener));
+    assert!(matches!(accepted, Err(NetError::WrongRole { .. })));
+}
+
+#[tokio::test]
+async fn a_certificate_out_of_its_time_is_a_question_of_clocks() {
+    let year = 365 * 86_400;
+    let authority = Authority::create(now() + year).unwrap();
+    let identity = authority.issue_own(Role::Server, "server", now() + year).unwrap();
+    let listener = Listener::server("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
+    let address = listener.address().unwrap().to_string();
+    let agent = authority.issue_own(Role::Agent, "desk", now() + year).unwrap();
+    let (dialled, _) = tokio::join!(dial_server(&address, &agent), session(&listener));
+    assert!(matches!(dialled, Err(NetError::Clock { .. })), "{:?}", dialled.err());
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_so() {
+    let authority = Authority::create(now()).unwrap();
+    let agent = authority.issue_own(Role::Agent, "desk", now()).unwrap();
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    assert!(matches!(dial_server(&address, &agent).await, Err(NetError::Unreachable { .. })));
+    assert!(matches!(dial_server("no-such-host.invalid:1", &agent).await, Err(NetError::Resolve { .. })));
+}
