@@ -1,0 +1,227 @@
+//! From files to a snapshot's root: `walk → read → ask → bundle → compress → send`.
+//!
+//! - [`walk`] lists everything in path order and looks each file up in the [`state`] of the last run;
+//! - [`read`] reads what changed, in several threads, and cuts big files into chunks;
+//! - [`assemble`] takes the results in path order, asks the sink what it lacks, and draws the tree;
+//! - [`outbound`] compresses in parallel and hands objects to the sink, children before parents.
+//!
+//! Invariants:
+//! - every queue is bounded: memory does not grow with the size of a file, a directory tree or the vault
+//!   (names of one directory, and one record per hard-linked inode, are the exceptions);
+//! - a file that cannot be read is named in the result and never ends the run; a failing sink always does;
+//! - a file's record reaches the state only when everything it refers to is durable;
+//! - the same tree gives the same root, whatever was known before.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+
+use backhaul_object::descriptor::Descriptor;
+use backhaul_object::entry::Totals;
+use backhaul_object::keys::{ChunkerKey, IdKey};
+use backhaul_object::source::{ObjectSink, TransferError};
+use backhaul_object::{FormatError, ObjectId};
+use thiserror::Error;
+
+use crate::find::Pattern;
+
+mod assemble;
+mod outbound;
+mod read;
+mod recent;
+pub mod state;
+mod walk;
+
+use state::{PendingState, StateName};
+
+/// Steps of the walk that wait for the assembler; also bounds open directories and queued reads.
+const STEPS_MAX: usize = 256;
+
+/// What to back up, and how.
+pub struct BackupRequest<'a> {
+    /// Absolute paths; each is saved with everything below it.
+    pub paths: Vec<PathBuf>,
+    /// What to leave out, by name or whole path.
+    pub exclude: Vec<Pattern>,
+    /// Directories that are never saved: the home of the program itself.
+    pub skip: Vec<PathBuf>,
+    /// Stay on the file systems of `paths`.
+    pub one_file_system: bool,
+    /// Where the state of earlier runs is kept; without it everything is read.
+    pub state: Option<&'a Path>,
+    /// Nanoseconds since 1970 as files are stamped on this machine.
+    pub now: &'a (dyn Fn() -> i64 + Sync),
+    /// Counted up while the backup runs.
+    pub progress: Arc<BackupProgress>,
+}
+
+/// What all clients of the vault share, as the server told it.
+pub struct VaultParameters {
+    /// Sizes.
+    pub descriptor: Descriptor,
+    /// Makes ids.
+    pub id_key: IdKey,
+    /// Makes cut points.
+    pub chunker_key: ChunkerKey,
+    /// State of another generation is void.
+    pub generation: [u8; 16],
+}
+
+/// Counters to watch a backup by.
+#[derive(Debug, Default)]
+pub struct BackupProgress {
+    /// Files and links seen.
+    pub files: AtomicU64,
+    /// Directories seen.
+    pub dirs: AtomicU64,
+    /// Bytes of the files seen.
+    pub bytes_scanned: AtomicU64,
+    /// Bytes read.
+    pub bytes_read: AtomicU64,
+    /// Bytes given to the sink.
+    pub bytes_sent: AtomicU64,
+    /// Errors so far.
+    pub errors: AtomicU64,
+}
+
+/// What a backup saw and did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Files not known from the last run.
+    pub files_new: u64,
+    /// Files that differ from the last run.
+    pub files_changed: u64,
+    /// Files as they were.
+    pub files_unmodified: u64,
+    /// Bytes of the files seen.
+    pub bytes_scanned: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes given to the sink.
+    pub bytes_sent: u64,
+    /// Objects given to the sink.
+    pub objects_sent: u64,
+    /// Contents that the sink already had.
+    pub objects_known: u64,
+    /// What could not be read, or changed while it was.
+    pub errors: Vec<(PathBuf, String)>,
+    /// What is there but not kept, by kind, with counts.
+    pub not_kept: Vec<(String, u64)>,
+}
+
+/// A tree that is in the vault and waits for its snapshot.
+pub struct Saved {
+    /// The root directory.
+    pub root: ObjectId,
+    /// Sums over the tree.
+    pub totals: Totals,
+    /// What happened.
+    pub figures: Figures,
+    /// To be accepted once the snapshot is committed.
+    pub state: Option<PendingState>,
+}
+
+/// Why a backup ended without a tree.
+#[derive(Debug, Error)]
+pub enum BackupError {
+    /// A path to save is not absolute, not there, or inside what is skipped.
+    #[error("{}: {why}", path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The session ended.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The state file cannot be written.
+    #[error("local state {}: {source}", path.display())]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something that this program made does not fit the format.
+    #[error("cannot encode: {0}")]
+    Format(#[from] FormatError),
+}
+
+pub(crate) fn count(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+pub(crate) fn to_path(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}
+
+/// Saves the paths into the sink.
+///
+/// # Errors
+/// [`BackupError`] when there is no tree. Files that could not be read are in [`Figures::errors`].
+pub fn backup(
+    request: &BackupRequest<'_>,
+    parameters: &VaultParameters,
+    sink: &dyn ObjectSink,
+) -> Result<Saved, BackupError> {
+    let roots = walk::roots(request)?;
+    let name = StateName::new(&request.paths, parameters);
+    let opened = request.state.map(|dir| state::open(dir, &name)).transpose()?;
+    let (known, journal) = opened.map_or((None, None), |(known, journal)| (Some(known), Some(journal)));
+    let (old_nodes, records) = known.map_or_else(Default::default, state::Known::split);
+    let (jobs_in, jobs) = sync_channel(STEPS_MAX);
+    let jobs = &std::sync::Mutex::new(jobs);
+    let readers = &read::Readers::new(parameters, request);
+    std::thread::scope(|scope| {
+        let (steps_in, steps) = sync_channel(STEPS_MAX);
+        for _ in 0..read::THREADS {
+            scope.spawn(move || readers.run(jobs));
+        }
+        scope.spawn(move || walk::Walk::new(request, parameters, records, steps_in, jobs_in).run(&roots));
+        let (put, saved) = outbound::with(scope, sink, &request.progress, |outbound| {
+            assemble::Assembler::new(parameters, sink, outbound, journal, old_nodes).run(&steps)
+        });
+        // The walk and the readers stop when nobody takes their results.
+        drop(steps);
+        match (put, saved) {
+            (Ok(()), saved) => saved.map(|mut saved| {
+                saved.figures.bytes_sent = request.progress.bytes_sent.load(Ordering::Relaxed);
+                saved
+            }),
+            (Err(error), saved) => {
+                let state = saved.ok().and_then(|saved| saved.state);
+                state.map_or(Ok(()), |state| state.keep(sink.durable()))?;
+                Err(error)
+            }
+        }
+    })
+}
+
+/// Walks as [`backup`] would, reads nothing, and counts.
+///
+/// # Errors
+/// As [`backup`].
+pub fn dry_run(request: &BackupRequest<'_>, parameters: &VaultParameters) -> Result<Figures, BackupError> {
+    let roots = walk::roots(request)?;
+    let name = StateName::new(&request.paths, parameters);
+    let known = request.state.map(|dir| state::peek(dir, &name)).transpose()?;
+    let (_, records) = known.map_or_else(Default::default, state::Known::split);
+    std::thread::scope(|scope| {
+        let (steps_in, steps) = sync_channel(STEPS_MAX);
+        // Jobs go nowhere: a closed queue makes their parts end at once.
+        let (jobs_in, _) = sync_channel(STEPS_MAX);
+        scope.spawn(move || walk::Walk::new(request, parameters, records, steps_in, jobs_in).run(&roots));
+        let mut figures = Figures::default();
+        for step in steps {
+            step.count(&mut figures);
+        }
+        Ok(figures)
+    })
+}
+
+#[cfg(test)]
+mod tests;

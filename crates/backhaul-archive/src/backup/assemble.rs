@@ -1,0 +1,497 @@
+//! Takes what was walked and read, in path order; asks what is missing; bundles; draws the tree.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::mpsc::Receiver;
+
+use backhaul_object::bundle::BundleBuilder;
+use backhaul_object::entry::{Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
+use backhaul_object::flist::{self, Piece};
+use backhaul_object::node::{DirectoryBuilder, write_root};
+use backhaul_object::source::{Answer, Answers, ObjectSink, Query, TransferError};
+use backhaul_object::{Kind, Object, ObjectId, Proof};
+use bytes::Bytes;
+
+use super::outbound::Outbound;
+use super::read::{Outcome, Part};
+use super::recent::{Place, Recent};
+use super::state::{Journal, PendingState, Record};
+use super::walk::{Step, not_kept};
+use super::{BackupError, Figures, Saved, VaultParameters, to_path};
+
+/// Questions in one batch.
+const BATCH_MAX: usize = 2_048;
+/// Bytes of content that one batch may hold back until its answers are there.
+const BATCH_BYTES: usize = 12 << 20;
+/// Batches whose answers are awaited.
+const BATCHES_MAX: usize = 3;
+/// Entries that wait for an open bundle before it is closed short.
+const WAITING_MAX: usize = 8_192;
+
+/// Something that happened on the walk, in order.
+enum Event {
+    Enter {
+        name: Vec<u8>,
+        metadata: Metadata,
+    },
+    Leave,
+    Symlink {
+        name: Vec<u8>,
+        metadata: Metadata,
+        target: Vec<u8>,
+    },
+    Content {
+        id: ObjectId,
+        proof: Proof,
+        content: Bytes,
+        whole: Whole,
+    },
+    File {
+        name: Vec<u8>,
+        link: Option<u64>,
+        inline: Option<Bytes>,
+        read: Box<Outcome>,
+        path: Vec<u8>,
+    },
+    Known {
+        name: Vec<u8>,
+        metadata: Metadata,
+        link: Option<u64>,
+        record: Box<Record>,
+    },
+    /// The contents since the last file belong to one that could not be read to its end.
+    Abandoned,
+}
+
+/// Whether a content is all of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Small,
+    Chunk,
+}
+
+/// Events up to one question batch.
+struct Batch {
+    events: Vec<Event>,
+    answers: Answers,
+}
+
+/// A step of tree drawing that may wait for its bundle.
+enum Draw {
+    Enter(Entry),
+    Leave,
+    Entry { entry: Entry, record: Option<Box<Record>>, in_open_bundle: bool },
+}
+
+/// The bundle being filled, and which contents it has.
+#[derive(Default)]
+struct OpenBundle {
+    builder: BundleBuilder,
+    members: HashMap<ObjectId, u16>,
+}
+
+/// What the current file's content has become so far.
+#[derive(Default)]
+struct Current {
+    pieces: Vec<Piece>,
+    small: Option<(Content, bool)>,
+}
+
+pub(super) struct Assembler<'a> {
+    parameters: &'a VaultParameters,
+    sink: &'a dyn ObjectSink,
+    tree: Tree<'a>,
+    figures: Figures,
+    events: Vec<Event>,
+    queries: Vec<Query>,
+    held: usize,
+    batches: VecDeque<Batch>,
+    recent: Recent,
+    bundle: OpenBundle,
+    current: Current,
+    waiting: VecDeque<Draw>,
+}
+
+/// The part that draws directories and sends objects.
+struct Tree<'a> {
+    parameters: &'a VaultParameters,
+    outbound: &'a mut Outbound,
+    journal: Option<Journal>,
+    old_nodes: HashSet<u64>,
+    stack: Vec<(Entry, DirectoryBuilder<'a>)>,
+}
+
+impl<'a> Assembler<'a> {
+    pub(super) fn new(
+        parameters: &'a VaultParameters,
+        sink: &'a dyn ObjectSink,
+        outbound: &'a mut Outbound,
+        journal: Option<Journal>,
+        old_nodes: HashSet<u64>,
+    ) -> Self {
+        let root = directory_entry(Vec::new(), Metadata::default());
+        let stack = vec![(root, DirectoryBuilder::new(&parameters.id_key))];
+        Self {
+            parameters,
+            sink,
+            tree: Tree { parameters, outbound, journal, old_nodes, stack },
+            figures: Figures::default(),
+            events: Vec::new(),
+            queries: Vec::new(),
+            held: 0,
+            batches: VecDeque::new(),
+            recent: Recent::default(),
+            bundle: OpenBundle::default(),
+            current: Current::default(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn run(mut self, steps: &Receiver<Step>) -> Result<Saved, BackupError> {
+        if let Err(error) = self.take(steps) {
+            self.tree.note_durable(self.sink.durable())?;
+            return Err(error);
+        }
+        self.close_bundle();
+        self.tree.finish(self.figures)
+    }
+
+    fn take(&mut self, steps: &Receiver<Step>) -> Result<(), BackupError> {
+        for step in steps {
+            self.step(step)?;
+            let full = self.queries.len() >= BATCH_MAX || self.held >= BATCH_BYTES;
+            if full || self.events.len() >= WAITING_MAX {
+                self.ask()?;
+            }
+        }
+        self.ask()?;
+        while !self.batches.is_empty() {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), BackupError> {
+        step.count(&mut self.figures);
+        match step {
+            Step::Enter { name, metadata } => self.events.push(Event::Enter { name, metadata }),
+            Step::Leave => self.events.push(Event::Leave),
+            Step::Known { name, metadata, link, record } => {
+                self.note_losses(record.attributes, record.sparse);
+                self.events.push(Event::Known { name, metadata, link, record });
+            }
+            Step::Symlink { name, metadata, target } => {
+                self.events.push(Event::Symlink { name, metadata, target })
+            }
+            Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
+            Step::NotKept(_) | Step::Unreadable { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Takes the parts of a file; a big one may fill several batches.
+    fn read(
+        &mut self,
+        name: Vec<u8>,
+        path: Vec<u8>,
+        link: Option<u64>,
+        parts: &Receiver<Part>,
+    ) -> Result<(), BackupError> {
+        let mut inline = None;
+        for part in parts {
+            match part {
+                Part::Inline(content) => inline = Some(content),
+                Part::Small { id, proof, content } => self.content(id, proof, content, Whole::Small),
+                Part::Chunk { id, proof, content } => {
+                    self.content(id, proof, content, Whole::Chunk);
+                    if self.queries.len() >= BATCH_MAX || self.held >= BATCH_BYTES {
+                        self.ask()?;
+                    }
+                }
+                Part::Done(read) => {
+                    self.note_losses(read.attributes, read.sparse);
+                    self.figures.bytes_read += read.size;
+                    if let Some(why) = read.unstable {
+                        self.figures.errors.push((to_path(&path), why.to_owned()));
+                    }
+                    self.events.push(Event::File { name, link, inline, read, path });
+                    return Ok(());
+                }
+                Part::Failed(why) => {
+                    self.figures.errors.push((to_path(&path), why));
+                    self.events.push(Event::Abandoned);
+                    return Ok(());
+                }
+            }
+        }
+        Err(TransferError::Lost("a reading thread failed".to_owned()).into())
+    }
+
+    fn note_losses(&mut self, attributes: bool, sparse: bool) {
+        if attributes {
+            not_kept(&mut self.figures, "extended attributes");
+        }
+        if sparse {
+            not_kept(&mut self.figures, "holes of sparse files");
+        }
+    }
+
+    fn content(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole) {
+        self.held += content.len();
+        self.queries.push(Query { id, proof });
+        self.events.push(Event::Content { id, proof, content, whole });
+    }
+
+    /// Closes the current batch and asks about it.
+    fn ask(&mut self) -> Result<(), BackupError> {
+        let queries = std::mem::take(&mut self.queries);
+        let events = std::mem::take(&mut self.events);
+        self.held = 0;
+        let answers = match queries.is_empty() {
+            true => std::sync::mpsc::channel().1,
+            false => self.sink.ask(queries)?,
+        };
+        self.batches.push_back(Batch { events, answers });
+        while self.batches.len() > BATCHES_MAX {
+            self.settle()?;
+        }
+        self.tree.note_durable(self.sink.durable())
+    }
+
+    /// Waits for the oldest answers and carries out the events up to them.
+    fn settle(&mut self) -> Result<(), BackupError> {
+        let Some(Batch { events, answers }) = self.batches.pop_front() else { return Ok(()) };
+        let asked = events.iter().any(|event| matches!(event, Event::Content { .. }));
+        let answers = match asked {
+            true => answers.recv().map_err(|_| {
+                let lost = TransferError::Lost("the session ended before it answered".to_owned());
+                self.sink.failure().unwrap_or(lost)
+            })?,
+            false => Vec::new(),
+        };
+        let mut answers = answers.into_iter();
+        for event in events {
+            match event {
+                Event::Content { id, proof, content, whole } => {
+                    let answer = answers.next().unwrap_or(Answer::Want);
+                    self.place(id, proof, content, whole, answer);
+                }
+                other => self.draw(other),
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole, answer: Answer) {
+        let len = content.len() as u64;
+        let known = match (answer, whole) {
+            (Answer::Have, _) => Some(Place::Object),
+            (Answer::Member { bundle, member }, Whole::Small) => Some(Place::Member { bundle, member }),
+            // A chunk list refers to objects only: what is there as a small file is sent again as a chunk.
+            (Answer::Member { .. }, Whole::Chunk) | (Answer::Want, _) => None,
+        };
+        if known.is_some() {
+            self.figures.objects_known += 1;
+        }
+        let recent = || self.recent.get(&id).filter(|place| whole == Whole::Small || *place == Place::Object);
+        match (known.or_else(recent), whole) {
+            (Some(_), Whole::Chunk) => self.current.pieces.push(Piece { id, len }),
+            (Some(place), Whole::Small) => self.current.small = Some((place.content(id, len), false)),
+            (None, Whole::Chunk) => {
+                let object =
+                    Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload: content };
+                self.tree.outbound.send(id, proof, object);
+                self.recent.insert(id, Place::Object);
+                self.current.pieces.push(Piece { id, len });
+            }
+            (None, Whole::Small) => {
+                let member = match self.bundle.members.get(&id) {
+                    Some(member) => *member,
+                    None => {
+                        let member = self.bundle.builder.push(id, proof, &content) as u16;
+                        self.bundle.members.insert(id, member);
+                        member
+                    }
+                };
+                // The bundle's name is known when it is closed.
+                let content = Content::Member { bundle: ObjectId([0; 32]), member };
+                self.current.small = Some((content, true));
+            }
+        }
+    }
+
+    fn draw(&mut self, event: Event) {
+        let draw = match event {
+            Event::Enter { name, metadata } => Draw::Enter(directory_entry(name, metadata)),
+            Event::Leave => Draw::Leave,
+            Event::Symlink { name, metadata, target } => {
+                let entry = Entry { name, metadata, body: Body::Symlink(target), extensions: vec![] };
+                Draw::Entry { entry, record: None, in_open_bundle: false }
+            }
+            Event::Known { name, metadata, link, record } => {
+                let (size, content) = (record.fingerprint.size, record.content.clone());
+                let entry =
+                    Entry { name, metadata, body: Body::File { size, content, link }, extensions: vec![] };
+                Draw::Entry { entry, record: Some(record), in_open_bundle: false }
+            }
+            Event::File { name, link, inline, read, path } => {
+                let current = std::mem::take(&mut self.current);
+                let (content, in_open_bundle) = self.file_content(current, inline);
+                self.draw_file(name, link, content, in_open_bundle, &read, path)
+            }
+            Event::Abandoned => {
+                self.current = Current::default();
+                return;
+            }
+            Event::Content { .. } => return,
+        };
+        self.waiting.push_back(draw);
+        let full = self.bundle.builder.is_full(self.parameters.descriptor.bundle_target as usize);
+        if full || self.waiting.len() >= WAITING_MAX {
+            self.close_bundle();
+        } else if self.bundle.builder.is_empty() {
+            self.drain(None);
+        }
+    }
+
+    fn draw_file(
+        &self,
+        name: Vec<u8>,
+        link: Option<u64>,
+        content: Content,
+        in_open_bundle: bool,
+        read: &Outcome,
+        path: Vec<u8>,
+    ) -> Draw {
+        let record = Record {
+            path,
+            fingerprint: read.fingerprint,
+            racy: read.racy,
+            attributes: read.attributes,
+            sparse: read.sparse,
+            content: content.clone(),
+        };
+        let body = Body::File { size: read.size, content, link };
+        let entry = Entry { name, metadata: read.metadata, body, extensions: vec![] };
+        Draw::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
+    }
+
+    fn file_content(&mut self, current: Current, inline: Option<Bytes>) -> (Content, bool) {
+        if let Some(small) = current.small {
+            return small;
+        }
+        let content = match (inline, current.pieces) {
+            (Some(bytes), _) if bytes.is_empty() => Content::Empty,
+            (Some(bytes), _) => Content::Inline(bytes.to_vec()),
+            (None, pieces) if pieces.is_empty() => Content::Empty,
+            (None, pieces) if pieces.len() <= DIRECT_CHUNKS_MAX => Content::Chunks(pieces),
+            (None, pieces) => {
+                let tree = &mut self.tree;
+                let key = &tree.parameters.id_key;
+                Content::Flist(flist::build(&pieces, key, |id, object| tree.emit(id, object)))
+            }
+        };
+        (content, false)
+    }
+
+    /// Sends the open bundle and draws what waited for its name.
+    fn close_bundle(&mut self) {
+        let OpenBundle { builder, members } = std::mem::take(&mut self.bundle);
+        if builder.is_empty() {
+            return self.drain(None);
+        }
+        let object = builder.finish();
+        let (bundle, proof) = object.identify(&self.parameters.id_key);
+        self.tree.outbound.send(bundle, proof, object);
+        for (id, member) in members {
+            self.recent.insert(id, Place::Member { bundle, member });
+        }
+        self.drain(Some(bundle));
+    }
+
+    fn drain(&mut self, closed: Option<ObjectId>) {
+        for draw in self.waiting.drain(..) {
+            match draw {
+                Draw::Enter(entry) => self.tree.enter(entry),
+                Draw::Leave => self.tree.leave(),
+                Draw::Entry { mut entry, mut record, in_open_bundle } => {
+                    if let (true, Some(closed)) = (in_open_bundle, closed) {
+                        let name = |content: &mut Content| {
+                            if let Content::Member { bundle, .. } = content {
+                                *bundle = closed;
+                            }
+                        };
+                        if let Body::File { content, .. } = &mut entry.body {
+                            name(content);
+                        }
+                        if let Some(record) = &mut record {
+                            name(&mut record.content);
+                        }
+                    }
+                    self.tree.add(entry, record.as_deref());
+                }
+            }
+        }
+    }
+}
+
+fn directory_entry(name: Vec<u8>, metadata: Metadata) -> Entry {
+    Entry { name, metadata, body: Body::Folded(Vec::new()), extensions: vec![] }
+}
+
+impl Tree<'_> {
+    /// Sends a node or list, unless the server is known to have it.
+    fn emit(&mut self, id: ObjectId, object: Object) {
+        let prefix = id.prefix();
+        if !self.old_nodes.contains(&prefix) {
+            let (_, proof) = object.identify(&self.parameters.id_key);
+            self.outbound.send(id, proof, object);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.node(prefix, self.outbound.sent());
+        }
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        self.stack.push((entry, DirectoryBuilder::new(&self.parameters.id_key)));
+    }
+
+    fn add(&mut self, entry: Entry, record: Option<&Record>) {
+        self.with_top(|tree, top| top.push(entry, &mut |id, object| tree.emit(id, object)));
+        if let (Some(journal), Some(record)) = (&mut self.journal, record) {
+            journal.file(record, self.outbound.sent());
+        }
+    }
+
+    fn leave(&mut self) {
+        let Some((entry, builder)) = self.stack.pop() else { return };
+        let done = builder.finish(&mut |id, object| self.emit(id, object));
+        self.with_top(|tree, top| top.push_directory(entry, done, &mut |id, object| tree.emit(id, object)));
+    }
+
+    /// Lends the innermost directory out while objects are sent.
+    fn with_top(&mut self, work: impl FnOnce(&mut Self, &mut DirectoryBuilder<'_>)) {
+        if let Some((entry, mut builder)) = self.stack.pop() {
+            work(self, &mut builder);
+            self.stack.push((entry, builder));
+        }
+    }
+
+    fn note_durable(&mut self, durable: u64) -> Result<(), BackupError> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.advance(durable))
+    }
+
+    fn finish(mut self, figures: Figures) -> Result<Saved, BackupError> {
+        while self.stack.len() > 1 {
+            self.leave();
+        }
+        let Some((_, builder)) = self.stack.pop() else {
+            return Err(TransferError::Lost("the walk did not begin".to_owned()).into());
+        };
+        let done = builder.finish(&mut |id, object| self.emit(id, object));
+        let key = &self.parameters.id_key;
+        let (root, totals) = write_root(done, key, &mut |id, object| self.emit(id, object));
+        let figures = Figures { objects_sent: self.outbound.sent(), ..figures };
+        let state = self.journal.map(|journal| PendingState { journal });
+        Ok(Saved { root, totals, figures, state })
+    }
+}

@@ -1,0 +1,192 @@
+//! Reads files that changed: small ones whole, big ones in content-defined chunks.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backhaul_object::chunker::Chunker;
+use backhaul_object::descriptor::INLINE_MAX;
+use backhaul_object::entry::Metadata;
+use backhaul_object::seal::identify_content;
+use backhaul_object::{ObjectId, Proof};
+use bytes::Bytes;
+use rustix::fs::{FileType, Mode, OFlags};
+
+use super::state::Fingerprint;
+use super::walk::{has_attributes, metadata};
+use super::{BackupRequest, VaultParameters, count};
+
+/// Reading threads: enough to hide the latency of one disk.
+pub(super) const THREADS: usize = 4;
+/// Chunks of one file that wait for the assembler.
+pub(super) const PARTS_MAX: usize = 2;
+/// How often a small file that changes under the reader is read again.
+const RETRIES: usize = 2;
+/// File time stamps are no finer than a kernel tick.
+const GRANULARITY_NS: i64 = 10_000_000;
+
+/// One file to read.
+pub(super) struct Job {
+    pub(super) dir: Arc<OwnedFd>,
+    pub(super) name: CString,
+    pub(super) parts: SyncSender<Part>,
+}
+
+/// What comes of a job, in order; the last is `Done` or `Failed`.
+pub(super) enum Part {
+    /// All of a file that goes into its directory entry.
+    Inline(Bytes),
+    /// All of a small file.
+    Small { id: ObjectId, proof: Proof, content: Bytes },
+    /// The next chunk of a big file.
+    Chunk { id: ObjectId, proof: Proof, content: Bytes },
+    /// The end.
+    Done(Box<Outcome>),
+    /// Nothing could be read.
+    Failed(String),
+}
+
+/// What was read.
+pub(super) struct Outcome {
+    pub(super) metadata: Metadata,
+    pub(super) fingerprint: Fingerprint,
+    /// Bytes that were read: what the entry says.
+    pub(super) size: u64,
+    /// The time stamps cannot prove that a later change would show.
+    pub(super) racy: bool,
+    pub(super) attributes: bool,
+    pub(super) sparse: bool,
+    /// It changed while it was read.
+    pub(super) unstable: Option<&'static str>,
+}
+
+pub(super) struct Readers<'a> {
+    parameters: &'a VaultParameters,
+    request: &'a BackupRequest<'a>,
+    chunker: Chunker,
+}
+
+/// The assembler has ended.
+struct Over;
+
+impl<'a> Readers<'a> {
+    pub(super) fn new(parameters: &'a VaultParameters, request: &'a BackupRequest<'a>) -> Self {
+        let chunker = Chunker::new(&parameters.descriptor, &parameters.chunker_key);
+        Self { parameters, request, chunker }
+    }
+
+    pub(super) fn run(&self, jobs: &Mutex<Receiver<Job>>) {
+        loop {
+            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(job) = job else { return };
+            let outcome = match self.read(&job) {
+                Ok(done) => done,
+                Err(error) => {
+                    count(&self.request.progress.errors, 1);
+                    Part::Failed(error.to_string())
+                }
+            };
+            // The receiver is gone when the run is over.
+            let _ = job.parts.send(outcome);
+        }
+    }
+
+    fn read(&self, job: &Job) -> std::io::Result<Part> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let sampled = (self.request.now)();
+        let fd = rustix::fs::openat(&*job.dir, &job.name, flags, Mode::empty())?;
+        let attributes = has_attributes(&fd);
+        let mut file = File::from(fd);
+        let mut before = rustix::fs::fstat(&file)?;
+        if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
+            return Ok(Part::Failed("it is no regular file any more".to_owned()));
+        }
+        let mut unstable = None;
+        let mut size = 0;
+        for attempt in 0..=RETRIES {
+            let whole = before.st_size as u64 <= u64::from(self.parameters.descriptor.member_max);
+            let sent = match whole {
+                true => None,
+                false => Some(self.send_chunks(&mut file, before.st_size as u64, job)?),
+            };
+            let content = match sent {
+                Some(Err(Over)) => return Ok(Part::Failed("the run ended".to_owned())),
+                Some(Ok(read)) => {
+                    size = read;
+                    None
+                }
+                None => Some(self.read_whole(&mut file, before.st_size as u64)?),
+            };
+            let after = rustix::fs::fstat(&file)?;
+            let stable = Fingerprint::of(&before) == Fingerprint::of(&after);
+            if let Some(content) = content {
+                if !stable && attempt < RETRIES {
+                    std::io::Seek::rewind(&mut file)?;
+                    before = after;
+                    continue;
+                }
+                size = content.len() as u64;
+                self.send_small(content, job);
+            }
+            unstable = (!stable).then_some("it changed while it was read; saved as it was read");
+            break;
+        }
+        let fingerprint = Fingerprint::of(&before);
+        let racy = unstable.is_some()
+            || size != fingerprint.size
+            || fingerprint.newest() >= sampled.saturating_sub(GRANULARITY_NS);
+        let sparse = (before.st_blocks as u64).saturating_mul(512) < fingerprint.size.saturating_sub(4_096);
+        let metadata = metadata(&before);
+        count(&self.request.progress.bytes_read, size);
+        Ok(Part::Done(Box::new(Outcome { metadata, fingerprint, size, racy, attributes, sparse, unstable })))
+    }
+
+    fn read_whole(&self, file: &mut File, size: u64) -> std::io::Result<Vec<u8>> {
+        // One byte of room lets read_to_end see the end without growing.
+        let mut content = Vec::with_capacity(size as usize + 1);
+        file.take(size).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    fn send_small(&self, content: Vec<u8>, job: &Job) {
+        let content = Bytes::from(content);
+        let part = if content.len() <= INLINE_MAX {
+            Part::Inline(content)
+        } else {
+            let (id, proof) = identify_content(&self.parameters.id_key, &content);
+            Part::Small { id, proof, content }
+        };
+        let _ = job.parts.send(part);
+    }
+
+    /// Reads at most `size` bytes, so that a file that grows as fast as it is read has an end.
+    fn send_chunks(&self, file: &mut File, size: u64, job: &Job) -> std::io::Result<Result<u64, Over>> {
+        let mut rest = file.take(size);
+        let (mut buffer, mut filled, mut total, mut ended) = (vec![0; self.chunker.max()], 0, 0, false);
+        loop {
+            while !ended && filled < buffer.len() {
+                match rest.read(&mut buffer[filled..]) {
+                    Ok(0) => ended = true,
+                    Ok(n) => filled += n,
+                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if filled == 0 {
+                return Ok(Ok(total));
+            }
+            let cut = self.chunker.cut(&buffer[..filled]);
+            let content = Bytes::copy_from_slice(&buffer[..cut]);
+            let (id, proof) = identify_content(&self.parameters.id_key, &content);
+            if job.parts.send(Part::Chunk { id, proof, content }).is_err() {
+                return Ok(Err(Over));
+            }
+            buffer.copy_within(cut..filled, 0);
+            filled -= cut;
+            total += cut as u64;
+        }
+    }
+}

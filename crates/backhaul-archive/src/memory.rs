@@ -1,0 +1,78 @@
+//! A vault in memory, for tests: what it holds was hashed again, like on a server.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use backhaul_object::keys::IdKey;
+use backhaul_object::seal::Unpacker;
+use backhaul_object::source::{Answer, Answers, ObjectSink, ObjectSource, Query, TransferError};
+use backhaul_object::{Compressed, Object, ObjectId};
+
+pub(crate) struct Memory {
+    key: IdKey,
+    pub(crate) held: Mutex<Held>,
+}
+
+#[derive(Default)]
+pub(crate) struct Held {
+    pub(crate) objects: HashMap<ObjectId, Object>,
+    members: HashMap<ObjectId, (ObjectId, u16)>,
+    pub(crate) puts: u64,
+    pub(crate) asked: u64,
+    /// Puts after which the session breaks.
+    pub(crate) breaks_after: Option<u64>,
+}
+
+impl Memory {
+    pub(crate) fn new(key: IdKey) -> Self {
+        Self { key, held: Mutex::default() }
+    }
+}
+
+impl ObjectSink for Memory {
+    fn ask(&self, queries: Vec<Query>) -> Result<Answers, TransferError> {
+        let mut held = self.held.lock().unwrap();
+        held.asked += queries.len() as u64;
+        let answer = |query: &Query| match held.members.get(&query.id) {
+            _ if held.objects.contains_key(&query.id) => Answer::Have,
+            Some((bundle, member)) => Answer::Member { bundle: *bundle, member: *member },
+            None => Answer::Want,
+        };
+        let (send, receive) = channel();
+        send.send(queries.iter().map(answer).collect()).unwrap();
+        Ok(receive)
+    }
+
+    fn put(&self, object: Compressed) -> Result<u64, TransferError> {
+        let opened = object.open(&self.key, &mut Unpacker::new().unwrap()).unwrap();
+        let mut held = self.held.lock().unwrap();
+        if held.breaks_after == Some(held.puts) {
+            return Err(TransferError::Lost("cut".to_owned()));
+        }
+        for reference in &opened.references {
+            assert!(held.objects.contains_key(&reference.id), "children come before parents");
+        }
+        for (member, (id, _)) in opened.provides.iter().enumerate() {
+            held.members.insert(*id, (object.header.id, member as u16));
+        }
+        held.objects.insert(object.header.id, opened);
+        held.puts += 1;
+        Ok(held.puts)
+    }
+
+    fn durable(&self) -> u64 {
+        self.held.lock().unwrap().puts
+    }
+
+    fn failure(&self) -> Option<TransferError> {
+        None
+    }
+}
+
+impl ObjectSource for Memory {
+    fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError> {
+        let held = self.held.lock().unwrap();
+        ids.iter().map(|id| held.objects.get(id).cloned().ok_or(TransferError::NotFound(*id))).collect()
+    }
+}
