@@ -13,6 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 
 use crate::authority::Pin;
+use crate::enrol::Applicant;
 use crate::error::NetError;
 use crate::identity::{Identity, PeerIdentity, Role, TLS_NAME, certificate};
 use crate::link::Link;
@@ -41,7 +42,7 @@ pub enum Accepted {
     /// A session.
     Session(Link),
     /// An enrolment: a connection without a client certificate.
-    Join(Connection),
+    Join(Applicant),
 }
 
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -131,7 +132,7 @@ impl Pending {
             .and_then(|data| data.downcast::<HandshakeData>().ok())
             .and_then(|data| data.protocol);
         if protocol.as_deref() == Some(ALPN_JOIN) {
-            return Ok(Accepted::Join(connection));
+            return Ok(Accepted::Join(Applicant(connection)));
         }
         let peer = peer(&connection)?;
         let fits = match protocol.as_deref() {

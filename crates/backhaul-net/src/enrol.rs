@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::endpoint::dial_join;
 use crate::error::NetError;
 use crate::identity::{Identity, PeerIdentity, new_key, request};
-use crate::join_code::{JoinCode, Secret};
+use crate::join_code::JoinCode;
 
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-backhaul-join-1";
 /// Requests and replies are a few kilobytes.
@@ -129,6 +129,9 @@ fn proof(
     Ok(*hasher.finalize().as_bytes())
 }
 
+/// Somebody who dialled for enrolment and has not yet asked.
+pub struct Applicant(pub(crate) Connection);
+
 /// A request as the server sees it.
 pub struct Application {
     connection: Connection,
@@ -141,7 +144,8 @@ impl Application {
     ///
     /// # Errors
     /// The connection broke or the message is malformed.
-    pub async fn read(connection: Connection) -> Result<Self, NetError> {
+    pub async fn read(applicant: Applicant) -> Result<Self, NetError> {
+        let Applicant(connection) = applicant;
         let lost = |error: String| NetError::Lost(error);
         let (send, mut receive) = connection.accept_bi().await.map_err(|e| lost(e.to_string()))?;
         let bytes = receive.read_to_end(MESSAGE_MAX).await.map_err(|e| lost(e.to_string()))?;
@@ -193,9 +197,4 @@ impl Application {
         let _ = self.send.stopped().await;
         Ok(())
     }
-}
-
-/// The secret's parts that a server keeps of an invitation.
-pub fn kept(secret: &Secret) -> ([u8; 16], [u8; 32]) {
-    (secret.invitation(), secret.proof_key())
 }

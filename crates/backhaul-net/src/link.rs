@@ -97,7 +97,7 @@ impl FrameWriter {
     }
 
     /// Ends the stream and waits until the peer has everything.
-    pub async fn finish(mut self) {
+    pub async fn end(&mut self) {
         if self.0.finish().is_ok() {
             let _ = self.0.stopped().await;
         }

@@ -3,7 +3,7 @@
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::{Kind, Sealed};
 
-use crate::catalog::{PackRow, Proven, SnapshotRow};
+use crate::catalog::{PackRow, SnapshotRow};
 use crate::error::StoreError;
 use crate::index::{Edge, Location, Ordinal};
 use crate::manifest::Manifest;
@@ -104,11 +104,6 @@ impl WriteSession {
         self.objects_new += 1;
         self.bytes_stored += row.len();
         state.index.append(&sealed.header, at, edges)
-    }
-
-    /// Notes that the client has shown to possess something; durable with the next flush.
-    pub fn prove(&self, ordinal: Ordinal, member: Option<u16>) {
-        self.vault.state().proven.push(Proven { client: self.client, ordinal, member });
     }
 
     /// Makes everything appended so far durable.

@@ -191,6 +191,11 @@ impl Vault {
         self.state().index.edges(ordinal)
     }
 
+    /// Notes that a client has shown to possess something; durable with the next flush.
+    pub fn note_proven(&self, client: ClientId, ordinal: Ordinal, member: Option<u16>) {
+        self.state().proven.push(Proven { client, ordinal, member });
+    }
+
     /// Turns references into edges.
     ///
     /// # Errors

@@ -219,7 +219,7 @@ fn who_owns_a_member_does_not_own_the_bundle() {
     let hits = vault.find(two.prefix()).unwrap();
     let Place::Member { bundle, member } = hits[0].place else { panic!("{hits:?}") };
     assert_eq!((hits[0].proof, member), (proof, 1));
-    vault.begin(SessionId([6; 16]), BEA).prove(bundle, Some(member));
+    vault.note_proven(BEA, bundle, Some(member));
     let owned = vault.owned(BEA).unwrap();
     assert!(owned.has_member(bundle, 1) && !owned.has_member(bundle, 0) && !owned.has(bundle));
     assert!(vault.owned(ANA).unwrap().has(bundle));

@@ -1,0 +1,307 @@
+//! The running server: accepts, dials, polls the fleet, stops.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backhaul_net::authority::Authority;
+use backhaul_net::endpoint::{Accepted, Listener, Pending, dial_agent};
+use backhaul_net::enrol::{Applicant, Application};
+use backhaul_net::link::Hangup;
+use backhaul_net::{Identity, Link, PeerIdentity, Role};
+use backhaul_object::ids::ClientId;
+use backhaul_proto::{end, wire};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::clock;
+use crate::enrolment;
+use crate::error::ServerError;
+use crate::fleet::{Client, ClientState, Fleet, Run};
+use crate::home::ServerHome;
+use crate::session::{self, Admission, Ending, OpenVault, Outcome};
+
+/// How often the fleet database is looked at: what the command line changes takes effect within this.
+pub const POLL: Duration = Duration::from_secs(1);
+/// Sessions being established or running at once.
+const SESSIONS_MAX: usize = 256;
+/// How long an older session of a client may take to end.
+const SUPERSEDE: Duration = Duration::from_secs(20);
+
+/// A backup session that is running.
+struct Active {
+    serial: u64,
+    hangup: Hangup,
+    ended: Arc<Notify>,
+}
+
+struct Inner {
+    fleet: Mutex<Fleet>,
+    vault: Arc<OpenVault>,
+    authority: Authority,
+    dialler: Identity,
+    listener: Listener,
+    /// All open sessions, to end those of revoked clients.
+    open: Mutex<HashMap<u64, (ClientId, Hangup)>>,
+    /// The one backup session of each client.
+    active: Mutex<HashMap<ClientId, Active>>,
+    serial: std::sync::atomic::AtomicU64,
+}
+
+/// A running server.
+pub struct Server {
+    inner: Arc<Inner>,
+    address: SocketAddr,
+    tasks: Vec<JoinHandle<()>>,
+    _lock: File,
+}
+
+impl Server {
+    /// Opens the home and starts to listen; `listen` overrides the config.
+    ///
+    /// # Errors
+    /// No home, in use, damaged, or the address is taken.
+    pub async fn start(home: &ServerHome, listen: Option<&str>) -> Result<Self, ServerError> {
+        let config = home.config()?;
+        let lock = home.lock()?;
+        let vault = Arc::new(OpenVault::new(home.vault()?, &home.vault_key()?));
+        let listen = listen.unwrap_or(&config.listen);
+        let address: SocketAddr = listen.parse().map_err(|_| ServerError::File {
+            path: home.dir().join("config.toml"),
+            why: format!("listen = {listen:?} is no ADDRESS:PORT"),
+        })?;
+        let listener = Listener::server(address, &home.identity(Role::Server)?)?;
+        let address = listener.address()?;
+        let fleet = home.fleet()?;
+        fleet.fail_orphans(clock::now())?;
+        let inner = Arc::new(Inner {
+            fleet: Mutex::new(fleet),
+            vault,
+            authority: home.authority()?,
+            dialler: home.identity(Role::ServerDialler)?,
+            listener,
+            open: Mutex::default(),
+            active: Mutex::default(),
+            serial: std::sync::atomic::AtomicU64::new(1),
+        });
+        let tasks = vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
+        Ok(Self { inner, address, tasks, _lock: lock })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends all sessions with a word to each, and everything they have written is kept.
+    pub async fn stop(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        for (_, hangup) in lock(&self.inner.open).values() {
+            hangup.close("the server is stopping");
+        }
+        let deadline = clock::Stopwatch::start();
+        while !lock(&self.inner.open).is_empty() && deadline.elapsed() < SUPERSEDE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.inner.listener.close("the server is stopping").await;
+        if let Err(error) = self.inner.vault.vault.flush() {
+            tracing::error!("the vault could not be flushed: {error}");
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn accept(inner: Arc<Inner>) {
+    let slots = Arc::new(tokio::sync::Semaphore::new(SESSIONS_MAX));
+    while let Some(pending) = inner.listener.accept().await {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        let inner = Arc::clone(&inner);
+        tokio::spawn(async move {
+            inner.establish(pending).await;
+            drop(slot);
+        });
+    }
+}
+
+/// Looks at what the command line has changed.
+async fn poll(inner: Arc<Inner>) {
+    let mut ticks = tokio::time::interval(POLL);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = inner.end_revoked() {
+            tracing::error!("fleet: {error}");
+        }
+        loop {
+            let next = lock(&inner.fleet).take_run(clock::now());
+            match next {
+                Ok(Some((run, client))) => {
+                    tokio::spawn(pull(Arc::clone(&inner), run, client));
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!("fleet: {error}");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A run that the server starts: dials the agent, then it is a session like any other.
+async fn pull(inner: Arc<Inner>, run: Run, client: Client) {
+    let outcome = match (&client.state, &client.address) {
+        (ClientState::Active, Some(address)) => match dial_agent(address, &inner.dialler, &client.name).await
+        {
+            Ok(link) => {
+                let outcome = inner.serve(link, Some(&run)).await;
+                match (outcome.committed, outcome.ending) {
+                    (Some(committed), _) => Ok(committed),
+                    (None, Some(ending)) => Err(ending.text),
+                    (None, None) => Err("the agent ended the session without a snapshot".to_owned()),
+                }
+            }
+            Err(error) => Err(error.to_string()),
+        },
+        (ClientState::Active, None) => Err(format!(
+            "client {0:?} has no address to dial; give it one with `backhaul client edit {0} --address HOST:PORT`",
+            client.name
+        )),
+        (state, _) => Err(format!("client {:?} is {}", client.name, state.as_str())),
+    };
+    let outcome = outcome.as_ref().map(|done| *done).map_err(String::as_str);
+    if let Err(error) = lock(&inner.fleet).end_run(run.id, outcome, clock::now()) {
+        tracing::error!("fleet: {error}");
+    }
+}
+
+impl Inner {
+    async fn establish(self: &Arc<Self>, pending: Pending) {
+        match pending.establish().await {
+            Err(error) => tracing::info!("a dial was turned away: {error}"),
+            Ok(Accepted::Session(link)) => drop(self.serve(link, None).await),
+            Ok(Accepted::Join(applicant)) => {
+                if let Err(error) = self.enrol(applicant).await {
+                    tracing::warn!("an enrolment failed: {error}");
+                }
+            }
+        }
+    }
+
+    async fn enrol(&self, applicant: Applicant) -> Result<(), ServerError> {
+        let application = Application::read(applicant).await?;
+        let answer =
+            tokio::task::block_in_place(|| enrolment::decide(&application, &self.fleet, &self.authority))?;
+        if let Ok((name, ..)) = &answer {
+            tracing::info!(client = %name, "joined");
+        }
+        Ok(application.answer(answer).await?)
+    }
+
+    async fn serve(self: &Arc<Self>, link: Link, run: Option<&Run>) -> Outcome {
+        let serial = self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let gate = Gate {
+            inner: self,
+            serial,
+            hangup: link.hangup(),
+            pulled: run.is_some(),
+            started: Mutex::default(),
+        };
+        let outcome = session::serve(link, Arc::clone(&self.vault), &gate).await;
+        lock(&self.open).remove(&serial);
+        let mut active = lock(&self.active);
+        if let Some(client) = active.iter().find(|(_, a)| a.serial == serial).map(|(client, _)| *client)
+            && let Some(ended) = active.remove(&client)
+        {
+            ended.ended.notify_waiters();
+        }
+        drop(active);
+        if let Some(id) = lock(&gate.started).take() {
+            let ended = match (&outcome.committed, &outcome.ending) {
+                (Some(committed), _) => Ok(*committed),
+                (None, ending) => {
+                    Err(ending.as_ref().map_or("it ended without a snapshot", |e| e.text.as_str()))
+                }
+            };
+            if let Err(error) = lock(&self.fleet).end_run(id, ended, clock::now()) {
+                tracing::error!("fleet: {error}");
+            }
+        }
+        outcome
+    }
+
+    fn end_revoked(&self) -> Result<(), ServerError> {
+        let open: Vec<(ClientId, Hangup)> = lock(&self.open).values().cloned().collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let clients = lock(&self.fleet).clients()?;
+        for (id, hangup) in open {
+            let welcome =
+                clients.iter().any(|client| client.id == id && client.state != ClientState::Revoked);
+            if !welcome {
+                hangup.close("this client was revoked on the server");
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the client's older backup session, if any, and waits until its writing has stopped.
+    async fn supersede(&self, client: ClientId) -> Result<(), Ending> {
+        let older = lock(&self.active).get(&client).map(|active| {
+            active.hangup.close("a newer session of this client has begun");
+            Arc::clone(&active.ended)
+        });
+        let Some(ended) = older else { return Ok(()) };
+        let gone = async {
+            loop {
+                let notified = ended.notified();
+                if !lock(&self.active).contains_key(&client) {
+                    return;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(100), notified).await;
+            }
+        };
+        let busy = |_| Ending::new(end::BUSY, "an older session of this client is still ending; try again");
+        tokio::time::timeout(SUPERSEDE, gone).await.map_err(busy)
+    }
+}
+
+/// Admits one session.
+struct Gate<'s> {
+    inner: &'s Inner,
+    serial: u64,
+    hangup: Hangup,
+    pulled: bool,
+    started: Mutex<Option<i64>>,
+}
+
+impl Admission for Gate<'_> {
+    async fn admit(&self, peer: &PeerIdentity, hello: &wire::Hello) -> Result<Client, Ending> {
+        let operator = peer.role == Role::Operator;
+        let name = if operator { &hello.client } else { &peer.name };
+        let found = lock(&self.inner.fleet).client(name).map_err(Ending::from)?;
+        let client = session::identify(peer, hello, found)?;
+        if !operator {
+            lock(&self.inner.open).insert(self.serial, (client.id, self.hangup.clone()));
+            lock(&self.inner.fleet).seen(client.id, clock::now()).map_err(Ending::from)?;
+        }
+        if hello.intent() == wire::Intent::Backup {
+            self.inner.supersede(client.id).await?;
+            let ended = Arc::new(Notify::new());
+            let active = Active { serial: self.serial, hangup: self.hangup.clone(), ended };
+            lock(&self.inner.active).insert(client.id, active);
+            if !self.pulled {
+                let run = lock(&self.inner.fleet).start_run(client.id, clock::now()).map_err(Ending::from)?;
+                *lock(&self.started) = Some(run);
+            }
+        }
+        Ok(client)
+    }
+}

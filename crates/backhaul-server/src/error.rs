@@ -1,0 +1,65 @@
+//! What can go wrong on the server.
+
+use std::path::PathBuf;
+
+use backhaul_net::NetError;
+use backhaul_object::FormatError;
+use backhaul_store::StoreError;
+use thiserror::Error;
+
+/// Why the server could not do something.
+#[derive(Debug, Error)]
+pub enum ServerError {
+    /// There is no server in this home.
+    #[error("{} is no server's home", path.display())]
+    NoHome {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// There already is something.
+    #[error("{} already holds a server", path.display())]
+    Exists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A file cannot be used.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The vault key cannot be unwrapped.
+    #[error("{} does not open the vault key: it is of another server, or damaged", path.display())]
+    WrongKey {
+        /// The key file.
+        path: PathBuf,
+    },
+    /// The name is not one.
+    #[error(
+        "{0:?} is no client name: use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"
+    )]
+    BadName(String),
+    /// No such client.
+    #[error("there is no client {0:?}; `backhaul client list` shows all")]
+    NoClient(String),
+    /// The name is taken.
+    #[error("there already is a client {0:?}")]
+    ClientExists(String),
+    /// The vault.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The fleet database.
+    #[error("fleet database: {0}")]
+    Fleet(#[from] rusqlite::Error),
+    /// An object.
+    #[error("{0}")]
+    Format(#[from] FormatError),
+    /// The random number generator failed.
+    #[error("the system has no random numbers")]
+    Random,
+}

@@ -1,0 +1,435 @@
+//! Clients, invitations and runs: one SQLite file that the daemon and the command line share.
+
+use std::path::Path;
+use std::time::Duration;
+
+use backhaul_net::join_code::Secret;
+use backhaul_object::ObjectId;
+use backhaul_object::ids::ClientId;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::error::ServerError;
+use crate::keyring::random;
+
+const MIGRATION: &str = include_str!("../../../schemas/fleet/0001.sql");
+const SCHEMA_VERSION: i64 = 1;
+/// How long one process waits for another's transaction.
+const BUSY: Duration = Duration::from_secs(10);
+/// How long a join code is good.
+pub const INVITATION_TTL: u64 = 48 * 3_600;
+
+/// Who starts a client's backups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initiator {
+    /// The server pulls.
+    Server,
+    /// The client pushes.
+    Client,
+    /// The client pushes, the server nudges.
+    Hybrid,
+    /// By what its reachability recommends.
+    Auto,
+}
+
+impl Initiator {
+    /// The canonical word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Hybrid => "hybrid",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+impl std::str::FromStr for Initiator {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "server" | "pull" => Ok(Self::Server),
+            "client" | "push" => Ok(Self::Client),
+            "hybrid" => Ok(Self::Hybrid),
+            "auto" => Ok(Self::Auto),
+            _ => Err(format!("{text:?}: use server (pull), client (push), hybrid or auto")),
+        }
+    }
+}
+
+/// Where a client stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientState {
+    /// Has a join code.
+    Invited,
+    /// Has certificates.
+    Active,
+    /// Is not let in any more; its snapshots stay.
+    Revoked,
+}
+
+impl ClientState {
+    /// The word in the database and in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Invited => "invited",
+            Self::Active => "active",
+            Self::Revoked => "revoked",
+        }
+    }
+}
+
+/// One client.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// Survives renaming.
+    pub id: ClientId,
+    /// Its name.
+    pub name: String,
+    /// Who starts.
+    pub initiator: Initiator,
+    /// Where its agent listens.
+    pub address: Option<String>,
+    /// Which vault.
+    pub vault: String,
+    /// Where it stands.
+    pub state: ClientState,
+    /// BLAKE3 of its keys: agent, listener.
+    pub keys: [Option<[u8; 32]>; 2],
+    /// Seconds since 1970.
+    pub added_at: u64,
+    /// When it was last in a session.
+    pub seen_at: Option<u64>,
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// Its number.
+    pub id: i64,
+    /// Whose.
+    pub client: ClientId,
+    /// `queued`, `running`, `done`, `partial` or `failed`.
+    pub state: String,
+    /// The snapshot it made.
+    pub snapshot: Option<ObjectId>,
+    /// Files that could not be read.
+    pub errors: u64,
+    /// Why it failed.
+    pub why: Option<String>,
+}
+
+/// An invitation as the server keeps it.
+pub struct Invitation {
+    /// Who is invited.
+    pub client: ClientId,
+    /// Checks the request.
+    pub proof_key: [u8; 32],
+    /// Seconds since 1970.
+    pub expires_at: u64,
+    /// True once it was used.
+    pub used: bool,
+}
+
+/// The open database.
+pub struct Fleet {
+    db: Connection,
+}
+
+/// Checks a client's name.
+///
+/// # Errors
+/// [`ServerError::BadName`].
+pub fn check_name(name: &str) -> Result<(), ServerError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let first = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    match first && name.len() <= 63 && name.bytes().all(plain) {
+        true => Ok(()),
+        false => Err(ServerError::BadName(name.to_owned())),
+    }
+}
+
+impl Fleet {
+    /// Opens the database, making it if it is new.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn open(path: &Path) -> Result<Self, ServerError> {
+        let mut db = Connection::open(path)?;
+        db.busy_timeout(BUSY)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        db.pragma_update(None, "synchronous", "FULL")?;
+        db.pragma_update(None, "foreign_keys", true)?;
+        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version == 0 {
+            tx.execute_batch(MIGRATION)?;
+            tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        }
+        tx.commit()?;
+        Ok(Self { db })
+    }
+
+    /// Adds a client and invites it; `now` is seconds since 1970.
+    ///
+    /// # Errors
+    /// A bad or taken name, or SQLite.
+    pub fn add(
+        &mut self,
+        name: &str,
+        initiator: Initiator,
+        address: Option<&str>,
+        vault: &str,
+        now: u64,
+    ) -> Result<(Secret, u64), ServerError> {
+        check_name(name)?;
+        if self.client(name)?.is_some() {
+            return Err(ServerError::ClientExists(name.to_owned()));
+        }
+        let id: [u8; 16] = random()?;
+        let secret = Secret(random()?);
+        let expires_at = now + INVITATION_TTL;
+        let tx = self.db.transaction()?;
+        tx.execute(
+            "INSERT INTO clients (id, name, initiator, address, vault, state, added_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'invited', ?6)",
+            params![id, name, initiator.as_str(), address, vault, now as i64],
+        )?;
+        tx.execute(
+            "INSERT INTO invitations (id, client, proof_key, expires_at) VALUES (?1, ?2, ?3, ?4)",
+            params![secret.invitation(), id, secret.proof_key(), expires_at as i64],
+        )?;
+        tx.commit()?;
+        Ok((secret, expires_at))
+    }
+
+    /// All clients by name.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn clients(&self) -> Result<Vec<Client>, ServerError> {
+        let mut statement = self.db.prepare(&format!("{SELECT} ORDER BY name"))?;
+        let rows = statement.query_map([], client)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// One client by name.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn client(&self, name: &str) -> Result<Option<Client>, ServerError> {
+        Ok(self.db.query_row(&format!("{SELECT} WHERE name = ?1"), params![name], client).optional()?)
+    }
+
+    /// One client by name, or an error that says so.
+    ///
+    /// # Errors
+    /// [`ServerError::NoClient`], or SQLite.
+    pub fn expect(&self, name: &str) -> Result<Client, ServerError> {
+        self.client(name)?.ok_or_else(|| ServerError::NoClient(name.to_owned()))
+    }
+
+    /// Lets a client in no more.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn revoke(&mut self, id: ClientId) -> Result<(), ServerError> {
+        let tx = self.db.transaction()?;
+        tx.execute("UPDATE clients SET state = 'revoked' WHERE id = ?1", params![id.0])?;
+        tx.execute("DELETE FROM invitations WHERE client = ?1", params![id.0])?;
+        tx.commit()?;
+        Ok(())
+    }
+
+    /// Notes that a client was in a session.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn seen(&self, id: ClientId, now: u64) -> Result<(), ServerError> {
+        self.db.execute("UPDATE clients SET seen_at = ?2 WHERE id = ?1", params![id.0, now as i64])?;
+        Ok(())
+    }
+
+    /// The invitation of an id.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn invitation(&self, id: &[u8]) -> Result<Option<(Invitation, Client)>, ServerError> {
+        let found = self
+            .db
+            .query_row(
+                "SELECT client, proof_key, expires_at, used_at FROM invitations WHERE id = ?1",
+                params![id],
+                |row| {
+                    Ok(Invitation {
+                        client: ClientId(row.get(0)?),
+                        proof_key: row.get(1)?,
+                        expires_at: row.get::<_, i64>(2)? as u64,
+                        used: row.get::<_, Option<i64>>(3)?.is_some(),
+                    })
+                },
+            )
+            .optional()?;
+        let Some(invitation) = found else { return Ok(None) };
+        let by_id = format!("{SELECT} WHERE id = ?1");
+        let client = self.db.query_row(&by_id, params![invitation.client.0], client).optional()?;
+        Ok(client.map(|client| (invitation, client)))
+    }
+
+    /// Uses an invitation up; false when somebody else was faster.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn enrol(
+        &mut self,
+        id: &[u8],
+        client: ClientId,
+        keys: [[u8; 32]; 2],
+        now: u64,
+    ) -> Result<bool, ServerError> {
+        let tx = self.db.transaction()?;
+        let used = tx.execute(
+            "UPDATE invitations SET used_at = ?2 WHERE id = ?1 AND used_at IS NULL",
+            params![id, now as i64],
+        )?;
+        if used == 0 {
+            return Ok(false);
+        }
+        tx.execute(
+            "UPDATE clients SET state = 'active', agent_key = ?2, listener_key = ?3 WHERE id = ?1",
+            params![client.0, keys[0], keys[1]],
+        )?;
+        tx.commit()?;
+        Ok(true)
+    }
+
+    /// Asks for a run.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn queue_run(&self, client: ClientId, now: u64) -> Result<i64, ServerError> {
+        self.db.execute(
+            "INSERT INTO runs (client, initiator, state, requested_at) VALUES (?1, 'server', 'queued', ?2)",
+            params![client.0, now as i64],
+        )?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    /// Takes the oldest queued run, if any.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn take_run(&mut self, now: u64) -> Result<Option<(Run, Client)>, ServerError> {
+        let tx = self.db.transaction()?;
+        let found = tx
+            .query_row("SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 1", [], |row| row.get(0))
+            .optional()?;
+        let Some(id) = found else { return Ok(None) };
+        tx.execute(
+            "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1",
+            params![id, now as i64],
+        )?;
+        tx.commit()?;
+        let run = self.run(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let by_id = format!("{SELECT} WHERE id = ?1");
+        Ok(Some((run.clone(), self.db.query_row(&by_id, params![run.client.0], client)?)))
+    }
+
+    /// Notes that a client has started a run itself.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn start_run(&self, client: ClientId, now: u64) -> Result<i64, ServerError> {
+        self.db.execute(
+            "INSERT INTO runs (client, initiator, state, requested_at, started_at)
+             VALUES (?1, 'client', 'running', ?2, ?2)",
+            params![client.0, now as i64],
+        )?;
+        Ok(self.db.last_insert_rowid())
+    }
+
+    /// Notes how a run ended.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn end_run(
+        &self,
+        id: i64,
+        outcome: Result<(ObjectId, u64), &str>,
+        now: u64,
+    ) -> Result<(), ServerError> {
+        let (state, snapshot, errors, why) = match outcome {
+            Ok((snapshot, 0)) => ("done", Some(snapshot.0), 0, None),
+            Ok((snapshot, errors)) => ("partial", Some(snapshot.0), errors, None),
+            Err(why) => ("failed", None, 0, Some(why)),
+        };
+        self.db.execute(
+            "UPDATE runs SET state = ?2, snapshot = ?3, errors = ?4, why = ?5, ended_at = ?6 WHERE id = ?1",
+            params![id, state, snapshot, errors as i64, why, now as i64],
+        )?;
+        Ok(())
+    }
+
+    /// Runs that a crash of the server left open have failed.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn fail_orphans(&self, now: u64) -> Result<(), ServerError> {
+        self.db.execute(
+            "UPDATE runs SET state = 'failed', why = 'the server was stopped', ended_at = ?1
+             WHERE state = 'running'",
+            params![now as i64],
+        )?;
+        Ok(())
+    }
+
+    /// One run.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn run(&self, id: i64) -> Result<Option<Run>, ServerError> {
+        let read = |row: &Row<'_>| {
+            Ok(Run {
+                id: row.get(0)?,
+                client: ClientId(row.get(1)?),
+                state: row.get(2)?,
+                snapshot: row.get::<_, Option<[u8; 32]>>(3)?.map(ObjectId),
+                errors: row.get::<_, i64>(4)? as u64,
+                why: row.get(5)?,
+            })
+        };
+        let sql = "SELECT id, client, state, snapshot, errors, why FROM runs WHERE id = ?1";
+        Ok(self.db.query_row(sql, params![id], read).optional()?)
+    }
+
+    /// The newest run of a client that has ended.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn last_run(&self, client: ClientId) -> Result<Option<Run>, ServerError> {
+        let sql = "SELECT max(id) FROM runs WHERE client = ?1 AND ended_at IS NOT NULL";
+        let id: Option<i64> = self.db.query_row(sql, params![client.0], |row| row.get(0))?;
+        id.map_or(Ok(None), |id| self.run(id))
+    }
+}
+
+const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at FROM clients";
+
+fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
+    let initiator: String = row.get(2)?;
+    let state: String = row.get(5)?;
+    Ok(Client {
+        id: ClientId(row.get(0)?),
+        name: row.get(1)?,
+        initiator: initiator.parse().unwrap_or(Initiator::Client),
+        address: row.get(3)?,
+        vault: row.get(4)?,
+        state: match state.as_str() {
+            "invited" => ClientState::Invited,
+            "active" => ClientState::Active,
+            _ => ClientState::Revoked,
+        },
+        keys: [row.get(6)?, row.get(7)?],
+        added_at: row.get::<_, i64>(8)? as u64,
+        seen_at: row.get::<_, Option<i64>>(9)?.map(|seconds| seconds as u64),
+    })
+}

@@ -1,0 +1,463 @@
+//! One conversation with a client (or an operator), whoever dialled.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backhaul_net::link::{FrameReader, FrameWriter, Streams};
+use backhaul_net::{Link, NetError, PeerIdentity, Role};
+use backhaul_object::ids::{ClientId, SessionId};
+use backhaul_object::keys::{DataKey, IdKey, VaultKey};
+use backhaul_object::{Compressed, FormatError, ObjectId};
+use backhaul_proto::server::{Request, ServerSession};
+use backhaul_proto::{PROTOCOL, end, wire};
+use backhaul_store::catalog::SnapshotRow;
+use backhaul_store::{Owned, StoreError, Vault};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::clock;
+use crate::error::ServerError;
+use crate::fleet::{Client, ClientState};
+use crate::keyring::random;
+
+pub mod answers;
+pub mod ingest;
+pub mod reads;
+
+use ingest::{CommitRequest, Ingest, Report};
+
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// Software name in the welcome.
+const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
+
+/// A vault with its keys, shared by all sessions.
+pub struct OpenVault {
+    /// The objects.
+    pub vault: Vault,
+    pub(crate) id_key: IdKey,
+    pub(crate) data_key: DataKey,
+    chunker_key: [u8; 32],
+}
+
+impl OpenVault {
+    /// Derives the keys.
+    pub fn new(vault: Vault, key: &VaultKey) -> Self {
+        let chunker_key = *key.chunker_key().expose();
+        Self { vault, id_key: key.id_key(), data_key: key.data_key(), chunker_key }
+    }
+
+    /// Reads an object, its seal checked.
+    pub(crate) fn get(&self, ordinal: backhaul_store::Ordinal) -> Result<Compressed, StoreError> {
+        let sealed = self.vault.get(ordinal)?;
+        let what = format!("object {}", sealed.header.id);
+        let damaged = |why: FormatError| StoreError::Damaged { what, why: why.to_string() };
+        sealed.unseal(&self.data_key).map_err(damaged)
+    }
+}
+
+/// Why a session ends before its time: a code of [`end`] and words for the other side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    /// For programs.
+    pub code: u32,
+    /// For people.
+    pub text: String,
+}
+
+impl Ending {
+    pub(crate) fn new(code: u32, text: impl Into<String>) -> Self {
+        Self { code, text: text.into() }
+    }
+}
+
+impl From<StoreError> for Ending {
+    fn from(error: StoreError) -> Self {
+        let text = match error.is_full() {
+            true => format!(
+                "the disk of the server's vault is full: {error}; no snapshot was made, earlier ones are intact"
+            ),
+            false => format!("the server's vault: {error}"),
+        };
+        Self::new(end::STORAGE, text)
+    }
+}
+
+impl From<NetError> for Ending {
+    fn from(error: NetError) -> Self {
+        Self::new(end::PROTOCOL, error.to_string())
+    }
+}
+
+impl From<ServerError> for Ending {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Store(error) => error.into(),
+            other => Self::new(end::STORAGE, other.to_string()),
+        }
+    }
+}
+
+/// What a session came to.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// The snapshot it made, and how many files of it could not be read.
+    pub committed: Option<(ObjectId, u64)>,
+    /// Why it ended early, if it did.
+    pub ending: Option<Ending>,
+}
+
+/// What the daemon decides when a client says hello.
+pub trait Admission: Send + Sync {
+    /// Finds the client and lets it in, or not. `backup` ends an older backup session of the client.
+    fn admit(
+        &self,
+        peer: &PeerIdentity,
+        hello: &wire::Hello,
+    ) -> impl Future<Output = Result<Client, Ending>> + Send;
+}
+
+/// Who a peer is to the server: the client of its certificate, or the one an operator names.
+pub fn identify(peer: &PeerIdentity, hello: &wire::Hello, found: Option<Client>) -> Result<Client, Ending> {
+    let refused = |text: String| Ending::new(end::REVOKED, text);
+    let operator = peer.role == Role::Operator;
+    let name = if operator { &hello.client } else { &peer.name };
+    let Some(client) = found else {
+        return Err(refused(format!("this server knows no client {name:?}")));
+    };
+    if operator {
+        return match hello.intent() {
+            wire::Intent::Browse => Ok(client),
+            wire::Intent::Backup => Err(refused("an operator does not back up".to_owned())),
+        };
+    }
+    if client.state == ClientState::Revoked {
+        return Err(refused(format!("client {name:?} was revoked on the server")));
+    }
+    if !client.keys.contains(&Some(peer.fingerprint())) {
+        return Err(refused(format!("client {name:?} was enrolled anew with another key; join again")));
+    }
+    Ok(client)
+}
+
+/// The running conversation.
+struct Conversation {
+    vault: Arc<OpenVault>,
+    client: Client,
+    operator: bool,
+    session: ServerSession,
+    writer: FrameWriter,
+    owned: Arc<Mutex<Owned>>,
+    ingest: Option<Ingest>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    reads: mpsc::Sender<Vec<ObjectId>>,
+    grant: Option<(u64, Option<ObjectId>)>,
+    peer: PeerIdentity,
+    outcome: Outcome,
+}
+
+/// Carries a session from hello to goodbye.
+pub async fn serve(link: Link, vault: Arc<OpenVault>, admission: &impl Admission) -> Outcome {
+    let peer = link.peer().clone();
+    let (mut writer, reader, streams) = link.split();
+    let hangup = streams.hangup();
+    let mut session = ServerSession::new();
+    let (frames_in, frames) = mpsc::channel(64);
+    let reading = tokio::spawn(read_frames(reader, frames_in));
+    let outcome = match greet(&mut session, frames, &peer, admission).await {
+        Ok((hello, client, frames)) => {
+            let start = Start { hello, client, peer, session, writer, streams };
+            converse(start, vault, frames).await
+        }
+        Err(ending) => {
+            session.end(ending.code, &ending.text);
+            farewell(&mut session, &mut writer).await;
+            Outcome { committed: None, ending: Some(ending) }
+        }
+    };
+    hangup.close("the session is over");
+    reading.abort();
+    outcome
+}
+
+type Frames = mpsc::Receiver<Result<wire::Frame, NetError>>;
+
+async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Result<wire::Frame, NetError>>) {
+    while let Some(frame) = reader.next().await.transpose() {
+        let broken = frame.is_err();
+        if frames.send(frame).await.is_err() || broken {
+            return;
+        }
+    }
+}
+
+/// Waits for the hello and admits its sender.
+async fn greet(
+    session: &mut ServerSession,
+    mut frames: Frames,
+    peer: &PeerIdentity,
+    admission: &impl Admission,
+) -> Result<(wire::Hello, Client, Frames), Ending> {
+    let gone = || Ending::new(end::PROTOCOL, "the peer went away before it said hello");
+    let frame = tokio::time::timeout(Duration::from_secs(20), frames.recv())
+        .await
+        .ok()
+        .flatten()
+        .ok_or_else(gone)??;
+    let request = session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
+    let Request::Hello(hello) = request else { return Err(gone()) };
+    let client = admission.admit(peer, &hello).await?;
+    Ok((hello, client, frames))
+}
+
+struct Start {
+    hello: wire::Hello,
+    client: Client,
+    peer: PeerIdentity,
+    session: ServerSession,
+    writer: FrameWriter,
+    streams: Streams,
+}
+
+/// The part after admission.
+async fn converse(start: Start, vault: Arc<OpenVault>, frames: Frames) -> Outcome {
+    let Start { hello, client, peer, session, writer, streams } = start;
+    let (client_id, operator) = (client.id, peer.role == Role::Operator);
+    let wants_backup = hello.intent() == wire::Intent::Backup;
+    let owning = Arc::clone(&vault);
+    let owned = tokio::task::spawn_blocking(move || owning.vault.owned(client_id)).await;
+    let (reports_in, reports) = mpsc::unbounded_channel();
+    let (reads, read_requests) = mpsc::channel(16);
+    let owned = match owned
+        .map_err(|e| Ending::new(end::STORAGE, e.to_string()))
+        .and_then(|o| o.map_err(Ending::from))
+    {
+        Ok(owned) => Arc::new(Mutex::new(owned)),
+        Err(ending) => return refuse(session, writer, ending).await,
+    };
+    let mut talk = Conversation {
+        vault: Arc::clone(&vault),
+        client,
+        operator,
+        session,
+        writer,
+        owned: Arc::clone(&owned),
+        ingest: None,
+        reports,
+        reads,
+        grant: None,
+        peer,
+        outcome: Outcome::default(),
+    };
+    let streams = Arc::new(streams);
+    let welcome = match talk.welcome(wants_backup) {
+        Ok(welcome) => welcome,
+        Err(ending) => return refuse(talk.session, talk.writer, ending).await,
+    };
+    if let Some(grant) = &welcome.grant {
+        let session = SessionId::try_from(&grant.session[..]).unwrap_or(SessionId([0; 16]));
+        let (vault, owned, streams) = (Arc::clone(&vault), Arc::clone(&owned), Arc::clone(&streams));
+        let ingest = Ingest::start(streams, vault, session, client_id, owned, reports_in.clone());
+        talk.ingest = Some(ingest);
+    }
+    let sending = tokio::spawn(reads::serve(streams, vault, owned, read_requests, reports_in));
+    talk.session.welcome(welcome);
+    let outcome = talk.run(frames).await;
+    sending.abort();
+    outcome
+}
+
+async fn refuse(mut session: ServerSession, mut writer: FrameWriter, ending: Ending) -> Outcome {
+    session.end(ending.code, &ending.text);
+    farewell(&mut session, &mut writer).await;
+    Outcome { committed: None, ending: Some(ending) }
+}
+
+/// Sends what is queued, and gives the peer a moment to take it.
+async fn farewell(session: &mut ServerSession, writer: &mut FrameWriter) {
+    let send = async {
+        while let Some(frame) = session.poll() {
+            if writer.send(&frame).await.is_err() {
+                return;
+            }
+        }
+        writer.end().await;
+    };
+    let _ = tokio::time::timeout(GOODBYE, send).await;
+}
+
+impl Conversation {
+    fn welcome(&mut self, backup: bool) -> Result<wire::Welcome, Ending> {
+        let (vault, client) = (&self.vault, &self.client);
+        let grant = match backup {
+            false => None,
+            true => {
+                let last = vault.vault.snapshots(Some(client.id))?.into_iter().max_by_key(|row| row.sequence);
+                let sequence = last.as_ref().map_or(1, |row| row.sequence + 1);
+                let previous = last.map(|row| row.id);
+                self.grant = Some((sequence, previous));
+                let session: [u8; 16] = random()?;
+                let previous = previous.map(|id| Bytes::copy_from_slice(id.as_bytes())).unwrap_or_default();
+                Some(wire::Grant { session: session.to_vec().into(), sequence, previous })
+            }
+        };
+        let bytes = |raw: &[u8]| Bytes::copy_from_slice(raw);
+        Ok(wire::Welcome {
+            protocol: PROTOCOL,
+            features: Vec::new(),
+            software: SOFTWARE.to_owned(),
+            server_time: clock::now(),
+            client: client.name.clone(),
+            client_id: bytes(client.id.as_bytes()),
+            descriptor: vault.vault.descriptor().encode().into(),
+            id_key: bytes(vault.id_key.expose()),
+            chunker_key: bytes(&vault.chunker_key),
+            generation: bytes(&vault.vault.generation()),
+            grant,
+        })
+    }
+
+    async fn run(mut self, mut frames: Frames) -> Outcome {
+        let ending = loop {
+            if let Err(error) = self.send_queued().await {
+                break Some(Ending::from(error));
+            }
+            tokio::select! {
+                frame = frames.recv() => match frame {
+                    None => break Some(Ending::new(end::PROTOCOL, "the peer went away")),
+                    Some(Err(error)) => break Some(error.into()),
+                    Some(Ok(frame)) => match self.on_frame(frame).await {
+                        Ok(true) => break None,
+                        Ok(false) => {}
+                        Err(ending) => break Some(ending),
+                    },
+                },
+                Some(report) = self.reports.recv() => {
+                    if let Err(ending) = self.on_report(report) {
+                        break Some(ending);
+                    }
+                }
+            }
+        };
+        if let Some(ending) = &ending {
+            tracing::warn!(client = %self.client.name, code = ending.code, "session ended: {}", ending.text);
+            self.session.end(ending.code, &ending.text);
+        }
+        farewell(&mut self.session, &mut self.writer).await;
+        if let Some(ingest) = self.ingest.take() {
+            ingest.stop().await;
+        }
+        Outcome { ending, ..self.outcome }
+    }
+
+    async fn send_queued(&mut self) -> Result<(), NetError> {
+        while let Some(frame) = self.session.poll() {
+            self.writer.send(&frame).await?;
+        }
+        Ok(())
+    }
+
+    /// True when the peer has said goodbye.
+    async fn on_frame(&mut self, frame: wire::Frame) -> Result<bool, Ending> {
+        let request = self.session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
+        match request {
+            Request::Bye => return Ok(true),
+            Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
+            Request::Ask(batch, prefixes) => {
+                let verdicts =
+                    tokio::task::block_in_place(|| answers::ask(&self.vault, &self.owned, &prefixes))?;
+                self.session.answer(batch, &verdicts);
+            }
+            Request::Prove(batch, proofs) => {
+                let prove = || answers::prove(&self.vault, &self.owned, self.client.id, &proofs);
+                let verdicts = tokio::task::block_in_place(prove)?;
+                self.session.answer(batch, &verdicts);
+            }
+            Request::Commit(commit) => self.on_commit(commit).await?,
+            Request::List => {
+                let rows = tokio::task::block_in_place(|| list(&self.vault, self.client.id))?;
+                self.session.snapshots(rows);
+            }
+            Request::Stats => {
+                let stats = self.vault.vault.stats()?;
+                self.session.stats(wire::VaultStats {
+                    objects: stats.objects,
+                    packs: stats.packs,
+                    bytes_on_disk: stats.bytes_on_disk,
+                    snapshots: stats.snapshots,
+                });
+            }
+            Request::Read(ids) => {
+                let gone = |_| Ending::new(end::STORAGE, "reading has stopped");
+                self.reads.send(ids).await.map_err(gone)?;
+            }
+        }
+        Ok(false)
+    }
+
+    async fn on_commit(&mut self, commit: wire::Commit) -> Result<(), Ending> {
+        let (Some(ingest), Some((sequence, previous))) = (&self.ingest, self.grant.take()) else {
+            return Err(Ending::new(end::PROTOCOL, "commit without a grant"));
+        };
+        if self.operator {
+            return Err(Ending::new(end::REVOKED, "an operator does not back up"));
+        }
+        let snapshot = backhaul_proto::data::decode_object(&commit.header, commit.body)
+            .map_err(|error| Ending::new(end::DATA, error.to_string()))?;
+        if !self.peer.verify(snapshot.header.id.as_bytes(), &commit.signature) {
+            return Err(Ending::new(end::DATA, "the snapshot is not signed by this client's key"));
+        }
+        let request = CommitRequest {
+            objects: commit.objects,
+            snapshot,
+            sequence,
+            previous,
+            client_name: self.client.name.clone(),
+            signature: commit.signature.to_vec(),
+        };
+        ingest.commit(request).await
+    }
+
+    fn on_report(&mut self, report: Report) -> Result<(), Ending> {
+        match report {
+            Report::Durable(objects) => self.session.durable(objects),
+            Report::Failed(ending) => return Err(ending),
+            Report::Committed(row, errors) => {
+                self.outcome.committed = Some((row.id, errors));
+                self.session.committed(wire::Committed {
+                    snapshot: Bytes::copy_from_slice(row.id.as_bytes()),
+                    sequence: row.sequence,
+                    server_time: row.server_time,
+                    bytes_stored: row.bytes_stored,
+                    objects_new: row.objects_new,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A client's snapshots with their manifests.
+fn list(vault: &OpenVault, client: ClientId) -> Result<Vec<wire::SnapshotRow>, Ending> {
+    let mut rows = Vec::new();
+    for SnapshotRow { id, ordinal, client_name, sequence, server_time, bytes_stored, .. } in
+        vault.vault.snapshots(Some(client))?
+    {
+        // One damaged manifest must not hide the others.
+        let Ok(object) = vault.get(ordinal) else { continue };
+        rows.push(wire::SnapshotRow {
+            id: Bytes::copy_from_slice(id.as_bytes()),
+            client: client_name,
+            sequence,
+            server_time,
+            bytes_stored,
+            header: object.header.encode().into(),
+            body: object.body,
+        });
+    }
+    Ok(rows)
+}
+
+pub(crate) fn lock(owned: &Mutex<Owned>) -> std::sync::MutexGuard<'_, Owned> {
+    owned.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,89 @@
+//! What is there, as far as the asker may know.
+
+use std::sync::Mutex;
+
+use backhaul_object::ids::{ClientId, Proof};
+use backhaul_object::source::Answer;
+use backhaul_object::{Kind, ObjectId};
+use backhaul_proto::server::Verdict;
+use backhaul_store::index::{Hit, Place};
+use backhaul_store::{Owned, StoreError};
+
+use super::{OpenVault, lock};
+use crate::error::ServerError;
+
+fn owns(owned: &Owned, place: Place) -> bool {
+    match place {
+        Place::Object(ordinal) => owned.has(ordinal),
+        Place::Member { bundle, member } => owned.has_member(bundle, member),
+    }
+}
+
+fn answer(vault: &OpenVault, place: Place) -> Result<Answer, StoreError> {
+    Ok(match place {
+        Place::Object(_) => Answer::Have,
+        Place::Member { bundle, member } => Answer::Member { bundle: vault.vault.id(bundle)?, member },
+    })
+}
+
+/// Answers prefixes: what the asker owns is there; what others own must be proven; the rest is wanted.
+///
+/// # Errors
+/// The index cannot be read.
+pub fn ask(vault: &OpenVault, owned: &Mutex<Owned>, prefixes: &[u64]) -> Result<Vec<Verdict>, StoreError> {
+    let owned = lock(owned);
+    let one = |prefix: &u64| {
+        let hits = vault.vault.find(*prefix)?;
+        Ok(match hits.iter().find(|hit| owns(&owned, hit.place)) {
+            Some(hit) => Verdict::Is(answer(vault, hit.place)?),
+            None if hits.is_empty() => Verdict::Is(Answer::Want),
+            None => Verdict::Prove,
+        })
+    };
+    prefixes.iter().map(one).collect()
+}
+
+/// Answers full ids with proofs of possession; what is proven is the asker's from now on.
+///
+/// # Errors
+/// The index cannot be read.
+pub fn prove(
+    vault: &OpenVault,
+    owned: &Mutex<Owned>,
+    client: ClientId,
+    proofs: &[(ObjectId, Proof)],
+) -> Result<Vec<Verdict>, ServerError> {
+    let mut owned = lock(owned);
+    let mut verdicts = Vec::with_capacity(proofs.len());
+    for (id, proof) in proofs {
+        let hits = vault.vault.find(id.prefix())?;
+        let fits = |hit: &&Hit| hit.id == *id && same(&hit.proof, proof);
+        let mut verdict = Verdict::Is(Answer::Want);
+        for hit in hits.iter().filter(fits) {
+            match hit.place {
+                Place::Object(ordinal) => {
+                    // Whoever has a file's bytes has its chunk. Knowing member ids proves no bundle.
+                    if vault.vault.get(ordinal).is_ok_and(|object| object.header.kind == Kind::Chunk) {
+                        owned.add(ordinal);
+                        vault.vault.note_proven(client, ordinal, None);
+                        verdict = Verdict::Is(Answer::Have);
+                        break;
+                    }
+                }
+                Place::Member { bundle, member } => {
+                    owned.add_member(bundle, member);
+                    vault.vault.note_proven(client, bundle, Some(member));
+                    verdict = Verdict::Is(answer(vault, hit.place)?);
+                    break;
+                }
+            }
+        }
+        verdicts.push(verdict);
+    }
+    Ok(verdicts)
+}
+
+/// Compares in a time that does not tell where the two differ.
+fn same(a: &Proof, b: &Proof) -> bool {
+    a.0.iter().zip(&b.0).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
+}

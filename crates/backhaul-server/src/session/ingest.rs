@@ -1,0 +1,367 @@
+//! From the data stream into the vault: `receive → verify and seal (in parallel) → authorise → append`.
+//!
+//! Objects keep their order through the parallel part: object n goes to worker n mod W, and results are
+//! collected in the same turn. A commit travels the same way, behind the objects it counts.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use backhaul_net::link::{Arrived, Streams};
+use backhaul_object::ids::{ClientId, SessionId};
+use backhaul_object::seal::Unpacker;
+use backhaul_object::snapshot::Snapshot;
+use backhaul_object::{Compressed, Kind, Object, ObjectId, Sealed, flist, node};
+use backhaul_proto::end;
+use backhaul_store::catalog::SnapshotRow;
+use backhaul_store::index::Edge;
+use backhaul_store::session::Commit;
+use backhaul_store::{Owned, StoreError, WriteSession};
+use tokio::sync::mpsc;
+
+use super::{Ending, OpenVault, lock};
+use crate::clock::{self, Stopwatch};
+use crate::keyring::random;
+
+/// Verifying threads per session.
+const WORKERS: usize = 2;
+/// Objects that wait before and after each of them.
+const QUEUE_MAX: usize = 2;
+/// Bytes after which what was stored is made durable and acknowledged.
+const FLUSH_BYTES: u64 = 64 << 20;
+/// Time after which it is.
+const FLUSH_AFTER: Duration = Duration::from_secs(2);
+/// How often an idle collector looks at the time.
+const TICK: Duration = Duration::from_millis(200);
+
+/// What the ingest tells its session.
+#[derive(Debug)]
+pub enum Report {
+    /// So many objects are durable.
+    Durable(u64),
+    /// The snapshot exists; so many files could not be read.
+    Committed(SnapshotRow, u64),
+    /// It is over.
+    Failed(Ending),
+}
+
+/// A commit with all that must be true of it.
+pub struct CommitRequest {
+    /// Objects before it.
+    pub objects: u64,
+    /// The manifest.
+    pub snapshot: Compressed,
+    /// The granted number.
+    pub sequence: u64,
+    /// The manifest before it.
+    pub previous: Option<ObjectId>,
+    /// The client's name.
+    pub client_name: String,
+    /// Over the manifest's id.
+    pub signature: Vec<u8>,
+}
+
+/// What goes in.
+enum Item {
+    Object(Compressed),
+    Commit(Box<CommitRequest>),
+}
+
+/// What comes out of a worker.
+enum Checked {
+    Object(Sealed),
+    Commit(Box<Commitment>),
+    Bad(Ending),
+}
+
+/// A commit whose manifest has been verified.
+struct Commitment {
+    request: CommitRequest,
+    sealed: Sealed,
+    snapshot: Snapshot,
+}
+
+/// The running ingest of one session.
+pub struct Ingest {
+    input: mpsc::Sender<Item>,
+    receiver: tokio::task::JoinHandle<()>,
+    collector: JoinHandle<()>,
+}
+
+impl Ingest {
+    /// Starts the threads.
+    pub fn start(
+        streams: Arc<Streams>,
+        vault: Arc<OpenVault>,
+        session: SessionId,
+        client: ClientId,
+        owned: Arc<Mutex<Owned>>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> Self {
+        let (input, items) = mpsc::channel(4);
+        let receiver = tokio::spawn(receive(streams, input.clone(), reports.clone()));
+        let collector = std::thread::spawn(move || {
+            let writing = vault.vault.begin(session, client);
+            let collector = Collector {
+                vault: &vault,
+                client,
+                owned: &owned,
+                reports,
+                writing,
+                stored: 0,
+                unflushed: 0,
+                held: None,
+            };
+            pipeline(&vault, items, collector);
+        });
+        Self { input, receiver, collector }
+    }
+
+    /// Queues a commit.
+    ///
+    /// # Errors
+    /// The ingest has failed and has said so.
+    pub async fn commit(&self, request: CommitRequest) -> Result<(), Ending> {
+        let over = |_| Ending::new(end::STORAGE, "the session has failed");
+        self.input.send(Item::Commit(Box::new(request))).await.map_err(over)
+    }
+
+    /// Waits until everything that was started is finished.
+    pub async fn stop(self) {
+        self.receiver.abort();
+        drop(self.input);
+        let _ = tokio::task::spawn_blocking(|| self.collector.join()).await;
+    }
+}
+
+/// Moves objects from the data stream into the ingest.
+async fn receive(streams: Arc<Streams>, input: mpsc::Sender<Item>, reports: mpsc::UnboundedSender<Report>) {
+    let Ok(mut reader) = streams.accept().await else { return };
+    loop {
+        match reader.next().await {
+            Ok(Some(Arrived::Object(object))) => {
+                if input.send(Item::Object(object)).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => return,
+            Ok(Some(_)) => {
+                let ending = Ending::new(end::PROTOCOL, "a failure on the data stream");
+                let _ = reports.send(Report::Failed(ending));
+                return;
+            }
+            // A lost connection shows on the control stream, too; anything else must be said.
+            Err(backhaul_net::NetError::Lost(_)) => return,
+            Err(error) => {
+                let _ = reports.send(Report::Failed(error.into()));
+                return;
+            }
+        }
+    }
+}
+
+fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, mut collector: Collector<'_>) {
+    std::thread::scope(|scope| {
+        let (mut tasks, mut results) = (Vec::new(), Vec::new());
+        for _ in 0..WORKERS {
+            let (task_in, task) = sync_channel::<Item>(QUEUE_MAX);
+            let (result_in, result) = sync_channel(QUEUE_MAX);
+            tasks.push(task_in);
+            results.push(result);
+            scope.spawn(move || work(vault, &task, &result_in));
+        }
+        scope.spawn(move || {
+            for worker in tasks.iter().cycle() {
+                let Some(item) = items.blocking_recv() else { return };
+                if worker.send(item).is_err() {
+                    return;
+                }
+            }
+        });
+        collector.run(results);
+    });
+}
+
+fn work(vault: &OpenVault, tasks: &Receiver<Item>, results: &SyncSender<Checked>) {
+    let mut unpacker = Unpacker::new();
+    for item in tasks {
+        let checked = match &mut unpacker {
+            Ok(unpacker) => check(vault, item, unpacker),
+            Err(error) => Checked::Bad(Ending::new(end::STORAGE, error.to_string())),
+        };
+        if results.send(checked).is_err() {
+            return;
+        }
+    }
+}
+
+/// Decompresses, re-hashes, makes sure that it can be read back, and seals.
+fn check(vault: &OpenVault, item: Item, unpacker: &mut Unpacker) -> Checked {
+    let bad = |error: &dyn std::fmt::Display| Checked::Bad(Ending::new(end::DATA, error.to_string()));
+    let (object, commit) = match item {
+        Item::Object(object) => (object, None),
+        Item::Commit(mut request) => {
+            let header = request.snapshot.header.clone();
+            let snapshot =
+                std::mem::replace(&mut request.snapshot, Compressed { header, body: Default::default() });
+            (snapshot, Some(request))
+        }
+    };
+    let opened = match object.open(&vault.id_key, unpacker) {
+        Ok(opened) => opened,
+        Err(error) => return bad(&format!("object {}: {error}", object.header.id)),
+    };
+    if let Err(error) = readable(&opened, commit.is_some()) {
+        return bad(&format!("object {}: {error}", object.header.id));
+    }
+    let sealed = match random()
+        .map_err(|e| e.to_string())
+        .and_then(|nonce| object.seal(&vault.data_key, nonce).map_err(|error| error.to_string()))
+    {
+        Ok(sealed) => sealed,
+        Err(error) => return bad(&error),
+    };
+    match commit {
+        None => Checked::Object(sealed),
+        Some(request) => match Snapshot::decode(&opened) {
+            Ok(snapshot) => Checked::Commit(Box::new(Commitment { request: *request, sealed, snapshot })),
+            Err(error) => bad(&error),
+        },
+    }
+}
+
+fn readable(object: &Object, is_commit: bool) -> Result<(), String> {
+    let decoded = match object.kind {
+        Kind::Node => node::decode(object).map(drop),
+        Kind::Flist => flist::decode(object).map(drop),
+        Kind::Chunk | Kind::Bundle => Ok(()),
+        Kind::Snap if is_commit => Ok(()),
+        kind => return Err(format!("a {kind:?} has no place here")),
+    };
+    match (decoded, is_commit, object.kind) {
+        (Ok(()), true, kind) if kind != Kind::Snap => Err("a commit must be a snapshot".to_owned()),
+        (result, ..) => result.map_err(|error| error.to_string()),
+    }
+}
+
+/// The end of the pipeline: alone in touching the vault.
+struct Collector<'v> {
+    vault: &'v OpenVault,
+    client: ClientId,
+    owned: &'v Mutex<Owned>,
+    reports: mpsc::UnboundedSender<Report>,
+    writing: WriteSession,
+    /// Objects taken from the data stream.
+    stored: u64,
+    /// Bytes since the last flush.
+    unflushed: u64,
+    /// A commit that is here before its last object.
+    held: Option<Box<Commitment>>,
+}
+
+impl Collector<'_> {
+    fn run(&mut self, results: Vec<Receiver<Checked>>) {
+        let mut since = Stopwatch::start();
+        let mut turns = results.iter().cycle();
+        let Some(mut turn) = turns.next() else { return };
+        loop {
+            let done = match turn.recv_timeout(TICK) {
+                Ok(checked) => {
+                    turn = turns.next().unwrap_or(turn);
+                    self.take(checked)
+                }
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let due = self.unflushed >= FLUSH_BYTES || (self.unflushed > 0 && since.elapsed() >= FLUSH_AFTER);
+            let done = done.and_then(|()| if due { self.flush() } else { Ok(()) });
+            if due || self.unflushed == 0 {
+                since = Stopwatch::start();
+            }
+            if let Err(ending) = done {
+                let _ = self.reports.send(Report::Failed(ending));
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, checked: Checked) -> Result<(), Ending> {
+        match checked {
+            Checked::Bad(ending) => return Err(ending),
+            Checked::Object(sealed) => {
+                let edges = self.authorise(&sealed)?;
+                let ordinal = self.writing.append(&sealed, &edges)?;
+                lock(self.owned).add(ordinal);
+                self.stored += 1;
+                self.unflushed += sealed.body.len() as u64;
+            }
+            Checked::Commit(commitment) => self.held = Some(commitment),
+        }
+        match self.held.take() {
+            Some(held) if held.request.objects == self.stored => self.commit(*held),
+            Some(held) if held.request.objects < self.stored => {
+                Err(Ending::new(end::PROTOCOL, "more objects than the commit counts"))
+            }
+            held => {
+                self.held = held;
+                Ok(())
+            }
+        }
+    }
+
+    /// Everything that an object refers to must be there, and its sender's.
+    fn authorise(&self, sealed: &Sealed) -> Result<Vec<Edge>, Ending> {
+        let stale = |id: &ObjectId| {
+            Ending::new(
+                end::STALE,
+                format!("object {id} is not on the server, or not this client's; a full read is due"),
+            )
+        };
+        let edges = match self.vault.vault.resolve(&sealed.header.references) {
+            Ok(edges) => edges,
+            Err(StoreError::MissingReference(id)) => return Err(stale(&id)),
+            Err(error) => return Err(error.into()),
+        };
+        let owned = lock(self.owned);
+        match edges.iter().position(|edge| !owned.covers(edge)) {
+            Some(i) => Err(stale(&sealed.header.references[i].id)),
+            None => Ok(edges),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Ending> {
+        self.writing.flush()?;
+        self.unflushed = 0;
+        let _ = self.reports.send(Report::Durable(self.stored));
+        Ok(())
+    }
+
+    fn commit(&mut self, commitment: Commitment) -> Result<(), Ending> {
+        let Commitment { request, sealed, snapshot } = commitment;
+        let wrong =
+            |what: &str| Ending::new(end::DATA, format!("the snapshot's {what} is not what was granted"));
+        if snapshot.vault != self.vault.vault.descriptor().vault {
+            return Err(wrong("vault"));
+        }
+        if snapshot.client != self.client {
+            return Err(wrong("client"));
+        }
+        if snapshot.sequence != request.sequence || snapshot.previous != request.previous {
+            return Err(wrong("place in the chain"));
+        }
+        let edges = self.authorise(&sealed)?;
+        let commit = Commit {
+            client_name: &request.client_name,
+            sequence: request.sequence,
+            server_time: clock::now(),
+            signature: request.signature,
+        };
+        let row = self.writing.commit(&sealed, &edges, commit)?;
+        lock(self.owned).add(row.ordinal);
+        self.unflushed = 0;
+        let _ = self.reports.send(Report::Durable(self.stored));
+        let _ = self.reports.send(Report::Committed(row, snapshot.errors));
+        Ok(())
+    }
+}
