@@ -11,6 +11,7 @@ use backhaul_net::endpoint::{Accepted, Listener, Pending, dial_agent};
 use backhaul_net::enrol::{Applicant, Application};
 use backhaul_net::link::Hangup;
 use backhaul_net::{Identity, Link, PeerIdentity, Role};
+use backhaul_object::ObjectId;
 use backhaul_object::ids::ClientId;
 use backhaul_proto::{end, wire};
 use tokio::sync::Notify;
@@ -157,20 +158,14 @@ async fn poll(inner: Arc<Inner>) {
 /// A run that the server starts: dials the agent, then it is a session like any other.
 async fn pull(inner: Arc<Inner>, run: Run, client: Client) {
     let outcome = match (&client.state, &client.address) {
-        (ClientState::Active, Some(address)) => match dial_agent(address, &inner.dialler, &client.name).await
-        {
-            Ok(link) => {
-                let outcome = inner.serve(link, Some(&run)).await;
-                match (outcome.committed, outcome.ending) {
-                    (Some(committed), _) => Ok(committed),
-                    (None, Some(ending)) => Err(ending.text),
-                    (None, None) => Err("the agent ended the session without a snapshot".to_owned()),
-                }
-            }
-            Err(error) => Err(error.to_string()),
-        },
+        (ClientState::Active, Some(address)) => match inner.pull_from(address, &client, &run).await {
+            // The agent has dropped its stale state by now, and reads everything again.
+            Err(Ending { code: end::STALE, .. }) => inner.pull_from(address, &client, &run).await,
+            other => other,
+        }
+        .map_err(|ending| ending.text),
         (ClientState::Active, None) => Err(format!(
-            "client {0:?} has no address to dial; give it one with `backhaul client edit {0} --address HOST:PORT`",
+            "client {:?} has no address to dial; `client add --address HOST:PORT` gives one",
             client.name
         )),
         (state, _) => Err(format!("client {:?} is {}", client.name, state.as_str())),
@@ -234,6 +229,18 @@ impl Inner {
             }
         }
         outcome
+    }
+
+    async fn pull_from(
+        self: &Arc<Self>,
+        address: &str,
+        client: &Client,
+        run: &Run,
+    ) -> Result<(ObjectId, u64), Ending> {
+        let link = dial_agent(address, &self.dialler, &client.name).await?;
+        let Outcome { committed, ending } = self.serve(link, Some(run)).await;
+        let silent = || Ending::new(end::PROTOCOL, "the agent ended the session without a snapshot");
+        committed.ok_or_else(|| ending.unwrap_or_else(silent))
     }
 
     fn end_revoked(&self) -> Result<(), ServerError> {

@@ -95,6 +95,15 @@ impl Catalog {
         Ok(Self { db })
     }
 
+    /// Opens the catalog of the vault at `root` for looking only, beside the process that has the vault.
+    ///
+    /// # Errors
+    /// Not there, or not readable.
+    pub fn look(root: &Path) -> Result<Self, StoreError> {
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        Ok(Self { db: Connection::open_with_flags(root.join("catalog.sqlite"), flags)? })
+    }
+
     /// Writes the one row of a new catalog.
     ///
     /// # Errors

@@ -1,0 +1,71 @@
+//! What can go wrong on a client.
+
+use std::path::PathBuf;
+
+use backhaul_archive::backup::BackupError;
+use backhaul_net::NetError;
+use backhaul_net::enrol::EnrolError;
+use backhaul_object::FormatError;
+use backhaul_object::source::TransferError;
+use thiserror::Error;
+
+/// Why the agent could not do something.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// This machine is not enrolled.
+    #[error("{} is no agent's home: this machine has not joined a server", path.display())]
+    NoHome {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// It already is.
+    #[error("this home has already joined a server, as {client:?}")]
+    Joined {
+        /// Under which name.
+        client: String,
+    },
+    /// Another process backs up.
+    #[error("a backup of this home is under way in process {pid}")]
+    Busy {
+        /// Which.
+        pid: String,
+    },
+    /// A file cannot be used.
+    #[error("{}: {why}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// Nothing was said to be saved.
+    #[error("no paths to back up: name some, or `join` with some")]
+    NoPaths,
+    /// Enrolment failed.
+    #[error(transparent)]
+    Enrol(#[from] EnrolError),
+    /// The network.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The server does not let this machine in.
+    #[error("{0}")]
+    NotAuthorised(String),
+    /// The session ended.
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    /// The backup ended without a snapshot.
+    #[error(transparent)]
+    Backup(BackupError),
+    /// The server sent something that does not fit the format.
+    #[error("{0}")]
+    Format(#[from] FormatError),
+}
+
+impl From<BackupError> for AgentError {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Transfer(error) => Self::Transfer(error),
+            other => Self::Backup(other),
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A session with a server, for threads: they call, tasks carry.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use backhaul_archive::backup::VaultParameters;
+use backhaul_net::link::Hangup;
+use backhaul_net::{Link, NetError};
+use backhaul_object::descriptor::Descriptor;
+use backhaul_object::ids::{ClientId, VaultId};
+use backhaul_object::keys::{ChunkerKey, IdKey};
+use backhaul_object::seal::Unpacker;
+use backhaul_object::snapshot::Snapshot;
+use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, TransferError};
+use backhaul_object::{Compressed, FormatError, Object, ObjectId};
+use backhaul_proto::{READ_MAX, end, wire};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::clock;
+use crate::error::AgentError;
+
+mod driver;
+
+/// Objects that wait for the network.
+const OUTBOUND_MAX: usize = 4;
+/// Software name in the hello.
+const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
+
+/// What a thread asks of the session.
+enum Command {
+    Ask(Vec<Query>, Sender<Vec<backhaul_object::source::Answer>>),
+    Read(Vec<ObjectId>, Sender<Result<Vec<Compressed>, TransferError>>),
+    Commit(Box<Commitment>, Sender<wire::Committed>),
+    List(Sender<Vec<wire::SnapshotRow>>),
+    Stats(Sender<wire::VaultStats>),
+    Close,
+}
+
+/// A manifest on its way.
+struct Commitment {
+    objects: u64,
+    manifest: Compressed,
+    signature: Vec<u8>,
+}
+
+/// What the tasks and the threads share.
+#[derive(Default)]
+struct Shared {
+    durable: AtomicU64,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// Why the session is over.
+#[derive(Debug, Clone)]
+struct Failure {
+    code: u32,
+    error: TransferError,
+}
+
+impl Shared {
+    /// The first reason is the true one.
+    fn fail(&self, code: u32, error: TransferError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Failure { code, error });
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn error(&self) -> TransferError {
+        let lost = || TransferError::Lost("the session ended".to_owned());
+        self.failure().map_or_else(lost, |failure| failure.error)
+    }
+}
+
+/// What the server said in its welcome.
+pub struct Welcome {
+    /// The client's name on the server.
+    pub client: String,
+    /// Its id.
+    pub client_id: ClientId,
+    /// The vault's parameters and keys.
+    pub parameters: VaultParameters,
+    /// Number and predecessor of the snapshot to make, when a backup may start.
+    pub grant: Option<(u64, Option<ObjectId>)>,
+}
+
+/// A committed snapshot and its manifest.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The snapshot.
+    pub id: ObjectId,
+    /// The client's name when it was made.
+    pub client: String,
+    /// Seconds since 1970 by the server's clock.
+    pub server_time: u64,
+    /// Bytes that it added.
+    pub bytes_stored: u64,
+    /// What the client stated.
+    pub manifest: Snapshot,
+}
+
+/// An open session.
+pub struct Remote {
+    commands: mpsc::UnboundedSender<Command>,
+    outbound: mpsc::Sender<Compressed>,
+    sent: AtomicU64,
+    shared: Arc<Shared>,
+    welcome: Welcome,
+    hangup: Hangup,
+    driver: tokio::task::JoinHandle<()>,
+}
+
+impl Remote {
+    /// Says hello and waits for the welcome. `client` is for operators: whose snapshots.
+    ///
+    /// # Errors
+    /// The server did not let us in, or the connection broke.
+    pub async fn open(link: Link, intent: wire::Intent, client: &str) -> Result<Self, AgentError> {
+        let shared = Arc::new(Shared::default());
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (outbound, objects) = mpsc::channel(OUTBOUND_MAX);
+        let (welcome_in, welcome) = oneshot::channel();
+        let session = backhaul_proto::agent::AgentSession::new(intent, SOFTWARE, clock::now(), client);
+        let hangup = link.hangup();
+        let driver = driver::Driver::new(session, Arc::clone(&shared), welcome_in);
+        let driver = tokio::spawn(driver.run(link, inbox, objects));
+        let Ok(welcome) = welcome.await else {
+            return Err(match shared.failure() {
+                Some(Failure { code: end::REVOKED, error }) => AgentError::NotAuthorised(error.to_string()),
+                _ => shared.error().into(),
+            });
+        };
+        let welcome = understand(welcome)?;
+        Ok(Self { commands, outbound, sent: AtomicU64::new(0), shared, welcome, hangup, driver })
+    }
+
+    /// What the server said in its welcome.
+    pub fn welcome(&self) -> &Welcome {
+        &self.welcome
+    }
+
+    fn command<T>(&self, make: impl FnOnce(Sender<T>) -> Command) -> Result<T, TransferError> {
+        let (send, receive) = channel();
+        self.commands.send(make(send)).map_err(|_| self.shared.error())?;
+        receive.recv().map_err(|_| self.shared.error())
+    }
+
+    /// Makes the snapshot of what was put. Blocks.
+    ///
+    /// # Errors
+    /// The session is over: no snapshot was made.
+    pub fn commit(&self, manifest: Compressed, signature: Vec<u8>) -> Result<wire::Committed, TransferError> {
+        let objects = self.sent.load(Ordering::SeqCst);
+        self.command(|reply| Command::Commit(Box::new(Commitment { objects, manifest, signature }), reply))
+    }
+
+    /// The client's snapshots, oldest first. Blocks.
+    ///
+    /// # Errors
+    /// The session is over, or a manifest does not fit the format.
+    pub fn snapshots(&self) -> Result<Vec<Listed>, AgentError> {
+        let rows = self.command(Command::List)?;
+        let mut unpacker = Unpacker::new()?;
+        let one = |row: wire::SnapshotRow| {
+            let object = backhaul_proto::data::decode_object(&row.header, row.body)?;
+            let opened = object.open(&self.welcome.parameters.id_key, &mut unpacker)?;
+            Ok(Listed {
+                id: object.header.id,
+                client: row.client,
+                server_time: row.server_time,
+                bytes_stored: row.bytes_stored,
+                manifest: Snapshot::decode(&opened)?,
+            })
+        };
+        rows.into_iter().map(one).collect::<Result<_, FormatError>>().map_err(AgentError::from)
+    }
+
+    /// The vault's figures. Blocks.
+    ///
+    /// # Errors
+    /// The session is over.
+    pub fn stats(&self) -> Result<wire::VaultStats, TransferError> {
+        self.command(Command::Stats)
+    }
+
+    /// Says goodbye and waits until it is heard.
+    pub async fn close(self) {
+        let _ = self.commands.send(Command::Close);
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(3), self.driver).await;
+        self.hangup.close("done");
+    }
+}
+
+fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
+    let key =
+        |raw: &[u8]| <[u8; 32]>::try_from(raw).map_err(|_| FormatError::Invalid("key of a wrong length"));
+    let grant = match &welcome.grant {
+        None => None,
+        Some(grant) if grant.previous.is_empty() => Some((grant.sequence, None)),
+        Some(grant) => Some((grant.sequence, Some(ObjectId::try_from(&grant.previous[..])?))),
+    };
+    let generation = <[u8; 16]>::try_from(&welcome.generation[..])
+        .map_err(|_| FormatError::Invalid("generation of a wrong length"))?;
+    Ok(Welcome {
+        client: welcome.client,
+        client_id: ClientId::try_from(&welcome.client_id[..])?,
+        parameters: VaultParameters {
+            descriptor: Descriptor::decode(&welcome.descriptor)?,
+            id_key: IdKey::new(key(&welcome.id_key)?),
+            chunker_key: ChunkerKey::new(key(&welcome.chunker_key)?),
+            generation,
+        },
+        grant,
+    })
+}
+
+impl Welcome {
+    /// The vault.
+    pub fn vault(&self) -> VaultId {
+        self.parameters.descriptor.vault
+    }
+}
+
+impl ObjectSink for Remote {
+    fn ask(&self, queries: Vec<Query>) -> Result<Answers, TransferError> {
+        let (send, receive) = channel();
+        self.commands.send(Command::Ask(queries, send)).map_err(|_| self.shared.error())?;
+        Ok(receive)
+    }
+
+    fn put(&self, object: Compressed) -> Result<u64, TransferError> {
+        self.outbound.blocking_send(object).map_err(|_| self.shared.error())?;
+        Ok(self.sent.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+
+    fn durable(&self) -> u64 {
+        self.shared.durable.load(Ordering::SeqCst)
+    }
+
+    fn failure(&self) -> Option<TransferError> {
+        self.shared.failure().map(|failure| failure.error)
+    }
+}
+
+impl ObjectSource for Remote {
+    fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError> {
+        let mut objects = Vec::with_capacity(ids.len());
+        let mut unpacker = Unpacker::new().map_err(|error| TransferError::Lost(error.to_string()))?;
+        for ids in ids.chunks(READ_MAX) {
+            for (id, object) in ids.iter().zip(self.command(|reply| Command::Read(ids.to_vec(), reply))??) {
+                let damaged = |why| TransferError::Damaged { id: *id, why };
+                if object.header.id != *id {
+                    return Err(damaged(FormatError::Mismatch("id")));
+                }
+                objects.push(object.open(&self.welcome.parameters.id_key, &mut unpacker).map_err(damaged)?);
+            }
+        }
+        Ok(objects)
+    }
+}
+
+/// The words of a network error as an end of the session.
+fn lost(error: &NetError) -> TransferError {
+    match error {
+        NetError::Lost(why) => TransferError::Lost(why.clone()),
+        other => TransferError::Lost(other.to_string()),
+    }
+}
+
+/// The header and body of a manifest as they travel.
+fn travelling(manifest: &Compressed) -> (Bytes, Bytes) {
+    (manifest.header.encode().into(), manifest.body.clone())
+}

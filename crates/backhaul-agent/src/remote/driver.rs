@@ -1,0 +1,276 @@
+//! The tasks of a session: frames in, frames and objects out, replies to reads.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+
+use backhaul_net::link::{Arrived, FrameReader, FrameWriter, ObjectReader, Streams};
+use backhaul_net::{Link, NetError};
+use backhaul_object::source::{Answer, TransferError};
+use backhaul_object::{Compressed, FormatError, ObjectId};
+use backhaul_proto::agent::{AgentSession, Event};
+use backhaul_proto::{SessionError, end, wire};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Command, Shared, lost, travelling};
+
+/// A read that was asked for: its replies come in this order.
+struct PendingRead {
+    ids: Vec<ObjectId>,
+    reply: Sender<Result<Vec<Compressed>, TransferError>>,
+}
+
+/// Owns the state machine and carries out what it and the threads want.
+pub(super) struct Driver {
+    session: AgentSession,
+    shared: Arc<Shared>,
+    welcome: Option<oneshot::Sender<wire::Welcome>>,
+    asked: HashMap<u64, Sender<Vec<Answer>>>,
+    committed: Option<Sender<wire::Committed>>,
+    lists: Vec<Sender<Vec<wire::SnapshotRow>>>,
+    stats: Vec<Sender<wire::VaultStats>>,
+    closing: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        session: AgentSession,
+        shared: Arc<Shared>,
+        welcome: oneshot::Sender<wire::Welcome>,
+    ) -> Self {
+        Self {
+            session,
+            shared,
+            welcome: Some(welcome),
+            asked: HashMap::new(),
+            committed: None,
+            lists: Vec::new(),
+            stats: Vec::new(),
+            closing: false,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        link: Link,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+        objects: mpsc::Receiver<Compressed>,
+    ) {
+        let (mut writer, reader, streams) = link.split();
+        let streams = Arc::new(streams);
+        let (frames_in, mut frames) = mpsc::channel(64);
+        let (reads, pending) = mpsc::unbounded_channel();
+        let tasks = [
+            tokio::spawn(read_frames(reader, frames_in)),
+            tokio::spawn(send_objects(Arc::clone(&streams), objects, Arc::clone(&self.shared))),
+            tokio::spawn(receive_objects(streams, pending, Arc::clone(&self.shared))),
+        ];
+        while !self.closing {
+            if let Err(error) = self.send_queued(&mut writer).await {
+                self.shared.fail(end::PROTOCOL, lost(&error));
+                // The server may have said why before it hung up.
+                self.last_words(&mut frames).await;
+                break;
+            }
+            let ask_more = self.session.may_ask();
+            tokio::select! {
+                command = commands.recv(), if ask_more => match command {
+                    Some(command) => self.on_command(command, &reads),
+                    None => self.closing = true,
+                },
+                frame = frames.recv() => if self.on_arrival(frame).is_break() { break },
+            }
+        }
+        let _ = self.send_queued(&mut writer).await;
+        if self.closing {
+            writer.end().await;
+        }
+        for task in tasks {
+            task.abort();
+        }
+    }
+
+    async fn send_queued(&mut self, writer: &mut FrameWriter) -> Result<(), NetError> {
+        while let Some(frame) = self.session.poll() {
+            writer.send(&frame).await?;
+        }
+        Ok(())
+    }
+
+    async fn last_words(&mut self, frames: &mut mpsc::Receiver<Result<wire::Frame, NetError>>) {
+        while let Some(Ok(frame)) = frames.recv().await {
+            if let Err(SessionError::Ended { code, text }) = self.session.handle(frame) {
+                *self.shared.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+                self.shared.fail(code, ended(code, text));
+                return;
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command, reads: &mpsc::UnboundedSender<PendingRead>) {
+        match command {
+            Command::Ask(queries, reply) => match self.session.ask(queries) {
+                Ok(batch) => drop(self.asked.insert(batch, reply)),
+                Err(error) => self.broken(&error),
+            },
+            Command::Read(ids, reply) => {
+                self.session.read(&ids);
+                let _ = reads.send(PendingRead { ids, reply });
+            }
+            Command::Commit(commitment, reply) => {
+                let (header, body) = travelling(&commitment.manifest);
+                match self.session.commit(commitment.objects, header, body, commitment.signature.into()) {
+                    Ok(()) => self.committed = Some(reply),
+                    Err(error) => self.broken(&error),
+                }
+            }
+            Command::List(reply) => {
+                self.session.list();
+                self.lists.push(reply);
+            }
+            Command::Stats(reply) => {
+                self.session.stats();
+                self.stats.push(reply);
+            }
+            Command::Close => {
+                self.session.close();
+                self.closing = true;
+            }
+        }
+    }
+
+    fn broken(&mut self, error: &SessionError) {
+        self.shared.fail(end::PROTOCOL, TransferError::Lost(error.to_string()));
+        self.closing = true;
+    }
+
+    fn on_arrival(&mut self, frame: Option<Result<wire::Frame, NetError>>) -> std::ops::ControlFlow<()> {
+        let outcome = match frame {
+            None => Err((end::PROTOCOL, TransferError::Lost("the server went away".to_owned()))),
+            Some(Err(error)) => Err((end::PROTOCOL, lost(&error))),
+            Some(Ok(frame)) => match self.session.handle(frame) {
+                Ok(event) => Ok(event),
+                Err(SessionError::Ended { code, text }) => Err((code, ended(code, text))),
+                Err(error) => Err((end::PROTOCOL, TransferError::Lost(error.to_string()))),
+            },
+        };
+        match outcome {
+            Ok(event) => {
+                if let Some(event) = event {
+                    self.on_event(event);
+                }
+                std::ops::ControlFlow::Continue(())
+            }
+            Err((code, error)) => {
+                self.shared.fail(code, error);
+                std::ops::ControlFlow::Break(())
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        // Whoever asked may have stopped waiting.
+        match event {
+            Event::Welcome(welcome) => {
+                if let Some(waiting) = self.welcome.take() {
+                    let _ = waiting.send(*welcome);
+                }
+            }
+            Event::Answers(batch, answers) => {
+                if let Some(reply) = self.asked.remove(&batch) {
+                    let _ = reply.send(answers);
+                }
+            }
+            Event::Durable(objects) => self.shared.durable.store(objects, Ordering::SeqCst),
+            Event::Committed(committed) => {
+                if let Some(reply) = self.committed.take() {
+                    let _ = reply.send(committed);
+                }
+            }
+            Event::Snapshots(rows) => {
+                if !self.lists.is_empty() {
+                    let _ = self.lists.remove(0).send(rows);
+                }
+            }
+            Event::Stats(stats) => {
+                if !self.stats.is_empty() {
+                    let _ = self.stats.remove(0).send(stats);
+                }
+            }
+        }
+    }
+}
+
+fn ended(code: u32, text: String) -> TransferError {
+    match code {
+        end::STALE => TransferError::Stale,
+        _ => TransferError::Refused(text),
+    }
+}
+
+async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Result<wire::Frame, NetError>>) {
+    while let Some(frame) = reader.next().await.transpose() {
+        let broken = frame.is_err();
+        if frames.send(frame).await.is_err() || broken {
+            return;
+        }
+    }
+}
+
+async fn send_objects(streams: Arc<Streams>, mut objects: mpsc::Receiver<Compressed>, shared: Arc<Shared>) {
+    let Some(first) = objects.recv().await else { return };
+    let mut next = Some(first);
+    let mut writer = match streams.open().await {
+        Ok(writer) => writer,
+        Err(error) => return shared.fail(end::PROTOCOL, lost(&error)),
+    };
+    while let Some(object) = next {
+        // The control stream knows the better reason, if the server gave one.
+        if writer.send(&object).await.is_err() {
+            return;
+        }
+        next = objects.recv().await;
+    }
+}
+
+async fn receive_objects(
+    streams: Arc<Streams>,
+    mut pending: mpsc::UnboundedReceiver<PendingRead>,
+    shared: Arc<Shared>,
+) {
+    let mut reader: Option<ObjectReader> = None;
+    while let Some(PendingRead { ids, reply }) = pending.recv().await {
+        if reader.is_none() {
+            reader = streams.accept().await.ok();
+        }
+        let Some(stream) = &mut reader else { return };
+        match receive(stream, &ids).await {
+            Ok(outcome) => drop(reply.send(outcome)),
+            Err(error) => {
+                shared.fail(end::PROTOCOL, lost(&error));
+                return;
+            }
+        }
+    }
+}
+
+/// Takes all replies to one read, so that the next begins at the right place even after a failure.
+async fn receive(
+    stream: &mut ObjectReader,
+    ids: &[ObjectId],
+) -> Result<Result<Vec<Compressed>, TransferError>, NetError> {
+    let (mut objects, mut failure) = (Vec::with_capacity(ids.len()), None);
+    for id in ids {
+        match stream.next().await? {
+            Some(Arrived::Object(object)) => objects.push(object),
+            Some(Arrived::Absent(_)) => drop(failure.get_or_insert(TransferError::NotFound(*id))),
+            Some(Arrived::Damaged(_)) => {
+                let why = FormatError::Mismatch("what the server has stored");
+                failure.get_or_insert(TransferError::Damaged { id: *id, why });
+            }
+            None => return Err(NetError::Lost("the server ended the reply stream".to_owned())),
+        }
+    }
+    Ok(failure.map_or(Ok(objects), Err))
+}

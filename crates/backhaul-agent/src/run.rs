@@ -1,0 +1,236 @@
+//! One backup, from an open connection to a committed snapshot.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use backhaul_archive::backup::{
+    BackupError, BackupProgress, BackupRequest, Figures, Saved, backup, dry_run, state,
+};
+use backhaul_archive::find::Pattern;
+use backhaul_net::endpoint::dial_server;
+use backhaul_net::{Identity, Link, NetError};
+use backhaul_object::ObjectId;
+use backhaul_object::entry::Totals;
+use backhaul_object::seal::Packer;
+use backhaul_object::snapshot::Snapshot;
+use backhaul_object::source::TransferError;
+use backhaul_proto::wire;
+
+use crate::clock::{self, Stopwatch};
+use crate::error::AgentError;
+use crate::home::AgentHome;
+use crate::remote::Remote;
+
+/// What to save; empty paths mean those of the config.
+#[derive(Default, Clone)]
+pub struct RunRequest {
+    /// Absolute paths.
+    pub paths: Vec<PathBuf>,
+    /// What to leave out.
+    pub exclude: Vec<Pattern>,
+    /// Free labels.
+    pub tags: Vec<String>,
+    /// Stay on the file systems of the paths.
+    pub one_file_system: bool,
+    /// Counted up while it runs.
+    pub progress: Arc<BackupProgress>,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct RunReport {
+    /// The snapshot; none in a dry run.
+    pub snapshot: Option<ObjectId>,
+    /// Its root.
+    pub root: Option<ObjectId>,
+    /// The client's name.
+    pub client: String,
+    /// Sums over the tree.
+    pub totals: Totals,
+    /// What happened on this side.
+    pub figures: Figures,
+    /// Bytes that the vault grew by.
+    pub bytes_stored: u64,
+    /// Objects that the vault grew by.
+    pub objects_new: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+/// Dials the servers of the config in order.
+///
+/// # Errors
+/// The reason that the last one gave; a server of another authority ends the search.
+pub async fn dial(servers: &[String], identity: &Identity) -> Result<Link, NetError> {
+    let mut last =
+        NetError::Unreachable { address: "the server".to_owned(), why: "no address known".to_owned() };
+    for server in servers {
+        match dial_server(server, identity).await {
+            Ok(link) => return Ok(link),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Dials and backs up; when the server no longer holds what the local state says, once more without it.
+///
+/// # Errors
+/// No snapshot was made; what was sent is kept on the server and not sent again.
+pub async fn push(
+    home: &AgentHome,
+    servers: &[String],
+    request: &RunRequest,
+) -> Result<RunReport, AgentError> {
+    let identity = home.agent()?;
+    let link = dial(servers, &identity).await?;
+    match run(home, link, &identity, request).await {
+        Err(AgentError::Transfer(TransferError::Stale)) => {
+            discard_state(home)?;
+            run(home, dial(servers, &identity).await?, &identity, request).await
+        }
+        other => other,
+    }
+}
+
+fn discard_state(home: &AgentHome) -> Result<(), AgentError> {
+    let dir = home.state();
+    state::discard(&dir).map_err(|error| AgentError::File { path: dir, why: error.to_string() })
+}
+
+/// Backs up over an open connection, whoever dialled.
+///
+/// # Errors
+/// As [`push`].
+pub async fn run(
+    home: &AgentHome,
+    link: Link,
+    identity: &Identity,
+    request: &RunRequest,
+) -> Result<RunReport, AgentError> {
+    let lock = home.lock().inspect_err(|error| link.close(&error.to_string()))?;
+    let remote = Remote::open(link, wire::Intent::Backup, "").await?;
+    let request = with_paths(home, request)?;
+    let (home_again, watch) = (home.clone(), Stopwatch::start());
+    let identity_sign = |id: &ObjectId| identity.sign(id.as_bytes());
+    let (saved, remote) = save(&home_again, request.clone(), remote).await?;
+    let report = commit(saved, &remote, &request, identity_sign, watch);
+    remote.close().await;
+    drop(lock);
+    let report = report?;
+    if let Some(snapshot) = report.snapshot {
+        tracing::info!(client = %report.client, %snapshot, files = report.totals.files, "backed up");
+    }
+    Ok(report)
+}
+
+fn with_paths(home: &AgentHome, request: &RunRequest) -> Result<RunRequest, AgentError> {
+    let mut request = request.clone();
+    if request.paths.is_empty() {
+        request.paths = home.config()?.paths;
+    }
+    if request.paths.is_empty() { Err(AgentError::NoPaths) } else { Ok(request) }
+}
+
+fn backup_request<'a>(home: &'a AgentHome, request: RunRequest, state: &'a Path) -> BackupRequest<'a> {
+    BackupRequest {
+        paths: request.paths,
+        exclude: request.exclude,
+        skip: vec![home.whole()],
+        one_file_system: request.one_file_system,
+        state: Some(state),
+        now: &clock::file_time,
+        progress: request.progress,
+    }
+}
+
+/// The threads' part, away from the tasks.
+async fn save(home: &AgentHome, request: RunRequest, remote: Remote) -> Result<(Saved, Remote), AgentError> {
+    let home = home.clone();
+    let work = move || {
+        let state = home.state();
+        let result = backup(&backup_request(&home, request, &state), &remote.welcome().parameters, &remote);
+        (result, remote)
+    };
+    let (result, remote) = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| AgentError::Transfer(TransferError::Lost(error.to_string())))?;
+    match result {
+        Ok(saved) => Ok((saved, remote)),
+        Err(error) => {
+            remote.close().await;
+            Err(error.into())
+        }
+    }
+}
+
+fn commit(
+    mut saved: Saved,
+    remote: &Remote,
+    request: &RunRequest,
+    sign: impl FnOnce(&ObjectId) -> Result<Vec<u8>, NetError>,
+    watch: Stopwatch,
+) -> Result<RunReport, AgentError> {
+    let welcome = remote.welcome();
+    let (sequence, previous) = welcome
+        .grant
+        .ok_or_else(|| TransferError::Refused("the server did not grant a backup".to_owned()))?;
+    let manifest = Snapshot {
+        vault: welcome.vault(),
+        client: welcome.client_id,
+        sequence,
+        previous,
+        root: saved.root,
+        client_time: clock::now(),
+        paths: request.paths.iter().map(|path| path.as_os_str().as_encoded_bytes().to_vec()).collect(),
+        tags: request.tags.clone(),
+        totals: saved.totals,
+        errors: saved.figures.errors.len() as u64,
+        not_kept: saved.figures.not_kept.clone(),
+    };
+    let manifest = manifest.encode().compress(&welcome.parameters.id_key, &mut Packer::new(3)?)?;
+    let signature = sign(&manifest.header.id)?;
+    let committed = tokio::task::block_in_place(|| remote.commit(manifest, signature))?;
+    if let Some(state) = saved.state.take() {
+        state.accept()?;
+    }
+    Ok(RunReport {
+        snapshot: Some(ObjectId::try_from(&committed.snapshot[..])?),
+        root: Some(saved.root),
+        client: welcome.client.clone(),
+        totals: saved.totals,
+        figures: saved.figures,
+        bytes_stored: committed.bytes_stored,
+        objects_new: committed.objects_new,
+        duration_ms: watch.elapsed_ms(),
+    })
+}
+
+/// What [`push`] would find to do; the server is asked for the vault's parameters only.
+///
+/// # Errors
+/// The server cannot be reached, or a path is not there.
+pub async fn rehearse(
+    home: &AgentHome,
+    servers: &[String],
+    request: &RunRequest,
+) -> Result<RunReport, AgentError> {
+    let watch = Stopwatch::start();
+    let remote = Remote::open(dial(servers, &home.agent()?).await?, wire::Intent::Browse, "").await?;
+    let request = with_paths(home, request)?;
+    let state = home.state();
+    let walk = || dry_run(&backup_request(home, request, &state), &remote.welcome().parameters);
+    let figures: Result<Figures, BackupError> = tokio::task::block_in_place(walk);
+    let client = remote.welcome().client.clone();
+    remote.close().await;
+    Ok(RunReport {
+        snapshot: None,
+        root: None,
+        client,
+        totals: Totals::default(),
+        figures: figures?,
+        bytes_stored: 0,
+        objects_new: 0,
+        duration_ms: watch.elapsed_ms(),
+    })
+}

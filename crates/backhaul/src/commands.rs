@@ -1,0 +1,116 @@
+//! One module a command.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+
+use crate::cli::{AgentCommand, Cli, ClientCommand, Command, ServerCommand};
+use crate::failure::Failure;
+
+mod agent;
+mod backup;
+mod browse;
+mod check;
+mod client;
+mod quickstart;
+mod restore;
+mod server;
+mod status;
+
+/// What every command gets.
+pub struct Context {
+    pub home: PathBuf,
+    pub global: crate::cli::Global,
+}
+
+type Done = Result<ExitCode, Failure>;
+
+/// Runs the command that was asked for.
+pub async fn run(cli: Cli) -> Done {
+    let home = match &cli.global.home {
+        Some(home) => home.clone(),
+        None => default_home()?,
+    };
+    let home = std::path::absolute(home)?;
+    let context = &Context { home, global: cli.global };
+    match cli.command {
+        Command::Quickstart { paths } => quickstart::run(context, &paths).await,
+        Command::Server(ServerCommand::Init { listen, name }) => server::init(context, listen, name),
+        Command::Server(ServerCommand::Run { listen }) => server::run(context, listen).await,
+        Command::Client(ClientCommand::Add { name, initiator, address, vault }) => {
+            client::add(context, &name, initiator, address.as_deref(), &vault)
+        }
+        Command::Client(ClientCommand::List) => client::list(context),
+        Command::Client(ClientCommand::Show { name }) => client::show(context, &name),
+        Command::Client(ClientCommand::Run { names, wait }) => client::run(context, &names, wait).await,
+        Command::Client(ClientCommand::Revoke { name }) => client::revoke(context, &name),
+        Command::Join { code, paths } => agent::join(context, &code, &paths).await,
+        Command::Agent(AgentCommand::Run { listen }) => agent::run(context, listen).await,
+        Command::Agent(AgentCommand::Status) => agent::status(context).await,
+        Command::Backup(args) => backup::run(context, args).await,
+        Command::Snapshots(read) => browse::snapshots(context, &read).await,
+        Command::Ls { what, long, recursive, read } => {
+            browse::ls(context, &what, browse::Listing { long, recursive }, &read).await
+        }
+        Command::Find { pattern, snapshot, read } => browse::find(context, &pattern, &snapshot, &read).await,
+        Command::Dump { what, output, read } => browse::dump(context, &what, output.as_deref(), &read).await,
+        Command::Restore(args) => restore::run(context, args).await,
+        Command::Check { read_data, rebuild_index } => check::run(context, read_data, rebuild_index),
+        Command::Stats => status::stats(context).await,
+        Command::Status { check } => status::status(context, check),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "backhaul", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { directory } => man(&directory),
+    }
+}
+
+/// Waits for Ctrl-C. Daemons listen for SIGTERM themselves.
+pub async fn interrupted() {
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn default_home() -> Result<PathBuf, Failure> {
+    if rustix_uid_is_root() {
+        return Ok(PathBuf::from("/var/lib/backhaul"));
+    }
+    if let Some(state) = std::env::var_os("XDG_STATE_HOME") {
+        return Ok(Path::new(&state).join("backhaul"));
+    }
+    match std::env::home_dir() {
+        Some(home) => Ok(home.join(".local/state/backhaul")),
+        None => Err(Failure::usage("this user has no home directory: say --home DIR")),
+    }
+}
+
+fn rustix_uid_is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Paths as the agent wants them.
+fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
+    let one = |path: &PathBuf| {
+        // The last name may be a link, which is saved as such; what leads to it is resolved.
+        let whole = std::path::absolute(path)?;
+        match (whole.parent(), whole.file_name()) {
+            (Some(parent), Some(name)) if !path.ends_with(".") && !path.ends_with("..") => {
+                let parent = std::fs::canonicalize(parent)
+                    .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+                Ok(parent.join(name))
+            }
+            _ => std::fs::canonicalize(path)
+                .map_err(|error| Failure::usage(format!("{}: {error}", path.display()))),
+        }
+    };
+    paths.iter().map(one).collect()
+}
+
+fn man(directory: &Path) -> Done {
+    std::fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(Cli::command(), directory)?;
+    Ok(ExitCode::SUCCESS)
+}

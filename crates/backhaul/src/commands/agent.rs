@@ -1,0 +1,102 @@
+//! `join`, `agent run`, `agent status`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use backhaul_agent::daemon::AgentDaemon;
+use backhaul_agent::home::AgentHome;
+use backhaul_agent::run::RunReport;
+use backhaul_agent::{AgentError, Remote, run as runs};
+use backhaul_net::join_code::JoinCode;
+use backhaul_proto::wire::Intent;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Context, Done, absolute, server::notify_systemd};
+use crate::failure::Failure;
+use crate::output;
+
+pub async fn join(context: &Context, code: &str, paths: &[PathBuf]) -> Done {
+    let code: JoinCode = code.parse()?;
+    let paths = absolute(paths)?;
+    let home = AgentHome::at(&context.home);
+    let doing = || format!("joining as {} with the server at {}", code.client, code.addresses.join(" or "));
+    let config = home.join(&code, paths).await.map_err(|error| Failure::from(error).while_doing(doing()))?;
+    if context.global.json {
+        output::json(&json!({ "client": config.client, "servers": config.servers, "paths": config.paths }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(&format!("joined {} as {}", config.servers[0], config.client));
+    match config.paths.is_empty() {
+        true => output::line("next:  backhaul backup PATH..."),
+        false => output::line("next:  backhaul backup"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn run(context: &Context, listen: SocketAddr) -> Done {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let daemon = Arc::new(AgentDaemon::start(&AgentHome::at(&context.home), listen)?);
+    output::complain(&format!("listening on {}", daemon.address()?));
+    notify_systemd("READY=1");
+    tokio::select! {
+        () = daemon.run(Arc::new(tell)) => {}
+        _ = terminate.recv() => {}
+        () = super::interrupted() => {}
+    }
+    notify_systemd("STOPPING=1");
+    daemon.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(outcome: &Result<RunReport, AgentError>) {
+    match outcome {
+        Ok(report) => {
+            let id = report.snapshot.map(|id| id.to_string()).unwrap_or_default();
+            let (files, errors) = (report.totals.files, report.figures.errors.len());
+            output::complain(&format!(
+                "backed up: snapshot {}, {files} files, {errors} not read",
+                &id[..12.min(id.len())]
+            ));
+            for (path, why) in &report.figures.errors {
+                output::complain(&format!("  {}: {why}", path.display()));
+            }
+        }
+        Err(error) => output::complain(&format!("backup failed: {error}")),
+    }
+}
+
+pub async fn status(context: &Context) -> Done {
+    let home = AgentHome::at(&context.home);
+    let config = home.config()?;
+    let newest = newest(&home, &config.servers).await;
+    if context.global.json {
+        output::json(&json!({
+            "client": config.client, "servers": config.servers, "paths": config.paths,
+            "reachable": newest.is_ok(),
+            "newest": newest.as_ref().ok().copied().flatten().map(output::rfc3339),
+            "why": newest.as_ref().err().map(ToString::to_string),
+        }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    output::line(&format!("client   {}", config.client));
+    output::line(&format!("server   {}", config.servers.join(", ")));
+    let paths: Vec<String> = config.paths.iter().map(|path| path.display().to_string()).collect();
+    output::line(&format!("paths    {}", if paths.is_empty() { "-".to_owned() } else { paths.join(" ") }));
+    output::line(&match &newest {
+        Ok(Some(time)) => format!("newest   {}", output::time(*time)),
+        Ok(None) => "newest   none yet".to_owned(),
+        Err(error) => format!("newest   unknown: {error}"),
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// When the newest snapshot was made, by asking the server.
+async fn newest(home: &AgentHome, servers: &[String]) -> Result<Option<u64>, AgentError> {
+    let remote = Remote::open(runs::dial(servers, &home.agent()?).await?, Intent::Browse, "").await?;
+    let snapshots = tokio::task::block_in_place(|| remote.snapshots());
+    remote.close().await;
+    Ok(snapshots?.last().map(|snapshot| snapshot.server_time))
+}

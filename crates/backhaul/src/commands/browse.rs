@@ -1,0 +1,179 @@
+//! `snapshots`, `ls`, `find`, `dump`.
+
+use std::io::{BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use backhaul_archive::browse::{Located, Tree};
+use backhaul_archive::dump::dump_file;
+use backhaul_archive::find::Pattern;
+use backhaul_object::entry::{Body, Entry};
+use serde_json::{Value, json};
+
+use super::{Context, Done};
+use crate::cli::ReadArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::reader::Reader;
+use crate::selector;
+
+pub async fn snapshots(context: &Context, read: &ReadArgs) -> Done {
+    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let all = reader.snapshots();
+    reader.close().await;
+    let all = all?;
+    let paths = |raw: &[Vec<u8>]| {
+        raw.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect::<Vec<_>>()
+    };
+    if context.global.json {
+        let one = |s: &backhaul_agent::remote::Listed| {
+            json!({
+                "id": s.id.to_string(), "client": s.client, "time": output::rfc3339(s.server_time),
+                "paths": paths(&s.manifest.paths), "tags": s.manifest.tags, "files": s.manifest.totals.files,
+                "bytes": s.manifest.totals.bytes, "bytes_stored": s.bytes_stored,
+                "status": if s.manifest.errors > 0 { "partial" } else { "complete" }, "pinned": false,
+                "root": s.manifest.root.to_string(), "errors": s.manifest.errors,
+            })
+        };
+        output::json(&all.iter().map(one).collect::<Vec<Value>>());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows = all.iter().map(|s| {
+        vec![
+            s.id.to_string()[..12].to_owned(),
+            output::time(s.server_time),
+            s.manifest.totals.files.to_string(),
+            output::bytes(s.manifest.totals.bytes),
+            output::bytes(s.bytes_stored),
+            paths(&s.manifest.paths).join(" "),
+            s.manifest.tags.join(","),
+        ]
+    });
+    output::table(&["SNAPSHOT", "TIME", "FILES", "SIZE", "ADDED", "PATHS", "TAGS"], rows.collect());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How `ls` shows things.
+#[derive(Clone, Copy)]
+pub struct Listing {
+    pub long: bool,
+    pub recursive: bool,
+}
+
+pub async fn ls(context: &Context, what: &str, listing: Listing, read: &ReadArgs) -> Done {
+    let (snapshot, path) = selector::split(what);
+    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let listed =
+        tokio::task::block_in_place(|| list(context, &reader, snapshot, path.unwrap_or("/"), listing));
+    reader.close().await;
+    listed
+}
+
+fn list(context: &Context, reader: &Reader, snapshot: &str, path: &str, listing: Listing) -> Done {
+    let snapshot = reader.choose(snapshot)?;
+    let tree = Tree::new(&reader.remote, snapshot.manifest.root);
+    let mut rows = Vec::new();
+    let mut show = |name: &[u8], entry: &Entry| match context.global.json {
+        true => rows.push(describe(name, entry)),
+        false => output::line(&format(name, entry, listing)),
+    };
+    if listing.recursive {
+        tree.walk(path.as_bytes(), &mut |full, entry| {
+            show(full, entry);
+            Ok(())
+        })?;
+    } else {
+        tree.list_each(&tree.lookup(path.as_bytes())?, &mut |entry| {
+            show(&entry.name, entry);
+            Ok(())
+        })?;
+    }
+    if context.global.json {
+        output::json(&rows);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kind(entry: &Entry) -> (&'static str, char) {
+    match entry.body {
+        Body::File { .. } => ("file", '-'),
+        Body::Directory { .. } | Body::Folded(_) => ("dir", 'd'),
+        Body::Symlink(_) => ("symlink", 'l'),
+    }
+}
+
+fn describe(name: &[u8], entry: &Entry) -> Value {
+    let meta = &entry.metadata;
+    json!({
+        "path": String::from_utf8_lossy(name), "type": kind(entry).0, "size": entry.totals().bytes,
+        "mode": format!("{:04o}", meta.mode), "uid": meta.uid, "gid": meta.gid,
+        "mtime": output::rfc3339(meta.mtime_s.max(0) as u64),
+    })
+}
+
+fn format(name: &[u8], entry: &Entry, listing: Listing) -> String {
+    let directory = matches!(entry.body, Body::Directory { .. } | Body::Folded(_));
+    let name = format!("{}{}", String::from_utf8_lossy(name), if directory { "/" } else { "" });
+    if !listing.long {
+        return name;
+    }
+    let meta = &entry.metadata;
+    let bit = |n: u16, letter: char| if meta.mode >> n & 1 == 1 { letter } else { '-' };
+    let mode: String = (0..9u16).rev().zip("rwxrwxrwx".chars()).map(|(n, letter)| bit(n, letter)).collect();
+    let (kind, size, time) = (kind(entry).1, entry.totals().bytes, output::time(meta.mtime_s.max(0) as u64));
+    let target = match &entry.body {
+        Body::Symlink(target) => format!(" -> {}", String::from_utf8_lossy(target)),
+        _ => String::new(),
+    };
+    format!("{kind}{mode} {:>5} {:>5} {size:>12} {time} {name}{target}", meta.uid, meta.gid)
+}
+
+pub async fn find(context: &Context, pattern: &str, snapshot: &str, read: &ReadArgs) -> Done {
+    let (snapshot, under) = selector::split(snapshot);
+    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let found = tokio::task::block_in_place(|| {
+        let snapshot = reader.choose(snapshot)?;
+        let tree = Tree::new(&reader.remote, snapshot.manifest.root);
+        let mut rows = Vec::new();
+        let under = under.unwrap_or("/").as_bytes();
+        backhaul_archive::find::find(&tree, under, &Pattern::new(pattern.as_bytes()), &mut |path, entry| {
+            match context.global.json {
+                true => rows.push(describe(path, entry)),
+                false => output::line(&String::from_utf8_lossy(path)),
+            }
+            Ok(())
+        })?;
+        Ok::<_, Failure>(rows)
+    });
+    reader.close().await;
+    let found = found?;
+    if context.global.json {
+        output::json(&found);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub async fn dump(context: &Context, what: &str, output: Option<&Path>, read: &ReadArgs) -> Done {
+    let (snapshot, Some(path)) = selector::split(what) else {
+        return Err(Failure::usage("say which file: SNAPSHOT:PATH"));
+    };
+    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let dumped = tokio::task::block_in_place(|| write(&reader, snapshot, path, output));
+    reader.close().await;
+    dumped.map_err(|failure| failure.while_doing(format!("dumping {what}")))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write(reader: &Reader, snapshot: &str, path: &str, output: Option<&Path>) -> Result<(), Failure> {
+    let snapshot = reader.choose(snapshot)?;
+    let Located::Entry(entry) = Tree::new(&reader.remote, snapshot.manifest.root).lookup(path.as_bytes())?
+    else {
+        return Err(Failure::usage("that is a folder; `backhaul restore` brings folders back"));
+    };
+    let mut out: Box<dyn Write> = match output {
+        Some(path) => Box::new(BufWriter::new(std::fs::File::create(path)?)),
+        None => Box::new(BufWriter::new(std::io::stdout().lock())),
+    };
+    dump_file(&reader.remote, &entry, &mut out)?;
+    Ok(out.flush()?)
+}

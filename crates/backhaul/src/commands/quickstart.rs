@@ -1,0 +1,109 @@
+//! `quickstart`: everything on one machine, through the real session, with proof.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use backhaul_agent::home::AgentHome;
+use backhaul_agent::run::{RunReport, RunRequest, push};
+use backhaul_archive::restore::{Overwrite, RestoreRequest, verify_restored};
+use backhaul_net::join_code::JoinCode;
+use backhaul_server::clock;
+use backhaul_server::daemon::Server;
+use backhaul_server::fleet::Initiator;
+use backhaul_server::home::{Config, MAIN_VAULT, ServerHome};
+
+use super::{Context, Done, absolute, backup, server::host_name};
+use crate::failure::{Failure, code};
+use crate::output::{self, Progress};
+use crate::reader::Reader;
+
+pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
+    let paths = absolute(paths)?;
+    let (server_home, agent_home) = (ServerHome::at(&context.home), AgentHome::at(&context.home));
+    if !server_home.exists() {
+        let config = Config { listen: "127.0.0.1:4455".to_owned(), names: vec!["127.0.0.1".to_owned()] };
+        let recovery = server_home.init(&config, clock::now())?;
+        output::complain(&format!("made a server in {}", context.home.display()));
+        output::complain(&format!("recovery key (not shown again, keep it elsewhere): {}", recovery.words()));
+    }
+    let server = Server::start(&server_home, Some("127.0.0.1:0")).await?;
+    let address = server.address().to_string();
+    if !agent_home.exists() {
+        join(&server_home, &agent_home, &address, &paths).await?;
+    }
+    let request = RunRequest { paths: paths.clone(), ..RunRequest::default() };
+    let shown = Progress::start(&context.global, backup::describe(&request.progress));
+    let pushed = push(&agent_home, &[address], &request).await;
+    drop(shown);
+    server.stop().await;
+    let report = pushed?;
+    let compared = prove(context, &report).await?;
+    backup::tell(context, &report);
+    if !context.global.json {
+        output::line(&format!(
+            "  proof    {compared} files read back from the vault and compared with the originals: equal"
+        ));
+        advise(&context.home, &paths);
+    }
+    Ok(ExitCode::from(if report.figures.errors.is_empty() { 0 } else { code::PARTIAL }))
+}
+
+/// Adds this machine as a client of its own server, and joins with the code.
+async fn join(
+    server: &ServerHome,
+    agent: &AgentHome,
+    address: &str,
+    paths: &[PathBuf],
+) -> Result<(), Failure> {
+    let mut name: String =
+        host_name().chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        name.insert_str(0, "this");
+    }
+    let (secret, expires_at) =
+        server.fleet()?.add(&name, Initiator::Client, None, MAIN_VAULT, clock::now())?;
+    let pin = server.authority()?.pin();
+    let code = JoinCode { expires_at, pin, secret, client: name, addresses: vec![address.to_owned()] };
+    let config = agent.join(&code, paths.to_vec()).await?;
+    // Later commands dial where `server run` will listen, not this run's chance port.
+    let servers = server.config()?.addresses();
+    Ok(agent.write_config(&backhaul_agent::home::Config { servers, ..config })?)
+}
+
+/// Reads every file back through a session of its own and compares it with the original.
+async fn prove(context: &Context, report: &RunReport) -> Result<u64, Failure> {
+    let Some(root) = report.root else { return Err(Failure::new("there is no snapshot to prove")) };
+    let reader = Reader::open(&context.home, None).await?;
+    let request = RestoreRequest {
+        target: PathBuf::from("/"),
+        verify: true,
+        dry_run: false,
+        overwrite: Overwrite::Never,
+        progress: Arc::default(),
+    };
+    let compared = tokio::task::block_in_place(|| verify_restored(&reader.remote, root, None, &request));
+    reader.close().await;
+    let compared = compared?;
+    for (path, why) in &compared.errors {
+        output::complain(&format!("differs: {}: {why}", path.display()));
+    }
+    match compared.errors.is_empty() {
+        true => Ok(compared.files),
+        false => Err(Failure::new(format!("{} files differ from their originals", compared.errors.len()))
+            .code(code::DAMAGE)
+            .hint("files that changed since the backup began differ, too: run it again")),
+    }
+}
+
+fn advise(home: &Path, paths: &[PathBuf]) {
+    let backhaul = format!("backhaul --home {}", home.display());
+    output::line("");
+    output::line("What next:");
+    output::line(&format!("  browse        {backhaul} ls -l latest:{}", paths[0].display()));
+    output::line(&format!("  restore       {backhaul} restore latest -t ./restored"));
+    output::line(&format!("  again         {backhaul} quickstart {}", paths[0].display()));
+    output::line(&format!("  next machine  {backhaul} server run"));
+    output::line(&format!("                {backhaul} client add NAME"));
+    output::line("  every night   put `backhaul backup` into a cron job or systemd timer on each machine");
+}

@@ -1,0 +1,84 @@
+//! `restore`: bring files back.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use backhaul_archive::restore::{Overwrite, RestoreProgress, RestoreRequest, Restored, restore};
+use serde_json::json;
+
+use super::{Context, Done};
+use crate::cli::{OverwriteArg, RestoreArgs};
+use crate::failure::{Failure, code};
+use crate::output::{self, Progress};
+use crate::reader::Reader;
+use crate::selector;
+
+pub async fn run(context: &Context, args: RestoreArgs) -> Done {
+    let (snapshot, path) = selector::split(&args.what);
+    let request = RestoreRequest {
+        target: std::path::absolute(&args.target)?,
+        verify: args.verify,
+        dry_run: args.dry_run,
+        overwrite: match args.overwrite {
+            OverwriteArg::Always => Overwrite::Always,
+            OverwriteArg::IfChanged => Overwrite::IfChanged,
+            OverwriteArg::IfNewer => Overwrite::IfNewer,
+            OverwriteArg::Never => Overwrite::Never,
+        },
+        progress: Arc::default(),
+    };
+    let reader = Reader::open(&context.home, args.read.client.as_deref()).await?;
+    let shown = Progress::start(&context.global, describe(&request.progress));
+    let done = tokio::task::block_in_place(|| {
+        let snapshot = reader.choose(snapshot)?;
+        let from = path.map(str::as_bytes);
+        Ok::<_, Failure>((snapshot.id, restore(&reader.remote, snapshot.manifest.root, from, &request)?))
+    });
+    drop(shown);
+    reader.close().await;
+    let (id, restored) = done.map_err(|failure| {
+        failure.while_doing(format!("restoring {} to {}", args.what, args.target.display()))
+    })?;
+    tell(context, &id.to_string(), &args, &restored);
+    Ok(ExitCode::from(if restored.errors.is_empty() { 0 } else { code::PARTIAL }))
+}
+
+fn describe(progress: &Arc<RestoreProgress>) -> impl Fn() -> String + Send + 'static {
+    let progress = Arc::clone(progress);
+    move || {
+        let (files, bytes) = (progress.files.load(Ordering::Relaxed), progress.bytes.load(Ordering::Relaxed));
+        format!("{files} files, {} restored", output::bytes(bytes))
+    }
+}
+
+fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
+    if context.global.json {
+        let errors: Vec<_> = restored
+            .errors
+            .iter()
+            .map(|(path, error)| json!({ "path": path.to_string_lossy(), "error": error }))
+            .collect();
+        output::json(&json!({
+            "snapshot": id, "target": args.target, "files": restored.files, "dirs": restored.dirs,
+            "symlinks": restored.symlinks, "bytes": restored.bytes, "skipped": restored.skipped,
+            "dry_run": args.dry_run, "verified": args.verify && restored.errors.is_empty(), "errors": errors,
+        }));
+        return;
+    }
+    for (path, why) in &restored.errors {
+        output::complain(&format!("not restored: {}: {why}", path.display()));
+    }
+    let (verb, target) = (if args.dry_run { "would restore" } else { "restored" }, args.target.display());
+    let (files, dirs, links) = (restored.files, restored.dirs, restored.symlinks);
+    output::line(&format!(
+        "{verb} {files} files, {dirs} folders, {links} links, {} to {target}",
+        output::bytes(restored.bytes)
+    ));
+    if restored.skipped > 0 {
+        output::line(&format!("  {} were there already and stayed as they are", restored.skipped));
+    }
+    if args.verify && restored.errors.is_empty() {
+        output::line("  read back and compared: equal");
+    }
+}

@@ -1,0 +1,105 @@
+//! What SNAPSHOT and SNAPSHOT:PATH mean.
+
+use backhaul_agent::remote::Listed;
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+
+use crate::failure::Failure;
+
+/// Fewest hexadecimal digits of an id.
+const PREFIX_MIN: usize = 4;
+
+/// Splits `SNAPSHOT[:PATH]`. A time has colons, too: the path begins at the first `:/`, or, when there is
+/// none and the whole is no time, at the first colon.
+pub fn split(text: &str) -> (&str, Option<&str>) {
+    if let Some((snapshot, path)) = text.split_once(":/") {
+        return (snapshot, Some(&text[text.len() - path.len() - 1..]));
+    }
+    match text.split_once(':') {
+        Some((snapshot, path)) if parse_time(text, 0).is_none() => (snapshot, Some(path)),
+        _ => (text, None),
+    }
+}
+
+/// Finds the snapshot that a text means; `snapshots` are oldest first, `now` is seconds since 1970.
+pub fn choose<'s>(text: &str, snapshots: &'s [Listed], now: u64) -> Result<&'s Listed, Failure> {
+    let Some(newest) = snapshots.last() else {
+        return Err(Failure::new("there is no snapshot yet").hint("`backhaul backup` makes one"));
+    };
+    if text == "latest" {
+        return Ok(newest);
+    }
+    if let Some(at) = parse_time(text, now) {
+        let found = snapshots.iter().rfind(|snapshot| snapshot.server_time <= at);
+        let oldest = snapshots.first().map_or(0, |snapshot| snapshot.server_time);
+        let hint = format!("the oldest is of {}", crate::output::time(oldest));
+        return found
+            .ok_or_else(|| Failure::new(format!("there is no snapshot from before {text}")).hint(hint));
+    }
+    let hex = text.len() >= PREFIX_MIN && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let lower = text.to_ascii_lowercase();
+    let found: Vec<&Listed> = match hex {
+        true => snapshots.iter().filter(|snapshot| snapshot.id.to_string().starts_with(&lower)).collect(),
+        false => Vec::new(),
+    };
+    match found[..] {
+        [one] => Ok(one),
+        [] => Err(Failure::new(format!("there is no snapshot {text:?}"))
+            .hint("say latest, 4 or more digits of an id, a day (2026-11-23), or an age (3d ago); `backhaul snapshots` lists all")),
+        _ => Err(Failure::new(format!("{text:?} fits {} snapshots", found.len())).hint("give more digits")),
+    }
+}
+
+/// `2026-11-23` (its end), `2026-11-23T04:00`, `3d ago`; local time.
+fn parse_time(text: &str, now: u64) -> Option<u64> {
+    let local = |at: DateTime| {
+        let zoned = at.to_zoned(TimeZone::system()).ok()?;
+        u64::try_from(zoned.timestamp().as_second()).ok()
+    };
+    if let Some(age) = text.strip_suffix(" ago") {
+        let (number, unit) = age.trim().split_at(age.trim().len().checked_sub(1)?);
+        let seconds = match unit {
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            "w" => 604_800,
+            _ => return None,
+        };
+        return Some(now.saturating_sub(number.trim().parse::<u64>().ok()?.saturating_mul(seconds)));
+    }
+    if !text.contains('-') {
+        return None;
+    }
+    if let Ok(at) = text.parse::<DateTime>()
+        && text.contains('T')
+    {
+        return local(at);
+    }
+    local(text.parse::<Date>().ok()?.at(23, 59, 59, 0))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn paths_are_told_from_times() {
+        assert_eq!(split("latest"), ("latest", None));
+        assert_eq!(split("latest:/etc/a:b"), ("latest", Some("/etc/a:b")));
+        assert_eq!(split("latest:etc"), ("latest", Some("etc")));
+        assert_eq!(split("2026-11-23T04:00"), ("2026-11-23T04:00", None));
+        assert_eq!(split("2026-11-23T04:00:/etc"), ("2026-11-23T04:00", Some("/etc")));
+    }
+
+    #[test]
+    fn ages_and_days_are_times_and_ids_are_not() {
+        assert_eq!(parse_time("3d ago", 300_000), Some(300_000 - 259_200));
+        assert_eq!(parse_time("2h ago", 10_000), Some(2_800));
+        let day = parse_time("2026-11-23", 0).unwrap();
+        assert_eq!(parse_time("2026-11-23T23:59:59", 0), Some(day));
+        for id in ["deadbeef", "20261123", "latest", "1x ago"] {
+            assert_eq!(parse_time(id, 0), None, "{id}");
+        }
+    }
+}
