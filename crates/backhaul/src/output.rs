@@ -55,7 +55,7 @@ pub fn json(document: &impl Serialize) {
 /// Rows under a heading, without lines, as other tools' output.
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) {
     let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::NOTHING).set_header(head);
+    table.load_style(comfy_table::presets::NOTHING).set_header(head);
     for row in rows {
         table.add_row(row);
     }
