@@ -1,1 +1,8 @@
-//! To come.
+//! What users do, with the real binary, real sockets and real files.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod enrol;
+mod interrupt;
+mod pull_push;
+mod quickstart;
+mod trouble;

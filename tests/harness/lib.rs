@@ -1,1 +1,262 @@
-//! To come.
+//! Real processes on loopback, in temporary homes, and trees of files to save.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "for tests only")]
+
+use std::io::{BufRead, BufReader};
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub mod trees;
+
+/// Longest that anything here may take.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The binary under test, built first if need be.
+pub fn binary() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile_dir = test.parent().unwrap().parent().unwrap().to_path_buf();
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        build.args(["build", "--quiet", "--package", "backhaul", "--bin", "backhaul"]);
+        if profile_dir.ends_with("release") {
+            build.arg("--release");
+        }
+        let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+        assert!(status.success(), "the binary does not build");
+        profile_dir.join("backhaul")
+    })
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub struct Done {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Done {
+    /// Asserts success.
+    pub fn ok(self) -> Self {
+        self.expect(0)
+    }
+
+    /// Asserts an exit code.
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
+        self
+    }
+
+    /// The JSON document on standard output.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out)
+            .unwrap_or_else(|error| panic!("{error} in:\n{}\n{}", self.out, self.err))
+    }
+}
+
+/// A temporary home.
+pub struct Home {
+    dir: TempDir,
+    /// Run as nobody, so that there are things it may not read.
+    unprivileged: bool,
+}
+
+impl Default for Home {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Home {
+    /// An empty home.
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), unprivileged: false }
+    }
+
+    /// A home whose commands do not run as root.
+    pub fn unprivileged() -> Self {
+        let home = Self { unprivileged: rustix::process::geteuid().is_root(), ..Self::new() };
+        if home.unprivileged {
+            std::os::unix::fs::chown(home.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        home
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A command in this home, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.env_remove("RUST_LOG").arg("--home").arg(self.path()).args(args);
+        if self.unprivileged {
+            std::os::unix::process::CommandExt::uid(&mut command, NOBODY);
+        }
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, args: &[&str]) -> Done {
+        let output = self.command(args).output().unwrap();
+        Done {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a command with `--json` that must succeed.
+    pub fn json(&self, args: &[&str]) -> Value {
+        self.run(&[&["--json"], args].concat()).ok().json()
+    }
+
+    /// Starts a daemon and waits until it listens.
+    pub fn start(&self, args: &[&str]) -> Daemon {
+        Daemon::start(self.command(args))
+    }
+}
+
+const NOBODY: u32 = 65_534;
+
+/// A running process that ends with its owner.
+pub struct Daemon {
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts a command and waits for its "listening on".
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut said = String::new();
+        for line in lines.by_ref() {
+            let line = line.unwrap();
+            said.push_str(&line);
+            if line.starts_with("listening on ") {
+                std::thread::spawn(move || lines.for_each(drop));
+                return Self { child };
+            }
+        }
+        let status = child.wait().unwrap();
+        panic!("it did not listen: {said} ({status})");
+    }
+
+    /// Ends it as an orderly shutdown does.
+    pub fn terminate(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Ends it as a power cut does.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port of this machine that nobody uses.
+pub fn free_port() -> u16 {
+    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A server in a home of its own.
+pub struct TestServer {
+    /// Its home.
+    pub home: Home,
+    /// Its port.
+    pub port: u16,
+    daemon: Option<Daemon>,
+}
+
+impl Default for TestServer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TestServer {
+    /// A running server.
+    pub fn new() -> Self {
+        let (home, port) = (Home::new(), free_port());
+        let listen = format!("127.0.0.1:{port}");
+        home.run(&["server", "init", "--listen", &listen, "--name", "127.0.0.1"]).ok();
+        let mut server = Self { home, port, daemon: None };
+        server.start();
+        server
+    }
+
+    /// Starts it again.
+    pub fn start(&mut self) {
+        self.daemon = Some(self.home.start(&["server", "run"]));
+    }
+
+    /// Ends it in order.
+    pub fn stop(&mut self) {
+        self.daemon.take().unwrap().terminate();
+    }
+
+    /// Ends it as a power cut does.
+    pub fn kill(&mut self) {
+        self.daemon.take().unwrap().kill();
+    }
+
+    /// Adds a client and returns its code.
+    pub fn add(&self, name: &str, more: &[&str]) -> String {
+        let added = self.home.json(&[&["client", "add", name], more].concat());
+        added["join_code"].as_str().unwrap().to_owned()
+    }
+
+    /// Adds a client and joins it in a home of its own.
+    pub fn client(&self, name: &str, paths: &[&Path]) -> Home {
+        let home = Home::new();
+        self.join(&home, name, &[], paths);
+        home
+    }
+
+    /// Adds a client and joins it in a given home.
+    pub fn join(&self, home: &Home, name: &str, more: &[&str], paths: &[&Path]) {
+        let code = self.add(name, more);
+        let paths: Vec<&str> = paths.iter().map(|path| path.to_str().unwrap()).collect();
+        home.run(&[&["join", &code], &paths[..]].concat()).ok();
+    }
+
+    /// The packs of its vault, sealed ones only.
+    pub fn packs(&self) -> Vec<PathBuf> {
+        trees::files(&self.home.path().join("server/vaults/main/packs"))
+    }
+
+    /// Bytes in its vault.
+    pub fn vault_bytes(&self) -> u64 {
+        let vault = self.home.path().join("server/vaults/main");
+        let files = ["packs", "open"].iter().flat_map(|dir| trees::files(&vault.join(dir)));
+        files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+}
+
+/// Waits until something is true.
+pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! - [`walk`] lists everything in path order and looks each file up in the [`state`] of the last run;
 //! - [`read`] reads what changed, in several threads, and cuts big files into chunks;
-//! - [`assemble`] takes the results in path order, asks the sink what it lacks, and draws the tree;
+//! - [`assemble`] takes the results in path order, asks the sink what it lacks, and bundles small files;
+//! - [`tree`] draws the directories;
 //! - [`outbound`] compresses in parallel and hands objects to the sink, children before parents.
 //!
 //! Invariants:
@@ -33,6 +34,7 @@ mod outbound;
 mod read;
 mod recent;
 pub mod state;
+mod tree;
 mod walk;
 
 use state::{PendingState, StateName};

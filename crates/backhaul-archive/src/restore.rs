@@ -23,6 +23,7 @@ use thiserror::Error;
 use crate::browse::{BrowseError, Tree};
 
 mod fetch;
+mod out;
 mod place;
 mod report;
 mod run;

@@ -5,7 +5,7 @@ use backhaul_proto::data::{self, Announced, PREFIX_LEN};
 use backhaul_proto::wire::Frame;
 use bytes::Bytes;
 use prost::Message;
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
 
 use crate::error::NetError;
 use crate::identity::PeerIdentity;
@@ -39,8 +39,40 @@ impl Hangup {
     }
 }
 
-fn lost(error: impl std::fmt::Display) -> NetError {
-    NetError::Lost(error.to_string())
+/// The reason under a stream's error: what the peer said when it closed, if it did.
+fn lost(error: impl Into<Broken>) -> NetError {
+    NetError::Lost(match error.into().0 {
+        Some(ConnectionError::ApplicationClosed(closed)) if !closed.reason.is_empty() => {
+            format!("closed by the other side: {}", String::from_utf8_lossy(&closed.reason))
+        }
+        Some(ConnectionError::TimedOut) => "nothing was heard for a minute".to_owned(),
+        Some(error) => error.to_string(),
+        None => "the stream was cut short".to_owned(),
+    })
+}
+
+/// The connection's error in a stream's error.
+struct Broken(Option<ConnectionError>);
+
+impl From<ConnectionError> for Broken {
+    fn from(error: ConnectionError) -> Self {
+        Self(Some(error))
+    }
+}
+
+impl From<WriteError> for Broken {
+    fn from(error: WriteError) -> Self {
+        Self(if let WriteError::ConnectionLost(error) = error { Some(error) } else { None })
+    }
+}
+
+impl From<ReadExactError> for Broken {
+    fn from(error: ReadExactError) -> Self {
+        match error {
+            ReadExactError::ReadError(ReadError::ConnectionLost(error)) => Self(Some(error)),
+            _ => Self(None),
+        }
+    }
 }
 
 impl Link {
@@ -116,7 +148,7 @@ impl FrameReader {
         let mut len = [0; 4];
         match self.0.read_exact(&mut len).await {
             Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
             Err(error) => return Err(lost(error)),
         }
         let len = u32::from_le_bytes(len) as usize;
@@ -206,7 +238,7 @@ impl ObjectReader {
         let mut prefix = [0; PREFIX_LEN];
         match self.0.read_exact(&mut prefix).await {
             Ok(()) => {}
-            Err(quinn::ReadExactError::FinishedEarly(0)) => return Ok(None),
+            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
             Err(error) => return Err(lost(error)),
         }
         let malformed = |error: backhaul_object::FormatError| NetError::Malformed(error.to_string());

@@ -7,6 +7,8 @@ use crate::header::{MEMBERS_MAX, REFERENCES_MAX};
 use crate::ids::ObjectId;
 use crate::node::References;
 
+/// Extension of a directory that was not saved itself, but leads to what was: it has no time of its own.
+pub const EXTENSION_WAY: u64 = 2;
 /// Longest name in bytes.
 pub const NAME_MAX: usize = 255;
 /// Longest symbolic link target in bytes.
@@ -104,6 +106,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// True for a directory that only leads to what was saved.
+    pub fn is_way(&self) -> bool {
+        self.extensions.iter().any(|(tag, _)| *tag == EXTENSION_WAY)
+    }
+
     /// Sums over this entry and what is below it.
     pub fn totals(&self) -> Totals {
         match &self.body {

@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::Receiver;
 
 use backhaul_object::bundle::BundleBuilder;
-use backhaul_object::entry::{Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
+use backhaul_object::entry::{Body, Content, DIRECT_CHUNKS_MAX, EXTENSION_WAY, Entry, Metadata};
 use backhaul_object::flist::{self, Piece};
-use backhaul_object::node::{DirectoryBuilder, write_root};
 use backhaul_object::source::{Answer, Answers, ObjectSink, Query, TransferError};
 use backhaul_object::{Kind, Object, ObjectId, Proof};
 use bytes::Bytes;
@@ -14,7 +13,8 @@ use bytes::Bytes;
 use super::outbound::Outbound;
 use super::read::{Outcome, Part};
 use super::recent::{Place, Recent};
-use super::state::{Journal, PendingState, Record};
+use super::state::{Journal, Record};
+use super::tree::Tree;
 use super::walk::{Step, not_kept};
 use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
@@ -29,10 +29,7 @@ const WAITING_MAX: usize = 8_192;
 
 /// Something that happened on the walk, in order.
 enum Event {
-    Enter {
-        name: Vec<u8>,
-        metadata: Metadata,
-    },
+    Enter(Entry),
     Leave,
     Symlink {
         name: Vec<u8>,
@@ -111,15 +108,6 @@ pub(super) struct Assembler<'a> {
     waiting: VecDeque<Draw>,
 }
 
-/// The part that draws directories and sends objects.
-struct Tree<'a> {
-    parameters: &'a VaultParameters,
-    outbound: &'a mut Outbound,
-    journal: Option<Journal>,
-    old_nodes: HashSet<u64>,
-    stack: Vec<(Entry, DirectoryBuilder<'a>)>,
-}
-
 impl<'a> Assembler<'a> {
     pub(super) fn new(
         parameters: &'a VaultParameters,
@@ -128,12 +116,10 @@ impl<'a> Assembler<'a> {
         journal: Option<Journal>,
         old_nodes: HashSet<u64>,
     ) -> Self {
-        let root = directory_entry(Vec::new(), Metadata::default());
-        let stack = vec![(root, DirectoryBuilder::new(&parameters.id_key))];
         Self {
             parameters,
             sink,
-            tree: Tree { parameters, outbound, journal, old_nodes, stack },
+            tree: Tree::new(parameters, outbound, journal, old_nodes),
             figures: Figures::default(),
             events: Vec::new(),
             queries: Vec::new(),
@@ -173,7 +159,11 @@ impl<'a> Assembler<'a> {
     fn step(&mut self, step: Step) -> Result<(), BackupError> {
         step.count(&mut self.figures);
         match step {
-            Step::Enter { name, metadata } => self.events.push(Event::Enter { name, metadata }),
+            Step::Enter { name, metadata } => self.events.push(Event::Enter(directory_entry(name, metadata))),
+            Step::Way { name, metadata } => {
+                let extensions = vec![(EXTENSION_WAY, Vec::new())];
+                self.events.push(Event::Enter(Entry { extensions, ..directory_entry(name, metadata) }));
+            }
             Step::Leave => self.events.push(Event::Leave),
             Step::Known { name, metadata, link, record } => {
                 self.note_losses(record.attributes, record.sparse);
@@ -299,7 +289,7 @@ impl<'a> Assembler<'a> {
             (None, Whole::Chunk) => {
                 let object =
                     Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload: content };
-                self.tree.outbound.send(id, proof, object);
+                self.tree.send(id, proof, object);
                 self.recent.insert(id, Place::Object);
                 self.current.pieces.push(Piece { id, len });
             }
@@ -321,7 +311,7 @@ impl<'a> Assembler<'a> {
 
     fn draw(&mut self, event: Event) {
         let draw = match event {
-            Event::Enter { name, metadata } => Draw::Enter(directory_entry(name, metadata)),
+            Event::Enter(entry) => Draw::Enter(entry),
             Event::Leave => Draw::Leave,
             Event::Symlink { name, metadata, target } => {
                 let entry = Entry { name, metadata, body: Body::Symlink(target), extensions: vec![] };
@@ -385,8 +375,8 @@ impl<'a> Assembler<'a> {
             (None, pieces) if pieces.is_empty() => Content::Empty,
             (None, pieces) if pieces.len() <= DIRECT_CHUNKS_MAX => Content::Chunks(pieces),
             (None, pieces) => {
-                let tree = &mut self.tree;
-                let key = &tree.parameters.id_key;
+                let (tree, key) = (&mut self.tree, &self.parameters.id_key);
+
                 Content::Flist(flist::build(&pieces, key, |id, object| tree.emit(id, object)))
             }
         };
@@ -401,7 +391,7 @@ impl<'a> Assembler<'a> {
         }
         let object = builder.finish();
         let (bundle, proof) = object.identify(&self.parameters.id_key);
-        self.tree.outbound.send(bundle, proof, object);
+        self.tree.send(bundle, proof, object);
         for (id, member) in members {
             self.recent.insert(id, Place::Member { bundle, member });
         }
@@ -434,64 +424,6 @@ impl<'a> Assembler<'a> {
     }
 }
 
-fn directory_entry(name: Vec<u8>, metadata: Metadata) -> Entry {
+pub(super) fn directory_entry(name: Vec<u8>, metadata: Metadata) -> Entry {
     Entry { name, metadata, body: Body::Folded(Vec::new()), extensions: vec![] }
-}
-
-impl Tree<'_> {
-    /// Sends a node or list, unless the server is known to have it.
-    fn emit(&mut self, id: ObjectId, object: Object) {
-        let prefix = id.prefix();
-        if !self.old_nodes.contains(&prefix) {
-            let (_, proof) = object.identify(&self.parameters.id_key);
-            self.outbound.send(id, proof, object);
-        }
-        if let Some(journal) = &mut self.journal {
-            journal.node(prefix, self.outbound.sent());
-        }
-    }
-
-    fn enter(&mut self, entry: Entry) {
-        self.stack.push((entry, DirectoryBuilder::new(&self.parameters.id_key)));
-    }
-
-    fn add(&mut self, entry: Entry, record: Option<&Record>) {
-        self.with_top(|tree, top| top.push(entry, &mut |id, object| tree.emit(id, object)));
-        if let (Some(journal), Some(record)) = (&mut self.journal, record) {
-            journal.file(record, self.outbound.sent());
-        }
-    }
-
-    fn leave(&mut self) {
-        let Some((entry, builder)) = self.stack.pop() else { return };
-        let done = builder.finish(&mut |id, object| self.emit(id, object));
-        self.with_top(|tree, top| top.push_directory(entry, done, &mut |id, object| tree.emit(id, object)));
-    }
-
-    /// Lends the innermost directory out while objects are sent.
-    fn with_top(&mut self, work: impl FnOnce(&mut Self, &mut DirectoryBuilder<'_>)) {
-        if let Some((entry, mut builder)) = self.stack.pop() {
-            work(self, &mut builder);
-            self.stack.push((entry, builder));
-        }
-    }
-
-    fn note_durable(&mut self, durable: u64) -> Result<(), BackupError> {
-        self.journal.as_mut().map_or(Ok(()), |journal| journal.advance(durable))
-    }
-
-    fn finish(mut self, figures: Figures) -> Result<Saved, BackupError> {
-        while self.stack.len() > 1 {
-            self.leave();
-        }
-        let Some((_, builder)) = self.stack.pop() else {
-            return Err(TransferError::Lost("the walk did not begin".to_owned()).into());
-        };
-        let done = builder.finish(&mut |id, object| self.emit(id, object));
-        let key = &self.parameters.id_key;
-        let (root, totals) = write_root(done, key, &mut |id, object| self.emit(id, object));
-        let figures = Figures { objects_sent: self.outbound.sent(), ..figures };
-        let state = self.journal.map(|journal| PendingState { journal });
-        Ok(Saved { root, totals, figures, state })
-    }
 }

@@ -19,6 +19,8 @@ use super::{BackupError, BackupRequest, Figures, VaultParameters, count, to_path
 pub(super) enum Step {
     /// A directory begins.
     Enter { name: Vec<u8>, metadata: Metadata },
+    /// A directory begins of which only the way to something below is kept.
+    Way { name: Vec<u8>, metadata: Metadata },
     /// The innermost directory ends.
     Leave,
     /// A file as it was in the last run.
@@ -47,7 +49,7 @@ impl Step {
             }
             Self::NotKept(kind) => not_kept(figures, kind),
             Self::Unreadable { path, why } => figures.errors.push((to_path(path), why.clone())),
-            Self::Enter { .. } | Self::Leave | Self::Symlink { .. } => {}
+            Self::Enter { .. } | Self::Way { .. } | Self::Leave | Self::Symlink { .. } => {}
         }
     }
 }
@@ -150,7 +152,9 @@ impl<'a> Walk<'a> {
                     // A link on the way is followed, and kept as the directory it leads to.
                     Ok(fd) => {
                         let stat = rustix::fs::fstat(&fd).unwrap_or(stat);
-                        self.send(Step::Enter { name: name.clone(), metadata: metadata(&stat) })?;
+                        // Its time is other people's: with it no two snapshots of one tree would be equal.
+                        let metadata = Metadata { mtime_s: 0, mtime_ns: 0, ..metadata(&stat) };
+                        self.send(Step::Way { name: name.clone(), metadata })?;
                         self.between(&Arc::new(fd), below)?;
                         self.send(Step::Leave)
                     }

@@ -1,8 +1,7 @@
 //! The contents of a batch of files: few large reads, one under way while the last is written.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +11,8 @@ use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId};
 use bytes::Bytes;
 
-use super::place::{self, Comparer, Target};
+use super::out::Out;
+use super::place::Target;
 use super::report::Report;
 use super::{Mode, Overwrite};
 use crate::browse::is_fatal;
@@ -348,75 +348,5 @@ impl Shared<'_, '_> {
                 outcome.failed.push(job);
             }
         }
-    }
-}
-
-/// A file being written or compared; opened at the first byte, so that content which cannot be read at all
-/// replaces nothing.
-struct Out<'o> {
-    dir: &'o OwnedFd,
-    job: &'o FileJob,
-    mode: Mode,
-    open: Option<Opened>,
-}
-
-enum Opened {
-    New(File),
-    Old(Comparer),
-}
-
-impl<'o> Out<'o> {
-    fn new(dir: &'o OwnedFd, job: &'o FileJob, mode: Mode) -> Self {
-        Self { dir, job, mode, open: None }
-    }
-
-    fn opened(&mut self) -> io::Result<&mut Opened> {
-        let opened = match self.open.take() {
-            Some(opened) => opened,
-            None => match self.mode {
-                Mode::Write => {
-                    Opened::New(place::create(self.dir, &self.job.name).map_err(io::Error::other)?)
-                }
-                Mode::Compare => Opened::Old(Comparer::open(self.dir, &self.job.name, self.job.size)?),
-            },
-        };
-        Ok(self.open.insert(opened))
-    }
-
-    /// Sets the metadata, or removes what is incomplete.
-    fn end(mut self, engine: &Engine<'_>, written: Result<(), String>) -> Result<(), String> {
-        let job = self.job;
-        let result = written.and_then(|()| match self.opened() {
-            Ok(Opened::New(file)) => match place::apply(&*file, &job.metadata) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    engine.report.unowned();
-                    Ok(())
-                }
-                Err(error) => Err(format!("metadata not set: {error}")),
-            },
-            Ok(Opened::Old(_)) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        });
-        if result.is_err() && matches!(self.open, Some(Opened::New(_))) {
-            return match place::clear(self.dir, &self.job.name) {
-                Ok(()) => result,
-                Err(why) => result.map_err(|error| format!("{error}; incomplete, and {why}")),
-            };
-        }
-        result
-    }
-}
-
-impl Write for Out<'_> {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        match self.opened()? {
-            Opened::New(file) => file.write(data),
-            Opened::Old(comparer) => comparer.write(data),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -33,6 +33,8 @@ struct Folder {
     relative: Arc<[u8]>,
     /// Made by this restore: nothing is in it that was there before.
     fresh: bool,
+    /// It only leads to what was saved.
+    way: bool,
     fd: Option<OwnedFd>,
 }
 
@@ -54,7 +56,7 @@ pub(crate) fn run(
     mode: Mode,
     start: Start,
 ) -> Result<(), RestoreError> {
-    let top = Folder { relative: Arc::from(&b""[..]), fresh: false, fd: None };
+    let top = Folder { relative: Arc::from(&b""[..]), fresh: false, way: false, fd: None };
     let (batch, links) = (Batch::default(), HashMap::new());
     let mut run = Run { engine, request, mode, folders: vec![top], batch, links };
     Walker::new(engine.source, start, Vec::new()).run(&mut |path, event| run.event(path, event))?;
@@ -89,6 +91,7 @@ impl Run<'_, '_> {
                 if let Some(folder) = self.folders.pop()
                     && self.writes()
                 {
+                    let metadata = if folder.way { self.with_own_time(&folder, metadata) } else { metadata };
                     self.batch.leaves.push((folder.relative, metadata));
                 }
             }
@@ -106,6 +109,17 @@ impl Run<'_, '_> {
         }
         self.flush_if_full()?;
         Ok(Step::Into)
+    }
+
+    /// A folder on the way was not saved: it keeps the time it has.
+    fn with_own_time(&self, folder: &Folder, metadata: Metadata) -> Metadata {
+        let fd = self.engine.place.and_then(|place| place.dir(&folder.relative).ok());
+        match fd.and_then(|fd| rustix::fs::fstat(fd).ok()) {
+            Some(stat) => {
+                Metadata { mtime_s: stat.st_mtime, mtime_ns: stat.st_mtime_nsec as u32, ..metadata }
+            }
+            None => metadata,
+        }
     }
 
     fn flush_if_full(&mut self) -> Result<(), TransferError> {
@@ -163,7 +177,7 @@ impl Run<'_, '_> {
         if let Some(outer) = self.folders.last_mut() {
             outer.fd = None;
         }
-        self.folders.push(Folder { relative: Arc::from(relative), fresh, fd: None });
+        self.folders.push(Folder { relative: Arc::from(relative), fresh, way: entry.is_way(), fd: None });
         if writes && !fresh {
             match self.here() {
                 Ok(Some(dir)) => place::unlock(dir),

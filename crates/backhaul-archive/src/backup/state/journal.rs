@@ -10,7 +10,7 @@ use super::file::HEADER_LEN;
 use super::{Record, failed};
 use crate::backup::BackupError;
 
-/// Bytes in one block: what a crash may lose besides.
+/// Bytes at which a block is written even if more is durable.
 const BLOCK: usize = 64 << 10;
 
 /// Writes a state file.
@@ -101,7 +101,7 @@ impl Journal {
                 self.out.push(|block| block.extend_from_slice(&waiting.item)).map_err(failed(&self.new))?;
             }
         }
-        Ok(())
+        self.out.flush().map_err(failed(&self.new))
     }
 
     pub(super) fn accept(mut self) -> Result<(), BackupError> {

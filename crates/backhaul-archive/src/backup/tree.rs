@@ -1,0 +1,96 @@
+//! Draws the directories, and sends their nodes after what is in them.
+
+use std::collections::HashSet;
+
+use backhaul_object::entry::{Entry, Metadata};
+use backhaul_object::node::{DirectoryBuilder, write_root};
+use backhaul_object::source::TransferError;
+use backhaul_object::{Object, ObjectId, Proof};
+
+use super::assemble::directory_entry;
+use super::outbound::Outbound;
+use super::state::{Journal, PendingState, Record};
+use super::{BackupError, Figures, Saved, VaultParameters};
+
+/// The part that draws directories and sends objects.
+pub(super) struct Tree<'a> {
+    parameters: &'a VaultParameters,
+    outbound: &'a mut Outbound,
+    journal: Option<Journal>,
+    old_nodes: HashSet<u64>,
+    stack: Vec<(Entry, DirectoryBuilder<'a>)>,
+}
+
+impl<'a> Tree<'a> {
+    pub(super) fn new(
+        parameters: &'a VaultParameters,
+        outbound: &'a mut Outbound,
+        journal: Option<Journal>,
+        old_nodes: HashSet<u64>,
+    ) -> Self {
+        let root = directory_entry(Vec::new(), Metadata::default());
+        let stack = vec![(root, DirectoryBuilder::new(&parameters.id_key))];
+        Self { parameters, outbound, journal, old_nodes, stack }
+    }
+
+    /// Sends content: a chunk or a bundle.
+    pub(super) fn send(&mut self, id: ObjectId, proof: Proof, object: Object) {
+        self.outbound.send(id, proof, object);
+    }
+
+    /// Sends a node or list, unless the server is known to have it.
+    pub(super) fn emit(&mut self, id: ObjectId, object: Object) {
+        let prefix = id.prefix();
+        if !self.old_nodes.contains(&prefix) {
+            let (_, proof) = object.identify(&self.parameters.id_key);
+            self.outbound.send(id, proof, object);
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.node(prefix, self.outbound.sent());
+        }
+    }
+
+    pub(super) fn enter(&mut self, entry: Entry) {
+        self.stack.push((entry, DirectoryBuilder::new(&self.parameters.id_key)));
+    }
+
+    pub(super) fn add(&mut self, entry: Entry, record: Option<&Record>) {
+        self.with_top(|tree, top| top.push(entry, &mut |id, object| tree.emit(id, object)));
+        if let (Some(journal), Some(record)) = (&mut self.journal, record) {
+            journal.file(record, self.outbound.sent());
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        let Some((entry, builder)) = self.stack.pop() else { return };
+        let done = builder.finish(&mut |id, object| self.emit(id, object));
+        self.with_top(|tree, top| top.push_directory(entry, done, &mut |id, object| tree.emit(id, object)));
+    }
+
+    /// Lends the innermost directory out while objects are sent.
+    fn with_top(&mut self, work: impl FnOnce(&mut Self, &mut DirectoryBuilder<'_>)) {
+        if let Some((entry, mut builder)) = self.stack.pop() {
+            work(self, &mut builder);
+            self.stack.push((entry, builder));
+        }
+    }
+
+    pub(super) fn note_durable(&mut self, durable: u64) -> Result<(), BackupError> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.advance(durable))
+    }
+
+    pub(super) fn finish(mut self, figures: Figures) -> Result<Saved, BackupError> {
+        while self.stack.len() > 1 {
+            self.leave();
+        }
+        let Some((_, builder)) = self.stack.pop() else {
+            return Err(TransferError::Lost("the walk did not begin".to_owned()).into());
+        };
+        let done = builder.finish(&mut |id, object| self.emit(id, object));
+        let key = &self.parameters.id_key;
+        let (root, totals) = write_root(done, key, &mut |id, object| self.emit(id, object));
+        let figures = Figures { objects_sent: self.outbound.sent(), ..figures };
+        let state = self.journal.map(|journal| PendingState { journal });
+        Ok(Saved { root, totals, figures, state })
+    }
+}

@@ -1,0 +1,173 @@
+//! Both halves of a session against each other, without sockets and without a clock: frames are delivered
+//! in every order that two ordered streams allow.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::collections::VecDeque;
+
+use backhaul_object::ids::{ObjectId, Proof};
+use backhaul_object::source::{Answer, Query};
+use backhaul_proto::agent::{AgentSession, Event};
+use backhaul_proto::server::{Request, ServerSession, Verdict};
+use backhaul_proto::{SessionError, end, wire};
+use proptest::prelude::*;
+
+struct Pair {
+    agent: AgentSession,
+    server: ServerSession,
+    to_server: VecDeque<wire::Frame>,
+    to_agent: VecDeque<wire::Frame>,
+    events: Vec<Event>,
+}
+
+impl Pair {
+    fn new() -> Self {
+        Self {
+            agent: AgentSession::new(wire::Intent::Backup, "test", 1_000, ""),
+            server: ServerSession::new(),
+            to_server: VecDeque::new(),
+            to_agent: VecDeque::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// Delivers one frame in a direction; false when there is none.
+    fn deliver(&mut self, to_server: bool) -> Result<bool, SessionError> {
+        self.to_server.extend(std::iter::from_fn(|| self.agent.poll()));
+        self.to_agent.extend(std::iter::from_fn(|| self.server.poll()));
+        if to_server {
+            let Some(frame) = self.to_server.pop_front() else { return Ok(false) };
+            self.serve(frame)?;
+        } else {
+            let Some(frame) = self.to_agent.pop_front() else { return Ok(false) };
+            self.events.extend(self.agent.handle(frame)?);
+        }
+        Ok(true)
+    }
+
+    fn serve(&mut self, frame: wire::Frame) -> Result<(), SessionError> {
+        match self.server.handle(frame)? {
+            Request::Hello(_) => {
+                let grant = wire::Grant { session: vec![1; 16].into(), sequence: 1, ..Default::default() };
+                self.server.welcome(wire::Welcome { protocol: 1, grant: Some(grant), ..Default::default() });
+            }
+            Request::Ask(batch, prefixes) => {
+                self.server.answer(batch, &prefixes.into_iter().map(by_remainder).collect::<Vec<_>>());
+            }
+            Request::Prove(batch, proofs) => {
+                let judge = |(_, proof): &(ObjectId, Proof)| match proof.0[0] {
+                    1 => Verdict::Is(Answer::Have),
+                    _ => Verdict::Is(Answer::Want),
+                };
+                self.server.answer(batch, &proofs.iter().map(judge).collect::<Vec<_>>());
+            }
+            Request::Commit(commit) => {
+                self.server.durable(commit.objects);
+                self.server.committed(wire::Committed { sequence: 1, ..Default::default() });
+            }
+            Request::List => self.server.snapshots(Vec::new()),
+            Request::Stats => self.server.stats(wire::VaultStats::default()),
+            Request::Read(_) | Request::Bye => {}
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) {
+        while self.deliver(true).unwrap() || self.deliver(false).unwrap() {}
+    }
+}
+
+fn query(n: u64, honest: bool) -> Query {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&n.to_le_bytes());
+    Query { id: ObjectId(id), proof: Proof([u8::from(honest); 16]) }
+}
+
+/// What the server holds: by the number's remainder nothing, an object, another client's, a bundle member.
+fn by_remainder(prefix: u64) -> Verdict {
+    match prefix % 4 {
+        0 => Verdict::Is(Answer::Want),
+        1 => Verdict::Is(Answer::Have),
+        2 => Verdict::Prove,
+        _ => Verdict::Is(Answer::Member { bundle: ObjectId([7; 32]), member: (prefix % 1_000) as u16 }),
+    }
+}
+
+fn expected(n: u64, honest: bool) -> Answer {
+    match by_remainder(n) {
+        Verdict::Is(answer) => answer,
+        Verdict::Prove if honest => Answer::Have,
+        Verdict::Prove => Answer::Want,
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_question_gets_its_answer_in_any_order_of_delivery(
+        batches in proptest::collection::vec(proptest::collection::vec((any::<u64>(), any::<bool>()), 1..40), 1..12),
+        order in proptest::collection::vec(any::<bool>(), 0..200),
+    ) {
+        let mut pair = Pair::new();
+        pair.settle();
+        let mut asked = Vec::new();
+        for batch in &batches {
+            let queries = batch.iter().map(|(n, honest)| query(*n, *honest)).collect();
+            asked.push(pair.agent.ask(queries).unwrap());
+        }
+        for to_server in order {
+            pair.deliver(to_server).unwrap();
+        }
+        pair.settle();
+        for (number, batch) in asked.iter().zip(&batches) {
+            let answers: Vec<Answer> = batch.iter().map(|(n, honest)| expected(*n, *honest)).collect();
+            prop_assert!(pair.events.contains(&Event::Answers(*number, answers)));
+        }
+        pair.agent.commit(5, vec![1].into(), vec![2].into(), vec![3].into()).unwrap();
+        pair.settle();
+        prop_assert!(pair.events.iter().any(|event| matches!(event, Event::Committed(_))));
+        prop_assert!(pair.events.contains(&Event::Durable(5)));
+    }
+
+    #[test]
+    fn no_frame_out_of_turn_panics_or_is_accepted(picks in proptest::collection::vec(0usize..9, 1..30)) {
+        let mut server = ServerSession::new();
+        let mut agent = AgentSession::new(wire::Intent::Backup, "test", 0, "");
+        for pick in picks {
+            let body = match pick {
+                0 => wire::frame::Body::Ask(wire::Ask { batch: 1, prefixes: vec![0; 7].into() }),
+                1 => wire::frame::Body::Prove(wire::Prove { batch: 9, proofs: vec![0; 48].into() }),
+                2 => wire::frame::Body::Commit(wire::Commit::default()),
+                3 => wire::frame::Body::Answers(wire::Answers { batch: 3, codes: vec![0].into(), ..Default::default() }),
+                4 => wire::frame::Body::Committed(wire::Committed::default()),
+                5 => wire::frame::Body::Welcome(wire::Welcome { protocol: 9, ..Default::default() }),
+                6 => wire::frame::Body::Read(wire::Read { ids: vec![vec![1; 3].into()] }),
+                7 => wire::frame::Body::Durable(wire::Durable { objects: 1 }),
+                _ => wire::frame::Body::List(wire::List {}),
+            };
+            let frame = wire::Frame { body: Some(body) };
+            prop_assert!(server.handle(frame.clone()).is_err());
+            prop_assert!(agent.handle(frame).is_err());
+        }
+    }
+}
+
+#[test]
+fn limits_are_kept_on_both_sides() {
+    let mut pair = Pair::new();
+    assert!(pair.agent.ask(vec![query(1, true)]).is_err(), "before the welcome");
+    pair.settle();
+    assert!(pair.agent.ask((0..3_000).map(|n| query(n, true)).collect()).is_err(), "too many");
+    for n in 0..64 {
+        pair.agent.ask(vec![query(n, true)]).unwrap();
+    }
+    assert!(!pair.agent.may_ask() && pair.agent.ask(vec![query(1, true)]).is_err(), "too many batches");
+    assert!(pair.agent.commit(0, vec![].into(), vec![].into(), vec![].into()).is_err(), "questions are open");
+}
+
+#[test]
+fn versions_that_do_not_meet_end_with_a_code() {
+    let mut server = ServerSession::new();
+    let hello = wire::Hello { protocol_min: 2, protocol_max: 9, ..Default::default() };
+    let error = server.handle(wire::Frame { body: Some(wire::frame::Body::Hello(hello)) }).unwrap_err();
+    assert_eq!(error.to_end().code, end::VERSION);
+    assert!(error.to_string().contains("we speak 1, the peer 2 to 9"));
+}

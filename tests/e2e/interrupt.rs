@@ -1,0 +1,79 @@
+//! Power cuts on either side: the next run carries on.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use backhaul_tests::{TestServer, trees, wait_until};
+
+/// Enough that a backup takes a while: 200 files of 1 MB that do not compress.
+fn bulk(dir: &Path) -> PathBuf {
+    let root = dir.join("bulk");
+    fs::create_dir(&root).unwrap();
+    for i in 0..200 {
+        fs::write(root.join(format!("{i:03}")), trees::noise(1_000_000, i)).unwrap();
+    }
+    root
+}
+
+#[test]
+fn a_killed_client_carries_on_without_reading_or_sending_again_what_was_durable() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = bulk(dir.path());
+    let client = server.client("laptop", &[&tree]);
+    let mut running = client.command(&["-q", "backup"]).stderr(Stdio::null()).spawn().unwrap();
+    // Past the first acknowledgement, which comes at 64 MiB.
+    wait_until("two thirds are there", || server.vault_bytes() > 130_000_000);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 0, "no snapshot of half a tree");
+    let report = client.json(&["backup"]);
+    assert!(report["files_unmodified"].as_u64().unwrap() >= 20, "{report}");
+    assert!(report["bytes_sent"].as_u64().unwrap() < 140_000_000, "{report}");
+    let out = tempfile::tempdir().unwrap();
+    client.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    trees::assert_equal(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
+}
+
+#[test]
+fn a_killed_server_keeps_what_it_acknowledged_and_every_snapshot() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let client = server.client("laptop", &[&tree]);
+    let first = client.json(&["backup"]);
+    let more = bulk(&tree);
+    let before = server.vault_bytes();
+    let mut running = client.command(&["-q", "backup"]).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("half is there", || server.vault_bytes() > before + 100_000_000);
+    server.kill();
+    running.kill().unwrap();
+    running.wait().unwrap();
+    server.home.run(&["check", "--read-data"]).ok();
+    server.start();
+    let old = first["snapshot"].as_str().unwrap();
+    let tiny = format!("{old}:{}", tree.join("tiny").display());
+    assert_eq!(client.run(&["dump", &tiny]).ok().out, "tiny");
+    let report = client.json(&["backup"]);
+    assert!(report["bytes_sent"].as_u64().unwrap() < 180_000_000, "{report}");
+    let out = tempfile::tempdir().unwrap();
+    client.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    trees::assert_equal(&more, &out.path().join(more.strip_prefix("/").unwrap()));
+    server.stop();
+    server.home.run(&["check", "--read-data"]).ok();
+}
+
+#[test]
+fn a_stopped_server_says_so_and_nothing_is_lost() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = bulk(dir.path());
+    let client = server.client("laptop", &[&tree]);
+    let running = client.command(&["-q", "backup"]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("some is there", || server.vault_bytes() > 20_000_000);
+    server.stop();
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("stopping") && said.contains("carry on"), "{said}");
+    server.start();
+    client.run(&["backup"]).ok();
+}

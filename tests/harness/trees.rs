@@ -1,0 +1,109 @@
+//! Trees of files: made, and compared in everything that a backup must keep.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        out.extend_from_slice(&x.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// A tree with one of everything: it lies one level down, so that nobody else touches its parent.
+pub fn everything(dir: &Path) -> PathBuf {
+    let root = dir.join("tree");
+    let at = |name: &str| root.join(name);
+    fs::create_dir_all(at("deep/er/est")).unwrap();
+    fs::create_dir_all(at("empty folder")).unwrap();
+    fs::write(at("empty"), b"").unwrap();
+    fs::write(at("tiny"), b"tiny").unwrap();
+    fs::write(at("huge"), noise(9_000_000, 1)).unwrap();
+    fs::write(at("zeroes"), vec![0; 6_000_000]).unwrap();
+    for i in 0..400u64 {
+        fs::write(at(&format!("deep/er/{i:03}.txt")), noise(100 + i as usize * 30, i + 2)).unwrap();
+    }
+    fs::write(at("deep/twin"), noise(100 + 7 * 30, 9)).unwrap();
+    fs::hard_link(at("huge"), at("deep/huge-too")).unwrap();
+    symlink("../tiny", at("deep/link")).unwrap();
+    symlink("/nowhere", at("dangling")).unwrap();
+    fs::write(root.join(OsStr::from_bytes(b"not-\xff\xfe-utf8")), b"strange").unwrap();
+    fs::write(at("with\nnewline"), b"line").unwrap();
+    fs::set_permissions(at("tiny"), fs::Permissions::from_mode(0o4751)).unwrap();
+    fs::set_permissions(at("deep/er/est"), fs::Permissions::from_mode(0o1777)).unwrap();
+    root
+}
+
+/// All files below a directory, sorted.
+pub fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![dir.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for entry in entries.filter_map(Result::ok) {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => open.push(entry.path()),
+                _ => found.push(entry.path()),
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Everything about a tree that must come back, in a form that shows differences.
+fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut all = BTreeMap::new();
+    let mut inodes: BTreeMap<u64, PathBuf> = BTreeMap::new();
+    let mut open = vec![root.to_path_buf()];
+    while let Some(dir) = open.pop() {
+        let mut entries: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let name = path.strip_prefix(root).unwrap().to_path_buf();
+            let kind = if meta.is_dir() {
+                open.push(path.clone());
+                "dir".to_owned()
+            } else if meta.is_symlink() {
+                format!("link to {:?}", fs::read_link(&path).unwrap())
+            } else {
+                let first = inodes.entry(meta.ino()).or_insert_with(|| name.clone()).clone();
+                let linked = if meta.nlink() > 1 { format!("{first:?}") } else { String::new() };
+                format!("file {} {:x?} {linked}", meta.len(), checksum(&fs::read(&path).unwrap()))
+            };
+            let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
+            let time = if meta.is_symlink() { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+            all.insert(name, format!("{kind} {mode:o} {uid}:{gid} {time:?}"));
+        }
+    }
+    all
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Asserts that two trees are equal in names, kinds, contents, modes, owners, times and hard links.
+pub fn assert_equal(a: &Path, b: &Path) {
+    let (a, b) = (describe(a), describe(b));
+    for (name, what) in &a {
+        assert_eq!(b.get(name), Some(what), "{}", name.display());
+    }
+    for name in b.keys() {
+        assert!(a.contains_key(name), "{} is too much", name.display());
+    }
+}
