@@ -30,6 +30,7 @@ use thiserror::Error;
 use crate::find::Pattern;
 
 mod assemble;
+mod events;
 mod outbound;
 mod read;
 mod recent;

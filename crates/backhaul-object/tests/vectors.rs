@@ -56,8 +56,10 @@ fn sealed(object: Object) -> Vec<(&'static str, Vec<u8>)> {
     let raw = Compressed { body: object.payload.clone(), header: compressed.header.clone() };
     let header = Header { compressor: backhaul_object::header::Compressor::Raw, ..raw.header };
     let sealed = Compressed { header, body: raw.body }.seal(&key.data_key(), [7; 24]).unwrap();
-    let again = Sealed { header: Header::decode(&sealed.header.encode()).unwrap(), body: sealed.body.clone() };
-    let opened = again.unseal(&key.data_key()).unwrap().open(&key.id_key(), &mut Unpacker::new().unwrap()).unwrap();
+    let again =
+        Sealed { header: Header::decode(&sealed.header.encode()).unwrap(), body: sealed.body.clone() };
+    let opened =
+        again.unseal(&key.data_key()).unwrap().open(&key.id_key(), &mut Unpacker::new().unwrap()).unwrap();
     assert_eq!(opened, object);
     assert_eq!(compressed.open(&key.id_key(), &mut Unpacker::new().unwrap()).unwrap(), object);
     vec![

@@ -210,7 +210,7 @@ impl Fleet {
     ///
     /// # Errors
     /// [`ServerError::NoClient`], or SQLite.
-    pub fn expect(&self, name: &str) -> Result<Client, ServerError> {
+    pub fn require(&self, name: &str) -> Result<Client, ServerError> {
         self.client(name)?.ok_or_else(|| ServerError::NoClient(name.to_owned()))
     }
 

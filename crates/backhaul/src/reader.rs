@@ -59,7 +59,7 @@ impl Reader {
 
     async fn as_operator(home: &Path, client: &str) -> Result<Self, Failure> {
         let server_home = ServerHome::at(home);
-        server_home.fleet()?.expect(client)?;
+        server_home.fleet()?.require(client)?;
         let server = own_server(home).await?;
         let address = match &server {
             Some(server) => server.address().to_string(),

@@ -6,10 +6,11 @@ use std::sync::mpsc::Receiver;
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::entry::{Body, Content, DIRECT_CHUNKS_MAX, EXTENSION_WAY, Entry, Metadata};
 use backhaul_object::flist::{self, Piece};
-use backhaul_object::source::{Answer, Answers, ObjectSink, Query, TransferError};
+use backhaul_object::source::{Answer, ObjectSink, Query, TransferError};
 use backhaul_object::{Kind, Object, ObjectId, Proof};
 use bytes::Bytes;
 
+use super::events::{Batch, Draw, Event, Whole};
 use super::outbound::Outbound;
 use super::read::{Outcome, Part};
 use super::recent::{Place, Recent};
@@ -26,58 +27,6 @@ const BATCH_BYTES: usize = 12 << 20;
 const BATCHES_MAX: usize = 3;
 /// Entries that wait for an open bundle before it is closed short.
 const WAITING_MAX: usize = 8_192;
-
-/// Something that happened on the walk, in order.
-enum Event {
-    Enter(Entry),
-    Leave,
-    Symlink {
-        name: Vec<u8>,
-        metadata: Metadata,
-        target: Vec<u8>,
-    },
-    Content {
-        id: ObjectId,
-        proof: Proof,
-        content: Bytes,
-        whole: Whole,
-    },
-    File {
-        name: Vec<u8>,
-        link: Option<u64>,
-        inline: Option<Bytes>,
-        read: Box<Outcome>,
-        path: Vec<u8>,
-    },
-    Known {
-        name: Vec<u8>,
-        metadata: Metadata,
-        link: Option<u64>,
-        record: Box<Record>,
-    },
-    /// The contents since the last file belong to one that could not be read to its end.
-    Abandoned,
-}
-
-/// Whether a content is all of its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whole {
-    Small,
-    Chunk,
-}
-
-/// Events up to one question batch.
-struct Batch {
-    events: Vec<Event>,
-    answers: Answers,
-}
-
-/// A step of tree drawing that may wait for its bundle.
-enum Draw {
-    Enter(Entry),
-    Leave,
-    Entry { entry: Entry, record: Option<Box<Record>>, in_open_bundle: bool },
-}
 
 /// The bundle being filled, and which contents it has.
 #[derive(Default)]

@@ -79,7 +79,7 @@ pub fn list(context: &Context) -> Done {
 
 pub fn show(context: &Context, name: &str) -> Done {
     let fleet = ServerHome::at(&context.home).fleet()?;
-    let client = described(&fleet, &fleet.expect(name)?)?;
+    let client = described(&fleet, &fleet.require(name)?)?;
     if context.global.json {
         output::json(&client);
         return Ok(ExitCode::SUCCESS);
@@ -103,7 +103,7 @@ pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
         return Err(Failure::new("the server is not running, so nobody would dial")
             .hint("start it: backhaul server run"));
     }
-    let clients: Result<Vec<Client>, _> = names.iter().map(|name| fleet.expect(name)).collect();
+    let clients: Result<Vec<Client>, _> = names.iter().map(|name| fleet.require(name)).collect();
     let mut queued = Vec::new();
     for client in clients? {
         queued.push((fleet.queue_run(client.id, clock::now())?, client));
@@ -157,7 +157,7 @@ async fn ended(fleet: &Fleet, id: i64) -> Result<Run, Failure> {
 
 pub fn revoke(context: &Context, name: &str) -> Done {
     let mut fleet = ServerHome::at(&context.home).fleet()?;
-    let client = fleet.expect(name)?;
+    let client = fleet.require(name)?;
     fleet.revoke(client.id)?;
     match context.global.json {
         true => output::json(&json!({ "name": name, "state": "revoked" })),

@@ -1,0 +1,61 @@
+//! What passes through the assembler, in path order.
+
+use backhaul_object::entry::{Entry, Metadata};
+use backhaul_object::source::Answers;
+use backhaul_object::{ObjectId, Proof};
+use bytes::Bytes;
+
+use super::read::Outcome;
+use super::state::Record;
+
+/// Something that happened on the walk, in order.
+pub(super) enum Event {
+    Enter(Entry),
+    Leave,
+    Symlink {
+        name: Vec<u8>,
+        metadata: Metadata,
+        target: Vec<u8>,
+    },
+    Content {
+        id: ObjectId,
+        proof: Proof,
+        content: Bytes,
+        whole: Whole,
+    },
+    File {
+        name: Vec<u8>,
+        link: Option<u64>,
+        inline: Option<Bytes>,
+        read: Box<Outcome>,
+        path: Vec<u8>,
+    },
+    Known {
+        name: Vec<u8>,
+        metadata: Metadata,
+        link: Option<u64>,
+        record: Box<Record>,
+    },
+    /// The contents since the last file belong to one that could not be read to its end.
+    Abandoned,
+}
+
+/// Whether a content is all of its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whole {
+    Small,
+    Chunk,
+}
+
+/// Events up to one question batch.
+pub(super) struct Batch {
+    pub(super) events: Vec<Event>,
+    pub(super) answers: Answers,
+}
+
+/// A step of tree drawing that may wait for its bundle.
+pub(super) enum Draw {
+    Enter(Entry),
+    Leave,
+    Entry { entry: Entry, record: Option<Box<Record>>, in_open_bundle: bool },
+}
