@@ -3,6 +3,8 @@
 
 mod enrol;
 mod interrupt;
+mod json;
 mod pull_push;
 mod quickstart;
+mod transcript;
 mod trouble;

@@ -33,6 +33,45 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// Says where a document does not fit a JSON schema of ours: the few keywords that they use.
+pub fn misfit(schema: &Value, value: &Value, at: &str) -> Option<String> {
+    let no = |why: &str| Some(format!("{at}: {why}: {value}"));
+    if let Some(any) = schema["anyOf"].as_array() {
+        return if any.iter().any(|one| misfit(one, value, at).is_none()) { None } else { no("fits none") };
+    }
+    if let Some(choices) = schema["enum"].as_array() {
+        return if choices.contains(value) { None } else { no("is no choice") };
+    }
+    let fits = match schema["type"].as_str() {
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_u64(),
+        Some("boolean") => value.is_boolean(),
+        Some("null") => value.is_null(),
+        Some("array") => value.is_array(),
+        Some("object") => value.is_object(),
+        other => panic!("{at}: type {other:?}"),
+    };
+    if !fits {
+        return no("is of another type");
+    }
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if value.get(name).is_none() {
+            return no(&format!("lacks {name}"));
+        }
+    }
+    let items = value.as_array().into_iter().flatten().enumerate();
+    let in_items = items.filter_map(|(i, item)| misfit(&schema["items"], item, &format!("{at}[{i}]")));
+    let fields = value.as_object().into_iter().flatten();
+    let in_fields = fields.filter_map(|(name, field)| {
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Null) => Some(format!("{at}: {name} is not in the schema")),
+            (Value::Null, more) => misfit(more, field, &format!("{at}.{name}")),
+            (known, _) => misfit(known, field, &format!("{at}.{name}")),
+        }
+    });
+    in_items.chain(in_fields).next()
+}
+
 /// What a command came to.
 #[derive(Debug)]
 pub struct Done {
@@ -152,6 +191,11 @@ impl Daemon {
         panic!("it did not listen: {said} ({status})");
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Ends it as an orderly shutdown does.
     pub fn terminate(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
@@ -202,6 +246,11 @@ impl TestServer {
         let mut server = Self { home, port, daemon: None };
         server.start();
         server
+    }
+
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::pid)
     }
 
     /// Starts it again.

@@ -93,6 +93,7 @@ impl Driver {
 
     async fn send_queued(&mut self, writer: &mut FrameWriter) -> Result<(), NetError> {
         while let Some(frame) = self.session.poll() {
+            tracing::trace!("frame > {}", describe(&frame));
             writer.send(&frame).await?;
         }
         Ok(())
@@ -149,7 +150,7 @@ impl Driver {
         let outcome = match frame {
             None => Err((end::PROTOCOL, TransferError::Lost("the server went away".to_owned()))),
             Some(Err(error)) => Err((end::PROTOCOL, lost(&error))),
-            Some(Ok(frame)) => match self.session.handle(frame) {
+            Some(Ok(frame)) => match self.session.handle(traced(frame)) {
                 Ok(event) => Ok(event),
                 Err(SessionError::Ended { code, text }) => Err((code, ended(code, text))),
                 Err(error) => Err((end::PROTOCOL, TransferError::Lost(error.to_string()))),
@@ -199,6 +200,33 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+fn traced(frame: wire::Frame) -> wire::Frame {
+    tracing::trace!("frame < {}", describe(&frame));
+    frame
+}
+
+/// A frame's name and, where it says something that does not change from run to run, its size.
+fn describe(frame: &wire::Frame) -> String {
+    use wire::frame::Body;
+    match &frame.body {
+        None => "nothing".to_owned(),
+        Some(Body::Hello(hello)) => format!("Hello {:?}", hello.intent()),
+        Some(Body::Welcome(_)) => "Welcome".to_owned(),
+        Some(Body::Ask(ask)) => format!("Ask {} of {}", ask.batch, ask.prefixes.len() / 8),
+        Some(Body::Answers(answers)) => format!("Answers {} of {}", answers.batch, answers.codes.len()),
+        Some(Body::Prove(prove)) => format!("Prove {} of {}", prove.batch, prove.proofs.len() / 48),
+        Some(Body::Durable(durable)) => format!("Durable {}", durable.objects),
+        Some(Body::Commit(commit)) => format!("Commit {}", commit.objects),
+        Some(Body::Committed(_)) => "Committed".to_owned(),
+        Some(Body::List(_)) => "List".to_owned(),
+        Some(Body::Snapshots(rows)) => format!("Snapshots {}", rows.rows.len()),
+        Some(Body::Read(read)) => format!("Read {}", read.ids.len()),
+        Some(Body::End(end)) => format!("End {}", end.code),
+        Some(Body::Stats(_)) => "Stats".to_owned(),
+        Some(Body::VaultStats(_)) => "VaultStats".to_owned(),
     }
 }
 
