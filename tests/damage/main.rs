@@ -68,3 +68,62 @@ fn a_flipped_byte_is_found_and_costs_only_what_it_touches() {
     let (files, errors) = (restored["files"].as_u64().unwrap(), restored["errors"].as_array().unwrap());
     assert!(files > 300 && !errors.is_empty(), "{restored}");
 }
+
+#[test]
+fn a_lost_pack_costs_what_was_in_it_until_the_client_sends_it_again() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let client = server.client("laptop", &[&tree]);
+    client.run(&["backup"]).ok();
+    server.stop();
+    let data = server.packs().into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    fs::remove_file(data).unwrap();
+    let rebuilt = server.home.run(&["--json", "check", "--rebuild-index"]).expect(13).json();
+    assert_eq!(rebuilt["snapshots_affected"].as_array().unwrap().len(), 1, "{rebuilt}");
+    server.start();
+    // What was not in the pack comes back; the rest is named.
+    let out = tempfile::tempdir().unwrap();
+    let restored =
+        client.run(&["--json", "restore", "latest", "-t", out.path().to_str().unwrap()]).expect(3).json();
+    assert!(!restored["errors"].as_array().unwrap().is_empty(), "{restored}");
+    let inline = out.path().join(tree.strip_prefix("/").unwrap()).join("tiny");
+    assert_eq!(fs::read(inline).unwrap(), b"tiny");
+    // The next backup sends it again, which heals the snapshot that lost it.
+    client.run(&["backup"]).ok();
+    assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 2);
+    let whole = tempfile::tempdir().unwrap();
+    client.run(&["restore", "latest", "-t", whole.path().to_str().unwrap()]).ok();
+    trees::assert_equal(&tree, &whole.path().join(tree.strip_prefix("/").unwrap()));
+    server.stop();
+    server.home.run(&["check", "--read-data"]).ok();
+    server.home.run(&["check", "--rebuild-index", "--read-data"]).ok();
+}
+
+#[test]
+fn a_lost_snapshot_keeps_its_place_and_its_damage() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    server.stop();
+    server.packs().into_iter().for_each(|pack| fs::remove_file(pack).unwrap());
+    server.home.run(&["check", "--rebuild-index"]).expect(13);
+    server.start();
+    client.run(&["backup"]).ok();
+    server.stop();
+    let report = server.home.run(&["check"]).expect(13);
+    assert!(report.out.contains("0000000001.snap"), "{}", report.out);
+}
+
+#[test]
+fn a_damaged_manifest_locks_nobody_out() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    client.run(&["backup"]).ok();
+    server.stop();
+    let manifests = trees::files(&server.home.path().join("server/vaults/main/snaps"));
+    fs::write(&manifests[0], b"BHSN").unwrap();
+    server.home.run(&["check", "--rebuild-index"]).expect(13);
+    server.start();
+    assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 1);
+}

@@ -79,11 +79,28 @@ fn names_and_homes_are_checked() {
         server.home.run(&["client", "add", "--", name]).expect(2);
     }
     server.add("desk", &[]);
-    let taken = server.home.run(&["client", "add", "desk"]).expect(1);
-    assert!(taken.err.contains("already"), "{}", taken.err);
     let unknown = server.home.run(&["client", "show", "nobody"]).expect(1);
     assert!(unknown.err.contains("client list"), "{}", unknown.err);
     Home::new().run(&["backup", "/etc"]).expect(10);
     Home::new().run(&["client", "list"]).expect(10);
     Home::new().run(&["snapshots"]).expect(10);
+}
+
+#[test]
+fn a_client_that_lost_its_disk_joins_anew_under_its_name_and_keeps_its_history() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let old = server.client("laptop", &[&tree]);
+    old.run(&["backup"]).ok();
+    server.home.run(&["client", "add", "laptop"]).expect(1);
+    server.home.run(&["client", "revoke", "laptop"]).ok();
+    let lost_code = server.add("laptop", &[]);
+    let code = server.add("laptop", &[]);
+    Home::new().run(&["join", &lost_code]).expect(12);
+    let new = Home::new();
+    new.run(&["join", &code, tree.to_str().unwrap()]).ok();
+    let report = new.json(&["backup"]);
+    assert!(report["bytes_sent"].as_u64().unwrap() < 300_000, "{report}");
+    assert_eq!(new.json(&["snapshots"]).as_array().unwrap().len(), 2);
+    old.run(&["backup"]).expect(12);
 }

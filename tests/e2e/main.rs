@@ -6,5 +6,6 @@ mod interrupt;
 mod json;
 mod pull_push;
 mod quickstart;
+mod restore;
 mod transcript;
 mod trouble;

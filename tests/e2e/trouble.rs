@@ -79,6 +79,20 @@ fn an_agent_that_is_not_there_is_a_failed_run() {
 }
 
 #[test]
+fn what_goes_wrong_on_a_pulled_client_is_said_on_the_server() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let gone = dir.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[&gone]);
+    fs::remove_dir(&gone).unwrap();
+    let _agent = home.start(&["agent", "run", "--listen", &address]);
+    let run = server.home.run(&["--json", "client", "run", "desk", "--wait"]).expect(1).json();
+    let why = run[0]["why"].as_str().unwrap();
+    assert!(why.contains("on the client") && why.contains("gone"), "{run}");
+}
+
+#[test]
 fn one_home_has_one_server_and_a_foreign_directory_none() {
     let server = TestServer::new();
     let second = server.home.run(&["server", "run", "--listen", "127.0.0.1:0"]).expect(11);
@@ -124,4 +138,40 @@ fn a_full_disk_ends_the_session_and_harms_nothing() {
     assert!(full.err.contains("full") && full.err.contains("no snapshot was made"), "{}", full.err);
     assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 1);
     assert_eq!(client.run(&["dump", &format!("latest:{path}/small")]).ok().out, "small");
+}
+
+#[test]
+fn a_path_that_vanished_is_named_and_the_others_are_saved() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let (here, gone) = (dir.path().join("here"), dir.path().join("gone"));
+    fs::create_dir(&here).unwrap();
+    fs::create_dir(&gone).unwrap();
+    fs::write(here.join("file"), b"file").unwrap();
+    let client = server.client("laptop", &[&here, &gone]);
+    fs::remove_dir(&gone).unwrap();
+    let done = client.run(&["--json", "backup"]).expect(3).json();
+    assert!(done["errors"][0]["path"].as_str().unwrap().ends_with("/gone"), "{done}");
+    assert_eq!(done["files"], 1);
+}
+
+#[test]
+fn a_very_deep_tree_comes_back() {
+    let (home, dir, out) = (Home::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let top = dir.path().join("deep");
+    // Deeper than one path can be said, so it is made level by level.
+    let script = format!(
+        "mkdir {0} && cd {0} && for i in $(seq 1500); do mkdir d && cd d; done && echo found > leaf",
+        top.display()
+    );
+    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    home.run(&["-q", "quickstart", top.to_str().unwrap()]).ok();
+    let what = format!("latest:{}", top.display());
+    home.run(&["restore", &what, "-t", out.path().to_str().unwrap(), "--verify"]).ok();
+    let script =
+        format!("cd {} && for i in $(seq 1500); do cd d || exit 1; done && cat leaf", out.path().display());
+    let found = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(found.stdout, b"found\n");
+    for dir in [&top, out.path()] {
+        assert!(Command::new("rm").arg("-rf").arg(dir).status().unwrap().success());
+    }
 }

@@ -139,10 +139,15 @@ impl Home {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command.env_remove("RUST_LOG").arg("--home").arg(self.path()).args(args);
-        if self.unprivileged {
-            std::os::unix::process::CommandExt::uid(&mut command, NOBODY);
-        }
+        self.as_its_user(&mut command);
         command
+    }
+
+    /// Makes a command run as the user whose home this is.
+    pub fn as_its_user(&self, command: &mut Command) {
+        if self.unprivileged {
+            std::os::unix::process::CommandExt::uid(command, NOBODY);
+        }
     }
 
     /// Runs a command to its end.

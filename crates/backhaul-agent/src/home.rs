@@ -77,6 +77,11 @@ impl AgentHome {
         if let Ok(config) = self.config() {
             return Err(AgentError::Joined { client: config.client });
         }
+        // Before the code is used up: what cannot be written into the config afterwards.
+        if let Some(path) = paths.iter().find(|path| path.to_str().is_none()) {
+            let why = "a default path must be UTF-8; `backhaul backup PATH` takes any".to_owned();
+            return Err(AgentError::File { path: path.clone(), why });
+        }
         let enrolled = enrol(code).await?;
         enrolled.agent.save(&self.tls(), "agent")?;
         enrolled.listener.save(&self.tls(), "listener")?;

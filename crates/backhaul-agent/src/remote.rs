@@ -25,6 +25,9 @@ mod driver;
 
 /// Objects that wait for the network.
 const OUTBOUND_MAX: usize = 4;
+/// How long the reason for an end is waited for: 2 s.
+const LAST_WORDS_TRIES: u32 = 200;
+const LAST_WORDS_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// Software name in the hello.
 const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
 
@@ -35,7 +38,7 @@ enum Command {
     Commit(Box<Commitment>, Sender<wire::Committed>),
     List(Sender<Vec<wire::SnapshotRow>>),
     Stats(Sender<wire::VaultStats>),
-    Close,
+    Close(Option<String>),
 }
 
 /// A manifest on its way.
@@ -69,9 +72,16 @@ impl Shared {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why the session is over. The reason may still be on its way on the control stream when a data stream
+    /// breaks, and it decides what is done next. Blocks for a moment.
     fn error(&self) -> TransferError {
-        let lost = || TransferError::Lost("the session ended".to_owned());
-        self.failure().map_or_else(lost, |failure| failure.error)
+        for _ in 0..LAST_WORDS_TRIES {
+            if let Some(failure) = self.failure() {
+                return failure.error;
+            }
+            std::thread::sleep(LAST_WORDS_PAUSE);
+        }
+        TransferError::Lost("the session ended".to_owned())
     }
 }
 
@@ -130,7 +140,8 @@ impl Remote {
         let Ok(welcome) = welcome.await else {
             return Err(match shared.failure() {
                 Some(Failure { code: end::REVOKED, error }) => AgentError::NotAuthorised(error.to_string()),
-                _ => shared.error().into(),
+                Some(Failure { error, .. }) => error.into(),
+                None => TransferError::Lost("the session ended".to_owned()).into(),
             });
         };
         let welcome = understand(welcome)?;
@@ -188,7 +199,16 @@ impl Remote {
 
     /// Says goodbye and waits until it is heard.
     pub async fn close(self) {
-        let _ = self.commands.send(Command::Close);
+        self.end(None).await;
+    }
+
+    /// Tells the server why there will be no snapshot.
+    pub async fn give_up(self, why: String) {
+        self.end(Some(why)).await;
+    }
+
+    async fn end(self, failure: Option<String>) {
+        let _ = self.commands.send(Command::Close(failure));
         let _ = tokio::time::timeout(std::time::Duration::from_secs(3), self.driver).await;
         self.hangup.close("done");
     }

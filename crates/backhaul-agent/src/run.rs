@@ -110,14 +110,24 @@ pub async fn run(
 ) -> Result<RunReport, AgentError> {
     let lock = home.lock().inspect_err(|error| link.close(&error.to_string()))?;
     let remote = Remote::open(link, wire::Intent::Backup, "").await?;
-    let request = with_paths(home, request)?;
-    let (home_again, watch) = (home.clone(), Stopwatch::start());
-    let identity_sign = |id: &ObjectId| identity.sign(id.as_bytes());
-    let (saved, remote) = save(&home_again, request.clone(), remote).await?;
-    let report = commit(saved, &remote, &request, identity_sign, watch);
+    let watch = Stopwatch::start();
+    let request = match with_paths(home, request) {
+        Ok(request) => request,
+        Err(error) => {
+            remote.give_up(error.to_string()).await;
+            return Err(error);
+        }
+    };
+    let (saved, remote) = save(home, request.clone(), remote).await?;
+    let report = match commit(saved, &remote, &request, |id| identity.sign(id.as_bytes()), watch) {
+        Ok(report) => report,
+        Err(error) => {
+            remote.give_up(error.to_string()).await;
+            return Err(error);
+        }
+    };
     remote.close().await;
     drop(lock);
-    let report = report?;
     if let Some(snapshot) = report.snapshot {
         tracing::info!(client = %report.client, %snapshot, files = report.totals.files, "backed up");
     }
@@ -158,7 +168,7 @@ async fn save(home: &AgentHome, request: RunRequest, remote: Remote) -> Result<(
     match result {
         Ok(saved) => Ok((saved, remote)),
         Err(error) => {
-            remote.close().await;
+            remote.give_up(error.to_string()).await;
             Err(error.into())
         }
     }

@@ -171,7 +171,7 @@ pub fn backup(
     parameters: &VaultParameters,
     sink: &dyn ObjectSink,
 ) -> Result<Saved, BackupError> {
-    let roots = walk::roots(request)?;
+    let roots = &walk::roots(request)?;
     let name = StateName::new(&request.paths, parameters);
     let opened = request.state.map(|dir| state::open(dir, &name)).transpose()?;
     let (known, journal) = opened.map_or((None, None), |(known, journal)| (Some(known), Some(journal)));
@@ -184,7 +184,8 @@ pub fn backup(
         for _ in 0..read::THREADS {
             scope.spawn(move || readers.run(jobs));
         }
-        scope.spawn(move || walk::Walk::new(request, parameters, records, steps_in, jobs_in).run(&roots));
+        let walk = walk::Walk::new(request, parameters, records, steps_in, jobs_in);
+        spawn_walk(scope, walk, roots)?;
         let (put, saved) = outbound::with(scope, sink, &request.progress, |outbound| {
             assemble::Assembler::new(parameters, sink, outbound, journal, old_nodes).run(&steps)
         });
@@ -198,10 +199,23 @@ pub fn backup(
             (Err(error), saved) => {
                 let state = saved.ok().and_then(|saved| saved.state);
                 state.map_or(Ok(()), |state| state.keep(sink.durable()))?;
-                Err(error)
+                // The sink's own reason is the true one.
+                Err(sink.failure().map_or(error, BackupError::Transfer))
             }
         }
     })
+}
+
+/// Starts the walk in a thread whose stack holds the deepest tree.
+fn spawn_walk<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    walk: walk::Walk<'scope>,
+    roots: &'scope walk::Roots,
+) -> Result<(), BackupError> {
+    let thread = std::thread::Builder::new().stack_size(walk::STACK);
+    let spawned = thread.spawn_scoped(scope, move || walk.run(roots));
+    let failed = |error| TransferError::Lost(format!("no thread for the walk: {error}"));
+    spawned.map(drop).map_err(|error| failed(error).into())
 }
 
 /// Walks as [`backup`] would, reads nothing, and counts.
@@ -209,7 +223,7 @@ pub fn backup(
 /// # Errors
 /// As [`backup`].
 pub fn dry_run(request: &BackupRequest<'_>, parameters: &VaultParameters) -> Result<Figures, BackupError> {
-    let roots = walk::roots(request)?;
+    let roots = &walk::roots(request)?;
     let name = StateName::new(&request.paths, parameters);
     let known = request.state.map(|dir| state::peek(dir, &name)).transpose()?;
     let (_, records) = known.map_or_else(Default::default, state::Known::split);
@@ -217,7 +231,8 @@ pub fn dry_run(request: &BackupRequest<'_>, parameters: &VaultParameters) -> Res
         let (steps_in, steps) = sync_channel(STEPS_MAX);
         // Jobs go nowhere: a closed queue makes their parts end at once.
         let (jobs_in, _) = sync_channel(STEPS_MAX);
-        scope.spawn(move || walk::Walk::new(request, parameters, records, steps_in, jobs_in).run(&roots));
+        let walk = walk::Walk::new(request, parameters, records, steps_in, jobs_in);
+        spawn_walk(scope, walk, roots)?;
         let mut figures = Figures::default();
         for step in steps {
             step.count(&mut figures);

@@ -26,7 +26,7 @@ pub(crate) const ALPN_PULL: &[u8] = b"backhaul-pull/1";
 pub(crate) const ALPN_JOIN: &[u8] = b"backhaul-join/1";
 /// How long one address is tried.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(6);
-/// Connections whose handshake is under way; further ones wait.
+/// How long a dialler may take to be known.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// An endpoint that is dialled.
@@ -116,6 +116,15 @@ impl Listener {
 }
 
 impl Pending {
+    /// Makes the dialler show that it is where it says, before anything is done for it: unless it has, it is
+    /// told to dial again, and nothing is left of this dial.
+    pub fn challenge(self) -> Option<Self> {
+        match self.0.remote_address_validated() {
+            true => Some(self),
+            false => self.0.retry().err().map(|error| Self(error.into_incoming())),
+        }
+    }
+
     /// Completes the handshake and says what the dialler is.
     ///
     /// # Errors
@@ -144,7 +153,12 @@ impl Pending {
             connection.close(1u32.into(), b"this certificate is for another purpose");
             return Err(NetError::WrongRole { found: peer.role.to_string(), expected: Role::Agent });
         }
-        Ok(Accepted::Session(Link::accept(connection, peer).await?))
+        let link = tokio::time::timeout(ACCEPT_TIMEOUT, Link::accept(connection.clone(), peer)).await;
+        link.unwrap_or_else(|_| {
+            connection.close(1u32.into(), b"nothing was said");
+            Err(NetError::Lost("the peer said nothing".to_owned()))
+        })
+        .map(Accepted::Session)
     }
 }
 

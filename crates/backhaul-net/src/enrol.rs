@@ -1,5 +1,7 @@
 //! Enrolment: from a join code to two certificates, bound to this very connection.
 
+use std::time::Duration;
+
 use backhaul_proto::wire::{JoinReply, JoinRequest};
 use prost::Message;
 use quinn::Connection;
@@ -14,6 +16,9 @@ use crate::join_code::JoinCode;
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-backhaul-join-1";
 /// Requests and replies are a few kilobytes.
 const MESSAGE_MAX: usize = 64 << 10;
+
+/// How long an applicant may take to ask, and to take the answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a server does not enrol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -146,6 +151,14 @@ impl Application {
     /// The connection broke or the message is malformed.
     pub async fn read(applicant: Applicant) -> Result<Self, NetError> {
         let Applicant(connection) = applicant;
+        let read = tokio::time::timeout(PATIENCE, Self::read_from(connection.clone())).await;
+        read.unwrap_or_else(|_| {
+            connection.close(1u32.into(), b"nothing was asked");
+            Err(NetError::Lost("the applicant asked nothing".to_owned()))
+        })
+    }
+
+    async fn read_from(connection: Connection) -> Result<Self, NetError> {
         let lost = |error: String| NetError::Lost(error);
         let (send, mut receive) = connection.accept_bi().await.map_err(|e| lost(e.to_string()))?;
         let bytes = receive.read_to_end(MESSAGE_MAX).await.map_err(|e| lost(e.to_string()))?;
@@ -194,7 +207,7 @@ impl Application {
         let lost = |error: String| NetError::Lost(error);
         self.send.write_all(&reply.encode_to_vec()).await.map_err(|e| lost(e.to_string()))?;
         self.send.finish().map_err(|e| lost(e.to_string()))?;
-        let _ = self.send.stopped().await;
+        let _ = tokio::time::timeout(PATIENCE, self.send.stopped()).await;
         Ok(())
     }
 }

@@ -17,7 +17,8 @@ pub const TARGET_MAX: usize = 4_095;
 pub const DIRECT_CHUNKS_MAX: usize = 8;
 /// Bounds for what one folded directory may hold, checked before allocation.
 const FOLDED_MAX: usize = 4_096;
-const FOLD_DEPTH_MAX: usize = 64;
+/// Folded directories within each other in one node.
+pub const FOLD_DEPTH_MAX: usize = 64;
 const EXTENSIONS_MAX: usize = 64;
 const EXTENSION_MAX: usize = 64 << 10;
 
@@ -133,6 +134,15 @@ impl std::iter::Sum for Totals {
             bytes: a.bytes.saturating_add(b.bytes),
         })
     }
+}
+
+/// How deep directories are folded within each other below these entries.
+pub(crate) fn folds(entries: &[Entry]) -> usize {
+    let below = |entry: &Entry| match &entry.body {
+        Body::Folded(entries) => folds(entries) + 1,
+        _ => 0,
+    };
+    entries.iter().map(below).max().unwrap_or(0)
 }
 
 /// Refuses names that are no single path component.

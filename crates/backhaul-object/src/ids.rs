@@ -82,6 +82,14 @@ id_type!(
 );
 
 impl ObjectId {
+    /// The 8 bytes after the [`prefix`](Self::prefix): an answer carries them back, so that it cannot be about
+    /// another content with the same prefix.
+    pub fn check(&self) -> [u8; 8] {
+        let mut check = [0; 8];
+        check.copy_from_slice(&self.0[8..16]);
+        check
+    }
+
     /// The 8 bytes by which have/want asks.
     pub fn prefix(&self) -> u64 {
         let mut head = [0; 8];

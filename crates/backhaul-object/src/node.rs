@@ -2,7 +2,7 @@
 //!
 //! The shape follows from the content alone and is frozen by golden vectors:
 //! - a directory whose encoded entries take at most [`FOLD_MAX`] bytes is folded into its parent while the
-//!   parent stays within [`NODE_MAX`];
+//!   parent stays within [`NODE_MAX`], at most [`FOLD_DEPTH_MAX`] deep;
 //! - a directory over [`NODE_MAX`] is cut after each name whose keyed hash has 8 low zero bits (at least
 //!   64 and at most 1,024 entries a leaf) under an index, itself split by the same rule.
 
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 
 use crate::codec::{FormatError, Reader, Write};
-use crate::entry::{self, Body, Entry, NAME_MAX, Totals, check_name};
+use crate::entry::{self, Body, Entry, FOLD_DEPTH_MAX, NAME_MAX, Totals, check_name};
 use crate::header::{Kind, REFERENCES_MAX, Reference};
 use crate::ids::ObjectId;
 use crate::keys::IdKey;
@@ -110,7 +110,7 @@ impl<'k> DirectoryBuilder<'k> {
             Finished::Written { node, totals } => Body::Directory { node, totals },
             Finished::Small(entries) => {
                 let len = encoded_len(&entries);
-                if self.size + len <= NODE_MAX {
+                if self.size + len <= NODE_MAX && entry::folds(&entries) < FOLD_DEPTH_MAX {
                     Body::Folded(entries)
                 } else {
                     let totals = entries.iter().map(Entry::totals).sum();

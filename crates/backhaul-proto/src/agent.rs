@@ -46,6 +46,8 @@ pub struct AgentSession {
     next_batch: u64,
     batches: HashMap<u64, Batch>,
     durable: u64,
+    /// Of a snapshot list that has not ended.
+    rows: Vec<wire::SnapshotRow>,
     out: VecDeque<wire::Frame>,
 }
 
@@ -67,6 +69,7 @@ impl AgentSession {
             next_batch: 0,
             batches: HashMap::new(),
             durable: 0,
+            rows: Vec::new(),
             out: VecDeque::from([frame(Body::Hello(hello))]),
         }
     }
@@ -136,10 +139,11 @@ impl AgentSession {
         self.out.push_back(frame(Body::Stats(wire::Stats {})));
     }
 
-    /// Says goodbye.
-    pub fn close(&mut self) {
+    /// Says goodbye; `failure` tells the server why there is no snapshot.
+    pub fn close(&mut self, failure: Option<String>) {
         self.phase = Phase::Done;
-        self.out.push_back(frame(Body::End(wire::End { code: end::DONE, text: String::new() })));
+        let code = if failure.is_some() { end::AGENT } else { end::DONE };
+        self.out.push_back(frame(Body::End(wire::End { code, text: failure.unwrap_or_default() })));
     }
 
     /// Takes a frame from the server.
@@ -165,7 +169,10 @@ impl AgentSession {
                 self.granted = false;
                 Ok(Some(Event::Committed(committed)))
             }
-            (Body::Snapshots(rows), _) => Ok(Some(Event::Snapshots(rows.rows))),
+            (Body::Snapshots(page), _) => {
+                self.rows.extend(page.rows);
+                Ok((!page.more).then(|| Event::Snapshots(std::mem::take(&mut self.rows))))
+            }
             (Body::VaultStats(stats), _) => Ok(Some(Event::Stats(stats))),
             _ => Err(SessionError::Protocol("frame out of turn")),
         }
@@ -191,18 +198,27 @@ impl AgentSession {
             return Err(SessionError::Protocol("answers do not match the questions"));
         }
         let mut places = answers.places.as_chunks::<2>().0.iter();
+        let mut checks = answers.checks.as_chunks::<8>().0.iter();
+        let mut fits = |query: &Query| match checks.next() {
+            Some(check) => Ok(*check == query.id.check()),
+            None => Err(SessionError::Protocol("answer without a check")),
+        };
         let mut proofs = Vec::new();
         for (slot, code) in open.into_iter().zip(answers.codes) {
             let query = &batch.queries[slot];
             batch.answers[slot] = match code {
                 0 => Some(Answer::Want),
-                1 => Some(Answer::Have),
+                1 if fits(query)? => Some(Answer::Have),
+                1 => Some(Answer::Want),
                 2 => {
                     proofs.extend_from_slice(query.id.as_bytes());
                     proofs.extend_from_slice(query.proof.as_bytes());
                     None
                 }
-                3 => Some(member(places.next(), &answers.bundles)?),
+                3 => {
+                    let member = member(places.next(), &answers.bundles)?;
+                    Some(if fits(query)? { member } else { Answer::Want })
+                }
                 _ => return Err(SessionError::Protocol("unknown answer")),
             };
         }

@@ -48,6 +48,8 @@ pub mod end {
     pub const BUSY: u32 = 300;
     /// The server is stopping.
     pub const STOPPING: u32 = 301;
+    /// The agent could not go on, and says why.
+    pub const AGENT: u32 = 400;
     /// The agent's local state refers to what the server does not hold.
     pub const STALE: u32 = 500;
     /// The vault could not be written or read.

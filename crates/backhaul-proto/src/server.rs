@@ -8,7 +8,12 @@ use bytes::Bytes;
 
 use crate::agent::split_proofs;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, SessionError, frame};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, SessionError, end, frame};
+
+/// Bytes of snapshot rows in one frame; a single row is smaller than what is left of a frame.
+const PAGE_BYTES: usize = 256 << 10;
+/// What a row takes besides its manifest, at most.
+const ROW_BYTES: usize = 512;
 
 /// What a frame from the agent asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,15 +32,17 @@ pub enum Request {
     Read(Vec<ObjectId>),
     /// Figures.
     Stats,
-    /// It is done.
-    Bye,
+    /// It is done, or has failed and says why.
+    Bye(Option<String>),
 }
 
 /// One decided answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Final.
-    Is(Answer),
+    /// Not there.
+    Want,
+    /// There, as this, and the asker's: the content of this id.
+    Known(Answer, ObjectId),
     /// There, but not yet the asker's: it must show possession.
     Prove,
 }
@@ -88,7 +95,7 @@ impl ServerSession {
     pub fn handle(&mut self, frame: wire::Frame) -> Result<Request, SessionError> {
         let body = frame.body.ok_or(SessionError::Protocol("unknown frame"))?;
         match (body, &self.phase) {
-            (Body::End(_), _) => Ok(Request::Bye),
+            (Body::End(done), _) => Ok(Request::Bye((done.code != end::DONE).then_some(done.text))),
             (Body::Hello(hello), Phase::Greeting) => {
                 let (min, max) = (hello.protocol_min, hello.protocol_max);
                 if min > PROTOCOL || max < PROTOCOL {
@@ -141,10 +148,10 @@ impl ServerSession {
         let mut codes = Vec::with_capacity(verdicts.len());
         for verdict in verdicts {
             codes.push(match verdict {
-                Verdict::Is(Answer::Want) => 0,
-                Verdict::Is(Answer::Have) => 1,
+                Verdict::Want | Verdict::Known(Answer::Want, _) => 0,
+                Verdict::Known(Answer::Have, _) => 1,
                 Verdict::Prove => 2,
-                Verdict::Is(Answer::Member { bundle, member }) => {
+                Verdict::Known(Answer::Member { bundle, member }, _) => {
                     let next = bundles.len() as u32;
                     let place = *bundles.entry(*bundle).or_insert_with(|| {
                         answers.bundles.push(Bytes::copy_from_slice(bundle.as_bytes()));
@@ -155,6 +162,11 @@ impl ServerSession {
                 }
             });
         }
+        let known = verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Known(Answer::Have | Answer::Member { .. }, id) => Some(id),
+            _ => None,
+        });
+        answers.checks = known.flat_map(|id| id.check()).collect::<Vec<u8>>().into();
         match verdicts.iter().filter(|v| **v == Verdict::Prove).count() {
             0 => self.batches.remove(&batch),
             due => self.batches.insert(batch, due),
@@ -180,7 +192,17 @@ impl ServerSession {
 
     /// The snapshot list.
     pub fn snapshots(&mut self, rows: Vec<wire::SnapshotRow>) {
-        self.out.push_back(frame(Body::Snapshots(wire::Snapshots { rows })));
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        for row in rows {
+            bytes += row.body.len() + row.header.len() + ROW_BYTES;
+            page.push(row);
+            if bytes >= PAGE_BYTES {
+                let rows = std::mem::take(&mut page);
+                self.out.push_back(frame(Body::Snapshots(wire::Snapshots { rows, more: true })));
+                bytes = 0;
+            }
+        }
+        self.out.push_back(frame(Body::Snapshots(wire::Snapshots { rows: page, more: false })));
     }
 
     /// The figures.

@@ -54,9 +54,9 @@ impl Pair {
                 self.server.answer(batch, &prefixes.into_iter().map(by_remainder).collect::<Vec<_>>());
             }
             Request::Prove(batch, proofs) => {
-                let judge = |(_, proof): &(ObjectId, Proof)| match proof.0[0] {
-                    1 => Verdict::Is(Answer::Have),
-                    _ => Verdict::Is(Answer::Want),
+                let judge = |(id, proof): &(ObjectId, Proof)| match proof.0[0] {
+                    1 => Verdict::Known(Answer::Have, *id),
+                    _ => Verdict::Want,
                 };
                 self.server.answer(batch, &proofs.iter().map(judge).collect::<Vec<_>>());
             }
@@ -64,9 +64,17 @@ impl Pair {
                 self.server.durable(commit.objects);
                 self.server.committed(wire::Committed { sequence: 1, ..Default::default() });
             }
-            Request::List => self.server.snapshots(Vec::new()),
+            Request::List => self.server.snapshots(
+                (0..5_000)
+                    .map(|n| wire::SnapshotRow {
+                        sequence: n,
+                        body: vec![0; 300].into(),
+                        ..Default::default()
+                    })
+                    .collect(),
+            ),
             Request::Stats => self.server.stats(wire::VaultStats::default()),
-            Request::Read(_) | Request::Bye => {}
+            Request::Read(_) | Request::Bye(_) => {}
         }
         Ok(())
     }
@@ -84,17 +92,23 @@ fn query(n: u64, honest: bool) -> Query {
 
 /// What the server holds: by the number's remainder nothing, an object, another client's, a bundle member.
 fn by_remainder(prefix: u64) -> Verdict {
+    // One in five of what it holds is another content with the same prefix.
+    let mut id = query(prefix, true).id;
+    id.0[15] = u8::from(prefix.is_multiple_of(5));
     match prefix % 4 {
-        0 => Verdict::Is(Answer::Want),
-        1 => Verdict::Is(Answer::Have),
+        0 => Verdict::Want,
+        1 => Verdict::Known(Answer::Have, id),
         2 => Verdict::Prove,
-        _ => Verdict::Is(Answer::Member { bundle: ObjectId([7; 32]), member: (prefix % 1_000) as u16 }),
+        _ => {
+            Verdict::Known(Answer::Member { bundle: ObjectId([7; 32]), member: (prefix % 1_000) as u16 }, id)
+        }
     }
 }
 
 fn expected(n: u64, honest: bool) -> Answer {
     match by_remainder(n) {
-        Verdict::Is(answer) => answer,
+        Verdict::Known(answer, id) if id == query(n, true).id => answer,
+        Verdict::Known(..) | Verdict::Want => Answer::Want,
         Verdict::Prove if honest => Answer::Have,
         Verdict::Prove => Answer::Want,
     }
@@ -148,6 +162,20 @@ proptest! {
             prop_assert!(agent.handle(frame).is_err());
         }
     }
+}
+
+#[test]
+fn a_long_list_comes_in_frames_of_bounded_size_and_whole() {
+    let mut pair = Pair::new();
+    pair.settle();
+    pair.agent.list();
+    while pair.deliver(true).unwrap() {}
+    pair.to_agent.extend(std::iter::from_fn(|| pair.server.poll()));
+    assert!(pair.to_agent.len() > 5);
+    assert!(pair.to_agent.iter().all(|frame| prost::Message::encoded_len(frame) < 1 << 20));
+    pair.settle();
+    let Some(Event::Snapshots(rows)) = pair.events.last() else { panic!("{:?}", pair.events.last()) };
+    assert!(rows.iter().map(|row| row.sequence).eq(0..5_000));
 }
 
 #[test]

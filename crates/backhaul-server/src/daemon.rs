@@ -14,7 +14,7 @@ use backhaul_net::{Identity, Link, PeerIdentity, Role};
 use backhaul_object::ObjectId;
 use backhaul_object::ids::ClientId;
 use backhaul_proto::{end, wire};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::clock;
@@ -26,8 +26,10 @@ use crate::session::{self, Admission, Ending, OpenVault, Outcome};
 
 /// How often the fleet database is looked at: what the command line changes takes effect within this.
 pub const POLL: Duration = Duration::from_secs(1);
-/// Sessions being established or running at once.
-const SESSIONS_MAX: usize = 256;
+/// Sessions at once.
+const SESSIONS_MAX: usize = 1_024;
+/// Dials of which it is not known yet who they are.
+const KNOCKING_MAX: usize = 256;
 /// How long an older session of a client may take to end.
 const SUPERSEDE: Duration = Duration::from_secs(20);
 
@@ -49,6 +51,8 @@ struct Inner {
     /// The one backup session of each client.
     active: Mutex<HashMap<ClientId, Active>>,
     serial: std::sync::atomic::AtomicU64,
+    knocking: Arc<Semaphore>,
+    sessions: Semaphore,
 }
 
 /// A running server.
@@ -86,6 +90,8 @@ impl Server {
             open: Mutex::default(),
             active: Mutex::default(),
             serial: std::sync::atomic::AtomicU64::new(1),
+            knocking: Arc::new(Semaphore::new(KNOCKING_MAX)),
+            sessions: Semaphore::new(SESSIONS_MAX),
         });
         let tasks = vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
         Ok(Self { inner, address, tasks, _lock: lock })
@@ -120,14 +126,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn accept(inner: Arc<Inner>) {
-    let slots = Arc::new(tokio::sync::Semaphore::new(SESSIONS_MAX));
-    while let Some(pending) = inner.listener.accept().await {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+    while let Some(mut pending) = inner.listener.accept().await {
+        // When many strangers knock, each must first show that its address is its own.
+        if inner.knocking.available_permits() < KNOCKING_MAX / 2 {
+            match pending.challenge() {
+                Some(known) => pending = known,
+                None => continue,
+            }
+        }
+        let Ok(slot) = Arc::clone(&inner.knocking).try_acquire_owned() else { continue };
         let inner = Arc::clone(&inner);
-        tokio::spawn(async move {
-            inner.establish(pending).await;
-            drop(slot);
-        });
+        tokio::spawn(async move { inner.establish(pending, slot).await });
     }
 }
 
@@ -177,10 +186,17 @@ async fn pull(inner: Arc<Inner>, run: Run, client: Client) {
 }
 
 impl Inner {
-    async fn establish(self: &Arc<Self>, pending: Pending) {
+    /// Lets one in who knocks; `slot` is held only until it is known who that is.
+    async fn establish(self: &Arc<Self>, pending: Pending, slot: OwnedSemaphorePermit) {
         match pending.establish().await {
             Err(error) => tracing::info!("a dial was turned away: {error}"),
-            Ok(Accepted::Session(link)) => drop(self.serve(link, None).await),
+            Ok(Accepted::Session(link)) => {
+                drop(slot);
+                let Ok(_session) = self.sessions.try_acquire() else {
+                    return link.close("the server has too many sessions; try again");
+                };
+                self.serve(link, None).await;
+            }
             Ok(Accepted::Join(applicant)) => {
                 if let Err(error) = self.enrol(applicant).await {
                     tracing::warn!("an enrolment failed: {error}");
@@ -259,24 +275,30 @@ impl Inner {
         Ok(())
     }
 
-    /// Ends the client's older backup session, if any, and waits until its writing has stopped.
-    async fn supersede(&self, client: ClientId) -> Result<(), Ending> {
-        let older = lock(&self.active).get(&client).map(|active| {
-            active.hangup.close("a newer session of this client has begun");
-            Arc::clone(&active.ended)
-        });
-        let Some(ended) = older else { return Ok(()) };
-        let gone = async {
+    /// Takes the client's one place for a backup session; an older session is ended, and waited for until its
+    /// writing has stopped.
+    async fn supersede(&self, client: ClientId, serial: u64, hangup: &Hangup) -> Result<(), Ending> {
+        let take = async {
             loop {
-                let notified = ended.notified();
-                if !lock(&self.active).contains_key(&client) {
-                    return;
-                }
-                let _ = tokio::time::timeout(Duration::from_millis(100), notified).await;
+                let ended = {
+                    let mut active = lock(&self.active);
+                    match active.get(&client) {
+                        Some(older) => {
+                            older.hangup.close("a newer session of this client has begun");
+                            Arc::clone(&older.ended)
+                        }
+                        None => {
+                            let ended = Arc::new(Notify::new());
+                            active.insert(client, Active { serial, hangup: hangup.clone(), ended });
+                            return;
+                        }
+                    }
+                };
+                let _ = tokio::time::timeout(Duration::from_millis(100), ended.notified()).await;
             }
         };
         let busy = |_| Ending::new(end::BUSY, "an older session of this client is still ending; try again");
-        tokio::time::timeout(SUPERSEDE, gone).await.map_err(busy)
+        tokio::time::timeout(SUPERSEDE, take).await.map_err(busy)
     }
 }
 
@@ -300,10 +322,7 @@ impl Admission for Gate<'_> {
             lock(&self.inner.fleet).seen(client.id, clock::now()).map_err(Ending::from)?;
         }
         if hello.intent() == wire::Intent::Backup {
-            self.inner.supersede(client.id).await?;
-            let ended = Arc::new(Notify::new());
-            let active = Active { serial: self.serial, hangup: self.hangup.clone(), ended };
-            lock(&self.inner.active).insert(client.id, active);
+            self.inner.supersede(client.id, self.serial, &self.hangup).await?;
             if !self.pulled {
                 let run = lock(&self.inner.fleet).start_run(client.id, clock::now()).map_err(Ending::from)?;
                 *lock(&self.started) = Some(run);

@@ -45,7 +45,7 @@ pub enum ServerError {
     #[error("there is no client {0:?}; `backhaul client list` shows all")]
     NoClient(String),
     /// The name is taken.
-    #[error("there already is a client {0:?}")]
+    #[error("there already is a client {0:?}; `backhaul client revoke` first, if it is to join anew")]
     ClientExists(String),
     /// The vault.
     #[error(transparent)]

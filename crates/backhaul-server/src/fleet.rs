@@ -155,7 +155,8 @@ impl Fleet {
         Ok(Self { db })
     }
 
-    /// Adds a client and invites it; `now` is seconds since 1970.
+    /// Adds a client and invites it, or invites anew one that never joined or was revoked: it keeps its
+    /// snapshots, and its older codes and keys are void. `now` is seconds since 1970.
     ///
     /// # Errors
     /// A bad or taken name, or SQLite.
@@ -168,16 +169,20 @@ impl Fleet {
         now: u64,
     ) -> Result<(Secret, u64), ServerError> {
         check_name(name)?;
-        if self.client(name)?.is_some() {
+        let known = self.client(name)?;
+        if known.as_ref().is_some_and(|client| client.state == ClientState::Active) {
             return Err(ServerError::ClientExists(name.to_owned()));
         }
-        let id: [u8; 16] = random()?;
+        let id = known.map_or_else(random, |client| Ok(client.id.0))?;
         let secret = Secret(random()?);
         let expires_at = now + INVITATION_TTL;
         let tx = self.db.transaction()?;
+        tx.execute("DELETE FROM invitations WHERE client = ?1", params![id])?;
         tx.execute(
             "INSERT INTO clients (id, name, initiator, address, vault, state, added_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'invited', ?6)",
+             VALUES (?1, ?2, ?3, ?4, ?5, 'invited', ?6)
+             ON CONFLICT (id) DO UPDATE SET initiator = ?3, address = ?4, state = 'invited',
+                 agent_key = NULL, listener_key = NULL",
             params![id, name, initiator.as_str(), address, vault, now as i64],
         )?;
         tx.execute(

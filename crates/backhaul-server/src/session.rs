@@ -210,7 +210,7 @@ impl Conversation {
             false => None,
             true => {
                 let last = vault.vault.snapshots(Some(client.id))?.into_iter().max_by_key(|row| row.sequence);
-                let sequence = last.as_ref().map_or(1, |row| row.sequence + 1);
+                let sequence = vault.vault.last_sequence(client.id)? + 1;
                 let previous = last.map(|row| row.id);
                 self.grant = Some((sequence, previous));
                 let session: [u8; 16] = random()?;
@@ -278,7 +278,8 @@ impl Conversation {
     async fn on_frame(&mut self, frame: wire::Frame) -> Result<bool, Ending> {
         let request = self.session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
         match request {
-            Request::Bye => return Ok(true),
+            Request::Bye(None) => return Ok(true),
+            Request::Bye(Some(why)) => return Err(Ending::new(end::AGENT, format!("on the client: {why}"))),
             Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
             Request::Ask(batch, prefixes) => {
                 let verdicts =

@@ -195,7 +195,7 @@ impl Catalog {
     pub fn add_snapshot(&mut self, row: &SnapshotRow) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
         tx.execute(
-            "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 row.id.0,
                 row.ordinal.0 as i64,

@@ -126,6 +126,10 @@ impl Vault {
             let at = self.state().index.location(ordinal)?;
             if at.len == 0 {
                 damaged.insert(ordinal);
+                let id = self.id(ordinal)?;
+                if id.0 != [0; 32] {
+                    report.damage.push((format!("object {id}"), "it was lost with its pack".to_owned()));
+                }
                 continue;
             }
             report.objects += 1;

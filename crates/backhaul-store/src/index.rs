@@ -38,6 +38,9 @@ pub struct Location {
     pub len: u32,
 }
 
+/// The location of an object that was lost.
+const LOST: Location = Location { pack: 0, offset: 0, len: 0 };
+
 /// A reference, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {
@@ -132,21 +135,50 @@ impl Index {
         self.names.append(header.proof.as_bytes());
         self.append_place(at, edges);
         self.objects.insert(header.id.prefix(), ordinal.0, &self.names, NAME_LEN)?;
+        self.append_members(ordinal, header)?;
+        Ok(ordinal)
+    }
+
+    fn append_members(&mut self, bundle: Ordinal, header: &Header) -> Result<(), StoreError> {
         for (member, (id, proof)) in header.provides.iter().enumerate() {
             let number = self.members();
             self.members.append(id.as_bytes());
             self.members.append(proof.as_bytes());
-            self.members.append(&ordinal.0.to_le_bytes());
+            self.members.append(&bundle.0.to_le_bytes());
             self.members.append(&(member as u16).to_le_bytes());
             self.contents.insert(id.prefix(), number, &self.members, MEMBER_LEN)?;
         }
-        Ok(ordinal)
+        Ok(())
     }
 
     /// Gives out a number whose object was lost.
     pub fn append_lost(&mut self) {
         self.names.append(&[0; NAME_LEN as usize]);
-        self.append_place(Location { pack: 0, offset: 0, len: 0 }, &[]);
+        self.append_place(LOST, &[]);
+    }
+
+    /// Says which object had a lost number, so that what refers to it can be entered, and `check` can name it.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub fn name_lost(&mut self, lost: Ordinal, id: &ObjectId) -> Result<(), StoreError> {
+        self.names.patch(lost.0 * NAME_LEN, id.as_bytes())?;
+        self.objects.insert(id.prefix(), lost.0, &self.names, NAME_LEN)
+    }
+
+    /// Gives a lost number back to its object, which refers to nothing: what refers to it is whole again.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub fn revive(&mut self, lost: Ordinal, header: &Header, at: Location) -> Result<(), StoreError> {
+        let raw = [at.pack, at.offset, at.len].map(u32::to_le_bytes).concat();
+        self.loc.patch(lost.0 * LOC_LEN, &raw)?;
+        self.names.patch(lost.0 * NAME_LEN + 32, header.proof.as_bytes())?;
+        self.append_members(lost, header)
+    }
+
+    fn is_lost(&self, number: u64) -> Result<bool, StoreError> {
+        Ok(self.location(Ordinal(number))? == LOST)
     }
 
     fn append_place(&mut self, at: Location, edges: &[Edge]) {
@@ -170,7 +202,7 @@ impl Index {
         let mut hits = Vec::new();
         for number in self.objects.candidates(prefix) {
             let (id, proof) = name(&self.names.read(number * NAME_LEN, NAME_LEN)?)?;
-            if id.prefix() == prefix {
+            if id.prefix() == prefix && !self.is_lost(number)? {
                 hits.push(Hit { id, proof, place: Place::Object(Ordinal(number)) });
             }
         }
@@ -191,13 +223,26 @@ impl Index {
         Ok(hits)
     }
 
-    /// The number of an object.
+    /// The number of an object that is there.
     ///
     /// # Errors
     /// The index cannot be read.
     pub fn ordinal(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
         for number in self.objects.candidates(id.prefix()) {
-            if self.id(Ordinal(number))? == *id {
+            if self.id(Ordinal(number))? == *id && !self.is_lost(number)? {
+                return Ok(Some(Ordinal(number)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The number of an object that was lost.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn lost_ordinal(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
+        for number in self.objects.candidates(id.prefix()) {
+            if self.id(Ordinal(number))? == *id && self.is_lost(number)? {
                 return Ok(Some(Ordinal(number)));
             }
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use backhaul_object::Header;
+use backhaul_object::{Header, Reference};
 
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Counts, PackRow};
@@ -126,6 +126,8 @@ fn fill(
     report: &mut Report,
 ) -> Result<Index, StoreError> {
     let mut index = Index::open(dir, 0, 0)?;
+    // A child had a smaller number than its parent: if it is not there, its number is among these.
+    let mut gaps: Vec<Ordinal> = Vec::new();
     for record in found {
         if record.ordinal.0 < index.objects() {
             report
@@ -134,16 +136,13 @@ fn fill(
             continue;
         }
         while index.objects() < record.ordinal.0 {
+            gaps.push(Ordinal(index.objects()));
             index.append_lost();
         }
         let pack = packs.get(record.pack as usize - 1).and_then(|row| row.name);
         let blob = pack.map(|name| pack_blob(&name)).unwrap_or_default();
         let entered = read_header(blobs, &blob, record).and_then(|header| {
-            let mut edges = Vec::with_capacity(header.references.len());
-            for reference in &header.references {
-                let to = index.ordinal(&reference.id)?.ok_or(StoreError::MissingReference(reference.id))?;
-                edges.push(Edge { to, members: reference.members.clone() });
-            }
+            let edges = resolve(&mut index, &header, &mut gaps)?;
             let at = Location { pack: record.pack, offset: record.offset, len: record.len };
             index.append(&header, at, &edges)
         });
@@ -153,12 +152,34 @@ fn fill(
                 report
                     .damage
                     .push((format!("object number {} in {blob}", record.ordinal.0), error.to_string()));
+                gaps.push(Ordinal(index.objects()));
                 index.append_lost();
             }
         }
     }
     index.flush()?;
     Ok(index)
+}
+
+/// Edges of a record; what it refers to and is not there gets one of the lost numbers.
+fn resolve(index: &mut Index, header: &Header, gaps: &mut Vec<Ordinal>) -> Result<Vec<Edge>, StoreError> {
+    let mut edges = Vec::with_capacity(header.references.len());
+    for Reference { id, members } in &header.references {
+        let known = match index.ordinal(id)? {
+            None => index.lost_ordinal(id)?,
+            known => known,
+        };
+        let to = match known {
+            Some(to) => to,
+            None => {
+                let gap = gaps.pop().ok_or(StoreError::MissingReference(*id))?;
+                index.name_lost(gap, id)?;
+                gap
+            }
+        };
+        edges.push(Edge { to, members: members.clone() });
+    }
+    Ok(edges)
 }
 
 fn read_header(blobs: &dyn Blobs, blob: &str, record: &Found) -> Result<Header, StoreError> {

@@ -89,7 +89,9 @@ impl WriteSession {
             }
         };
         let Some(writing) = state.writers.get_mut(&number) else { return Err(StoreError::Poisoned) };
-        let ordinal = Ordinal(state.index.objects());
+        // A leaf that was lost and comes back takes its number again, and heals what refers to it.
+        let lost = if edges.is_empty() { state.index.lost_ordinal(&sealed.header.id)? } else { None };
+        let ordinal = lost.unwrap_or(Ordinal(state.index.objects()));
         let row = writing.writer.append(ordinal, &sealed.header.encode(), &sealed.body)?;
         writing.dirty = true;
         if writing.writer.len() >= class.target() {
@@ -103,7 +105,10 @@ impl WriteSession {
         let at = Location { pack: number, offset: row.offset, len: row.len() as u32 };
         self.objects_new += 1;
         self.bytes_stored += row.len();
-        state.index.append(&sealed.header, at, edges)
+        match lost {
+            Some(lost) => state.index.revive(lost, &sealed.header, at).map(|()| lost),
+            None => state.index.append(&sealed.header, at, edges),
+        }
     }
 
     /// Makes everything appended so far durable.
@@ -144,6 +149,9 @@ impl WriteSession {
             signature: commit.signature,
             record: encode_record(ordinal, &snap.header.encode(), &snap.body),
         };
+        if self.vault.shared.blobs.len(&manifest.name())?.is_some() {
+            return Err(StoreError::damaged(manifest.name(), "another snapshot has this place"));
+        }
         self.vault.shared.blobs.put(&manifest.name(), &manifest.encode())?;
         let row = crate::vault::row(&manifest, ordinal);
         self.vault.state().catalog.add_snapshot(&row)?;

@@ -1,6 +1,6 @@
 //! The façade: one vault, open in one process, shared by its sessions.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) packs: HashMap<u32, PackRow>,
     pub(crate) writers: HashMap<u32, Writing>,
+    /// Rows of packs that are durable and not yet in the catalog, or not yet in their place.
+    pub(crate) pending: BTreeMap<u32, PackRow>,
     pub(crate) proven: Vec<Proven>,
     pub(crate) next_pack: u32,
     /// After a failed sync nobody knows what is on disk: writing ends until the vault is opened again.
@@ -253,6 +255,19 @@ impl Vault {
         let mut rows = self.state().catalog.snapshots()?;
         rows.retain(|row| client.is_none_or(|client| row.client == client));
         Ok(rows)
+    }
+
+    /// The highest sequence number that a client's manifests have, readable or not.
+    ///
+    /// # Errors
+    /// The backend cannot list.
+    pub fn last_sequence(&self, client: ClientId) -> Result<u64, StoreError> {
+        let names = self.shared.blobs.list(&format!("snaps/{client}"))?;
+        let number = |name: &String| {
+            let file = name.rsplit('/').next()?.strip_suffix(".snap")?;
+            file.parse().ok()
+        };
+        Ok(names.iter().filter_map(number).max().unwrap_or(0))
     }
 
     /// Figures.

@@ -28,7 +28,11 @@ impl PackWriter {
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).create_new(true).open(path).doing("create", path)?;
         let head = head.encode();
-        file.write_all_at(&head, 0).doing("write", path)?;
+        if let Err(error) = file.write_all_at(&head, 0) {
+            // Its number will be tried again.
+            let _ = fs::remove_file(path);
+            return Err(error).doing("write", path);
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&head);
         Ok(Self { path: path.to_path_buf(), file, hasher, len: HEAD_LEN as u64, rows: Vec::new() })
@@ -80,24 +84,28 @@ impl PackWriter {
         self.file.sync_data().doing("sync", &self.path)
     }
 
-    /// Writes the footer and syncs; the file is then a whole pack of the returned name and length.
+    /// Writes the footer and syncs; the file is then a whole pack of the returned name and length. May be tried
+    /// again after an error.
     ///
     /// # Errors
     /// The disk refused.
-    pub fn finish(mut self) -> Result<(PathBuf, PackId, u64), StoreError> {
+    pub fn finish(&self) -> Result<(PathBuf, PackId, u64), StoreError> {
         let footer = pack::encode_footer(&self.rows);
-        self.file.write_all_at(&footer, self.len).doing("write", &self.path)?;
-        self.file.sync_all().doing("sync", &self.path)?;
-        self.hasher.update(&footer);
         let len = self.len + footer.len() as u64;
-        Ok((self.path, PackId(*self.hasher.finalize().as_bytes()), len))
+        self.file.write_all_at(&footer, self.len).doing("write", &self.path)?;
+        // A record that was cut short by a full disk may reach further.
+        self.file.set_len(len).doing("cut", &self.path)?;
+        self.file.sync_all().doing("sync", &self.path)?;
+        let mut hasher = self.hasher.clone();
+        hasher.update(&footer);
+        Ok((self.path.clone(), PackId(*hasher.finalize().as_bytes()), len))
     }
 
     /// Removes the file.
     ///
     /// # Errors
     /// The disk refused.
-    pub fn discard(self) -> Result<(), StoreError> {
+    pub fn discard(&self) -> Result<(), StoreError> {
         fs::remove_file(&self.path).doing("remove", &self.path)
     }
 }

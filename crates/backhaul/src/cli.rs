@@ -1,5 +1,6 @@
 //! Every command and flag.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -67,7 +68,7 @@ pub enum Command {
     Ls {
         /// SNAPSHOT[:PATH]
         #[arg(default_value = "latest")]
-        what: String,
+        what: OsString,
         /// With mode, owner, size and time
         #[arg(short)]
         long: bool,
@@ -92,7 +93,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  backhaul dump latest:/etc/fstab")]
     Dump {
         /// SNAPSHOT:PATH
-        what: String,
+        what: OsString,
         /// Write here instead
         #[arg(short, long)]
         output: Option<PathBuf>,
@@ -241,7 +242,7 @@ pub struct ReadArgs {
 #[derive(Args)]
 pub struct RestoreArgs {
     /// SNAPSHOT[:PATH]
-    pub what: String,
+    pub what: OsString,
     /// Where to; with :PATH its contents land right there
     #[arg(short, long, value_name = "DIR")]
     pub target: PathBuf,

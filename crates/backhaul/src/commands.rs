@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::{AgentCommand, Cli, ClientCommand, Command, ServerCommand};
 use crate::failure::Failure;
@@ -67,11 +68,28 @@ pub async fn run(cli: Cli) -> Done {
     }
 }
 
-/// Waits for Ctrl-C. Daemons listen for SIGTERM themselves.
+/// Waits for Ctrl-C or SIGTERM.
 pub async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        Ok(()) = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
     }
+}
+
+/// Daemons end in order by themselves; everything else ends here when it is told to.
+pub fn is_daemon(command: &Command) -> bool {
+    matches!(command, Command::Server(ServerCommand::Run { .. }) | Command::Agent(AgentCommand::Run { .. }))
+}
+
+/// The walk of a deep tree holds a descriptor for each level.
+pub fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // With the lower limit only very deep trees suffer, and they are named.
+    let _ = rustix::process::setrlimit(
+        rustix::process::Resource::Nofile,
+        rustix::process::Rlimit { current: limit.maximum, ..limit },
+    );
 }
 
 fn default_home() -> Result<PathBuf, Failure> {
@@ -94,10 +112,17 @@ fn rustix_uid_is_root() -> bool {
 /// Paths as the agent wants them.
 fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let one = |path: &PathBuf| {
+        let follows = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if !follows && std::fs::symlink_metadata(path).is_ok_and(|meta| meta.is_symlink()) {
+            let path = path.display();
+            crate::output::complain(&format!(
+                "warning: {path} is a symbolic link and is saved as such; {path}/ is what it leads to"
+            ));
+        }
         // The last name may be a link, which is saved as such; what leads to it is resolved.
         let whole = std::path::absolute(path)?;
         match (whole.parent(), whole.file_name()) {
-            (Some(parent), Some(name)) if !path.ends_with(".") && !path.ends_with("..") => {
+            (Some(parent), Some(name)) if !follows && !path.ends_with(".") && !path.ends_with("..") => {
                 let parent = std::fs::canonicalize(parent)
                     .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
                 Ok(parent.join(name))

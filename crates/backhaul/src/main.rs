@@ -24,7 +24,11 @@ fn main() -> ExitCode {
         Err(error) => return failure::Failure::new(format!("cannot start: {error}")).report(false),
     };
     let json = cli.global.json;
+    commands::raise_file_limit();
     let outcome = runtime.block_on(async {
+        if commands::is_daemon(&cli.command) {
+            return commands::run(cli).await;
+        }
         tokio::select! {
             outcome = commands::run(cli) => outcome,
             () = commands::interrupted() => Err(failure::Failure::interrupted()),

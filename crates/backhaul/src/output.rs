@@ -30,11 +30,15 @@ pub fn start_log(global: &Global) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 
-/// A line of a result. A closed pipe (`| head`) ends the program quietly.
+/// A line of a result. A closed pipe (`| head`) ends the program quietly; a full disk does not.
 pub fn line(text: &str) {
     let mut out = anstream::stdout().lock();
-    if writeln!(out, "{text}").is_err() {
-        std::process::exit(0);
+    if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        complain(&format!("backhaul: cannot write the result: {error}"));
+        std::process::exit(1);
     }
 }
 
@@ -73,16 +77,17 @@ pub fn bytes(n: u64) -> String {
 }
 
 /// Seconds since 1970 as local time.
-pub fn time(seconds: u64) -> String {
-    match jiff::Timestamp::from_second(seconds as i64) {
+pub fn time(seconds: impl TryInto<i64>) -> String {
+    match jiff::Timestamp::from_second(seconds.try_into().unwrap_or(i64::MAX)) {
         Ok(at) => at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
-        Err(_) => "never".to_owned(),
+        Err(_) => "beyond 9999".to_owned(),
     }
 }
 
 /// Seconds since 1970 as JSON wants them.
-pub fn rfc3339(seconds: u64) -> String {
-    jiff::Timestamp::from_second(seconds as i64).map_or_else(|_| String::new(), |at| at.to_string())
+pub fn rfc3339(seconds: impl TryInto<i64>) -> String {
+    jiff::Timestamp::from_second(seconds.try_into().unwrap_or(i64::MAX))
+        .map_or_else(|_| String::new(), |at| at.to_string())
 }
 
 /// A running display of what `describe` says; ends when dropped.

@@ -1,5 +1,8 @@
 //! What SNAPSHOT and SNAPSHOT:PATH mean.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use backhaul_agent::remote::Listed;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -11,14 +14,20 @@ const PREFIX_MIN: usize = 4;
 
 /// Splits `SNAPSHOT[:PATH]`. A time has colons, too: the path begins at the first `:/`, or, when there is
 /// none and the whole is no time, at the first colon.
-pub fn split(text: &str) -> (&str, Option<&str>) {
-    if let Some((snapshot, path)) = text.split_once(":/") {
-        return (snapshot, Some(&text[text.len() - path.len() - 1..]));
-    }
-    match text.split_once(':') {
-        Some((snapshot, path)) if parse_time(text, 0).is_none() => (snapshot, Some(path)),
-        _ => (text, None),
-    }
+pub fn split(text: &OsStr) -> (String, Option<&[u8]>) {
+    let bytes = text.as_bytes();
+    let is_time = text.to_str().is_some_and(|text| parse_time(text, 0).is_some());
+    let rooted = bytes.windows(2).position(|pair| pair == b":/");
+    let at = match rooted {
+        None if is_time => None,
+        None => bytes.iter().position(|byte| *byte == b':'),
+        rooted => rooted,
+    };
+    let (snapshot, path) = match at {
+        Some(at) => (&bytes[..at], Some(&bytes[at + 1..])),
+        None => (bytes, None),
+    };
+    (String::from_utf8_lossy(snapshot).into_owned(), path)
 }
 
 /// Finds the snapshot that a text means; `snapshots` are oldest first, `now` is seconds since 1970.
@@ -85,11 +94,17 @@ mod tests {
 
     #[test]
     fn paths_are_told_from_times() {
-        assert_eq!(split("latest"), ("latest", None));
-        assert_eq!(split("latest:/etc/a:b"), ("latest", Some("/etc/a:b")));
-        assert_eq!(split("latest:etc"), ("latest", Some("etc")));
-        assert_eq!(split("2026-11-23T04:00"), ("2026-11-23T04:00", None));
-        assert_eq!(split("2026-11-23T04:00:/etc"), ("2026-11-23T04:00", Some("/etc")));
+        let cases: [(&str, &str, Option<&str>); 5] = [
+            ("latest", "latest", None),
+            ("latest:/etc/a:b", "latest", Some("/etc/a:b")),
+            ("latest:etc", "latest", Some("etc")),
+            ("2026-11-23T04:00", "2026-11-23T04:00", None),
+            ("2026-11-23T04:00:/etc", "2026-11-23T04:00", Some("/etc")),
+        ];
+        for (text, snapshot, path) in cases {
+            assert_eq!(split(OsStr::new(text)), (snapshot.to_owned(), path.map(str::as_bytes)), "{text}");
+        }
+        assert_eq!(split(OsStr::from_bytes(b"latest:/\xff")).1, Some(&b"/\xff"[..]));
     }
 
     #[test]

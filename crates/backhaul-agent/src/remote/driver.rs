@@ -134,8 +134,8 @@ impl Driver {
                 self.session.stats();
                 self.stats.push(reply);
             }
-            Command::Close => {
-                self.session.close();
+            Command::Close(failure) => {
+                self.session.close(failure);
                 self.closing = true;
             }
         }

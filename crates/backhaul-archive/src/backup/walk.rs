@@ -68,15 +68,20 @@ pub(super) struct Roots {
     whole: bool,
 }
 
-/// Checks the paths and arranges them; a path inside another adds nothing.
+/// Checks the paths and arranges them; a path inside another adds nothing. One of several may be missing.
 pub(super) fn roots(request: &BackupRequest<'_>) -> Result<Roots, BackupError> {
     let mut roots = Roots::default();
+    let (mut found, mut missing) = (false, None);
     for path in &request.paths {
         let bad = |why: &str| BackupError::Path { path: path.clone(), why: why.to_owned() };
         if request.skip.iter().any(|skip| path.starts_with(skip)) {
             return Err(bad("it is inside Backhaul's own home, which is never saved"));
         }
-        std::fs::symlink_metadata(path).map_err(|error| bad(&error.to_string()))?;
+        match std::fs::symlink_metadata(path) {
+            Ok(_) => found = true,
+            // The walk names it; the others are saved.
+            Err(error) => missing = Some(bad(&error.to_string())),
+        }
         let mut at = &mut roots;
         for component in path.components() {
             match component {
@@ -89,8 +94,16 @@ pub(super) fn roots(request: &BackupRequest<'_>) -> Result<Roots, BackupError> {
         }
         at.whole = true;
     }
-    Ok(roots)
+    match missing {
+        Some(error) if !found => Err(error),
+        _ => Ok(roots),
+    }
 }
+
+/// Deepest folder that is entered: each level holds a descriptor and some of the walk's [`STACK`].
+const DEPTH_MAX: usize = 4_000;
+/// Stack of the walking thread in bytes, reserved and not used: 16 KiB a level.
+pub(super) const STACK: usize = 64 << 20;
 
 /// The consumer is gone: the run is over.
 struct Over;
@@ -103,6 +116,7 @@ pub(super) struct Walk<'a> {
     jobs: SyncSender<Job>,
     path: Vec<u8>,
     links: HashMap<(u64, u64), u64>,
+    depth: usize,
     skip: Vec<PathBuf>,
 }
 
@@ -118,7 +132,7 @@ impl<'a> Walk<'a> {
     ) -> Self {
         let skip = request.skip.clone();
         let (path, links) = (Vec::new(), HashMap::new());
-        Self { request, parameters, records, steps, jobs, path, links, skip }
+        Self { request, parameters, records, steps, jobs, path, links, depth: 0, skip }
     }
 
     pub(super) fn run(mut self, roots: &Roots) {
@@ -216,6 +230,11 @@ impl<'a> Walk<'a> {
         if self.skip.contains(&path) {
             return Ok(());
         }
+        if self.depth >= DEPTH_MAX {
+            count(&self.request.progress.errors, 1);
+            let why = format!("more than {DEPTH_MAX} folders within each other: what is in it is not saved");
+            return self.send(Step::Unreadable { path: self.path.clone(), why });
+        }
         count(&self.request.progress.dirs, 1);
         let device = device.or(self.request.one_file_system.then_some(stat.st_dev));
         self.send(Step::Enter { name: name.to_bytes().to_vec(), metadata: metadata(stat) })?;
@@ -226,7 +245,9 @@ impl<'a> Walk<'a> {
                     if has_attributes(&fd) {
                         self.send(Step::NotKept("extended attributes"))?;
                     }
+                    self.depth += 1;
                     self.directory(&Arc::new(fd), device)?;
+                    self.depth -= 1;
                 }
                 Err(error) => self.unreadable(error)?,
             }
@@ -271,6 +292,9 @@ impl<'a> Walk<'a> {
 
     fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, stat: &Stat) -> Result<(), Over> {
         count(&self.request.progress.files, 1);
+        if stat.st_nlink > 1 {
+            self.send(Step::NotKept("hard links of symbolic links"))?;
+        }
         match rustix::fs::readlinkat(&**dir, name, Vec::new()) {
             Ok(target) => self.send(Step::Symlink {
                 name: name.to_bytes().to_vec(),

@@ -18,7 +18,10 @@ pub(super) struct Out<'o> {
 }
 
 enum Opened {
-    New(File),
+    /// Under its own name: a small file where nothing was, whole within a moment.
+    Direct(File),
+    /// Under another name until it is whole: whatever ends the restore, what was there stays.
+    Part(File, Vec<u8>),
     Old(Comparer),
 }
 
@@ -31,44 +34,62 @@ impl<'o> Out<'o> {
         let opened = match self.open.take() {
             Some(opened) => opened,
             None => match self.mode {
-                Mode::Write => {
-                    Opened::New(place::create(self.dir, &self.job.name).map_err(io::Error::other)?)
-                }
+                Mode::Write => self.create()?,
                 Mode::Compare => Opened::Old(Comparer::open(self.dir, &self.job.name, self.job.size)?),
             },
         };
         Ok(self.open.insert(opened))
     }
 
-    /// Sets the metadata, or removes what is incomplete.
+    fn create(&self) -> io::Result<Opened> {
+        if !self.job.is_large()
+            && let Some(file) = place::create(self.dir, &self.job.name)?
+        {
+            return Ok(Opened::Direct(file));
+        }
+        let (file, part) = place::create_part(self.dir)?;
+        Ok(Opened::Part(file, part))
+    }
+
+    /// Sets the metadata and puts the file into its place, or removes what is incomplete.
     pub(super) fn end(mut self, engine: &Engine<'_>, written: Result<(), String>) -> Result<(), String> {
-        let job = self.job;
+        let (job, dir) = (self.job, self.dir);
         let result = written.and_then(|()| match self.opened() {
-            Ok(Opened::New(file)) => match place::apply(&*file, &job.metadata) {
-                Ok(true) => Ok(()),
-                Ok(false) => {
-                    engine.report.unowned();
-                    Ok(())
-                }
-                Err(error) => Err(format!("metadata not set: {error}")),
-            },
+            Ok(Opened::Direct(file)) => dress(file, job, engine),
+            Ok(Opened::Part(file, part)) => {
+                dress(file, job, engine)?;
+                place::put_in_place(dir, part, &job.name)
+            }
             Ok(Opened::Old(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
         });
-        if result.is_err() && matches!(self.open, Some(Opened::New(_))) {
-            return match place::clear(self.dir, &self.job.name) {
-                Ok(()) => result,
-                Err(why) => result.map_err(|error| format!("{error}; incomplete, and {why}")),
-            };
+        let left = match (&self.open, &result) {
+            (Some(Opened::Direct(_)), Err(_)) => &job.name,
+            (Some(Opened::Part(_, part)), Err(_)) => part,
+            _ => return result,
+        };
+        match place::clear(dir, left) {
+            Ok(()) => result,
+            Err(why) => result.map_err(|error| format!("{error}; incomplete, and {why}")),
         }
-        result
+    }
+}
+
+fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> {
+    match place::apply(file, &job.metadata) {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            engine.report.unowned();
+            Ok(())
+        }
+        Err(error) => Err(format!("metadata not set: {error}")),
     }
 }
 
 impl Write for Out<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         match self.opened()? {
-            Opened::New(file) => file.write(data),
+            Opened::Direct(file) | Opened::Part(file, _) => file.write(data),
             Opened::Old(comparer) => comparer.write(data),
         }
     }

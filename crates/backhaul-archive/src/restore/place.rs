@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_object::entry::Metadata;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Uid};
@@ -127,18 +128,34 @@ pub(crate) fn clear(dir: &OwnedFd, name: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Makes a new file, replacing what was there.
-pub(crate) fn create(dir: &OwnedFd, name: &[u8]) -> Result<File, String> {
+/// Makes a new file; `None` when something is there.
+pub(crate) fn create(dir: &OwnedFd, name: &[u8]) -> Result<Option<File>, Errno> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = || fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR);
-    let fd = match open() {
-        Err(Errno::EXIST) => {
-            clear(dir, name)?;
-            open()
+    match fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => Ok(Some(File::from(fd))),
+        Err(Errno::EXIST) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a new file under a name of its own, to be moved into place when it is whole.
+pub(crate) fn create_part(dir: &OwnedFd) -> Result<(File, Vec<u8>), Errno> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".backhaul-{}-{number}.part", std::process::id()).into_bytes();
+        if let Some(file) = create(dir, &name)? {
+            return Ok((file, name));
         }
-        other => other,
-    };
-    fd.map(File::from).map_err(|error| error.to_string())
+    }
+}
+
+/// Moves a whole file into its place, over a file that is there.
+pub(crate) fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<(), String> {
+    match fs::renameat(dir, part, dir, name) {
+        Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => Err("a directory is in its place".to_owned()),
+        other => other.map_err(|error| error.to_string()),
+    }
 }
 
 /// Makes a symbolic link, replacing what was there.

@@ -25,6 +25,8 @@ struct Batch {
     jobs: Vec<FileJob>,
     links: Vec<FileJob>,
     leaves: Vec<(Arc<[u8]>, Metadata)>,
+    /// Left as they were, and to be compared.
+    kept: Vec<FileJob>,
     bytes: u64,
 }
 
@@ -90,6 +92,7 @@ impl Run<'_, '_> {
             Event::Leave(metadata) => {
                 if let Some(folder) = self.folders.pop()
                     && self.writes()
+                    && (folder.fresh || self.changes_folders())
                 {
                     let metadata = if folder.way { self.with_own_time(&folder, metadata) } else { metadata };
                     self.batch.leaves.push((folder.relative, metadata));
@@ -111,20 +114,28 @@ impl Run<'_, '_> {
         Ok(Step::Into)
     }
 
-    /// A folder on the way was not saved: it keeps the time it has.
+    /// Whether folders that were there before get the snapshot's mode and time.
+    fn changes_folders(&self) -> bool {
+        matches!(self.engine.overwrite, Overwrite::Always | Overwrite::IfChanged)
+    }
+
+    /// A folder on the way was not saved: it keeps the time it has, and its owner unless root restores.
     fn with_own_time(&self, folder: &Folder, metadata: Metadata) -> Metadata {
         let fd = self.engine.place.and_then(|place| place.dir(&folder.relative).ok());
         match fd.and_then(|fd| rustix::fs::fstat(fd).ok()) {
             Some(stat) => {
-                Metadata { mtime_s: stat.st_mtime, mtime_ns: stat.st_mtime_nsec as u32, ..metadata }
+                let root = rustix::process::geteuid().is_root();
+                let (uid, gid) = if root { (metadata.uid, metadata.gid) } else { (stat.st_uid, stat.st_gid) };
+                let (mtime_s, mtime_ns) = (stat.st_mtime, stat.st_mtime_nsec as u32);
+                Metadata { uid, gid, mtime_s, mtime_ns, ..metadata }
             }
             None => metadata,
         }
     }
 
     fn flush_if_full(&mut self) -> Result<(), TransferError> {
-        let Batch { jobs, links, leaves, bytes } = &self.batch;
-        let files = jobs.len() + links.len();
+        let Batch { jobs, links, leaves, kept, bytes } = &self.batch;
+        let files = jobs.len() + links.len() + kept.len();
         if files >= BATCH_FILES || leaves.len() >= BATCH_FILES || *bytes >= BATCH_BYTES {
             self.flush()?;
         }
@@ -178,7 +189,7 @@ impl Run<'_, '_> {
             outer.fd = None;
         }
         self.folders.push(Folder { relative: Arc::from(relative), fresh, way: entry.is_way(), fd: None });
-        if writes && !fresh {
+        if writes && !fresh && self.changes_folders() {
             match self.here() {
                 Ok(Some(dir)) => place::unlock(dir),
                 Ok(None) => {}
@@ -248,6 +259,9 @@ impl Run<'_, '_> {
         }
         if verdict != Verdict::Write {
             self.engine.report.skipped();
+            if self.request.verify && !self.request.dry_run {
+                self.batch.kept.push(job);
+            }
         } else if write && self.request.dry_run {
             self.engine.report.file(size);
         } else {
@@ -259,7 +273,7 @@ impl Run<'_, '_> {
 
     /// Writes the batch: contents, then hard links, then the directories that are complete.
     fn flush(&mut self) -> Result<(), TransferError> {
-        let Batch { jobs, links, leaves, .. } = std::mem::take(&mut self.batch);
+        let Batch { jobs, links, leaves, kept, .. } = std::mem::take(&mut self.batch);
         if self.request.dry_run && self.mode == Mode::Write {
             // Each further link counts as a file without bytes of its own.
             links.iter().for_each(|_| self.engine.report.file(0));
@@ -269,6 +283,8 @@ impl Run<'_, '_> {
         for job in links {
             self.hard_link(job)?;
         }
+        // What was left as it was has not been proven equal by its time and size.
+        fetch::run(self.engine, kept, Mode::Compare)?;
         if let Some(place) = self.engine.place {
             for (relative, metadata) in leaves {
                 self.engine.finish_dir(place, &relative, &metadata);

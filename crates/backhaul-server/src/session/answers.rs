@@ -35,8 +35,8 @@ pub fn ask(vault: &OpenVault, owned: &Mutex<Owned>, prefixes: &[u64]) -> Result<
     let one = |prefix: &u64| {
         let hits = vault.vault.find(*prefix)?;
         Ok(match hits.iter().find(|hit| owns(&owned, hit.place)) {
-            Some(hit) => Verdict::Is(answer(vault, hit.place)?),
-            None if hits.is_empty() => Verdict::Is(Answer::Want),
+            Some(hit) => Verdict::Known(answer(vault, hit.place)?, hit.id),
+            None if hits.is_empty() => Verdict::Want,
             None => Verdict::Prove,
         })
     };
@@ -58,7 +58,7 @@ pub fn prove(
     for (id, proof) in proofs {
         let hits = vault.vault.find(id.prefix())?;
         let fits = |hit: &&Hit| hit.id == *id && same(&hit.proof, proof);
-        let mut verdict = Verdict::Is(Answer::Want);
+        let mut verdict = Verdict::Want;
         for hit in hits.iter().filter(fits) {
             match hit.place {
                 Place::Object(ordinal) => {
@@ -66,14 +66,14 @@ pub fn prove(
                     if vault.vault.get(ordinal).is_ok_and(|object| object.header.kind == Kind::Chunk) {
                         owned.add(ordinal);
                         vault.vault.note_proven(client, ordinal, None);
-                        verdict = Verdict::Is(Answer::Have);
+                        verdict = Verdict::Known(Answer::Have, *id);
                         break;
                     }
                 }
                 Place::Member { bundle, member } => {
                     owned.add_member(bundle, member);
                     vault.vault.note_proven(client, bundle, Some(member));
-                    verdict = Verdict::Is(answer(vault, hit.place)?);
+                    verdict = Verdict::Known(answer(vault, hit.place)?, *id);
                     break;
                 }
             }

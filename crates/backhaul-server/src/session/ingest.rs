@@ -12,7 +12,7 @@ use backhaul_net::link::{Arrived, Streams};
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::seal::Unpacker;
 use backhaul_object::snapshot::Snapshot;
-use backhaul_object::{Compressed, Kind, Object, ObjectId, Sealed, flist, node};
+use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId, Sealed, bundle, flist, node};
 use backhaul_proto::end;
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::index::Edge;
@@ -235,13 +235,23 @@ fn readable(object: &Object, is_commit: bool) -> Result<(), String> {
     let decoded = match object.kind {
         Kind::Node => node::decode(object).map(drop),
         Kind::Flist => flist::decode(object).map(drop),
-        Kind::Chunk | Kind::Bundle => Ok(()),
+        Kind::Chunk => Ok(()),
+        Kind::Bundle => whole_bundle(object),
         Kind::Snap if is_commit => Ok(()),
         kind => return Err(format!("a {kind:?} has no place here")),
     };
     match (decoded, is_commit, object.kind) {
         (Ok(()), true, kind) if kind != Kind::Snap => Err("a commit must be a snapshot".to_owned()),
         (result, ..) => result.map_err(|error| error.to_string()),
+    }
+}
+
+/// Every member must be there: a bundle is named by its members' ids, so one without contents would pass for
+/// possession of all, and would promise contents that nobody has.
+fn whole_bundle(object: &Object) -> Result<(), FormatError> {
+    match bundle::members(object)?.iter().all(Option::is_some) {
+        true => Ok(()),
+        false => Err(FormatError::Invalid("a bundle with members left out")),
     }
 }
 
@@ -291,7 +301,12 @@ impl Collector<'_> {
             Checked::Bad(ending) => return Err(ending),
             Checked::Object(sealed) => {
                 let edges = self.authorise(&sealed)?;
+                let before = self.writing.added().0;
                 let ordinal = self.writing.append(&sealed, &edges)?;
+                if self.writing.added().0 == before {
+                    // It was there, from another client perhaps: sending it has shown possession.
+                    self.vault.vault.note_proven(self.client, ordinal, None);
+                }
                 lock(self.owned).add(ordinal);
                 self.stored += 1;
                 self.unflushed += sealed.body.len() as u64;
@@ -363,5 +378,50 @@ impl Collector<'_> {
         let _ = self.reports.send(Report::Durable(self.stored));
         let _ = self.reports.send(Report::Committed(row, snapshot.errors));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use backhaul_object::bundle::BundleBuilder;
+    use backhaul_object::codec::Write;
+    use backhaul_object::keys::VaultKey;
+    use backhaul_object::seal::{Packer, identify_content};
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Whoever knows the ids of a bundle's members can name it, and must not own it by that.
+    #[test]
+    fn a_bundle_without_its_contents_is_refused_though_its_id_is_right() {
+        let key = VaultKey::new([1; 32]).id_key();
+        let mut builder = BundleBuilder::default();
+        for content in [&b"one"[..], b"two"] {
+            let (id, proof) = identify_content(&key, content);
+            builder.push(id, proof, content);
+        }
+        let whole = builder.finish();
+        assert_eq!(readable(&whole, false), Ok(()));
+        let mut payload = Vec::new();
+        payload.put_varint(0);
+        payload.put_varint(4);
+        payload.extend_from_slice(b"two");
+        let part = Object { payload: Bytes::from(payload), ..whole.clone() };
+        let sent = part.clone().compress(&key, &mut Packer::new(3).unwrap()).unwrap();
+        assert_eq!(sent.header.id, whole.identify(&key).0);
+        assert!(sent.open(&key, &mut Unpacker::new().unwrap()).is_ok(), "the id alone does not tell");
+        assert!(readable(&part, false).is_err());
+    }
+
+    #[test]
+    fn snapshots_come_by_commit_and_nothing_else_does() {
+        let object = |kind| Object { kind, references: vec![], provides: vec![], payload: Bytes::new() };
+        assert!(readable(&object(Kind::Snap), false).is_err());
+        assert!(readable(&object(Kind::Snap), true).is_ok());
+        assert!(readable(&object(Kind::Chunk), true).is_err());
+        for reserved in [Kind::Patch, Kind::Blob, Kind::Attest] {
+            assert!(readable(&object(reserved), false).is_err());
+        }
     }
 }

@@ -65,6 +65,13 @@ impl Log {
         Ok(out)
     }
 
+    /// Changes bytes that were appended; not durable before the next flush.
+    pub(super) fn patch(&mut self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        self.write()?;
+        self.dirty = true;
+        self.file.write_all_at(bytes, offset).doing("write", &self.path)
+    }
+
     fn write(&mut self) -> Result<(), StoreError> {
         self.file.write_all_at(&self.tail, self.written).doing("write", &self.path)?;
         self.dirty |= !self.tail.is_empty();

@@ -22,35 +22,38 @@ impl Vault {
         if state.poisoned {
             return Err(StoreError::Poisoned);
         }
-        let synced = self.sync_packs(state);
-        if synced.is_err() {
-            state.poisoned = true;
+        let done = self.try_flush(state);
+        // After a failed sync the kernel may have dropped what it could not write.
+        state.poisoned = matches!(done, Err(StoreError::Io { doing: "sync", .. }));
+        done
+    }
+
+    /// Whatever fails here is tried again by the next flush: nothing leaves `pending` before it is recorded.
+    fn try_flush(&self, state: &mut State) -> Result<(), StoreError> {
+        self.sync_packs(state)?;
+        if !state.pending.is_empty() || !state.proven.is_empty() {
+            state.index.flush()?;
+            let counts = Counts { objects: state.index.objects(), members: state.index.members() };
+            let rows: Vec<PackRow> = state.pending.values().cloned().collect();
+            state.catalog.flush(counts, &rows, &state.proven)?;
+            state.proven.clear();
         }
-        let (rows, finished) = synced?;
-        if rows.is_empty() && state.proven.is_empty() {
-            return Ok(());
-        }
-        state.index.flush()?;
-        let counts = Counts { objects: state.index.objects(), members: state.index.members() };
-        state.catalog.flush(counts, &rows, &state.proven)?;
-        state.proven.clear();
-        for row in rows {
-            state.packs.insert(row.number, row);
-        }
-        for number in finished {
-            if let Some(name) = state.packs.get(&number).and_then(|row| row.name) {
-                let file = self.shared.root.join(open_name(number));
+        while let Some(row) = state.pending.values().next().cloned() {
+            if let Some(name) = row.name {
+                // Readers look in `open/` until the row here says otherwise.
+                let file = self.shared.root.join(open_name(row.number));
                 self.shared.blobs.adopt(&file, &pack_blob(&name))?;
             }
+            state.pending.remove(&row.number);
+            state.packs.insert(row.number, row);
         }
         Ok(())
     }
 
-    /// Syncs what is dirty and seals what is complete; returns the new catalog rows and the sealed numbers.
-    fn sync_packs(&self, state: &mut State) -> Result<(Vec<PackRow>, Vec<u32>), StoreError> {
+    /// Syncs what is dirty and seals what is complete; the new catalog rows are then pending.
+    fn sync_packs(&self, state: &mut State) -> Result<(), StoreError> {
         let due: Vec<u32> =
             state.writers.iter().filter(|(_, w)| w.dirty || w.complete).map(|(number, _)| *number).collect();
-        let (mut rows, mut finished) = (Vec::new(), Vec::new());
         for number in &due {
             let Some(mut row) = state.packs.get(number).cloned() else { continue };
             let Some(writing) = state.writers.get_mut(number) else { continue };
@@ -58,27 +61,24 @@ impl Vault {
                 writing.writer.sync()?;
                 writing.dirty = false;
                 row.bytes = writing.writer.len();
-                rows.push(row);
-                continue;
-            }
-            let Some(writing) = state.writers.remove(number) else { continue };
-            if writing.writer.is_empty() {
-                state.packs.remove(number);
+            } else if writing.writer.is_empty() {
                 state.catalog.remove_pack(*number)?;
                 writing.writer.discard()?;
+                state.writers.remove(number);
+                state.packs.remove(number);
                 continue;
+            } else {
+                let (_, name, bytes) = writing.writer.finish()?;
+                (row.name, row.bytes) = (Some(name), bytes);
+                state.writers.remove(number);
             }
-            let (_, name, bytes) = writing.writer.finish()?;
-            (row.name, row.bytes) = (Some(name), bytes);
-            rows.push(row);
-            finished.push(*number);
+            state.pending.insert(*number, row);
         }
         if !due.is_empty() {
             let open = self.shared.root.join("open");
             sync_parent(&open.join("x")).doing("sync", &open)?;
         }
-        rows.sort_by_key(|row| row.number);
-        Ok((rows, finished))
+        Ok(())
     }
 
     /// Removes files in `open/` that the catalog does not know: nothing in them was acknowledged.

@@ -1,6 +1,6 @@
 //! Opening a vault: check what is there, finish what a crash left undone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -56,6 +56,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         index,
         packs,
         writers: HashMap::new(),
+        pending: BTreeMap::new(),
         proven: Vec::new(),
         next_pack,
         poisoned: false,
@@ -118,8 +119,10 @@ impl Vault {
             if known.contains(&name) {
                 continue;
             }
-            let manifest =
-                Manifest::decode(&self.shared.blobs.read(&name, 0, MANIFEST_MAX)?).of(|| name.clone())?;
+            // A damaged manifest must not lock everybody out; `check` names it.
+            let Ok(manifest) = Manifest::decode(&self.shared.blobs.read(&name, 0, MANIFEST_MAX)?) else {
+                continue;
+            };
             // Without its object the manifest alone restores nothing; `check` names it.
             if let Some(ordinal) = state.index.ordinal(&manifest.id)? {
                 state.catalog.add_snapshot(&row(&manifest, ordinal))?;

@@ -12,7 +12,6 @@ use backhaul_agent::{AgentError, Remote, run as runs};
 use backhaul_net::join_code::JoinCode;
 use backhaul_proto::wire::Intent;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Done, absolute, server::notify_systemd};
 use crate::failure::Failure;
@@ -21,6 +20,9 @@ use crate::output;
 pub async fn join(context: &Context, code: &str, paths: &[PathBuf]) -> Done {
     let code: JoinCode = code.parse()?;
     let paths = absolute(paths)?;
+    for path in paths.iter().filter(|path| std::fs::symlink_metadata(path).is_err()) {
+        output::complain(&format!("warning: {} is not there (yet)", path.display()));
+    }
     let home = AgentHome::at(&context.home);
     let doing = || format!("joining as {} with the server at {}", code.client, code.addresses.join(" or "));
     let config = home.join(&code, paths).await.map_err(|error| Failure::from(error).while_doing(doing()))?;
@@ -37,13 +39,11 @@ pub async fn join(context: &Context, code: &str, paths: &[PathBuf]) -> Done {
 }
 
 pub async fn run(context: &Context, listen: SocketAddr) -> Done {
-    let mut terminate = signal(SignalKind::terminate())?;
     let daemon = Arc::new(AgentDaemon::start(&AgentHome::at(&context.home), listen)?);
     output::complain(&format!("listening on {}", daemon.address()?));
     notify_systemd("READY=1");
     tokio::select! {
         () = daemon.run(Arc::new(tell)) => {}
-        _ = terminate.recv() => {}
         () = super::interrupted() => {}
     }
     notify_systemd("STOPPING=1");

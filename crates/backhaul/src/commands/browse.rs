@@ -1,5 +1,6 @@
 //! `snapshots`, `ls`, `find`, `dump`.
 
+use std::ffi::OsStr;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -60,16 +61,16 @@ pub struct Listing {
     pub recursive: bool,
 }
 
-pub async fn ls(context: &Context, what: &str, listing: Listing, read: &ReadArgs) -> Done {
+pub async fn ls(context: &Context, what: &OsStr, listing: Listing, read: &ReadArgs) -> Done {
     let (snapshot, path) = selector::split(what);
     let reader = Reader::open(&context.home, read.client.as_deref()).await?;
     let listed =
-        tokio::task::block_in_place(|| list(context, &reader, snapshot, path.unwrap_or("/"), listing));
+        tokio::task::block_in_place(|| list(context, &reader, &snapshot, path.unwrap_or(b"/"), listing));
     reader.close().await;
     listed
 }
 
-fn list(context: &Context, reader: &Reader, snapshot: &str, path: &str, listing: Listing) -> Done {
+fn list(context: &Context, reader: &Reader, snapshot: &str, path: &[u8], listing: Listing) -> Done {
     let snapshot = reader.choose(snapshot)?;
     let tree = Tree::new(&reader.remote, snapshot.manifest.root);
     let mut rows = Vec::new();
@@ -78,12 +79,12 @@ fn list(context: &Context, reader: &Reader, snapshot: &str, path: &str, listing:
         false => output::line(&format(name, entry, listing)),
     };
     if listing.recursive {
-        tree.walk(path.as_bytes(), &mut |full, entry| {
+        tree.walk(path, &mut |full, entry| {
             show(full, entry);
             Ok(())
         })?;
     } else {
-        tree.list_each(&tree.lookup(path.as_bytes())?, &mut |entry| {
+        tree.list_each(&tree.lookup(path)?, &mut |entry| {
             show(&entry.name, entry);
             Ok(())
         })?;
@@ -104,11 +105,16 @@ fn kind(entry: &Entry) -> (&'static str, char) {
 
 fn describe(name: &[u8], entry: &Entry) -> Value {
     let meta = &entry.metadata;
-    json!({
+    let mut document = json!({
         "path": String::from_utf8_lossy(name), "type": kind(entry).0, "size": entry.totals().bytes,
         "mode": format!("{:04o}", meta.mode), "uid": meta.uid, "gid": meta.gid,
-        "mtime": output::rfc3339(meta.mtime_s.max(0) as u64),
-    })
+        "mtime": output::rfc3339(meta.mtime_s),
+    });
+    if std::str::from_utf8(name).is_err() {
+        let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        document["path_hex"] = json!(hex);
+    }
+    document
 }
 
 fn format(name: &[u8], entry: &Entry, listing: Listing) -> String {
@@ -119,8 +125,15 @@ fn format(name: &[u8], entry: &Entry, listing: Listing) -> String {
     }
     let meta = &entry.metadata;
     let bit = |n: u16, letter: char| if meta.mode >> n & 1 == 1 { letter } else { '-' };
-    let mode: String = (0..9u16).rev().zip("rwxrwxrwx".chars()).map(|(n, letter)| bit(n, letter)).collect();
-    let (kind, size, time) = (kind(entry).1, entry.totals().bytes, output::time(meta.mtime_s.max(0) as u64));
+    let mut mode: Vec<char> =
+        (0..9u16).rev().zip("rwxrwxrwx".chars()).map(|(n, letter)| bit(n, letter)).collect();
+    for (n, at, letter) in [(11, 2, 's'), (10, 5, 's'), (9, 8, 't')] {
+        if meta.mode >> n & 1 == 1 {
+            mode[at] = if mode[at] == 'x' { letter } else { letter.to_ascii_uppercase() };
+        }
+    }
+    let mode: String = mode.into_iter().collect();
+    let (kind, size, time) = (kind(entry).1, entry.totals().bytes, output::time(meta.mtime_s));
     let target = match &entry.body {
         Body::Symlink(target) => format!(" -> {}", String::from_utf8_lossy(target)),
         _ => String::new(),
@@ -129,13 +142,13 @@ fn format(name: &[u8], entry: &Entry, listing: Listing) -> String {
 }
 
 pub async fn find(context: &Context, pattern: &str, snapshot: &str, read: &ReadArgs) -> Done {
-    let (snapshot, under) = selector::split(snapshot);
+    let (snapshot, under) = selector::split(OsStr::new(snapshot));
     let reader = Reader::open(&context.home, read.client.as_deref()).await?;
     let found = tokio::task::block_in_place(|| {
-        let snapshot = reader.choose(snapshot)?;
+        let snapshot = reader.choose(&snapshot)?;
         let tree = Tree::new(&reader.remote, snapshot.manifest.root);
         let mut rows = Vec::new();
-        let under = under.unwrap_or("/").as_bytes();
+        let under = under.unwrap_or(b"/");
         backhaul_archive::find::find(&tree, under, &Pattern::new(pattern.as_bytes()), &mut |path, entry| {
             match context.global.json {
                 true => rows.push(describe(path, entry)),
@@ -153,21 +166,20 @@ pub async fn find(context: &Context, pattern: &str, snapshot: &str, read: &ReadA
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn dump(context: &Context, what: &str, output: Option<&Path>, read: &ReadArgs) -> Done {
+pub async fn dump(context: &Context, what: &OsStr, output: Option<&Path>, read: &ReadArgs) -> Done {
     let (snapshot, Some(path)) = selector::split(what) else {
         return Err(Failure::usage("say which file: SNAPSHOT:PATH"));
     };
     let reader = Reader::open(&context.home, read.client.as_deref()).await?;
-    let dumped = tokio::task::block_in_place(|| write(&reader, snapshot, path, output));
+    let dumped = tokio::task::block_in_place(|| write(&reader, &snapshot, path, output));
     reader.close().await;
-    dumped.map_err(|failure| failure.while_doing(format!("dumping {what}")))?;
+    dumped.map_err(|failure| failure.while_doing(format!("dumping {}", what.display())))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn write(reader: &Reader, snapshot: &str, path: &str, output: Option<&Path>) -> Result<(), Failure> {
+fn write(reader: &Reader, snapshot: &str, path: &[u8], output: Option<&Path>) -> Result<(), Failure> {
     let snapshot = reader.choose(snapshot)?;
-    let Located::Entry(entry) = Tree::new(&reader.remote, snapshot.manifest.root).lookup(path.as_bytes())?
-    else {
+    let Located::Entry(entry) = Tree::new(&reader.remote, snapshot.manifest.root).lookup(path)? else {
         return Err(Failure::usage("that is a folder; `backhaul restore` brings folders back"));
     };
     let mut out: Box<dyn Write> = match output {

@@ -104,12 +104,22 @@ pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
             .hint("start it: backhaul server run"));
     }
     let clients: Result<Vec<Client>, _> = names.iter().map(|name| fleet.require(name)).collect();
+    if let Ok(clients) = &clients
+        && let Some(client) = clients.iter().find(|client| client.address.is_none())
+    {
+        return Err(Failure::new(format!("client {:?} has no address to dial", client.name))
+            .hint("it pushes; a client that is to be pulled is added with --address HOST:PORT"));
+    }
     let mut queued = Vec::new();
     for client in clients? {
         queued.push((fleet.queue_run(client.id, clock::now())?, client));
     }
     if !wait {
-        output::complain("queued; --wait waits for the end");
+        let document = |(_, client): &(i64, Client)| json!({ "client": client.name, "state": "queued" });
+        match context.global.json {
+            true => output::json(&queued.iter().map(document).collect::<Vec<_>>()),
+            false => output::complain("queued; --wait waits for the end"),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let (mut worst, mut documents) = (0, Vec::new());

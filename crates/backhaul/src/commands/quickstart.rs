@@ -9,17 +9,19 @@ use backhaul_agent::run::{RunReport, RunRequest, push};
 use backhaul_archive::restore::{Overwrite, RestoreRequest, verify_restored};
 use backhaul_net::join_code::JoinCode;
 use backhaul_server::clock;
-use backhaul_server::daemon::Server;
 use backhaul_server::fleet::Initiator;
 use backhaul_server::home::{Config, MAIN_VAULT, ServerHome};
 
 use super::{Context, Done, absolute, backup, server::host_name};
 use crate::failure::{Failure, code};
 use crate::output::{self, Progress};
-use crate::reader::Reader;
+use crate::reader::{Reader, loopback, own_server};
 
 pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
     let paths = absolute(paths)?;
+    if let Some(path) = paths.iter().find(|path| std::fs::symlink_metadata(path).is_err()) {
+        return Err(Failure::usage(format!("{}: there is no such file or folder", path.display())));
+    }
     let (server_home, agent_home) = (ServerHome::at(&context.home), AgentHome::at(&context.home));
     if !server_home.exists() {
         let config = Config { listen: "127.0.0.1:4455".to_owned(), names: vec!["127.0.0.1".to_owned()] };
@@ -27,8 +29,12 @@ pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
         output::complain(&format!("made a server in {}", context.home.display()));
         output::complain(&format!("recovery key (not shown again, keep it elsewhere): {}", recovery.words()));
     }
-    let server = Server::start(&server_home, Some("127.0.0.1:0")).await?;
-    let address = server.address().to_string();
+    // A server that runs already is as good as one of our own.
+    let server = own_server(&context.home).await?;
+    let address = match &server {
+        Some(server) => server.address().to_string(),
+        None => loopback(&server_home.config()?.listen)?,
+    };
     if !agent_home.exists() {
         join(&server_home, &agent_home, &address, &paths).await?;
     }
@@ -36,7 +42,9 @@ pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
     let shown = Progress::start(&context.global, backup::describe(&request.progress));
     let pushed = push(&agent_home, &[address], &request).await;
     drop(shown);
-    server.stop().await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
     let report = pushed?;
     let compared = prove(context, &report).await?;
     backup::tell(context, &report);

@@ -31,14 +31,13 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
     let reader = Reader::open(&context.home, args.read.client.as_deref()).await?;
     let shown = Progress::start(&context.global, describe(&request.progress));
     let done = tokio::task::block_in_place(|| {
-        let snapshot = reader.choose(snapshot)?;
-        let from = path.map(str::as_bytes);
-        Ok::<_, Failure>((snapshot.id, restore(&reader.remote, snapshot.manifest.root, from, &request)?))
+        let snapshot = reader.choose(&snapshot)?;
+        Ok::<_, Failure>((snapshot.id, restore(&reader.remote, snapshot.manifest.root, path, &request)?))
     });
     drop(shown);
     reader.close().await;
     let (id, restored) = done.map_err(|failure| {
-        failure.while_doing(format!("restoring {} to {}", args.what, args.target.display()))
+        failure.while_doing(format!("restoring {} to {}", args.what.display(), args.target.display()))
     })?;
     tell(context, &id.to_string(), &args, &restored);
     Ok(ExitCode::from(if restored.errors.is_empty() { 0 } else { code::PARTIAL }))

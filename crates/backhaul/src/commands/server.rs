@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use backhaul_server::clock;
 use backhaul_server::daemon::Server;
 use backhaul_server::home::{Config, ServerHome};
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Done};
 use crate::failure::Failure;
@@ -47,16 +46,12 @@ pub fn init(context: &Context, listen: SocketAddr, names: Vec<String>) -> Done {
 pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     let home = ServerHome::at(&context.home);
     let listen = listen.map(|address| address.to_string());
-    let mut terminate = signal(SignalKind::terminate())?;
     let server = Server::start(&home, listen.as_deref()).await.map_err(|error| {
         Failure::from(error).while_doing(format!("starting the server in {}", home.dir().display()))
     })?;
     output::complain(&format!("listening on {}", server.address()));
     notify_systemd("READY=1");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        () = super::interrupted() => {}
-    }
+    super::interrupted().await;
     notify_systemd("STOPPING=1");
     server.stop().await;
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,104 @@
+//! Restores onto what is there.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use backhaul_tests::{Home, trees, wait_until};
+
+fn saved(dir: &Path) -> Home {
+    let home = Home::new();
+    home.run(&["-q", "quickstart", dir.to_str().unwrap()]).ok();
+    home
+}
+
+#[test]
+fn verify_compares_what_was_left_as_it_was_too() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("f"), b"good").unwrap();
+    let home = saved(dir.path());
+    let (from, to) = (format!("latest:{}", dir.path().display()), out.path().join("f"));
+    fs::write(&to, b"evil").unwrap();
+    let same_time = Command::new("touch").arg("-r").arg(dir.path().join("f")).arg(&to).status().unwrap();
+    assert!(same_time.success());
+    for overwrite in ["if-changed", "never"] {
+        let args =
+            ["restore", &from, "-t", out.path().to_str().unwrap(), "--verify", "--overwrite", overwrite];
+        let done = home.run(&args).expect(3);
+        assert!(done.err.contains("differs"), "{}", done.err);
+        assert_eq!(fs::read(&to).unwrap(), b"evil", "what is to stay stays");
+    }
+    home.run(&["restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "always", "--verify"])
+        .ok();
+    assert_eq!(fs::read(&to).unwrap(), b"good");
+}
+
+#[test]
+fn a_killed_restore_leaves_no_part_under_a_name_and_harms_no_original() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for i in 0..4 {
+        fs::write(dir.path().join(format!("{i}")), trees::noise(60_000_000, i)).unwrap();
+    }
+    let home = saved(dir.path());
+    fs::write(out.path().join("2"), b"mine").unwrap();
+    let from = format!("latest:{}", dir.path().display());
+    let args = ["-q", "restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "always"];
+    let mut running = home.command(&args).spawn().unwrap();
+    wait_until("a file is half there", || {
+        trees::files(out.path()).iter().any(|file| file.to_str().unwrap().ends_with(".part"))
+    });
+    running.kill().unwrap();
+    running.wait().unwrap();
+    for i in 0..4u64 {
+        let found = fs::read(out.path().join(format!("{i}"))).unwrap_or_default();
+        let whole = found == trees::noise(60_000_000, i);
+        assert!(found.is_empty() || whole || (i == 2 && found == b"mine"), "{i} has {} bytes", found.len());
+    }
+    home.run(&args).ok();
+    assert_eq!(fs::read(out.path().join("2")).unwrap(), trees::noise(60_000_000, 2));
+}
+
+#[test]
+fn never_changes_no_folder_that_is_there() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::create_dir(dir.path().join("a")).unwrap();
+    fs::write(dir.path().join("a/f"), b"f").unwrap();
+    let home = saved(dir.path());
+    fs::create_dir(out.path().join("a")).unwrap();
+    fs::set_permissions(out.path().join("a"), fs::Permissions::from_mode(0o700)).unwrap();
+    let from = format!("latest:{}", dir.path().display());
+    home.run(&["restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "never"]).ok();
+    assert_eq!(fs::metadata(out.path().join("a")).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(fs::read(out.path().join("a/f")).unwrap(), b"f");
+}
+
+#[test]
+fn an_ordinary_user_gets_their_files_back_without_complaint() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, tree) = (Home::unprivileged(), dir.path().join("mine"));
+    for path in [dir.path(), out.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let script = format!("mkdir {0} && echo a > {0}/a", tree.display());
+    let mut make = Command::new("sh");
+    make.args(["-c", &script]);
+    home.as_its_user(&mut make);
+    assert!(make.status().unwrap().success());
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    home.run(&["restore", "latest", "-t", out.path().join("back").to_str().unwrap()]).ok();
+}
+
+#[test]
+fn a_link_with_a_slash_is_what_it_leads_to_and_without_is_warned_about() {
+    let (home, dir) = (Home::new(), tempfile::tempdir().unwrap());
+    fs::create_dir(dir.path().join("real")).unwrap();
+    fs::write(dir.path().join("real/f"), b"f").unwrap();
+    let link = dir.path().join("link");
+    symlink("real", &link).unwrap();
+    let bare = home.run(&["quickstart", link.to_str().unwrap()]).ok();
+    assert!(bare.err.contains("symbolic link"), "{}", bare.err);
+    home.run(&["-q", "backup", &format!("{}/", link.display())]).ok();
+    let found = home.run(&["find", "f", "--snapshot", &format!("latest:{}", dir.path().display())]).ok();
+    assert_eq!(found.out.lines().count(), 1, "{}", found.out);
+}
