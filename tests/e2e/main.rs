@@ -7,5 +7,6 @@ mod json;
 mod pull_push;
 mod quickstart;
 mod restore;
+mod schedule;
 mod transcript;
 mod trouble;

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -243,11 +243,22 @@ impl Default for TestServer {
 }
 
 impl TestServer {
-    /// A running server.
+    /// A running server that starts nothing by itself: the window of its policy is shut for hours.
     pub fn new() -> Self {
+        let hour = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 3_600;
+        let (from, to) = ((hour + 4) % 24, (hour + 5) % 24);
+        let window = format!("from = \"{from:02}:00\", to = \"{to:02}:00\", tz = \"UTC\"");
+        Self::with_policy(&format!("[policy.default]\nwindow = {{ {window} }}\n[admission]\nslots = 8\n"))
+    }
+
+    /// A running server with a policy file.
+    pub fn with_policy(policy: &str) -> Self {
         let (home, port) = (Home::new(), free_port());
         let listen = format!("127.0.0.1:{port}");
         home.run(&["server", "init", "--listen", &listen, "--name", "127.0.0.1"]).ok();
+        let file = home.path().join("policy.toml");
+        std::fs::write(&file, policy).unwrap();
+        home.run(&["policy", "apply", file.to_str().unwrap()]).ok();
         let mut server = Self { home, port, daemon: None };
         server.start();
         server

@@ -43,15 +43,18 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("backhaul-store", &["object"][..]),
         ("backhaul-net", &["object", "proto"][..]),
         ("backhaul-agent", &["archive", "net", "proto", "object"][..]),
-        ("backhaul-server", &["store", "net", "proto", "object"][..]),
-        ("backhaul", &["agent", "archive", "net", "object", "proto", "server", "store"][..]),
+        ("backhaul-schedule", &[][..]),
+        ("backhaul-server", &["store", "net", "proto", "schedule", "object"][..]),
+        ("backhaul", &["agent", "archive", "net", "object", "proto", "schedule", "server", "store"][..]),
     ])
 }
 
 /// What a crate must not touch, by the crates that touch it.
 fn forbidden(name: &str) -> &'static [&'static str] {
     match name {
-        "backhaul-object" | "backhaul-proto" => &["tokio", "quinn", "rusqlite", "rustix", "rand"],
+        "backhaul-object" | "backhaul-proto" | "backhaul-schedule" => {
+            &["tokio", "quinn", "rusqlite", "rustix", "rand"]
+        }
         "backhaul-archive" => &["tokio", "quinn", "rusqlite"],
         "backhaul-store" => &["tokio", "quinn"],
         "backhaul-net" => &["rusqlite", "rustix"],

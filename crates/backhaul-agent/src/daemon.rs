@@ -1,16 +1,34 @@
-//! Waits to be dialled by the server, and backs up when it is.
+//! Waits to be dialled by the server, comes to it when it is due, and backs up either way.
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use backhaul_net::Identity;
 use backhaul_net::endpoint::{Accepted, Listener, Pending};
 use backhaul_net::link::Hangup;
 use backhaul_object::source::TransferError;
+use backhaul_proto::wire::Intent;
 
 use crate::error::AgentError;
 use crate::home::AgentHome;
+use crate::remote::Remote;
 use crate::run::{self, RunReport, RunRequest};
+
+/// Between two check-ins, in seconds: at least, and at most (the safety net when a message was lost).
+const SHORTEST: u64 = 60;
+const LONGEST: u64 = 4 * 3_600;
+/// Longest pause after failures, in seconds: a laptop that comes home is backed up within so long.
+const BACKOFF_MAX: u64 = 300;
+
+/// A moment between half of and all of a pause that doubles from 10 s with every failure: many clients that lost
+/// one server do not come back at once.
+fn backoff(failures: u32) -> u64 {
+    let pause = (10u64 << failures.min(10)).min(BACKOFF_MAX);
+    pause / 2 + RandomState::new().build_hasher().finish() % (pause / 2 + 1)
+}
 
 /// What becomes of the dials: told to whoever runs the daemon.
 pub type Told = dyn Fn(&Result<RunReport, AgentError>) + Send + Sync;
@@ -56,6 +74,42 @@ impl AgentDaemon {
                 }
             });
         }
+    }
+
+    /// Comes to the server by itself when a backup is due, until the future is dropped. The server says when
+    /// that is; a server that is not reached is tried again, ever less often, and at once after a success.
+    pub async fn check_in(self: &Arc<Self>, told: Arc<Told>) {
+        let mut failures = 0;
+        loop {
+            let pause = match self.come(&told).await {
+                Ok(due_in) => {
+                    failures = 0;
+                    due_in.clamp(SHORTEST, LONGEST)
+                }
+                Err(error) => {
+                    tracing::info!("no check-in: {error}");
+                    failures += 1;
+                    backoff(failures)
+                }
+            };
+            tokio::time::sleep(Duration::from_secs(pause)).await;
+        }
+    }
+
+    /// Asks when the next backup is due, and makes it if that is now. Returns when to come again.
+    async fn come(self: &Arc<Self>, told: &Arc<Told>) -> Result<u64, AgentError> {
+        let servers = self.home.config()?.servers;
+        let link = run::dial(&servers, &self.home.agent()?).await?;
+        let remote = Remote::open(link, Intent::Browse, "").await?;
+        let due_in = remote.welcome().due_in;
+        remote.close().await;
+        if due_in > 0 || self.home.config()?.paths.is_empty() {
+            return Ok(due_in.max(SHORTEST));
+        }
+        let _turn = self.turn.lock().await;
+        let outcome = run::push(&self.home, &servers, &RunRequest::default()).await;
+        told(&outcome);
+        outcome.map(|_| SHORTEST)
     }
 
     async fn on_dial(&self, pending: Pending) -> Option<Result<RunReport, AgentError>> {

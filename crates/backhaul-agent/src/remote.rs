@@ -95,6 +95,8 @@ pub struct Welcome {
     pub parameters: VaultParameters,
     /// Number and predecessor of the snapshot to make, when a backup may start.
     pub grant: Option<(u64, Option<ObjectId>)>,
+    /// In how many seconds the next backup is due.
+    pub due_in: u64,
 }
 
 /// A committed snapshot and its manifest.
@@ -234,6 +236,7 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
             generation,
         },
         grant,
+        due_in: welcome.due_in,
     })
 }
 

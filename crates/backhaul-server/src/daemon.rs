@@ -10,17 +10,20 @@ use backhaul_net::authority::Authority;
 use backhaul_net::endpoint::{Accepted, Listener, Pending, dial_agent};
 use backhaul_net::enrol::{Applicant, Application};
 use backhaul_net::link::Hangup;
-use backhaul_net::{Identity, Link, PeerIdentity, Role};
+use backhaul_net::{Identity, Link, NetError, PeerIdentity, Role};
 use backhaul_object::ObjectId;
 use backhaul_object::ids::ClientId;
 use backhaul_proto::{end, wire};
+use backhaul_schedule::Action;
+use backhaul_schedule::fleet::Outcome as Schedule;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
 
 use crate::clock;
+use crate::dispatch::Dispatch;
 use crate::enrolment;
 use crate::error::ServerError;
-use crate::fleet::{Client, ClientState, Fleet, Run};
+use crate::fleet::{Client, ClientState, Fleet};
 use crate::home::ServerHome;
 use crate::session::{self, Admission, Ending, OpenVault, Outcome};
 
@@ -33,6 +36,25 @@ const KNOCKING_MAX: usize = 256;
 /// How long an older session of a client may take to end.
 const SUPERSEDE: Duration = Duration::from_secs(20);
 
+/// What a started server is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// Everything: it dials, decides who may push, and carries out what the command line asks for.
+    Full,
+    /// One command of its own machine: it answers, and starts nothing.
+    OneCommand,
+}
+
+/// The snapshot that a run made, and how many files of it could not be read.
+type Snapshot = (ObjectId, u64);
+
+/// Who began a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    Push,
+    Pull,
+}
+
 /// A backup session that is running.
 struct Active {
     serial: u64,
@@ -42,6 +64,8 @@ struct Active {
 
 struct Inner {
     fleet: Mutex<Fleet>,
+    /// None when the server is there for one command.
+    dispatch: Option<Mutex<Dispatch>>,
     vault: Arc<OpenVault>,
     authority: Authority,
     dialler: Identity,
@@ -68,7 +92,7 @@ impl Server {
     ///
     /// # Errors
     /// No home, in use, damaged, or the address is taken.
-    pub async fn start(home: &ServerHome, listen: Option<&str>) -> Result<Self, ServerError> {
+    pub async fn start(home: &ServerHome, listen: Option<&str>, duty: Duty) -> Result<Self, ServerError> {
         let config = home.config()?;
         let lock = home.lock()?;
         let vault = Arc::new(OpenVault::new(home.vault()?, &home.vault_key()?));
@@ -81,8 +105,10 @@ impl Server {
         let address = listener.address()?;
         let fleet = home.fleet()?;
         fleet.fail_orphans(clock::now())?;
+        let dispatch = (duty == Duty::Full).then(Mutex::default);
         let inner = Arc::new(Inner {
             fleet: Mutex::new(fleet),
+            dispatch,
             vault,
             authority: home.authority()?,
             dialler: home.identity(Role::ServerDialler)?,
@@ -148,41 +174,41 @@ async fn poll(inner: Arc<Inner>) {
         if let Err(error) = inner.end_revoked() {
             tracing::error!("fleet: {error}");
         }
-        loop {
-            let next = lock(&inner.fleet).take_run(clock::now());
-            match next {
-                Ok(Some((run, client))) => {
-                    tokio::spawn(pull(Arc::clone(&inner), run, client));
-                }
-                Ok(None) => break,
-                Err(error) => {
-                    tracing::error!("fleet: {error}");
-                    break;
-                }
-            }
+        let Some(dispatch) = &inner.dispatch else { continue };
+        let refreshed = lock(dispatch).refresh(&lock(&inner.fleet), &|client| inner.newest(client));
+        match refreshed {
+            Ok(actions) => inner.act(actions),
+            Err(error) => tracing::error!("fleet: {error}"),
         }
     }
 }
 
 /// A run that the server starts: dials the agent, then it is a session like any other.
-async fn pull(inner: Arc<Inner>, run: Run, client: Client) {
-    let outcome = match (&client.state, &client.address) {
-        (ClientState::Active, Some(address)) => match inner.pull_from(address, &client, &run).await {
-            // The agent has dropped its stale state by now, and reads everything again.
-            Err(Ending { code: end::STALE, .. }) => inner.pull_from(address, &client, &run).await,
-            other => other,
+async fn pull(inner: Arc<Inner>, client: ClientId) {
+    let begun = lock(&inner.fleet).begin_run(client, clock::now());
+    let (run, client) = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            tracing::error!("fleet: {error}");
+            return inner.ended(client, Schedule::Failed);
         }
-        .map_err(|ending| ending.text),
-        (ClientState::Active, None) => Err(format!(
-            "client {:?} has no address to dial; `client add --address HOST:PORT` gives one",
-            client.name
-        )),
-        (state, _) => Err(format!("client {:?} is {}", client.name, state.as_str())),
+    };
+    let (outcome, ended) = match (&client.state, &client.address) {
+        (ClientState::Active, Some(address)) => inner.pull_twice(address, &client).await,
+        (ClientState::Active, None) => {
+            let why = format!(
+                "client {:?} has no address to dial; `client edit --address HOST:PORT` gives one",
+                client.name
+            );
+            (Err(why), Schedule::Failed)
+        }
+        (state, _) => (Err(format!("client {:?} is {}", client.name, state.as_str())), Schedule::Failed),
     };
     let outcome = outcome.as_ref().map(|done| *done).map_err(String::as_str);
-    if let Err(error) = lock(&inner.fleet).end_run(run.id, outcome, clock::now()) {
+    if let Err(error) = lock(&inner.fleet).end_run(run, outcome, clock::now()) {
         tracing::error!("fleet: {error}");
     }
+    inner.ended(client.id, ended);
 }
 
 impl Inner {
@@ -195,7 +221,7 @@ impl Inner {
                 let Ok(_session) = self.sessions.try_acquire() else {
                     return link.close("the server has too many sessions; try again");
                 };
-                self.serve(link, None).await;
+                self.serve(link, Direction::Push).await;
             }
             Ok(Accepted::Join(applicant)) => {
                 if let Err(error) = self.enrol(applicant).await {
@@ -215,15 +241,9 @@ impl Inner {
         Ok(application.answer(answer).await?)
     }
 
-    async fn serve(self: &Arc<Self>, link: Link, run: Option<&Run>) -> Outcome {
+    async fn serve(self: &Arc<Self>, link: Link, direction: Direction) -> Outcome {
         let serial = self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let gate = Gate {
-            inner: self,
-            serial,
-            hangup: link.hangup(),
-            pulled: run.is_some(),
-            started: Mutex::default(),
-        };
+        let gate = Gate { inner: self, serial, hangup: link.hangup(), direction, started: Mutex::default() };
         let outcome = session::serve(link, Arc::clone(&self.vault), &gate).await;
         lock(&self.open).remove(&serial);
         let mut active = lock(&self.active);
@@ -233,7 +253,7 @@ impl Inner {
             ended.ended.notify_waiters();
         }
         drop(active);
-        if let Some(id) = lock(&gate.started).take() {
+        if let Some((id, client)) = lock(&gate.started).take() {
             let ended = match (&outcome.committed, &outcome.ending) {
                 (Some(committed), _) => Ok(*committed),
                 (None, ending) => {
@@ -243,20 +263,60 @@ impl Inner {
             if let Err(error) = lock(&self.fleet).end_run(id, ended, clock::now()) {
                 tracing::error!("fleet: {error}");
             }
+            let succeeded = Schedule::Succeeded(clock::now() as i64);
+            self.ended(client, if ended.is_ok() { succeeded } else { Schedule::Failed });
         }
         outcome
+    }
+
+    /// Carries out what the scheduler decided.
+    fn act(self: &Arc<Self>, actions: Vec<Action>) {
+        for action in actions {
+            if let Action::Dial(client) = action {
+                tokio::spawn(pull(Arc::clone(self), ClientId(client)));
+            }
+        }
+    }
+
+    fn ended(self: &Arc<Self>, client: ClientId, outcome: Schedule) {
+        if let Some(dispatch) = &self.dispatch {
+            let actions = lock(dispatch).ended(client, outcome);
+            self.act(actions);
+        }
+    }
+
+    /// When a client's newest snapshot was made.
+    fn newest(&self, client: ClientId) -> Option<u64> {
+        let rows = self.vault.vault.snapshots(Some(client)).unwrap_or_default();
+        rows.iter().map(|row| row.server_time).max()
+    }
+
+    async fn pull_twice(
+        self: &Arc<Self>,
+        address: &str,
+        client: &Client,
+    ) -> (Result<Snapshot, String>, Schedule) {
+        let mut last = self.pull_from(address, client).await;
+        if let Ok(Err(Ending { code: end::STALE, .. })) = &last {
+            // The agent has dropped its stale state by now, and reads everything again.
+            last = self.pull_from(address, client).await;
+        }
+        match last {
+            Err(error) => (Err(error.to_string()), Schedule::NotReached),
+            Ok(Err(ending)) => (Err(ending.text), Schedule::Failed),
+            Ok(Ok(snapshot)) => (Ok(snapshot), Schedule::Succeeded(clock::now() as i64)),
+        }
     }
 
     async fn pull_from(
         self: &Arc<Self>,
         address: &str,
         client: &Client,
-        run: &Run,
-    ) -> Result<(ObjectId, u64), Ending> {
+    ) -> Result<Result<Snapshot, Ending>, NetError> {
         let link = dial_agent(address, &self.dialler, &client.name).await?;
-        let Outcome { committed, ending } = self.serve(link, Some(run)).await;
+        let Outcome { committed, ending } = self.serve(link, Direction::Pull).await;
         let silent = || Ending::new(end::PROTOCOL, "the agent ended the session without a snapshot");
-        committed.ok_or_else(|| ending.unwrap_or_else(silent))
+        Ok(committed.ok_or_else(|| ending.unwrap_or_else(silent)))
     }
 
     fn end_revoked(&self) -> Result<(), ServerError> {
@@ -304,11 +364,12 @@ impl Inner {
 
 /// Admits one session.
 struct Gate<'s> {
-    inner: &'s Inner,
+    inner: &'s Arc<Inner>,
     serial: u64,
     hangup: Hangup,
-    pulled: bool,
-    started: Mutex<Option<i64>>,
+    direction: Direction,
+    /// The run that a push has begun.
+    started: Mutex<Option<(i64, ClientId)>>,
 }
 
 impl Admission for Gate<'_> {
@@ -323,11 +384,34 @@ impl Admission for Gate<'_> {
         }
         if hello.intent() == wire::Intent::Backup {
             self.inner.supersede(client.id, self.serial, &self.hangup).await?;
-            if !self.pulled {
-                let run = lock(&self.inner.fleet).start_run(client.id, clock::now()).map_err(Ending::from)?;
-                *lock(&self.started) = Some(run);
+            if self.direction == Direction::Push {
+                self.begin_push(&client)?;
             }
         }
         Ok(client)
+    }
+
+    fn due_in(&self, client: &Client) -> u64 {
+        let Some(dispatch) = &self.inner.dispatch else { return 0 };
+        let (wait, actions) = lock(dispatch).due_in(client, &|id| self.inner.newest(id));
+        self.inner.act(actions);
+        wait
+    }
+}
+
+impl Gate<'_> {
+    /// The scheduler has the last word on pushes, too.
+    fn begin_push(&self, client: &Client) -> Result<(), Ending> {
+        if let Some(dispatch) = &self.inner.dispatch {
+            let (answer, actions) = lock(dispatch).ask(client, &|id| self.inner.newest(id));
+            self.inner.act(actions);
+            if let Err(after) = answer {
+                let text = format!("the server is busy with other backups; come back in {after} s");
+                return Err(Ending::new(end::BUSY, text));
+            }
+        }
+        let run = lock(&self.inner.fleet).start_run(client.id, clock::now()).map_err(Ending::from)?;
+        *lock(&self.started) = Some((run, client.id));
+        Ok(())
     }
 }

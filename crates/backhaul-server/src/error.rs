@@ -56,6 +56,12 @@ pub enum ServerError {
     /// The fleet database.
     #[error("fleet database: {0}")]
     Fleet(#[from] rusqlite::Error),
+    /// A policy.
+    #[error(transparent)]
+    Policy(#[from] backhaul_schedule::policy::PolicyError),
+    /// The database was made by a later Backhaul.
+    #[error("the fleet database has schema version {0}, which this program does not know: use a newer one")]
+    NewerFleet(i64),
     /// An object.
     #[error("{0}")]
     Format(#[from] FormatError),

@@ -10,8 +10,9 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::error::ServerError;
 use crate::keyring::random;
 
-const MIGRATION: &str = include_str!("../../../schemas/fleet/0001.sql");
-const SCHEMA_VERSION: i64 = 1;
+/// Migrations, in order; the database's `user_version` says how many were run.
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../../schemas/fleet/0001.sql"), include_str!("../../../schemas/fleet/0002.sql")];
 mod runs;
 
 pub use runs::Run;
@@ -98,6 +99,8 @@ pub struct Client {
     pub state: ClientState,
     /// BLAKE3 of its keys: agent, listener.
     pub keys: [Option<[u8; 32]>; 2],
+    /// Which policy.
+    pub policy: String,
     /// Seconds since 1970.
     pub added_at: u64,
     /// When it was last in a session.
@@ -114,6 +117,19 @@ pub struct Invitation {
     pub expires_at: u64,
     /// True once it was used.
     pub used: bool,
+}
+
+/// What is agreed about a client when it is added.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Who starts.
+    pub initiator: Initiator,
+    /// Where its agent listens.
+    pub address: Option<String>,
+    /// Which vault.
+    pub vault: String,
+    /// Which policy.
+    pub policy: String,
 }
 
 /// The open database.
@@ -147,10 +163,13 @@ impl Fleet {
         db.pragma_update(None, "foreign_keys", true)?;
         let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version == 0 {
-            tx.execute_batch(MIGRATION)?;
-            tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+        if version > MIGRATIONS.len() as i64 {
+            return Err(ServerError::NewerFleet(version));
         }
+        for sql in MIGRATIONS.iter().skip(version as usize) {
+            tx.execute_batch(sql)?;
+        }
+        tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
         tx.commit()?;
         Ok(Self { db })
     }
@@ -160,14 +179,7 @@ impl Fleet {
     ///
     /// # Errors
     /// A bad or taken name, or SQLite.
-    pub fn add(
-        &mut self,
-        name: &str,
-        initiator: Initiator,
-        address: Option<&str>,
-        vault: &str,
-        now: u64,
-    ) -> Result<(Secret, u64), ServerError> {
+    pub fn add(&mut self, name: &str, terms: &Terms, now: u64) -> Result<(Secret, u64), ServerError> {
         check_name(name)?;
         let known = self.client(name)?;
         if known.as_ref().is_some_and(|client| client.state == ClientState::Active) {
@@ -179,11 +191,11 @@ impl Fleet {
         let tx = self.db.transaction()?;
         tx.execute("DELETE FROM invitations WHERE client = ?1", params![id])?;
         tx.execute(
-            "INSERT INTO clients (id, name, initiator, address, vault, state, added_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'invited', ?6)
-             ON CONFLICT (id) DO UPDATE SET initiator = ?3, address = ?4, state = 'invited',
+            "INSERT INTO clients (id, name, initiator, address, vault, policy, state, added_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'invited', ?7)
+             ON CONFLICT (id) DO UPDATE SET initiator = ?3, address = ?4, policy = ?6, state = 'invited',
                  agent_key = NULL, listener_key = NULL",
-            params![id, name, initiator.as_str(), address, vault, now as i64],
+            params![id, name, terms.initiator.as_str(), terms.address, terms.vault, terms.policy, now as i64],
         )?;
         tx.execute(
             "INSERT INTO invitations (id, client, proof_key, expires_at) VALUES (?1, ?2, ?3, ?4)",
@@ -217,6 +229,36 @@ impl Fleet {
     /// [`ServerError::NoClient`], or SQLite.
     pub fn require(&self, name: &str) -> Result<Client, ServerError> {
         self.client(name)?.ok_or_else(|| ServerError::NoClient(name.to_owned()))
+    }
+
+    /// Changes what is agreed about a client; its vault stays.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn edit(&self, id: ClientId, terms: &Terms) -> Result<(), ServerError> {
+        self.db.execute(
+            "UPDATE clients SET initiator = ?2, address = ?3, policy = ?4 WHERE id = ?1",
+            params![id.0, terms.initiator.as_str(), terms.address, terms.policy],
+        )?;
+        Ok(())
+    }
+
+    /// The policy file in force; empty until one is applied.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn policy_text(&self) -> Result<String, ServerError> {
+        let text = self.db.query_row("SELECT text FROM policy", [], |row| row.get(0)).optional()?;
+        Ok(text.unwrap_or_default())
+    }
+
+    /// Puts a policy file in force.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn apply_policy(&self, text: &str, now: u64) -> Result<(), ServerError> {
+        self.db.execute("INSERT OR REPLACE INTO policy VALUES (1, ?1, ?2)", params![text, now as i64])?;
+        Ok(())
     }
 
     /// Lets a client in no more.
@@ -294,7 +336,7 @@ impl Fleet {
     }
 }
 
-const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at FROM clients";
+const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at, policy FROM clients";
 
 fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
     let initiator: String = row.get(2)?;
@@ -313,5 +355,6 @@ fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
         keys: [row.get(6)?, row.get(7)?],
         added_at: row.get::<_, i64>(8)? as u64,
         seen_at: row.get::<_, Option<i64>>(9)?.map(|seconds| seconds as u64),
+        policy: row.get(10)?,
     })
 }

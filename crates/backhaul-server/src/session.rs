@@ -83,7 +83,8 @@ pub async fn serve(link: Link, vault: Arc<OpenVault>, admission: &impl Admission
     let reading = tokio::spawn(read_frames(reader, frames_in));
     let outcome = match greet(&mut session, frames, &peer, admission).await {
         Ok((hello, client, frames)) => {
-            let start = Start { hello, client, peer, session, writer, streams };
+            let due_in = admission.due_in(&client);
+            let start = Start { hello, client, due_in, peer, session, writer, streams };
             converse(start, vault, frames).await
         }
         Err(ending) => {
@@ -130,6 +131,7 @@ async fn greet(
 struct Start {
     hello: wire::Hello,
     client: Client,
+    due_in: u64,
     peer: PeerIdentity,
     session: ServerSession,
     writer: FrameWriter,
@@ -138,7 +140,7 @@ struct Start {
 
 /// The part after admission.
 async fn converse(start: Start, vault: Arc<OpenVault>, frames: Frames) -> Outcome {
-    let Start { hello, client, peer, session, writer, streams } = start;
+    let Start { hello, client, due_in, peer, session, writer, streams } = start;
     let (client_id, operator) = (client.id, peer.role == Role::Operator);
     let wants_backup = hello.intent() == wire::Intent::Backup;
     let owning = Arc::clone(&vault);
@@ -168,7 +170,7 @@ async fn converse(start: Start, vault: Arc<OpenVault>, frames: Frames) -> Outcom
     };
     let streams = Arc::new(streams);
     let welcome = match talk.welcome(wants_backup) {
-        Ok(welcome) => welcome,
+        Ok(welcome) => wire::Welcome { due_in, ..welcome },
         Err(ending) => return refuse(talk.session, talk.writer, ending).await,
     };
     if let Some(grant) = &welcome.grant {
@@ -231,6 +233,7 @@ impl Conversation {
             chunker_key: bytes(&vault.chunker_key),
             generation: bytes(&vault.vault.generation()),
             grant,
+            due_in: 0,
         })
     }
 

@@ -46,6 +46,9 @@ pub enum Command {
     /// Manage the clients of a server
     #[command(subcommand)]
     Client(ClientCommand),
+    /// When clients are backed up
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Enrol this machine with a code from `client add`
     #[command(after_help = "Example:\n  backhaul join bh1-ae4k... /home /etc")]
     Join {
@@ -123,7 +126,7 @@ pub enum Command {
     /// The fleet in one table
     #[command(after_help = "Example:\n  backhaul status --check && echo all protected")]
     Status {
-        /// Exit 0 when all clients have a snapshot younger than a day, 1 when one is late, 2 when one has none
+        /// Exit 0 when no client is late by its policy, 1 when one is, 2 when one has no snapshot
         #[arg(long)]
         check: bool,
     },
@@ -176,6 +179,9 @@ pub enum ClientCommand {
         /// Where its agent listens
         #[arg(long, value_name = "HOST:PORT")]
         address: Option<String>,
+        /// Which policy
+        #[arg(long, default_value = backhaul_schedule::policy::DEFAULT_POLICY)]
+        policy: String,
         /// Which vault
         #[arg(long, default_value = backhaul_server::home::MAIN_VAULT)]
         vault: String,
@@ -195,14 +201,46 @@ pub enum ClientCommand {
         #[arg(long)]
         wait: bool,
     },
+    /// Change what was said when a client was added
+    #[command(after_help = "Example:\n  backhaul client edit desk-01 --policy lab")]
+    Edit {
+        name: String,
+        /// Who starts: server (pull), client (push), hybrid or auto
+        #[arg(long)]
+        initiator: Option<backhaul_server::fleet::Initiator>,
+        /// Where its agent listens
+        #[arg(long, value_name = "HOST:PORT")]
+        address: Option<String>,
+        /// Which policy
+        #[arg(long)]
+        policy: Option<String>,
+    },
     /// Let a client in no more; its snapshots stay
     #[command(after_help = "Example:\n  backhaul client revoke old-laptop")]
     Revoke { name: String },
 }
 
 #[derive(Subcommand)]
+pub enum PolicyCommand {
+    /// List the policies in force
+    #[command(after_help = "Example:\n  backhaul policy list")]
+    List,
+    /// Show one policy and its clients
+    #[command(after_help = "Example:\n  backhaul policy show lab")]
+    Show { name: String },
+    /// Put a policy file in force, whole
+    #[command(after_help = "Example:\n  backhaul policy apply policies.toml --dry-run")]
+    Apply {
+        file: PathBuf,
+        /// Say what would change for whom, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Subcommand)]
 pub enum AgentCommand {
-    /// Wait to be dialled by the server, until SIGTERM
+    /// Wait to be dialled by the server, and come to it when a backup is due, until SIGTERM
     #[command(after_help = "Example:\n  backhaul agent run --listen 0.0.0.0:4456")]
     Run {
         /// UDP address to listen on

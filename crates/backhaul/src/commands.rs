@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cli::{AgentCommand, Cli, ClientCommand, Command, ServerCommand};
+use backhaul_server::fleet::Terms;
+
+use crate::cli::{AgentCommand, Cli, ClientCommand, Command, PolicyCommand, ServerCommand};
 use crate::failure::Failure;
 
 mod agent;
@@ -14,6 +16,7 @@ mod backup;
 mod browse;
 mod check;
 mod client;
+mod policy;
 mod quickstart;
 mod restore;
 mod server;
@@ -39,9 +42,15 @@ pub async fn run(cli: Cli) -> Done {
         Command::Quickstart { paths } => quickstart::run(context, &paths).await,
         Command::Server(ServerCommand::Init { listen, name }) => server::init(context, listen, name),
         Command::Server(ServerCommand::Run { listen }) => server::run(context, listen).await,
-        Command::Client(ClientCommand::Add { name, initiator, address, vault }) => {
-            client::add(context, &name, initiator, address.as_deref(), &vault)
+        Command::Client(ClientCommand::Add { name, initiator, address, policy, vault }) => {
+            client::add(context, &name, &Terms { initiator, address, vault, policy })
         }
+        Command::Client(ClientCommand::Edit { name, initiator, address, policy }) => {
+            client::edit(context, &name, initiator, address, policy)
+        }
+        Command::Policy(PolicyCommand::List) => policy::list(context),
+        Command::Policy(PolicyCommand::Show { name }) => policy::show(context, &name),
+        Command::Policy(PolicyCommand::Apply { file, dry_run }) => policy::apply(context, &file, dry_run),
         Command::Client(ClientCommand::List) => client::list(context),
         Command::Client(ClientCommand::Show { name }) => client::show(context, &name),
         Command::Client(ClientCommand::Run { names, wait }) => client::run(context, &names, wait).await,

@@ -10,7 +10,7 @@ use backhaul_net::Role;
 use backhaul_net::endpoint::dial_server;
 use backhaul_proto::wire::Intent;
 use backhaul_server::ServerError;
-use backhaul_server::daemon::Server;
+use backhaul_server::daemon::{Duty, Server};
 use backhaul_server::home::ServerHome;
 use backhaul_store::StoreError;
 
@@ -94,7 +94,7 @@ pub async fn own_server(home: &Path) -> Result<Option<Server>, Failure> {
     if !server.exists() {
         return Ok(None);
     }
-    match Server::start(&server, Some("127.0.0.1:0")).await {
+    match Server::start(&server, Some("127.0.0.1:0"), Duty::OneCommand).await {
         Ok(server) => Ok(Some(server)),
         Err(ServerError::Store(StoreError::Busy { .. })) => Ok(None),
         Err(error) => Err(error.into()),

@@ -37,24 +37,56 @@ impl Fleet {
         Ok(self.db.last_insert_rowid())
     }
 
-    /// Takes the oldest queued run, if any.
+    /// Clients for which somebody has asked for a run that has not begun.
     ///
     /// # Errors
     /// SQLite.
-    pub fn take_run(&mut self, now: u64) -> Result<Option<(Run, Client)>, ServerError> {
-        let tx = self.db.transaction()?;
-        let found = tx
-            .query_row("SELECT id FROM runs WHERE state = 'queued' ORDER BY id LIMIT 1", [], |row| row.get(0))
-            .optional()?;
-        let Some(id) = found else { return Ok(None) };
-        tx.execute(
-            "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1",
-            params![id, now as i64],
+    pub fn queued(&self) -> Result<Vec<ClientId>, ServerError> {
+        let mut statement =
+            self.db.prepare_cached("SELECT DISTINCT client FROM runs WHERE state = 'queued'")?;
+        let rows = statement.query_map([], |row| row.get(0).map(ClientId))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Runs that can never begin have failed.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn fail_queued(&self, client: ClientId, why: &str, now: u64) -> Result<(), ServerError> {
+        self.db.execute(
+            "UPDATE runs SET state = 'failed', why = ?2, ended_at = ?3 WHERE state = 'queued' AND client = ?1",
+            params![client.0, why, now as i64],
         )?;
-        tx.commit()?;
-        let run = self.run(id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        Ok(())
+    }
+
+    /// Begins a run that the server starts: the oldest that was asked for, or one of its own accord.
+    ///
+    /// # Errors
+    /// SQLite, or the client is gone.
+    pub fn begin_run(&mut self, id: ClientId, now: u64) -> Result<(i64, Client), ServerError> {
+        let tx = self.db.transaction()?;
+        let oldest = "SELECT id FROM runs WHERE state = 'queued' AND client = ?1 ORDER BY id LIMIT 1";
+        let queued: Option<i64> = tx.query_row(oldest, params![id.0], |row| row.get(0)).optional()?;
+        let run = match queued {
+            Some(run) => {
+                let begin = "UPDATE runs SET state = 'running', started_at = ?2 WHERE id = ?1";
+                tx.execute(begin, params![run, now as i64])?;
+                run
+            }
+            None => {
+                tx.execute(
+                    "INSERT INTO runs (client, initiator, state, requested_at, started_at)
+                     VALUES (?1, 'server', 'running', ?2, ?2)",
+                    params![id.0, now as i64],
+                )?;
+                tx.last_insert_rowid()
+            }
+        };
         let by_id = format!("{SELECT} WHERE id = ?1");
-        Ok(Some((run.clone(), self.db.query_row(&by_id, params![run.client.0], client)?)))
+        let client = tx.query_row(&by_id, params![id.0], client)?;
+        tx.commit()?;
+        Ok((run, client))
     }
 
     /// Notes that a client has started a run itself.

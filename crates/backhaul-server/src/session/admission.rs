@@ -67,6 +67,9 @@ pub trait Admission: Send + Sync {
         peer: &PeerIdentity,
         hello: &wire::Hello,
     ) -> impl Future<Output = Result<Client, Ending>> + Send;
+
+    /// In how many seconds the client's next backup is due.
+    fn due_in(&self, client: &Client) -> u64;
 }
 
 /// Who a peer is to the server: the client of its certificate, or the one an operator names.

@@ -44,6 +44,7 @@ pub async fn run(context: &Context, listen: SocketAddr) -> Done {
     notify_systemd("READY=1");
     tokio::select! {
         () = daemon.run(Arc::new(tell)) => {}
+        () = daemon.check_in(Arc::new(tell)) => {}
         () = super::interrupted() => {}
     }
     notify_systemd("STOPPING=1");

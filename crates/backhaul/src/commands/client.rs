@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backhaul_net::join_code::JoinCode;
 use backhaul_server::clock;
-use backhaul_server::fleet::{Client, Fleet, Initiator, Run};
+use backhaul_server::fleet::{Client, Fleet, Initiator, Run, Terms};
 use backhaul_server::home::{MAIN_VAULT, ServerHome};
 use serde_json::{Value, json};
 
@@ -13,13 +13,15 @@ use super::{Context, Done};
 use crate::failure::{Failure, code};
 use crate::output;
 
-pub fn add(context: &Context, name: &str, initiator: Initiator, address: Option<&str>, vault: &str) -> Done {
+pub fn add(context: &Context, name: &str, terms: &Terms) -> Done {
     let home = ServerHome::at(&context.home);
     let config = home.config()?;
-    if vault != MAIN_VAULT {
-        return Err(Failure::usage(format!("there is no vault {vault:?}; there is {MAIN_VAULT:?}")));
+    if terms.vault != MAIN_VAULT {
+        return Err(Failure::usage(format!("there is no vault {:?}; there is {MAIN_VAULT:?}", terms.vault)));
     }
-    let (secret, expires_at) = home.fleet()?.add(name, initiator, address, vault, clock::now())?;
+    let mut fleet = home.fleet()?;
+    super::policy::require(&fleet, &terms.policy)?;
+    let (secret, expires_at) = fleet.add(name, terms, clock::now())?;
     let (pin, addresses) = (home.authority()?.pin(), config.addresses());
     let join_code = JoinCode { expires_at, pin, secret, client: name.to_owned(), addresses }.to_string();
     if context.global.json {
@@ -45,7 +47,7 @@ fn describe(client: &Client, last: Option<&Run>) -> Value {
     });
     json!({
         "name": client.name, "id": client.id.to_string(), "initiator": client.initiator.as_str(),
-        "address": client.address, "vault": client.vault, "state": client.state.as_str(),
+        "address": client.address, "vault": client.vault, "policy": client.policy, "state": client.state.as_str(),
         "added_at": output::rfc3339(client.added_at), "seen_at": client.seen_at.map(output::rfc3339),
         "last_run": run,
     })
@@ -163,6 +165,28 @@ async fn ended(fleet: &Fleet, id: i64) -> Result<Run, Failure> {
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+pub fn edit(
+    context: &Context,
+    name: &str,
+    initiator: Option<Initiator>,
+    address: Option<String>,
+    policy: Option<String>,
+) -> Done {
+    let fleet = ServerHome::at(&context.home).fleet()?;
+    let client = fleet.require(name)?;
+    if let Some(policy) = &policy {
+        super::policy::require(&fleet, policy)?;
+    }
+    let terms = Terms {
+        initiator: initiator.unwrap_or(client.initiator),
+        address: address.or(client.address),
+        vault: client.vault,
+        policy: policy.unwrap_or(client.policy),
+    };
+    fleet.edit(client.id, &terms)?;
+    show(context, name)
 }
 
 pub fn revoke(context: &Context, name: &str) -> Done {

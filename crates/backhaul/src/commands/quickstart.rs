@@ -8,8 +8,9 @@ use backhaul_agent::home::AgentHome;
 use backhaul_agent::run::{RunReport, RunRequest, push};
 use backhaul_archive::restore::{Overwrite, RestoreRequest, verify_restored};
 use backhaul_net::join_code::JoinCode;
+use backhaul_schedule::policy::DEFAULT_POLICY;
 use backhaul_server::clock;
-use backhaul_server::fleet::Initiator;
+use backhaul_server::fleet::{Initiator, Terms};
 use backhaul_server::home::{Config, MAIN_VAULT, ServerHome};
 
 use super::{Context, Done, absolute, backup, server::host_name};
@@ -69,8 +70,13 @@ async fn join(
     if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         name.insert_str(0, "this");
     }
-    let (secret, expires_at) =
-        server.fleet()?.add(&name, Initiator::Client, None, MAIN_VAULT, clock::now())?;
+    let terms = Terms {
+        initiator: Initiator::Client,
+        address: None,
+        vault: MAIN_VAULT.to_owned(),
+        policy: DEFAULT_POLICY.to_owned(),
+    };
+    let (secret, expires_at) = server.fleet()?.add(&name, &terms, clock::now())?;
     let pin = server.authority()?.pin();
     let code = JoinCode { expires_at, pin, secret, client: name, addresses: vec![address.to_owned()] };
     let config = agent.join(&code, paths.to_vec()).await?;
@@ -113,5 +119,5 @@ fn advise(home: &Path, paths: &[PathBuf]) {
     output::line(&format!("  again         {backhaul} quickstart {}", paths[0].display()));
     output::line(&format!("  next machine  {backhaul} server run"));
     output::line(&format!("                {backhaul} client add NAME"));
-    output::line("  every night   put `backhaul backup` into a cron job or systemd timer on each machine");
+    output::line(&format!("  every day     {backhaul} server run, and {backhaul} agent run"));
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use backhaul_server::clock;
-use backhaul_server::daemon::Server;
+use backhaul_server::daemon::{Duty, Server};
 use backhaul_server::home::{Config, ServerHome};
 
 use super::{Context, Done};
@@ -46,7 +46,7 @@ pub fn init(context: &Context, listen: SocketAddr, names: Vec<String>) -> Done {
 pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     let home = ServerHome::at(&context.home);
     let listen = listen.map(|address| address.to_string());
-    let server = Server::start(&home, listen.as_deref()).await.map_err(|error| {
+    let server = Server::start(&home, listen.as_deref(), Duty::Full).await.map_err(|error| {
         Failure::from(error).while_doing(format!("starting the server in {}", home.dir().display()))
     })?;
     output::complain(&format!("listening on {}", server.address()));

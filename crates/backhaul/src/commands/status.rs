@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 
 use backhaul_object::ids::ClientId;
-use backhaul_server::clock;
+use backhaul_schedule::due::Standing;
+use backhaul_schedule::policy::Policies;
 use backhaul_server::fleet::{Client, ClientState, Run};
 use backhaul_server::home::ServerHome;
+use backhaul_server::{clock, policies};
 use backhaul_store::catalog::Catalog;
 use serde_json::{Value, json};
 
 use super::{Context, Done};
 use crate::output;
 use crate::reader::Reader;
-
-/// Until policies say otherwise, a day without a snapshot is late.
-const LATE_AFTER: u64 = 86_400;
 
 pub async fn stats(context: &Context) -> Done {
     let home = ServerHome::at(&context.home);
@@ -48,13 +47,17 @@ pub async fn stats(context: &Context) -> Done {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Protection {
     Protected,
+    /// Its snapshot is older than a period, and not yet too old.
+    Due,
     Late,
-    Lost,
+    /// There is no snapshot at all.
+    None,
 }
 
 struct Line {
     client: Client,
     newest: Option<u64>,
+    next: Option<i64>,
     protection: Protection,
     why: String,
 }
@@ -68,9 +71,10 @@ pub fn status(context: &Context, check: bool) -> Done {
         *at = row.server_time.max(*at);
     }
     let mut lines = Vec::new();
+    let policies = policies::in_force(&fleet)?;
     for client in fleet.clients()? {
         let last = fleet.last_run(client.id)?;
-        lines.push(judge(newest.get(&client.id).copied(), client, last, now));
+        lines.push(judge(&policies, newest.get(&client.id).copied(), client, last, now));
     }
     if context.global.json {
         output::json(&lines.iter().map(|line| describe(line, now)).collect::<Vec<_>>());
@@ -80,18 +84,25 @@ pub fn status(context: &Context, check: bool) -> Done {
     let counted = lines.iter().filter(|line| line.client.state != ClientState::Revoked);
     let exit = match counted.map(|line| line.protection).max() {
         _ if !check => 0,
-        None | Some(Protection::Protected) => 0,
+        None | Some(Protection::Protected | Protection::Due) => 0,
         Some(Protection::Late) => 1,
-        Some(Protection::Lost) => 2,
+        Some(Protection::None) => 2,
     };
     Ok(ExitCode::from(exit))
 }
 
-fn judge(newest: Option<u64>, client: Client, last: Option<Run>, now: u64) -> Line {
-    let protection = match newest {
-        Some(at) if now.saturating_sub(at) <= LATE_AFTER => Protection::Protected,
-        Some(_) => Protection::Late,
-        None => Protection::Lost,
+fn judge(policies: &Policies, newest: Option<u64>, client: Client, last: Option<Run>, now: u64) -> Line {
+    let standing = policies::judge(policies, &client, newest, now);
+    let protection = match (newest, standing) {
+        (None, _) => Protection::None,
+        (_, Some(Standing::Late)) => Protection::Late,
+        (_, Some(Standing::Due | Standing::Waiting { .. })) => Protection::Due,
+        _ => Protection::Protected,
+    };
+    let next = match standing {
+        Some(Standing::Protected { next } | Standing::Waiting { next }) => Some(next),
+        Some(Standing::Due | Standing::Late) => Some(now as i64),
+        None => None,
     };
     let why = match (client.state, last) {
         (ClientState::Invited, _) => "has not joined yet".to_owned(),
@@ -101,14 +112,15 @@ fn judge(newest: Option<u64>, client: Client, last: Option<Run>, now: u64) -> Li
         (_, None) if newest.is_none() => "no backup yet".to_owned(),
         _ => String::new(),
     };
-    Line { client, newest, protection, why }
+    Line { client, newest, next, protection, why }
 }
 
 fn word(protection: Protection) -> &'static str {
     match protection {
         Protection::Protected => "protected",
+        Protection::Due => "due",
         Protection::Late => "late",
-        Protection::Lost => "lost",
+        Protection::None => "none",
     }
 }
 
@@ -117,7 +129,7 @@ fn describe(line: &Line, now: u64) -> Value {
         "client": line.client.name, "initiator": line.client.initiator.as_str(),
         "link": line.client.address, "seen": line.client.seen_at.map(output::rfc3339),
         "protected_s": line.newest.map(|at| now.saturating_sub(at)),
-        "state": word(line.protection), "why": line.why,
+        "next": line.next.map(output::rfc3339), "state": word(line.protection), "why": line.why,
     })
 }
 
@@ -139,9 +151,15 @@ fn show(lines: &[Line], now: u64) {
             line.client.address.clone().unwrap_or_else(|| "-".to_owned()),
             age(line.client.seen_at, now),
             age(line.newest, now),
+            line.next
+                .filter(|_| line.client.state == ClientState::Active)
+                .map_or_else(|| "-".to_owned(), output::time),
             word(line.protection).to_owned(),
             line.why.clone(),
         ]
     });
-    output::table(&["CLIENT", "INITIATOR", "LINK", "SEEN", "PROTECTED", "STATE", "WHY"], rows.collect());
+    output::table(
+        &["CLIENT", "INITIATOR", "LINK", "SEEN", "PROTECTED", "NEXT", "STATE", "WHY"],
+        rows.collect(),
+    );
 }

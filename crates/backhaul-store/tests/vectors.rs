@@ -1,0 +1,72 @@
+//! Golden vectors of packs and manifests. `BLESS=1` writes them anew, which is a change of the format.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use backhaul_object::ids::{ClientId, SessionId, VaultId};
+use backhaul_object::keys::VaultKey;
+use backhaul_object::seal::Packer;
+use backhaul_object::{Kind, Object, ObjectId};
+use backhaul_store::Ordinal;
+use backhaul_store::manifest::Manifest;
+use backhaul_store::pack::{self, Class, Head};
+use bytes::Bytes;
+
+fn check(file: &str, lines: &[(&str, Vec<u8>)]) {
+    let mut text = String::new();
+    for (name, bytes) in lines {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        writeln!(text, "{name} = {hex}").unwrap();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../schemas/vectors").join(file);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{file}");
+}
+
+#[test]
+fn pack_and_manifest() {
+    let key = VaultKey::new(*b"0123456789abcdef0123456789abcdef");
+    let payload = Bytes::from_static(b"the bytes of a chunk");
+    let object = Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload };
+    let compressed = object.compress(&key.id_key(), &mut Packer::new(3).unwrap()).unwrap();
+    let sealed = compressed.seal(&key.data_key(), [7; 24]).unwrap();
+    let (vault, session, client) = (VaultId([1; 16]), SessionId([2; 16]), ClientId([3; 16]));
+    let head = Head { class: Class::Data, vault, session, client };
+    assert_eq!(Head::decode(&head.encode()).unwrap(), head);
+    let record = pack::encode_record(Ordinal(5), &sealed.header.encode(), &sealed.body);
+    assert_eq!(pack::decode_record(&record).unwrap(), (Ordinal(5), sealed));
+    let (row, _) = pack::decode_record_head(&record, 64).unwrap();
+    let footer = pack::encode_footer(&[row]);
+    assert_eq!(pack::decode_footer(&footer).unwrap(), vec![row]);
+    for at in 0..footer.len() {
+        let mut changed = footer.clone();
+        changed[at] ^= 1;
+        // Four bytes at the end and three in the middle are reserved.
+        let reserved = at >= footer.len() - 4 || (footer.len() - 15..footer.len() - 12).contains(&at);
+        assert!(reserved || pack::decode_footer(&changed).is_err(), "byte {at}");
+    }
+    check("pack.txt", &[("head", head.encode().to_vec()), ("record", record.clone()), ("footer", footer)]);
+
+    let manifest = Manifest {
+        id: ObjectId([4; 32]),
+        client,
+        client_name: "desk-01".to_owned(),
+        sequence: 7,
+        server_time: 1_700_000_000,
+        bytes_stored: 12_345,
+        objects_new: 6,
+        signature: vec![9; 8],
+        record,
+    };
+    let bytes = manifest.encode();
+    assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        assert!(Manifest::decode(&changed).is_err() && Manifest::decode(&bytes[..at]).is_err(), "byte {at}");
+    }
+    check("manifest.txt", &[("manifest", bytes)]);
+}

@@ -1,0 +1,88 @@
+//! Backups that nobody starts.
+
+use std::fs;
+use std::process::Stdio;
+
+use backhaul_tests::{Home, TestServer, free_port, trees, wait_until};
+
+/// Due from the first minute of the day on (UTC).
+const EAGER: &str = "[policy.default]\nspread = \"1m\"\n[admission]\nslots = 1\n";
+
+fn count(home: &Home, client: &[&str]) -> usize {
+    home.json(&[&["snapshots"], client].concat()).as_array().unwrap().len()
+}
+
+#[test]
+fn the_server_dials_a_due_client_by_itself_once_a_period() {
+    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    // It listens before it is known: the first dial finds it.
+    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[&tree]);
+    let _agent = home.start(&["agent", "run", "--listen", &address]);
+    wait_until("there is a snapshot", || count(&server.home, &["--client", "desk"]) == 1);
+    let status = server.home.json(&["status"]);
+    assert_eq!(
+        (status[0]["state"].as_str(), status[0]["why"].as_str()),
+        (Some("protected"), Some("")),
+        "{status}"
+    );
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    assert_eq!(count(&server.home, &["--client", "desk"]), 1, "one a period");
+    // Somebody may always ask for one more.
+    server.home.run(&["client", "run", "desk", "--wait"]).ok();
+    assert_eq!(count(&server.home, &["--client", "desk"]), 2);
+}
+
+#[test]
+fn a_laptop_comes_by_itself_when_it_is_due() {
+    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let laptop = server.client("laptop", &[&tree]);
+    let listen = format!("127.0.0.1:{}", free_port());
+    let _agent = laptop.start(&["agent", "run", "--listen", &listen]);
+    wait_until("there is a snapshot", || count(&laptop, &[]) == 1);
+}
+
+#[test]
+fn when_all_slots_are_taken_a_push_is_told_when_to_come_back() {
+    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    for i in 0..300 {
+        fs::write(dir.path().join(format!("{i}")), trees::noise(1_000_000, i)).unwrap();
+    }
+    let (first, second) = (server.client("first", &[dir.path()]), server.client("second", &[dir.path()]));
+    let mut running = first.command(&["-q", "backup"]).stdout(Stdio::null()).spawn().unwrap();
+    wait_until("the first has begun", || server.vault_bytes() > 1_000_000);
+    let refused = second.run(&["backup"]).expect(1);
+    assert!(refused.err.contains("come back in"), "{}", refused.err);
+    assert!(running.wait().unwrap().success());
+    second.run(&["backup"]).ok();
+}
+
+#[test]
+fn policies_are_checked_shown_and_applied_whole() {
+    let server = TestServer::new();
+    let file = server.home.path().join("new.toml");
+    let path = file.to_str().unwrap();
+    fs::write(&file, "[policy.lab]\nperoid = \"4h\"\n").unwrap();
+    let refused = server.home.run(&["policy", "apply", path]).expect(2);
+    assert!(refused.err.contains("peroid"), "{}", refused.err);
+    server.home.run(&["client", "add", "desk", "--policy", "lab"]).expect(2);
+    fs::write(
+        &file,
+        "[policy.lab]\nperiod = \"4h\"\nwindow = { from = \"08:00\", to = \"18:00\", tz = \"UTC\" }\n",
+    )
+    .unwrap();
+    let dry = server.home.run(&["policy", "apply", path, "--dry-run"]).ok();
+    assert!(dry.out.contains("lab: - -> every 4h") && dry.out.contains("dry run"), "{}", dry.out);
+    server.home.run(&["policy", "show", "lab"]).expect(2);
+    server.home.run(&["policy", "apply", path]).ok();
+    server.add("desk", &["--policy", "lab"]);
+    let shown = server.home.json(&["policy", "show", "lab"]);
+    assert_eq!((shown["rpo"].as_str(), shown["clients"][0].as_str()), (Some("6h"), Some("desk")), "{shown}");
+    fs::write(&file, "").unwrap();
+    let kept = server.home.run(&["policy", "apply", path]).expect(2);
+    assert!(kept.err.contains("desk"), "a policy in use cannot go: {}", kept.err);
+    server.home.run(&["client", "edit", "desk", "--policy", "default"]).ok();
+    server.home.run(&["policy", "apply", path]).ok();
+}
