@@ -20,8 +20,10 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile_dir = test.parent().unwrap().parent().unwrap().to_path_buf();
+        let program = std::env::current_exe().unwrap();
+        let dir = program.parent().unwrap();
+        // Tests lie one level below the profile's directory, benchmarks in it.
+        let profile_dir = if dir.ends_with("deps") { dir.parent().unwrap() } else { dir }.to_path_buf();
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         build.args(["build", "--quiet", "--package", "backhaul", "--bin", "backhaul"]);
         if profile_dir.ends_with("release") {

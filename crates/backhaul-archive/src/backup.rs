@@ -41,7 +41,7 @@ mod walk;
 use state::{PendingState, StateName};
 
 /// Steps of the walk that wait for the assembler; also bounds open directories and queued reads.
-const STEPS_MAX: usize = 256;
+const STEPS_MAX: usize = 128;
 
 /// What to back up, and how.
 pub struct BackupRequest<'a> {

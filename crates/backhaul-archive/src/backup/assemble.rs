@@ -22,9 +22,9 @@ use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 /// Questions in one batch.
 const BATCH_MAX: usize = 2_048;
 /// Bytes of content that one batch may hold back until its answers are there.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 6 << 20;
 /// Batches whose answers are awaited.
-const BATCHES_MAX: usize = 3;
+const BATCHES_MAX: usize = 2;
 /// Entries that wait for an open bundle before it is closed short.
 const WAITING_MAX: usize = 8_192;
 
