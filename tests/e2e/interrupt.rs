@@ -22,7 +22,6 @@ fn a_killed_client_carries_on_without_reading_or_sending_again_what_was_durable(
     let tree = bulk(dir.path());
     let client = server.client("laptop", &[&tree]);
     let mut running = client.command(&["-q", "backup"]).stderr(Stdio::null()).spawn().unwrap();
-    // Past the first acknowledgement, which comes at 64 MiB.
     wait_until("two thirds are there", || server.vault_bytes() > 130_000_000);
     running.kill().unwrap();
     running.wait().unwrap();
@@ -63,17 +62,43 @@ fn a_killed_server_keeps_what_it_acknowledged_and_every_snapshot() {
 }
 
 #[test]
-fn a_stopped_server_says_so_and_nothing_is_lost() {
+fn a_run_goes_on_by_itself_when_the_server_comes_back() {
     let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
     let tree = bulk(dir.path());
     let client = server.client("laptop", &[&tree]);
-    let running = client.command(&["-q", "backup"]).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("some is there", || server.vault_bytes() > 20_000_000);
+    let mut running = client.command(&["--json", "-v", "backup"]);
+    let running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("some is there", || server.vault_bytes() > 60_000_000);
     server.stop();
+    server.start();
     let ended = running.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
-    assert!(said.contains("stopping") && said.contains("carry on"), "{said}");
-    server.start();
-    client.run(&["backup"]).ok();
+    assert!(ended.status.success(), "{said}");
+    assert!(said.contains("stopping") && said.contains("the run goes on"), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    // One scan, each file read once; sent again only what was not acknowledged.
+    assert_eq!((report["files_new"].as_u64(), report["bytes_read"].as_u64()), (Some(200), Some(200_000_000)));
+    let stats = server.home.json(&["stats"]);
+    assert!(stats["bytes_on_disk"].as_u64().unwrap() < 203_000_000, "{stats}");
+    let out = tempfile::tempdir().unwrap();
+    client.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    trees::assert_equal(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
+}
+
+#[test]
+fn a_run_whose_client_is_revoked_does_not_come_back() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = bulk(dir.path());
+    let client = server.client("laptop", &[&tree]);
+    let mut running = client.command(&["-q", "backup"]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("some is there", || server.vault_bytes() > 10_000_000);
+    server.home.run(&["client", "revoke", "laptop"]).ok();
+    let start = std::time::Instant::now();
+    let status = running.wait().unwrap();
+    assert!(start.elapsed() < std::time::Duration::from_secs(5));
+    // It may have been faster than the revocation.
+    if !status.success() {
+        let ended = running.wait_with_output().unwrap();
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("revoked"));
+    }
 }

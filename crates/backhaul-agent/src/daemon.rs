@@ -126,7 +126,7 @@ impl AgentDaemon {
             older.close("the server has dialled again");
         }
         let _turn = self.turn.lock().await;
-        let outcome = run::run(&self.home, link, &self.identity, &RunRequest::default()).await;
+        let outcome = run::run(&self.home, link, &self.identity, &RunRequest::default(), None).await;
         if let Err(AgentError::Transfer(TransferError::Stale)) = &outcome
             && let Err(error) = backhaul_archive::backup::state::discard(&self.home.state())
         {

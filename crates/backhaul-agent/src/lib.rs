@@ -3,6 +3,7 @@
 //! - [`home`]: the agent's directory: identities, config, state; [`join`](home::AgentHome::join) fills it;
 //! - [`remote`]: a session with a server as an [`ObjectSink`](backhaul_object::source::ObjectSink) and
 //!   [`ObjectSource`](backhaul_object::source::ObjectSource): threads call, tasks carry;
+//! - [`resume`]: the same across cuts of the connection;
 //! - [`run`]: one backup over a session, whoever dialled;
 //! - [`daemon`]: waits to be dialled;
 //! - [`clock`]: the only place that reads the time.
@@ -17,6 +18,7 @@ pub mod daemon;
 pub mod error;
 pub mod home;
 pub mod remote;
+pub mod resume;
 pub mod run;
 
 pub use error::AgentError;

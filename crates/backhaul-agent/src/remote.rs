@@ -191,6 +191,11 @@ impl Remote {
         rows.into_iter().map(one).collect::<Result<_, FormatError>>().map_err(AgentError::from)
     }
 
+    /// Why the session is over. Blocks for a moment when it has only just ended.
+    pub fn reason(&self) -> TransferError {
+        self.shared.error()
+    }
+
     /// The vault's figures. Blocks.
     ///
     /// # Errors
@@ -289,6 +294,7 @@ impl ObjectSource for Remote {
 fn lost(error: &NetError) -> TransferError {
     match error {
         NetError::Lost(why) => TransferError::Lost(why.clone()),
+        NetError::Dismissed(why) => TransferError::Refused(why.clone()),
         other => TransferError::Lost(other.to_string()),
     }
 }

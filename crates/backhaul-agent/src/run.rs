@@ -20,6 +20,7 @@ use crate::clock::{self, Stopwatch};
 use crate::error::AgentError;
 use crate::home::AgentHome;
 use crate::remote::Remote;
+use crate::resume::{Redial, Resuming};
 
 /// What to save; empty paths mean those of the config.
 #[derive(Default, Clone)]
@@ -84,10 +85,11 @@ pub async fn push(
 ) -> Result<RunReport, AgentError> {
     let identity = home.agent()?;
     let link = dial(servers, &identity).await?;
-    match run(home, link, &identity, request).await {
+    let redial = || Redialling { home: home.clone(), servers: servers.to_vec() };
+    match run(home, link, &identity, request, Some(redial())).await {
         Err(AgentError::Transfer(TransferError::Stale)) => {
             discard_state(home)?;
-            run(home, dial(servers, &identity).await?, &identity, request).await
+            run(home, dial(servers, &identity).await?, &identity, request, Some(redial())).await
         }
         other => other,
     }
@@ -107,6 +109,7 @@ pub async fn run(
     link: Link,
     identity: &Identity,
     request: &RunRequest,
+    redialling: Option<Redialling>,
 ) -> Result<RunReport, AgentError> {
     let lock = home.lock().inspect_err(|error| link.close(&error.to_string()))?;
     let remote = Remote::open(link, wire::Intent::Backup, "").await?;
@@ -118,7 +121,7 @@ pub async fn run(
             return Err(error);
         }
     };
-    let (saved, remote) = save(home, request.clone(), remote).await?;
+    let (saved, remote) = save(home, request.clone(), remote, redialling).await?;
     let report = match commit(saved, &remote, &request, |id| identity.sign(id.as_bytes()), watch) {
         Ok(report) => report,
         Err(error) => {
@@ -154,17 +157,50 @@ fn backup_request<'a>(home: &'a AgentHome, request: RunRequest, state: &'a Path)
     }
 }
 
-/// The threads' part, away from the tasks.
-async fn save(home: &AgentHome, request: RunRequest, remote: Remote) -> Result<(Saved, Remote), AgentError> {
-    let home = home.clone();
+/// How a lost server is found again.
+#[derive(Clone)]
+pub struct Redialling {
+    home: AgentHome,
+    servers: Vec<String>,
+}
+
+impl Redialling {
+    async fn dial(&self) -> Result<Remote, AgentError> {
+        let link = dial(&self.servers, &self.home.agent()?).await?;
+        Remote::open(link, wire::Intent::Backup, "").await
+    }
+
+    /// For threads.
+    fn into_fn(self) -> Box<Redial> {
+        let runtime = tokio::runtime::Handle::current();
+        Box::new(move || runtime.block_on(self.dial()))
+    }
+}
+
+/// The threads' part, away from the tasks. A run that this side dialled outlives its connection.
+async fn save(
+    home: &AgentHome,
+    request: RunRequest,
+    remote: Remote,
+    redialling: Option<Redialling>,
+) -> Result<(Saved, Remote), AgentError> {
+    let (home, redial) = (home.clone(), redialling.map(Redialling::into_fn));
     let work = move || {
         let state = home.state();
-        let result = backup(&backup_request(&home, request, &state), &remote.welcome().parameters, &remote);
-        (result, remote)
+        let request = backup_request(&home, request, &state);
+        let Some(redial) = redial else {
+            let result = backup(&request, &remote.welcome().parameters, &remote);
+            return (result, Some(remote));
+        };
+        let first = remote.welcome().parameters.clone();
+        let sink = Resuming::new(remote, redial);
+        let result = backup(&request, &first, &*sink);
+        (result, sink.finish())
     };
-    let (result, remote) = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| AgentError::Transfer(TransferError::Lost(error.to_string())))?;
+    let lost = |why: String| AgentError::Transfer(TransferError::Lost(why));
+    let (result, remote) =
+        tokio::task::spawn_blocking(work).await.map_err(|error| lost(error.to_string()))?;
+    let remote = remote.ok_or_else(|| lost("the session ended".to_owned()))?;
     match result {
         Ok(saved) => Ok((saved, remote)),
         Err(error) => {

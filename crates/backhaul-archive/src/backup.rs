@@ -62,6 +62,7 @@ pub struct BackupRequest<'a> {
 }
 
 /// What all clients of the vault share, as the server told it.
+#[derive(Clone)]
 pub struct VaultParameters {
     /// Sizes.
     pub descriptor: Descriptor,

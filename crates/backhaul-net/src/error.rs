@@ -66,6 +66,9 @@ pub enum NetError {
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The peer closed the connection, and not to be dialled again at once.
+    #[error("{0}")]
+    Dismissed(String),
     /// The peer sent something that is not the protocol.
     #[error("the peer broke the protocol: {0}")]
     Malformed(String),

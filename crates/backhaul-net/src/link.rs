@@ -12,6 +12,8 @@ use crate::identity::PeerIdentity;
 
 /// Sent by whoever dialled, so that the other side sees the stream before the agent has spoken.
 const PREAMBLE: &[u8; 4] = b"BHC1";
+/// Close code of a connection that is not to be taken up again.
+const DISMISSED: u32 = 2;
 /// Largest control frame.
 const FRAME_MAX: usize = 1 << 20;
 
@@ -33,6 +35,11 @@ impl Hangup {
         self.0.close(0u32.into(), reason.as_bytes());
     }
 
+    /// Closes the connection for good: the peer is not to come back by itself.
+    pub fn dismiss(&self, reason: &str) {
+        self.0.close(DISMISSED.into(), reason.as_bytes());
+    }
+
     /// Waits until the connection has ended, whoever ended it; says why.
     pub async fn closed(&self) -> String {
         self.0.closed().await.to_string()
@@ -41,9 +48,13 @@ impl Hangup {
 
 /// The reason under a stream's error: what the peer said when it closed, if it did.
 fn lost(error: impl Into<Broken>) -> NetError {
+    let text = |closed: &quinn::ApplicationClose| String::from_utf8_lossy(&closed.reason).into_owned();
     NetError::Lost(match error.into().0 {
+        Some(ConnectionError::ApplicationClosed(closed)) if closed.error_code == DISMISSED.into() => {
+            return NetError::Dismissed(text(&closed));
+        }
         Some(ConnectionError::ApplicationClosed(closed)) if !closed.reason.is_empty() => {
-            format!("closed by the other side: {}", String::from_utf8_lossy(&closed.reason))
+            format!("closed by the other side: {}", text(&closed))
         }
         Some(ConnectionError::TimedOut) => "nothing was heard for a minute".to_owned(),
         Some(error) => error.to_string(),

@@ -329,7 +329,7 @@ impl Inner {
             let welcome =
                 clients.iter().any(|client| client.id == id && client.state != ClientState::Revoked);
             if !welcome {
-                hangup.close("this client was revoked on the server");
+                hangup.dismiss("this client was revoked on the server");
             }
         }
         Ok(())
@@ -344,7 +344,7 @@ impl Inner {
                     let mut active = lock(&self.active);
                     match active.get(&client) {
                         Some(older) => {
-                            older.hangup.close("a newer session of this client has begun");
+                            older.hangup.dismiss("a newer session of this client has begun");
                             Arc::clone(&older.ended)
                         }
                         None => {

@@ -29,7 +29,7 @@ const WORKERS: usize = 2;
 /// Objects that wait before and after each of them.
 const QUEUE_MAX: usize = 2;
 /// Bytes after which what was stored is made durable and acknowledged.
-const FLUSH_BYTES: u64 = 64 << 20;
+const FLUSH_BYTES: u64 = 12 << 20;
 /// Time after which it is.
 const FLUSH_AFTER: Duration = Duration::from_secs(2);
 /// How often an idle collector looks at the time.
@@ -152,7 +152,7 @@ async fn receive(streams: Arc<Streams>, input: mpsc::Sender<Item>, reports: mpsc
                 return;
             }
             // A lost connection shows on the control stream, too; anything else must be said.
-            Err(backhaul_net::NetError::Lost(_)) => return,
+            Err(backhaul_net::NetError::Lost(_) | backhaul_net::NetError::Dismissed(_)) => return,
             Err(error) => {
                 let _ = reports.send(Report::Failed(error.into()));
                 return;
