@@ -213,9 +213,9 @@ impl Fleet {
         if client.running {
             return "running".to_owned();
         }
-        let wait = client.not_before.saturating_sub(now.boot);
-        if wait > 0 {
-            return format!("tried {} times, next try in {wait} s", client.failures);
+        if now.boot < client.not_before {
+            let times = if client.failures == 1 { "once" } else { "several times" };
+            return format!("tried {times} in vain, waiting before the next try");
         }
         let standing = standing(&client.plan.policy, offset(key), client.last_success, now.wall);
         match standing {

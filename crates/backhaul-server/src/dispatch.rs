@@ -1,6 +1,6 @@
 //! Between the scheduler, which decides, and the daemon, which acts: the fleet database read into events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 use backhaul_object::ids::ClientId;
 use backhaul_schedule::fleet::{Outcome, Plan};
@@ -61,12 +61,13 @@ impl Dispatch {
             self.text = text;
             actions.extend(self.step(Event::Slots(self.policies.slots)));
         }
-        let mut seen: HashMap<ClientId, ()> = HashMap::new();
-        for client in fleet.clients()?.iter().filter(|client| client.state == ClientState::Active) {
-            seen.insert(client.id, ());
+        let mut seen = HashSet::new();
+        let clients = fleet.clients()?;
+        for client in clients.iter().filter(|client| client.state == ClientState::Active) {
+            seen.insert(client.id);
             actions.extend(self.learn(client, newest));
         }
-        let gone: Vec<ClientId> = self.told.keys().filter(|id| !seen.contains_key(id)).copied().collect();
+        let gone: Vec<ClientId> = self.told.keys().filter(|id| !seen.contains(id)).copied().collect();
         for id in gone {
             self.told.remove(&id);
             actions.extend(self.step(Event::Removed(id.0)));
@@ -78,6 +79,12 @@ impl Dispatch {
             actions.extend(self.step(Event::Manual(client.0)));
         }
         actions.extend(self.step(Event::Tick));
+        for client in clients.iter().filter(|client| self.told.contains_key(&client.id)) {
+            let why = self.schedule.explain(self.now(), &client.id.0);
+            if why != client.why {
+                fleet.explain(client.id, &why)?;
+            }
+        }
         Ok(actions)
     }
 
@@ -138,11 +145,6 @@ impl Dispatch {
             _ => wait,
         };
         (wait, actions)
-    }
-
-    /// Why a client is not running, in words.
-    pub fn explain(&self, client: ClientId) -> String {
-        self.schedule.explain(self.now(), &client.0)
     }
 }
 

@@ -11,8 +11,11 @@ use crate::error::ServerError;
 use crate::keyring::random;
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../../../schemas/fleet/0001.sql"), include_str!("../../../schemas/fleet/0002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../../schemas/fleet/0001.sql"),
+    include_str!("../../../schemas/fleet/0002.sql"),
+    include_str!("../../../schemas/fleet/0003.sql"),
+];
 mod runs;
 
 pub use runs::Run;
@@ -105,6 +108,8 @@ pub struct Client {
     pub added_at: u64,
     /// When it was last in a session.
     pub seen_at: Option<u64>,
+    /// Why it is not being backed up right now, as the running server sees it.
+    pub why: String,
 }
 
 /// An invitation as the server keeps it.
@@ -243,6 +248,15 @@ impl Fleet {
         Ok(())
     }
 
+    /// Notes why a client is not being backed up right now.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn explain(&self, id: ClientId, why: &str) -> Result<(), ServerError> {
+        self.db.execute("UPDATE clients SET why = ?2 WHERE id = ?1", params![id.0, why])?;
+        Ok(())
+    }
+
     /// The policy file in force; empty until one is applied.
     ///
     /// # Errors
@@ -336,7 +350,7 @@ impl Fleet {
     }
 }
 
-const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at, policy FROM clients";
+const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at, policy, why FROM clients";
 
 fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
     let initiator: String = row.get(2)?;
@@ -356,5 +370,6 @@ fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
         added_at: row.get::<_, i64>(8)? as u64,
         seen_at: row.get::<_, Option<i64>>(9)?.map(|seconds| seconds as u64),
         policy: row.get(10)?,
+        why: row.get(11)?,
     })
 }

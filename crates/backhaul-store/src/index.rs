@@ -4,6 +4,7 @@
 //! `spans` and `edges` (references), `members` (members of bundles). How much of them counts is written in
 //! the catalog; what is beyond is cut off when the index is opened.
 
+use std::ops::Range;
 use std::path::Path;
 
 use backhaul_object::codec::{Reader, Write};
@@ -268,17 +269,47 @@ impl Index {
         Ok(Location { pack: next()?, offset: next()?, len: next()? })
     }
 
+    /// The locations of numbers `from..to`, in one read.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn locations(&self, from: u64, to: u64) -> Result<Vec<Location>, StoreError> {
+        let raw = self.loc.read(from * LOC_LEN, (to - from) * LOC_LEN)?;
+        let word =
+            |row: &[u8], at: usize| u32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]);
+        let one = |row: &[u8]| Location { pack: word(row, 0), offset: word(row, 4), len: word(row, 8) };
+        Ok(raw.chunks_exact(LOC_LEN as usize).map(one).collect())
+    }
+
+    /// Where in `edges` the references of numbers `from..to` are, in one read.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn spans(&self, from: u64, to: u64) -> Result<Vec<Range<u64>>, StoreError> {
+        // One row before the first says where that begins; the very first begins at 0.
+        let before = from.min(1);
+        let raw = self.spans.read((from - before) * SPAN_LEN, (to - from + before) * SPAN_LEN)?;
+        let mut ends = raw.as_chunks::<8>().0.iter().map(|row| u64::from_le_bytes(*row));
+        let mut start = if before == 1 { ends.next().unwrap_or(0) } else { 0 };
+        let mut next = |end| std::mem::replace(&mut start, end)..end;
+        Ok(ends.map(&mut next).collect())
+    }
+
     /// What an object refers to.
     ///
     /// # Errors
     /// The index cannot be read.
     pub fn edges(&self, ordinal: Ordinal) -> Result<Vec<Edge>, StoreError> {
-        let end = u64::from_le_bytes(self.spans.array(ordinal.0 * SPAN_LEN)?);
-        let start = match ordinal.0.checked_sub(1) {
-            Some(before) => u64::from_le_bytes(self.spans.array(before * SPAN_LEN)?),
-            None => 0,
-        };
-        let raw = self.edges.read(start, end.saturating_sub(start))?;
+        let spans = self.spans(ordinal.0, ordinal.0 + 1)?;
+        spans.into_iter().next().map_or(Ok(Vec::new()), |span| self.edges_at(span))
+    }
+
+    /// The references at a place that [`Index::spans`] gave.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn edges_at(&self, span: Range<u64>) -> Result<Vec<Edge>, StoreError> {
+        let raw = self.edges.read(span.start, span.end.saturating_sub(span.start))?;
         let mut r = Reader::new(&raw);
         let mut edges = Vec::new();
         while !r.is_empty() && edges.len() <= REFERENCES_MAX {

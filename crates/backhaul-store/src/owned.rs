@@ -8,6 +8,9 @@ use crate::error::StoreError;
 use crate::index::{Edge, Ordinal};
 use crate::vault::{State, Vault};
 
+/// Rows of the index read at once.
+const BLOCK: u64 = 65_536;
+
 /// A set of objects, and of single members of bundles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owned {
@@ -77,12 +80,18 @@ impl Owned {
 
     /// One pass from the highest number down closes the set under references: children have lower numbers.
     fn close(&mut self, state: &State) -> Result<(), StoreError> {
-        for number in (0..state.index.objects()).rev() {
-            if self.has(Ordinal(number)) {
-                for edge in state.index.edges(Ordinal(number))? {
-                    self.add_edge(&edge);
+        let mut to = state.index.objects();
+        while to > 0 {
+            let from = to.saturating_sub(BLOCK);
+            let spans = state.index.spans(from, to)?;
+            for (number, span) in (from..).zip(spans).collect::<Vec<_>>().into_iter().rev() {
+                if !span.is_empty() && self.has(Ordinal(number)) {
+                    for edge in state.index.edges_at(span)? {
+                        self.add_edge(&edge);
+                    }
                 }
             }
+            to = from;
         }
         Ok(())
     }
@@ -96,11 +105,15 @@ impl Vault {
     pub fn owned(&self, client: ClientId) -> Result<Owned, StoreError> {
         let state = self.state();
         let mut owned = Owned::default();
-        for number in 0..state.index.objects() {
-            let at = state.index.location(Ordinal(number))?;
-            if at.len > 0 && state.packs.get(&at.pack).is_some_and(|pack| pack.client == client) {
-                owned.add(Ordinal(number));
+        let (mut from, count) = (0, state.index.objects());
+        while from < count {
+            let to = count.min(from + BLOCK);
+            for (number, at) in (from..to).zip(state.index.locations(from, to)?) {
+                if at.len > 0 && state.packs.get(&at.pack).is_some_and(|pack| pack.client == client) {
+                    owned.add(Ordinal(number));
+                }
             }
+            from = to;
         }
         for row in state.catalog.snapshots()?.iter().filter(|row| row.client == client) {
             owned.add(row.ordinal);

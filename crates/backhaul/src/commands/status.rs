@@ -109,8 +109,9 @@ fn judge(policies: &Policies, newest: Option<u64>, client: Client, last: Option<
         (ClientState::Revoked, _) => "revoked".to_owned(),
         (_, Some(run)) if run.state == "failed" => format!("failing: {}", run.why.unwrap_or_default()),
         (_, Some(run)) if run.errors > 0 => format!("{} files not read", run.errors),
-        (_, None) if newest.is_none() => "no backup yet".to_owned(),
-        _ => String::new(),
+        _ if protection == Protection::Protected => String::new(),
+        (_, None) if client.why.is_empty() => "no backup yet".to_owned(),
+        _ => client.why.clone(),
     };
     Line { client, newest, next, protection, why }
 }
