@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use backhaul_tests::{TestServer, trees, wait_until};
+use backhaul_tests::{Home, TestServer, free_port, trees, wait_until};
 
 /// Enough that a backup takes a while: 200 files of 1 MB that do not compress.
 fn bulk(dir: &Path) -> PathBuf {
@@ -101,4 +101,24 @@ fn a_run_whose_client_is_revoked_does_not_come_back() {
         let ended = running.wait_with_output().unwrap();
         assert!(String::from_utf8_lossy(&ended.stderr).contains("revoked"));
     }
+}
+
+#[test]
+fn a_pulled_run_that_is_cut_goes_on_as_a_push() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = bulk(dir.path());
+    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[&tree]);
+    let _agent = home.start(&["agent", "run", "--listen", &address]);
+    server.home.run(&["client", "run", "desk"]).ok();
+    wait_until("some is there", || server.vault_bytes() > 60_000_000);
+    server.stop();
+    server.start();
+    let listed = || server.home.json(&["snapshots", "--client", "desk"]);
+    wait_until("there is a snapshot", || listed().as_array().unwrap().len() == 1);
+    let stats = server.home.json(&["stats"]);
+    assert!(stats["bytes_on_disk"].as_u64().unwrap() < 203_000_000, "{stats}");
+    let out = tempfile::tempdir().unwrap();
+    home.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    trees::assert_equal(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
 }

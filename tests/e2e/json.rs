@@ -7,6 +7,10 @@ use serde_json::Value;
 
 fn assert_fits(name: &str, document: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/output").join(name);
+    assert_fits_at(&path, name, document);
+}
+
+fn assert_fits_at(path: &Path, name: &str, document: &Value) {
     let schema = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(misfit(&schema, document, name), None);
 }
@@ -38,4 +42,43 @@ fn failures_are_documents_too() {
     let failed = Home::new().run(&["--json", "backup", "/etc"]).expect(10).json();
     assert_eq!(failed["code"], 10);
     assert!(failed["error"].is_string() && failed["hint"].is_string(), "{failed}");
+}
+
+#[test]
+fn configs_fit_their_schemas_and_a_key_that_is_not_in_them_is_named() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    server.stop();
+    for (home, role) in [(&server.home, "server"), (&client, "agent")] {
+        let path = home.path().join(role).join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let document = serde_json::to_value(text.parse::<toml::Table>().unwrap()).unwrap();
+        let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../schemas/config/{role}.json"));
+        assert_fits_at(&schema, role, &document);
+        std::fs::write(&path, format!("colour = \"blue\"\n{text}")).unwrap();
+    }
+    let refused = server.home.run(&["server", "run"]).expect(1);
+    assert!(refused.err.contains("colour") && refused.err.contains("config.toml"), "{}", refused.err);
+    let refused = client.run(&["agent", "status"]).expect(1);
+    assert!(refused.err.contains("colour") && refused.err.contains("config.toml"), "{}", refused.err);
+}
+
+#[test]
+fn what_is_known_of_clients_is_shown_on_both_sides() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    server.add("desk", &["--initiator", "pull", "--address", "desk:4456"]);
+    client.run(&["backup"]).ok();
+    let list = server.home.json(&["client", "list"]);
+    let shown: Vec<_> =
+        list.as_array().unwrap().iter().map(|c| (c["name"].as_str(), c["state"].as_str())).collect();
+    assert_eq!(shown, [(Some("desk"), Some("invited")), (Some("laptop"), Some("active"))]);
+    assert_eq!(list[0]["initiator"], "server");
+    let laptop = server.home.json(&["client", "show", "laptop"]);
+    assert_eq!(laptop["last_run"]["state"], "done", "{laptop}");
+    let status = client.json(&["agent", "status"]);
+    assert!(status["reachable"] == true && status["newest"].is_string(), "{status}");
+    server.stop();
+    let status = client.json(&["agent", "status"]);
+    assert!(status["reachable"] == false && status["why"].is_string(), "{status}");
 }

@@ -6,6 +6,7 @@ mod interrupt;
 mod json;
 mod pull_push;
 mod quickstart;
+mod reads;
 mod restore;
 mod schedule;
 mod transcript;

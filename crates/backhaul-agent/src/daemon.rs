@@ -126,7 +126,11 @@ impl AgentDaemon {
             older.close("the server has dialled again");
         }
         let _turn = self.turn.lock().await;
-        let outcome = run::run(&self.home, link, &self.identity, &RunRequest::default(), None).await;
+        let servers = match self.home.config() {
+            Ok(config) => config.servers,
+            Err(error) => return Some(Err(error)),
+        };
+        let outcome = run::run(&self.home, link, &self.identity, &servers, &RunRequest::default()).await;
         if let Err(AgentError::Transfer(TransferError::Stale)) = &outcome
             && let Err(error) = backhaul_archive::backup::state::discard(&self.home.state())
         {

@@ -80,6 +80,11 @@ impl Resuming {
         self.session().remote
     }
 
+    /// True when the open session is not the first one.
+    pub fn redialled(&self) -> bool {
+        self.session().number > 0
+    }
+
     /// Gives the open session back; nothing is sent after this.
     pub fn finish(self: Arc<Self>) -> Option<Remote> {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -85,11 +85,10 @@ pub async fn push(
 ) -> Result<RunReport, AgentError> {
     let identity = home.agent()?;
     let link = dial(servers, &identity).await?;
-    let redial = || Redialling { home: home.clone(), servers: servers.to_vec() };
-    match run(home, link, &identity, request, Some(redial())).await {
+    match run(home, link, &identity, servers, request).await {
         Err(AgentError::Transfer(TransferError::Stale)) => {
             discard_state(home)?;
-            run(home, dial(servers, &identity).await?, &identity, request, Some(redial())).await
+            run(home, dial(servers, &identity).await?, &identity, servers, request).await
         }
         other => other,
     }
@@ -100,7 +99,8 @@ fn discard_state(home: &AgentHome) -> Result<(), AgentError> {
     state::discard(&dir).map_err(|error| AgentError::File { path: dir, why: error.to_string() })
 }
 
-/// Backs up over an open connection, whoever dialled.
+/// Backs up over an open connection, whoever dialled. When that is cut, this side dials `servers` and the run
+/// goes on.
 ///
 /// # Errors
 /// As [`push`].
@@ -108,8 +108,8 @@ pub async fn run(
     home: &AgentHome,
     link: Link,
     identity: &Identity,
+    servers: &[String],
     request: &RunRequest,
-    redialling: Option<Redialling>,
 ) -> Result<RunReport, AgentError> {
     let lock = home.lock().inspect_err(|error| link.close(&error.to_string()))?;
     let remote = Remote::open(link, wire::Intent::Backup, "").await?;
@@ -121,7 +121,11 @@ pub async fn run(
             return Err(error);
         }
     };
-    let (saved, remote) = save(home, request.clone(), remote, redialling).await?;
+    let redialling = Redialling { home: home.clone(), servers: servers.to_vec() };
+    let Finished { saved, remote, redialled } = save(home, request.clone(), remote, redialling).await?;
+    // A session that this side has dialled is one of its agent's key, whatever the first was.
+    let own = if redialled { Some(home.agent()?) } else { None };
+    let identity = own.as_ref().unwrap_or(identity);
     let report = match commit(saved, &remote, &request, |id| identity.sign(id.as_bytes()), watch) {
         Ok(report) => report,
         Err(error) => {
@@ -158,8 +162,7 @@ fn backup_request<'a>(home: &'a AgentHome, request: RunRequest, state: &'a Path)
 }
 
 /// How a lost server is found again.
-#[derive(Clone)]
-pub struct Redialling {
+struct Redialling {
     home: AgentHome,
     servers: Vec<String>,
 }
@@ -177,32 +180,35 @@ impl Redialling {
     }
 }
 
-/// The threads' part, away from the tasks. A run that this side dialled outlives its connection.
+/// A tree in the vault, and the session in which its snapshot can be made.
+struct Finished {
+    saved: Saved,
+    remote: Remote,
+    redialled: bool,
+}
+
+/// The threads' part, away from the tasks.
 async fn save(
     home: &AgentHome,
     request: RunRequest,
     remote: Remote,
-    redialling: Option<Redialling>,
-) -> Result<(Saved, Remote), AgentError> {
-    let (home, redial) = (home.clone(), redialling.map(Redialling::into_fn));
+    redialling: Redialling,
+) -> Result<Finished, AgentError> {
+    let (home, redial) = (home.clone(), redialling.into_fn());
     let work = move || {
         let state = home.state();
         let request = backup_request(&home, request, &state);
-        let Some(redial) = redial else {
-            let result = backup(&request, &remote.welcome().parameters, &remote);
-            return (result, Some(remote));
-        };
         let first = remote.welcome().parameters.clone();
         let sink = Resuming::new(remote, redial);
         let result = backup(&request, &first, &*sink);
-        (result, sink.finish())
+        (result, sink.redialled(), sink.finish())
     };
     let lost = |why: String| AgentError::Transfer(TransferError::Lost(why));
-    let (result, remote) =
+    let (result, redialled, remote) =
         tokio::task::spawn_blocking(work).await.map_err(|error| lost(error.to_string()))?;
     let remote = remote.ok_or_else(|| lost("the session ended".to_owned()))?;
     match result {
-        Ok(saved) => Ok((saved, remote)),
+        Ok(saved) => Ok(Finished { saved, remote, redialled }),
         Err(error) => {
             remote.give_up(error.to_string()).await;
             Err(error.into())

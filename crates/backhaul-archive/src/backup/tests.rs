@@ -196,10 +196,43 @@ fn what_cannot_be_kept_or_read_is_named_and_the_rest_is_saved() {
         0,
     )
     .unwrap();
+    fs::File::create(tree.path().join("holes")).unwrap().set_len(10_000_000).unwrap();
+    let flags = rustix::fs::XattrFlags::empty();
+    let labelled = rustix::fs::setxattr(tree.path().join("good"), "user.label", b"x", flags).is_ok();
     let sink = Memory::new(parameters().id_key);
     let saved = save(tree.path(), None, &sink, later).unwrap();
-    assert_eq!(saved.figures.not_kept, vec![("fifo".to_owned(), 1)]);
-    assert_eq!(saved.totals.files, 1);
+    let not_kept =
+        |kind: &str| saved.figures.not_kept.iter().find(|(known, _)| known == kind).map(|(_, n)| *n);
+    assert_eq!((not_kept("fifo"), not_kept("holes of sparse files")), (Some(1), Some(1)));
+    // Where the file system keeps none there is nothing to lose.
+    assert_eq!(not_kept("extended attributes"), labelled.then_some(1));
+    assert_eq!(saved.totals.files, 2);
     let missing = save(&tree.path().join("nothing"), None, &sink, later).err().unwrap();
     assert!(matches!(missing, BackupError::Path { .. }));
+}
+
+/// Programs can set a file's time back; they cannot set back the change time, or give a file another's inode.
+#[test]
+fn an_edit_that_keeps_size_and_time_is_seen_and_so_is_a_file_moved_over_another() {
+    let (tree, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sink = Memory::new(parameters().id_key);
+    let at = |name: &str| tree.path().join(name);
+    let set_back = |name: &str| {
+        let file = fs::File::options().write(true).open(at(name)).unwrap();
+        file.set_modified(UNIX_EPOCH + std::time::Duration::from_secs(1_600_000_000)).unwrap();
+    };
+    for name in ["edited", "replaced", "same"] {
+        fs::write(at(name), noise(4_000, 1)).unwrap();
+        set_back(name);
+    }
+    save(tree.path(), Some(state.path()), &sink, later).unwrap().state.unwrap().accept().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    fs::write(at("edited"), noise(4_000, 2)).unwrap();
+    set_back("edited");
+    fs::write(at("new"), noise(4_000, 3)).unwrap();
+    set_back("new");
+    fs::rename(at("new"), at("replaced")).unwrap();
+    let saved = save(tree.path(), Some(state.path()), &sink, later).unwrap();
+    assert_eq!((saved.figures.files_changed, saved.figures.files_unmodified), (2, 1));
+    restored_equals(&sink, saved.root, tree.path());
 }

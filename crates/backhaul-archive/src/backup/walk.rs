@@ -344,8 +344,12 @@ fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
 
 /// True when there is something a later version will keep.
 pub(super) fn has_attributes(fd: &OwnedFd) -> bool {
-    let mut none: [u8; 0] = [];
-    rustix::fs::flistxattr(fd, &mut none).is_ok_and(|len| len > 0)
+    let mut names = [0u8; 64];
+    match rustix::fs::flistxattr(fd, &mut names) {
+        Ok(len) => len > 0,
+        // There are more than fit.
+        Err(error) => error == rustix::io::Errno::RANGE,
+    }
 }
 
 pub(super) fn metadata(stat: &Stat) -> Metadata {

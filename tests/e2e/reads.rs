@@ -1,0 +1,71 @@
+//! What a hostile client gets that asks for objects by id: only its own.
+
+use std::fs;
+
+use backhaul_agent::Remote;
+use backhaul_agent::home::AgentHome;
+use backhaul_agent::run::dial;
+use backhaul_archive::browse::{Located, Tree};
+use backhaul_object::ObjectId;
+use backhaul_object::entry::{Body, Content};
+use backhaul_object::source::{ObjectSource, TransferError};
+use backhaul_proto::wire::Intent;
+use backhaul_tests::{Home, TestServer, trees};
+
+async fn session(home: &Home) -> Remote {
+    let agent = AgentHome::at(home.path());
+    let link = dial(&agent.config().unwrap().servers, &agent.agent().unwrap()).await.unwrap();
+    Remote::open(link, Intent::Browse, "").await.unwrap()
+}
+
+/// The bundle and member number of a small file.
+fn place(remote: &Remote, root: ObjectId, path: &str) -> (ObjectId, usize) {
+    match Tree::new(remote, root).lookup(path.as_bytes()).unwrap() {
+        Located::Entry(entry) => match entry.body {
+            Body::File { content: Content::Member { bundle, member }, .. } => (bundle, usize::from(member)),
+            other => panic!("{other:?}"),
+        },
+        Located::Root => panic!("the root"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn knowing_an_id_is_not_enough_and_a_shared_bundle_shows_only_the_shared_member() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let (anas, beas) = (dir.path().join("ana"), dir.path().join("bea"));
+    fs::create_dir(&anas).unwrap();
+    fs::create_dir(&beas).unwrap();
+    for i in 0..20 {
+        fs::write(anas.join(format!("{i:02}")), trees::noise(4_000, i)).unwrap();
+    }
+    fs::write(beas.join("same"), trees::noise(4_000, 7)).unwrap();
+    let (ana, bea) = (server.client("ana", &[&anas]), server.client("bea", &[&beas]));
+    ana.run(&["backup"]).ok();
+    bea.run(&["backup"]).ok();
+    let (of_ana, of_bea) = (session(&ana).await, session(&bea).await);
+    tokio::task::block_in_place(|| {
+        let ana_root = of_ana.snapshots().unwrap()[0].manifest.root;
+        let bea_root = of_bea.snapshots().unwrap()[0].manifest.root;
+        let (bundle, member) = place(&of_ana, ana_root, &format!("{}/07", anas.display()));
+        assert_eq!(
+            place(&of_bea, bea_root, &format!("{}/same", beas.display())),
+            (bundle, member),
+            "deduplicated"
+        );
+
+        for secret in [ana_root, of_ana.snapshots().unwrap()[0].id] {
+            assert!(of_ana.read(&[secret]).is_ok());
+            assert!(matches!(of_bea.read(&[secret]), Err(TransferError::NotFound(id)) if id == secret));
+        }
+        let whole = backhaul_object::bundle::members(&of_ana.read(&[bundle]).unwrap()[0]).unwrap();
+        assert!(whole.iter().all(Option::is_some));
+        let object = &of_bea.read(&[bundle]).unwrap()[0];
+        let part = backhaul_object::bundle::members(object).unwrap();
+        for (number, content) in part.iter().enumerate() {
+            assert_eq!(content.is_some(), number == member, "member {number}");
+            assert_eq!(object.provides[number].1.0 == [0; 16], number != member, "proof {number}");
+        }
+    });
+    of_ana.close().await;
+    of_bea.close().await;
+}
