@@ -39,11 +39,6 @@ impl Hangup {
     pub fn dismiss(&self, reason: &str) {
         self.0.close(DISMISSED.into(), reason.as_bytes());
     }
-
-    /// Waits until the connection has ended, whoever ended it; says why.
-    pub async fn closed(&self) -> String {
-        self.0.closed().await.to_string()
-    }
 }
 
 /// The reason under a stream's error: what the peer said when it closed, if it did.
@@ -190,12 +185,6 @@ impl Streams {
     /// The connection is gone.
     pub async fn accept(&self) -> Result<ObjectReader, NetError> {
         self.0.accept_uni().await.map(ObjectReader).map_err(lost)
-    }
-
-    /// Bytes sent on the wire so far, and received.
-    pub fn traffic(&self) -> (u64, u64) {
-        let stats = self.0.stats();
-        (stats.udp_tx.bytes, stats.udp_rx.bytes)
     }
 
     /// A handle to close the connection by.
