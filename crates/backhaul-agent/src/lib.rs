@@ -5,7 +5,7 @@
 //!   [`ObjectSource`](backhaul_object::source::ObjectSource): threads call, tasks carry;
 //! - [`resume`]: the same across cuts of the connection;
 //! - [`run`]: one backup over a session, whoever dialled;
-//! - [`daemon`]: waits to be dialled;
+//! - [`daemon`]: waits to be dialled, and comes to the server when a backup is due;
 //! - [`clock`]: the only place that reads the time.
 //!
 //! Invariants:

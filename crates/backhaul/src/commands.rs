@@ -144,7 +144,11 @@ fn absolute(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn man(directory: &Path) -> Done {
-    std::fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(Cli::command(), directory)?;
+    let written = std::fs::create_dir_all(directory)
+        .and_then(|()| clap_mangen::generate_to(Cli::command(), directory).map(drop));
+    let doing = || format!("writing man pages into {}", directory.display());
+    written.map_err(|error| {
+        Failure::from(error).while_doing(doing()).hint("choose a folder that you may write")
+    })?;
     Ok(ExitCode::SUCCESS)
 }

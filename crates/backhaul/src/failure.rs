@@ -199,7 +199,9 @@ impl From<RestoreError> for Failure {
         match error {
             RestoreError::Browse(error) => error.into(),
             RestoreError::Transfer(error) => error.into(),
-            other => Self::new(other.to_string()),
+            target @ RestoreError::Target { .. } => {
+                Self::new(target.to_string()).hint("choose a target folder that can be made and written")
+            }
         }
     }
 }
