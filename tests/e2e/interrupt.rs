@@ -69,7 +69,7 @@ fn a_run_goes_on_by_itself_when_the_server_comes_back() {
     let mut running = client.command(&["--json", "-v", "backup"]);
     let running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("some is there", || server.vault_bytes() > 60_000_000);
-    server.stop();
+    server.stop_at_once();
     server.start();
     let ended = running.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
@@ -112,7 +112,7 @@ fn a_pulled_run_that_is_cut_goes_on_as_a_push() {
     let _agent = home.start(&["agent", "run", "--listen", &address]);
     server.home.run(&["client", "run", "desk"]).ok();
     wait_until("some is there", || server.vault_bytes() > 60_000_000);
-    server.stop();
+    server.stop_at_once();
     server.start();
     let listed = || server.home.json(&["snapshots", "--client", "desk"]);
     wait_until("there is a snapshot", || listed().as_array().unwrap().len() == 1);

@@ -32,6 +32,9 @@ fn documents_fit_their_schemas() {
     assert_fits("stats.json", &client.json(&["stats"]));
     assert_fits("stats.json", &server.home.json(&["stats"]));
     assert_fits("status.json", &server.home.json(&["status"]));
+    assert_fits("runs.json", &server.home.json(&["runs"]));
+    assert_fits("plan.json", &server.home.json(&["plan", "--until", "2d"]));
+    assert_fits("explain.json", &server.home.json(&["explain", "laptop", "--what-if", "rpo=4h"]));
     server.stop();
     assert_fits("check.json", &server.home.json(&["check"]));
     assert_fits("check.json", &server.home.json(&["check", "--rebuild-index", "--read-data"]));

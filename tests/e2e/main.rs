@@ -1,9 +1,12 @@
 //! What users do, with the real binary, real sockets and real files.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod alerts;
 mod enrol;
+mod install;
 mod interrupt;
 mod json;
+mod networks;
 mod pull_push;
 mod quickstart;
 mod reads;

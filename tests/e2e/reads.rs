@@ -9,13 +9,12 @@ use backhaul_archive::browse::{Located, Tree};
 use backhaul_object::ObjectId;
 use backhaul_object::entry::{Body, Content};
 use backhaul_object::source::{ObjectSource, TransferError};
-use backhaul_proto::wire::Intent;
 use backhaul_tests::{Home, TestServer, trees};
 
 async fn session(home: &Home) -> Remote {
     let agent = AgentHome::at(home.path());
     let link = dial(&agent.config().unwrap().servers, &agent.agent().unwrap()).await.unwrap();
-    Remote::open(link, Intent::Browse, "").await.unwrap()
+    Remote::browse(link, "").await.unwrap()
 }
 
 /// The bundle and member number of a small file.

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub mod listeners;
+pub mod netns;
+pub mod relay;
 pub mod trees;
 
 /// Longest that anything here may take.
@@ -189,7 +192,7 @@ impl Daemon {
         for line in lines.by_ref() {
             let line = line.unwrap();
             said.push_str(&line);
-            if line.starts_with("listening on ") {
+            if line.starts_with("listening on ") || line.starts_with("not listening") {
                 std::thread::spawn(move || lines.for_each(drop));
                 return Self { child };
             }
@@ -207,6 +210,15 @@ impl Daemon {
     pub fn terminate(mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Ends it in order, without waiting for what is under way.
+    pub fn terminate_at_once(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         assert!(self.child.wait().unwrap().success());
     }
 
@@ -279,6 +291,11 @@ impl TestServer {
     /// Ends it in order.
     pub fn stop(&mut self) {
         self.daemon.take().unwrap().terminate();
+    }
+
+    /// Ends it in order, without waiting for what is under way.
+    pub fn stop_at_once(&mut self) {
+        self.daemon.take().unwrap().terminate_at_once();
     }
 
     /// Ends it as a power cut does.

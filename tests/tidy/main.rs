@@ -42,7 +42,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("backhaul-archive", &["object"][..]),
         ("backhaul-store", &["object"][..]),
         ("backhaul-net", &["object", "proto"][..]),
-        ("backhaul-agent", &["archive", "net", "proto", "object"][..]),
+        ("backhaul-agent", &["archive", "net", "proto", "schedule", "object"][..]),
         ("backhaul-schedule", &[][..]),
         ("backhaul-server", &["store", "net", "proto", "schedule", "object"][..]),
         ("backhaul", &["agent", "archive", "net", "object", "proto", "schedule", "server", "store"][..]),

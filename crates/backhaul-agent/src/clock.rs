@@ -30,3 +30,27 @@ impl Stopwatch {
         self.0.elapsed().as_millis() as u64
     }
 }
+
+/// What the clocks of this machine say at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Clocks {
+    /// Milliseconds since the machine started, those asleep among them.
+    pub boot_ms: u64,
+    /// Milliseconds that the machine was awake: what timers count.
+    pub mono_ms: u64,
+    /// Seconds since 1970.
+    pub wall_s: i64,
+}
+
+/// Reads all clocks.
+pub fn clocks() -> Clocks {
+    let ms = |id| {
+        let time = clock_gettime(id);
+        (time.tv_sec as u64).saturating_mul(1_000).saturating_add(time.tv_nsec as u64 / 1_000_000)
+    };
+    Clocks {
+        boot_ms: ms(ClockId::Boottime),
+        mono_ms: ms(ClockId::Monotonic),
+        wall_s: clock_gettime(ClockId::Realtime).tv_sec,
+    }
+}

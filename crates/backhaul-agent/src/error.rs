@@ -50,6 +50,27 @@ pub enum AgentError {
     /// The server does not let this machine in.
     #[error("{0}")]
     NotAuthorised(String),
+    /// There is no slot now.
+    #[error("{why}")]
+    Deferred {
+        /// Come back in so many seconds.
+        after: u64,
+        /// Keeps the place in the queue.
+        ticket: Vec<u8>,
+        /// In the server's words.
+        why: String,
+    },
+    /// The server has dialled only to nudge.
+    #[error("the server asks for a push")]
+    Nudged {
+        /// The nudge.
+        id: u64,
+        /// Somebody asked for it.
+        by_hand: bool,
+    },
+    /// This machine does not want to be backed up now.
+    #[error("not now: {0}")]
+    NotNow(String),
     /// The session ended.
     #[error(transparent)]
     Transfer(#[from] TransferError),

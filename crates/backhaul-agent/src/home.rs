@@ -2,11 +2,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use backhaul_net::enrol::enrol;
 use backhaul_net::join_code::JoinCode;
 use backhaul_net::{Identity, private_file};
+use backhaul_schedule::policy::Prefix;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,21 @@ pub struct Config {
     /// What is backed up when nothing is named.
     #[serde(default)]
     pub paths: Vec<PathBuf>,
+    /// From where the server may dial, as 10.0.0.0/8; from anywhere if empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_from: Vec<String>,
+    /// Runs that the server starts by dialling are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refuse_pulls: bool,
+}
+
+impl Config {
+    /// True when the server may dial from an address.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let contains =
+            |prefix: &String| prefix.parse::<Prefix>().is_ok_and(|prefix| prefix.contains(address));
+        self.allow_from.is_empty() || self.allow_from.iter().any(contains)
+    }
 }
 
 /// An agent's directory.
@@ -43,6 +60,11 @@ impl AgentHome {
         self.dir.join("config.toml").exists()
     }
 
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The whole home, which is never saved.
     pub fn whole(&self) -> PathBuf {
         fs::canonicalize(&self.home).unwrap_or_else(|_| self.home.clone())
@@ -55,7 +77,16 @@ impl AgentHome {
     pub fn config(&self) -> Result<Config, AgentError> {
         let path = self.dir.join("config.toml");
         let text = fs::read_to_string(&path).map_err(|_| AgentError::NoHome { path: self.dir.clone() })?;
-        toml::from_str(&text).map_err(|error| AgentError::File { path, why: error.to_string() })
+        let config: Config = toml::from_str(&text)
+            .map_err(|error| AgentError::File { path: path.clone(), why: error.to_string() })?;
+        for prefix in &config.allow_from {
+            let wrong = |why: &str| AgentError::File {
+                path: path.clone(),
+                why: format!("allow_from {prefix:?}: {why}"),
+            };
+            prefix.parse::<Prefix>().map_err(wrong)?;
+        }
+        Ok(config)
     }
 
     /// Writes the config.
@@ -87,7 +118,8 @@ impl AgentHome {
         enrolled.listener.save(&self.tls(), "listener")?;
         let mut servers = vec![enrolled.address.clone()];
         servers.extend(code.addresses.iter().filter(|address| **address != enrolled.address).cloned());
-        let config = Config { client: enrolled.client, servers, paths };
+        let config =
+            Config { client: enrolled.client, servers, paths, allow_from: Vec::new(), refuse_pulls: false };
         self.write_config(&config)?;
         Ok(config)
     }

@@ -5,7 +5,11 @@
 //!   [`ObjectSource`](backhaul_object::source::ObjectSource): threads call, tasks carry;
 //! - [`resume`]: the same across cuts of the connection;
 //! - [`run`]: one backup over a session, whoever dialled;
-//! - [`daemon`]: waits to be dialled, and comes to the server when a backup is due;
+//! - [`attend`]: when it dials, stays linked, asks: a pure machine;
+//! - [`daemon`]: senses, decides, carries out: waits to be dialled, stays linked, comes to the server;
+//! - [`introduce`], [`terms`]: what it says about itself, and what the policy asks of it;
+//! - [`signals`]: what is sensed of the machine: network, sleep, power, cost;
+//! - [`gates`]: whether it may be backed up now;
 //! - [`clock`]: the only place that reads the time.
 //!
 //! Invariants:
@@ -13,13 +17,20 @@
 //! - one backup at a time per home;
 //! - the session is the same whether this side dialled or was dialled.
 
+pub mod attend;
 pub mod clock;
 pub mod daemon;
 pub mod error;
+pub mod gates;
 pub mod home;
+pub mod inhibit;
+mod introduce;
+pub mod priority;
 pub mod remote;
 pub mod resume;
 pub mod run;
+pub mod signals;
+pub mod terms;
 
 pub use error::AgentError;
 pub use remote::Remote;

@@ -1,5 +1,6 @@
 //! A session with a server, for threads: they call, tasks carry.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use backhaul_object::seal::Unpacker;
 use backhaul_object::snapshot::Snapshot;
 use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, TransferError};
 use backhaul_object::{Compressed, FormatError, Object, ObjectId};
-use backhaul_proto::{READ_MAX, end, wire};
+use backhaul_proto::{READ_MAX, Retry, end, wire};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,7 +30,7 @@ const OUTBOUND_MAX: usize = 4;
 const LAST_WORDS_TRIES: u32 = 200;
 const LAST_WORDS_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 /// Software name in the hello.
-const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
+pub(crate) const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
 
 /// What a thread asks of the session.
 enum Command {
@@ -60,12 +61,47 @@ struct Shared {
 struct Failure {
     code: u32,
     error: TransferError,
+    retry: Retry,
+}
+
+/// Hears where a session that waits for its slot stands.
+pub type Waiting = Arc<dyn Fn(&wire::Queued) + Send + Sync>;
+
+/// How a session is opened.
+#[derive(Clone, Default)]
+pub struct Opening {
+    /// What is said first.
+    pub hello: wire::Hello,
+    /// Hears of the place in the queue.
+    pub waiting: Option<Waiting>,
+    /// Bytes that may be sent.
+    pub limits: Limits,
+}
+
+/// Bounds of what a session sends.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Limits {
+    /// Bytes a second.
+    pub per_s: Option<NonZeroU64>,
+    /// Bytes in all: the connection costs.
+    pub cap: Option<u64>,
+}
+
+/// What a hello was answered.
+enum Answered {
+    Welcome(Box<wire::Welcome>),
+    Nudged(wire::Nudge),
 }
 
 impl Shared {
     /// The first reason is the true one.
     fn fail(&self, code: u32, error: TransferError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Failure { code, error });
+        self.fail_with(code, error, Retry::default());
+    }
+
+    fn fail_with(&self, code: u32, error: TransferError, retry: Retry) {
+        let failure = Failure { code, error, retry };
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
     }
 
     fn failure(&self) -> Option<Failure> {
@@ -95,8 +131,6 @@ pub struct Welcome {
     pub parameters: VaultParameters,
     /// Number and predecessor of the snapshot to make, when a backup may start.
     pub grant: Option<(u64, Option<ObjectId>)>,
-    /// In how many seconds the next backup is due.
-    pub due_in: u64,
 }
 
 /// A committed snapshot and its manifest.
@@ -126,25 +160,47 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// Says hello and waits for the welcome. `client` is for operators: whose snapshots.
+    /// For reading: `client` is for operators, whose snapshots.
     ///
     /// # Errors
-    /// The server did not let us in, or the connection broke.
-    pub async fn open(link: Link, intent: wire::Intent, client: &str) -> Result<Self, AgentError> {
+    /// As [`Remote::open`].
+    pub async fn browse(link: Link, client: &str) -> Result<Self, AgentError> {
+        let hello = wire::Hello {
+            intent: wire::Intent::Browse.into(),
+            software: SOFTWARE.to_owned(),
+            client_time: clock::now(),
+            client: client.to_owned(),
+            ..Default::default()
+        };
+        Self::open(link, Opening { hello, ..Opening::default() }).await
+    }
+
+    /// Says hello and waits for the welcome, and before that for a slot if there has to be one.
+    ///
+    /// # Errors
+    /// The server did not let us in or told us when to come back, or the connection broke.
+    pub async fn open(link: Link, opening: Opening) -> Result<Self, AgentError> {
+        let Opening { hello, waiting, limits } = opening;
         let shared = Arc::new(Shared::default());
         let (commands, inbox) = mpsc::unbounded_channel();
         let (outbound, objects) = mpsc::channel(OUTBOUND_MAX);
-        let (welcome_in, welcome) = oneshot::channel();
-        let session = backhaul_proto::agent::AgentSession::new(intent, SOFTWARE, clock::now(), client);
+        let (answer, answered) = oneshot::channel();
+        let not_now = hello.not_now.clone();
+        let session = backhaul_proto::agent::AgentSession::new(hello);
         let hangup = link.hangup();
-        let driver = driver::Driver::new(session, Arc::clone(&shared), welcome_in);
-        let driver = tokio::spawn(driver.run(link, inbox, objects));
-        let Ok(welcome) = welcome.await else {
-            return Err(match shared.failure() {
-                Some(Failure { code: end::REVOKED, error }) => AgentError::NotAuthorised(error.to_string()),
-                Some(Failure { error, .. }) => error.into(),
-                None => TransferError::Lost("the session ended".to_owned()).into(),
-            });
+        let driver = driver::Driver::new(session, Arc::clone(&shared), answer, waiting, not_now);
+        let driver = tokio::spawn(driver.run(link, inbox, objects, limits));
+        let welcome = match answered.await {
+            Ok(Answered::Welcome(welcome)) => *welcome,
+            Ok(Answered::Nudged(nudge)) => {
+                // The answer leaves before the connection does.
+                let _ = tokio::time::timeout(std::time::Duration::from_secs(3), driver).await;
+                return Err(AgentError::Nudged {
+                    id: nudge.id,
+                    by_hand: nudge.cause() == wire::Cause::Manual,
+                });
+            }
+            Err(_) => return Err(refused(shared.failure())),
         };
         let welcome = understand(welcome)?;
         Ok(Self { commands, outbound, sent: AtomicU64::new(0), shared, welcome, hangup, driver })
@@ -221,6 +277,20 @@ impl Remote {
     }
 }
 
+/// Why there was no welcome.
+fn refused(failure: Option<Failure>) -> AgentError {
+    match failure {
+        Some(Failure { code: end::REVOKED | end::CLONE, error, .. }) => {
+            AgentError::NotAuthorised(error.to_string())
+        }
+        Some(Failure { code: end::BUSY, error, retry }) if retry.after > 0 => {
+            AgentError::Deferred { after: retry.after, ticket: retry.ticket.to_vec(), why: error.to_string() }
+        }
+        Some(Failure { error, .. }) => error.into(),
+        None => TransferError::Lost("the session ended".to_owned()).into(),
+    }
+}
+
 fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
     let key =
         |raw: &[u8]| <[u8; 32]>::try_from(raw).map_err(|_| FormatError::Invalid("key of a wrong length"));
@@ -241,7 +311,6 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
             generation,
         },
         grant,
-        due_in: welcome.due_in,
     })
 }
 

@@ -1,13 +1,15 @@
 //! One backup, from an open connection to a committed snapshot.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_archive::backup::{
     BackupError, BackupProgress, BackupRequest, Figures, Saved, backup, dry_run, state,
 };
 use backhaul_archive::find::Pattern;
 use backhaul_net::endpoint::dial_server;
+use backhaul_net::link::Path;
+use backhaul_net::transport::KEEP_ALIVE;
 use backhaul_net::{Identity, Link, NetError};
 use backhaul_object::ObjectId;
 use backhaul_object::entry::Totals;
@@ -19,7 +21,8 @@ use backhaul_proto::wire;
 use crate::clock::{self, Stopwatch};
 use crate::error::AgentError;
 use crate::home::AgentHome;
-use crate::remote::Remote;
+use crate::introduce;
+use crate::remote::{Limits, Opening, Remote, Waiting};
 use crate::resume::{Redial, Resuming};
 
 /// What to save; empty paths mean those of the config.
@@ -35,6 +38,48 @@ pub struct RunRequest {
     pub one_file_system: bool,
     /// Counted up while it runs.
     pub progress: Arc<BackupProgress>,
+    /// What made it begin, and how it is carried.
+    pub passage: Passage,
+}
+
+/// How a run gets to the server.
+#[derive(Clone, Default)]
+pub struct Passage {
+    /// What made it begin.
+    pub trigger: wire::Trigger,
+    /// From an earlier deferral.
+    pub ticket: Vec<u8>,
+    /// How the machine stands.
+    pub report: Option<wire::Report>,
+    /// It does not want to: only a nudge would be heard.
+    pub not_now: Option<wire::NotNow>,
+    /// Hears of the place in the queue.
+    pub waiting: Option<Waiting>,
+    /// Bounds of what is sent.
+    pub limits: Limits,
+    /// Connections under way, to be moved when the machine changes its network.
+    pub paths: Arc<Mutex<Vec<Path>>>,
+}
+
+impl Passage {
+    /// How a session of this run is opened.
+    fn opening(&self, home: &AgentHome) -> Opening {
+        let hello = introduce::hello(home, self.trigger);
+        let hello = wire::Hello {
+            intent: wire::Intent::Backup.into(),
+            ticket: self.ticket.clone().into(),
+            report: self.report.clone().or(hello.report),
+            not_now: self.not_now.clone(),
+            ..hello
+        };
+        Opening { hello, waiting: self.waiting.clone(), limits: self.limits }
+    }
+
+    fn note(&self, path: Path) {
+        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
+        paths.retain(Path::is_open);
+        paths.push(path);
+    }
 }
 
 /// What a run came to.
@@ -56,6 +101,8 @@ pub struct RunReport {
     pub objects_new: u64,
     /// How long it took.
     pub duration_ms: u64,
+    /// In how many seconds the next one is due.
+    pub due_in: u64,
 }
 
 /// Dials the servers of the config in order.
@@ -66,7 +113,7 @@ pub async fn dial(servers: &[String], identity: &Identity) -> Result<Link, NetEr
     let mut last =
         NetError::Unreachable { address: "the server".to_owned(), why: "no address known".to_owned() };
     for server in servers {
-        match dial_server(server, identity).await {
+        match dial_server(server, identity, KEEP_ALIVE).await {
             Ok(link) => return Ok(link),
             Err(error) => last = error,
         }
@@ -86,12 +133,23 @@ pub async fn push(
     let identity = home.agent()?;
     let link = dial(servers, &identity).await?;
     match run(home, link, &identity, servers, request).await {
-        Err(AgentError::Transfer(TransferError::Stale)) => {
-            discard_state(home)?;
-            run(home, dial(servers, &identity).await?, &identity, servers, request).await
-        }
+        Err(AgentError::Transfer(TransferError::Stale)) => push_afresh(home, servers, request).await,
         other => other,
     }
+}
+
+/// Drops the local state, dials, and reads everything again.
+///
+/// # Errors
+/// As [`push`].
+pub async fn push_afresh(
+    home: &AgentHome,
+    servers: &[String],
+    request: &RunRequest,
+) -> Result<RunReport, AgentError> {
+    discard_state(home)?;
+    let identity = home.agent()?;
+    run(home, dial(servers, &identity).await?, &identity, servers, request).await
 }
 
 fn discard_state(home: &AgentHome) -> Result<(), AgentError> {
@@ -111,8 +169,13 @@ pub async fn run(
     servers: &[String],
     request: &RunRequest,
 ) -> Result<RunReport, AgentError> {
+    let unwilling = request.passage.not_now.as_ref().map(|not_now| not_now.reason.clone());
     let lock = home.lock().inspect_err(|error| link.close(&error.to_string()))?;
-    let remote = Remote::open(link, wire::Intent::Backup, "").await?;
+    request.passage.note(link.path());
+    let remote = match (Remote::open(link, request.passage.opening(home)).await, unwilling) {
+        (Err(AgentError::Transfer(_)), Some(reason)) => return Err(AgentError::NotNow(reason)),
+        (remote, _) => remote?,
+    };
     let watch = Stopwatch::start();
     let request = match with_paths(home, request) {
         Ok(request) => request,
@@ -121,7 +184,8 @@ pub async fn run(
             return Err(error);
         }
     };
-    let redialling = Redialling { home: home.clone(), servers: servers.to_vec() };
+    let again = Passage { trigger: wire::Trigger::Resume, waiting: None, ..request.passage.clone() };
+    let redialling = Redialling { home: home.clone(), servers: servers.to_vec(), again };
     let Finished { saved, remote, redialled } = save(home, request.clone(), remote, redialling).await?;
     // A session that this side has dialled is one of its agent's key, whatever the first was.
     let own = if redialled { Some(home.agent()?) } else { None };
@@ -149,7 +213,11 @@ fn with_paths(home: &AgentHome, request: &RunRequest) -> Result<RunRequest, Agen
     if request.paths.is_empty() { Err(AgentError::NoPaths) } else { Ok(request) }
 }
 
-fn backup_request<'a>(home: &'a AgentHome, request: RunRequest, state: &'a Path) -> BackupRequest<'a> {
+fn backup_request<'a>(
+    home: &'a AgentHome,
+    request: RunRequest,
+    state: &'a std::path::Path,
+) -> BackupRequest<'a> {
     BackupRequest {
         paths: request.paths,
         exclude: request.exclude,
@@ -165,12 +233,14 @@ fn backup_request<'a>(home: &'a AgentHome, request: RunRequest, state: &'a Path)
 struct Redialling {
     home: AgentHome,
     servers: Vec<String>,
+    again: Passage,
 }
 
 impl Redialling {
     async fn dial(&self) -> Result<Remote, AgentError> {
         let link = dial(&self.servers, &self.home.agent()?).await?;
-        Remote::open(link, wire::Intent::Backup, "").await
+        self.again.note(link.path());
+        Remote::open(link, self.again.opening(&self.home)).await
     }
 
     /// For threads.
@@ -255,6 +325,7 @@ fn commit(
         bytes_stored: committed.bytes_stored,
         objects_new: committed.objects_new,
         duration_ms: watch.elapsed_ms(),
+        due_in: committed.due_in,
     })
 }
 
@@ -268,7 +339,7 @@ pub async fn rehearse(
     request: &RunRequest,
 ) -> Result<RunReport, AgentError> {
     let watch = Stopwatch::start();
-    let remote = Remote::open(dial(servers, &home.agent()?).await?, wire::Intent::Browse, "").await?;
+    let remote = Remote::browse(dial(servers, &home.agent()?).await?, "").await?;
     let request = with_paths(home, request)?;
     let state = home.state();
     let walk = || dry_run(&backup_request(home, request, &state), &remote.welcome().parameters);
@@ -284,5 +355,6 @@ pub async fn rehearse(
         bytes_stored: 0,
         objects_new: 0,
         duration_ms: watch.elapsed_ms(),
+        due_in: 0,
     })
 }

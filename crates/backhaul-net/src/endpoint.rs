@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, Incoming, ServerConfig, TokioRuntime};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+};
 use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::CryptoProvider;
@@ -17,7 +19,7 @@ use crate::enrol::Applicant;
 use crate::error::NetError;
 use crate::identity::{Identity, PeerIdentity, Role, TLS_NAME, certificate};
 use crate::link::Link;
-use crate::transport;
+use crate::transport::{self, Keeper};
 
 mod pinned;
 
@@ -56,12 +58,13 @@ fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, NetE
 }
 
 impl Listener {
-    /// The server's endpoint: pushes and enrolments.
+    /// The server's endpoint: pushes and enrolments. `reset_key` stays the same across restarts.
     ///
     /// # Errors
     /// The address cannot be bound, or the identity is not usable.
-    pub fn server(address: SocketAddr, identity: &Identity) -> Result<Self, NetError> {
-        Self::bind(address, identity, &[ALPN_PUSH, ALPN_JOIN])
+    pub fn server(address: SocketAddr, identity: &Identity, reset_key: &[u8; 32]) -> Result<Self, NetError> {
+        let endpoint = transport::endpoint_with_reset_key(reset_key);
+        Self::bind(address, identity, &[ALPN_PUSH, ALPN_JOIN], Keeper::Server, endpoint)
     }
 
     /// An agent's endpoint: pulls.
@@ -69,10 +72,17 @@ impl Listener {
     /// # Errors
     /// As [`Listener::server`].
     pub fn agent(address: SocketAddr, identity: &Identity) -> Result<Self, NetError> {
-        Self::bind(address, identity, &[ALPN_PULL])
+        let keeper = Keeper::Agent(transport::KEEP_ALIVE);
+        Self::bind(address, identity, &[ALPN_PULL], keeper, transport::endpoint())
     }
 
-    fn bind(address: SocketAddr, identity: &Identity, protocols: &[&[u8]]) -> Result<Self, NetError> {
+    fn bind(
+        address: SocketAddr,
+        identity: &Identity,
+        protocols: &[&[u8]],
+        keeper: Keeper,
+        endpoint: EndpointConfig,
+    ) -> Result<Self, NetError> {
         let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
         let clients = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
             .allow_unauthenticated()
@@ -87,11 +97,10 @@ impl Listener {
         tls.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
         let crypto = QuicServerConfig::try_from(tls).map_err(certificate)?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        config.transport_config(transport::transport());
+        config.transport_config(transport::transport(keeper));
         let bind = |source| NetError::Bind { address: address.to_string(), source };
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
-        let endpoint = Endpoint::new(transport::endpoint(), Some(config), socket, Arc::new(TokioRuntime))
-            .map_err(bind)?;
+        let endpoint = Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)).map_err(bind)?;
         Ok(Self { endpoint })
     }
 
@@ -116,6 +125,16 @@ impl Listener {
 }
 
 impl Pending {
+    /// From where it comes; it may not be true before [`Pending::challenge`].
+    pub fn remote(&self) -> SocketAddr {
+        self.0.remote_address()
+    }
+
+    /// Drops the dial without a word.
+    pub fn ignore(self) {
+        self.0.ignore();
+    }
+
     /// Makes the dialler show that it is where it says, before anything is done for it: unless it has, it is
     /// told to dial again, and nothing is left of this dial.
     pub fn challenge(self) -> Option<Self> {
@@ -176,12 +195,12 @@ fn peer(connection: &Connection) -> Result<PeerIdentity, NetError> {
     }
 }
 
-/// Dials a server (push).
+/// Dials a server (push); `keep_alive` is the time between two packets of an idle connection.
 ///
 /// # Errors
 /// [`NetError`] says which of the many things that can be wrong it is.
-pub async fn dial_server(address: &str, identity: &Identity) -> Result<Link, NetError> {
-    dial_role(address, identity, Role::Server, ALPN_PUSH).await
+pub async fn dial_server(address: &str, identity: &Identity, keep_alive: Duration) -> Result<Link, NetError> {
+    dial_role(address, identity, Role::Server, ALPN_PUSH, Keeper::Agent(keep_alive)).await
 }
 
 /// Dials an agent (pull) and makes sure that it is the named client.
@@ -189,7 +208,7 @@ pub async fn dial_server(address: &str, identity: &Identity) -> Result<Link, Net
 /// # Errors
 /// As [`dial_server`].
 pub async fn dial_agent(address: &str, identity: &Identity, client: &str) -> Result<Link, NetError> {
-    let link = dial_role(address, identity, Role::AgentListener, ALPN_PULL).await?;
+    let link = dial_role(address, identity, Role::AgentListener, ALPN_PULL, Keeper::Server).await?;
     if link.peer().name != client {
         let found = format!("the agent of {}", link.peer().name);
         link.close("this is not the client I was looking for");
@@ -198,7 +217,13 @@ pub async fn dial_agent(address: &str, identity: &Identity, client: &str) -> Res
     Ok(link)
 }
 
-async fn dial_role(address: &str, identity: &Identity, role: Role, alpn: &[u8]) -> Result<Link, NetError> {
+async fn dial_role(
+    address: &str,
+    identity: &Identity,
+    role: Role,
+    alpn: &[u8],
+    keeper: Keeper,
+) -> Result<Link, NetError> {
     let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority)?, provider())
         .build()
@@ -209,13 +234,13 @@ async fn dial_role(address: &str, identity: &Identity, role: Role, alpn: &[u8]) 
         .with_webpki_verifier(verifier)
         .with_client_auth_cert(identity.chain.clone(), identity.tls_key())
         .map_err(certificate)?;
-    let connection = dial(address, tls, alpn).await?;
+    let (connection, endpoint) = dial(address, tls, alpn, keeper).await?;
     let peer = peer(&connection)?;
     if peer.role != role {
         connection.close(1u32.into(), b"this certificate is for another purpose");
         return Err(NetError::WrongRole { found: peer.role.to_string(), expected: role });
     }
-    Link::dialled(connection, peer).await
+    Link::dialled(connection, endpoint, peer).await
 }
 
 /// Dials a server that is known only by the pin of its CA; returns that CA's certificate, too.
@@ -229,7 +254,7 @@ pub(crate) async fn dial_join(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned::PinnedAuthority::new(pin)))
         .with_no_client_auth();
-    let connection = dial(address, tls, ALPN_JOIN).await?;
+    let (connection, _) = dial(address, tls, ALPN_JOIN, Keeper::Agent(transport::KEEP_ALIVE)).await?;
     let certificates = connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
@@ -238,11 +263,16 @@ pub(crate) async fn dial_join(
     Ok((connection, authority))
 }
 
-async fn dial(address: &str, mut tls: rustls::ClientConfig, alpn: &[u8]) -> Result<Connection, NetError> {
+async fn dial(
+    address: &str,
+    mut tls: rustls::ClientConfig,
+    alpn: &[u8],
+    keeper: Keeper,
+) -> Result<(Connection, Endpoint), NetError> {
     tls.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(certificate)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport::transport());
+    config.transport_config(transport::transport(keeper));
     let resolve = |source| NetError::Resolve { address: address.to_owned(), source };
     let targets: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(resolve)?.collect();
     let mut last = resolve(std::io::Error::from(std::io::ErrorKind::NotFound));
@@ -256,13 +286,13 @@ async fn dial(address: &str, mut tls: rustls::ClientConfig, alpn: &[u8]) -> Resu
     Err(last)
 }
 
-async fn dial_one(address: &str, target: SocketAddr, config: ClientConfig) -> Result<Connection, NetError> {
+async fn dial_one(
+    address: &str,
+    target: SocketAddr,
+    config: ClientConfig,
+) -> Result<(Connection, Endpoint), NetError> {
     let unreachable = |why: String| NetError::Unreachable { address: address.to_owned(), why };
-    let local = match target {
-        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let socket = std::net::UdpSocket::bind(local).map_err(|error| unreachable(error.to_string()))?;
+    let socket = socket_towards(target).map_err(|error| unreachable(error.to_string()))?;
     let endpoint = Endpoint::new(transport::endpoint(), None, socket, Arc::new(TokioRuntime))
         .map_err(|error| unreachable(error.to_string()))?;
     let connecting =
@@ -270,8 +300,16 @@ async fn dial_one(address: &str, target: SocketAddr, config: ClientConfig) -> Re
     match tokio::time::timeout(DIAL_TIMEOUT, connecting).await {
         Err(_) => Err(unreachable(format!("nothing heard within {} s", DIAL_TIMEOUT.as_secs()))),
         Ok(Err(error)) => Err(explain(address, error)),
-        Ok(Ok(connection)) => Ok(connection),
+        Ok(Ok(connection)) => Ok((connection, endpoint)),
     }
+}
+
+/// A socket without an address of its own: it follows the machine's routes.
+pub(crate) fn socket_towards(target: SocketAddr) -> std::io::Result<std::net::UdpSocket> {
+    std::net::UdpSocket::bind(match target {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    })
 }
 
 /// TLS alerts (RFC 8446, section 6.2) arrive as QUIC error 0x100 + alert.

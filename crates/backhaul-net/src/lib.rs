@@ -6,7 +6,8 @@
 //! - [`join_code`]: what a new machine is told; [`enrol`]: how it gets its certificates with that;
 //! - [`transport`]: every QUIC parameter in one place;
 //! - [`endpoint`]: listening and dialling, with errors that people can act on;
-//! - [`link`]: an open connection as control frames and object streams.
+//! - [`link`]: an open connection as control frames and object streams;
+//! - [`throttle`]: how fast bytes may pass, for either side.
 //!
 //! Invariants:
 //! - the role is in the certificate, the direction in the ALPN; neither is ever taken from a message;
@@ -21,6 +22,7 @@ pub mod identity;
 pub mod join_code;
 pub mod link;
 pub mod private_file;
+pub mod throttle;
 pub mod transport;
 
 pub use error::NetError;

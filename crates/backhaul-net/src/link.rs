@@ -3,9 +3,14 @@
 use backhaul_object::Compressed;
 use backhaul_proto::data::{self, Announced, PREFIX_LEN};
 use backhaul_proto::wire::Frame;
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use bytes::Bytes;
 use prost::Message;
-use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, WriteError};
+use quinn::{
+    Connection, ConnectionError, Endpoint, ReadError, ReadExactError, RecvStream, SendStream, WriteError,
+};
 
 use crate::error::NetError;
 use crate::identity::PeerIdentity;
@@ -20,6 +25,8 @@ const FRAME_MAX: usize = 1 << 20;
 /// A connection with a verified peer.
 pub struct Link {
     connection: Connection,
+    /// Of this connection alone, when this side has dialled.
+    endpoint: Option<Box<Endpoint>>,
     send: SendStream,
     receive: RecvStream,
     peer: PeerIdentity,
@@ -38,6 +45,49 @@ impl Hangup {
     /// Closes the connection for good: the peer is not to come back by itself.
     pub fn dismiss(&self, reason: &str) {
         self.0.close(DISMISSED.into(), reason.as_bytes());
+    }
+}
+
+/// The handle by which a connection follows this machine from one network to another.
+#[derive(Clone)]
+pub struct Path {
+    connection: Connection,
+    endpoint: Option<Box<Endpoint>>,
+}
+
+impl Path {
+    /// Goes on from a new socket, whose first packet leaves at once. Only the side that has dialled can move (RFC 9000,
+    /// section 9); on the other this does nothing.
+    ///
+    /// # Errors
+    /// There is no socket to be had.
+    pub fn migrate(&self) -> Result<(), NetError> {
+        let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        let lost = |error: std::io::Error| NetError::Lost(error.to_string());
+        let socket = crate::endpoint::socket_towards(self.connection.remote_address()).map_err(lost)?;
+        endpoint.rebind(socket).map_err(lost)
+    }
+
+    /// True when something was heard from the peer within some time from now.
+    pub async fn answers_within(&self, patience: Duration) -> bool {
+        let heard = || self.connection.stats().udp_rx.datagrams;
+        let before = heard();
+        let wait = async {
+            while heard() == before && self.connection.close_reason().is_none() {
+                tokio::time::sleep(patience / 60).await;
+            }
+        };
+        tokio::time::timeout(patience, wait).await.is_ok() && self.connection.close_reason().is_none()
+    }
+
+    /// True until the connection is closed.
+    pub fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// Closes the connection without waiting for anybody: the path is gone.
+    pub fn abandon(&self) {
+        self.connection.close(0u32.into(), b"the path is gone");
     }
 }
 
@@ -82,10 +132,14 @@ impl From<ReadExactError> for Broken {
 }
 
 impl Link {
-    pub(crate) async fn dialled(connection: Connection, peer: PeerIdentity) -> Result<Self, NetError> {
+    pub(crate) async fn dialled(
+        connection: Connection,
+        endpoint: Endpoint,
+        peer: PeerIdentity,
+    ) -> Result<Self, NetError> {
         let (mut send, receive) = connection.open_bi().await.map_err(lost)?;
         send.write_all(PREAMBLE).await.map_err(lost)?;
-        Ok(Self { connection, send, receive, peer })
+        Ok(Self { connection, endpoint: Some(Box::new(endpoint)), send, receive, peer })
     }
 
     pub(crate) async fn accept(connection: Connection, peer: PeerIdentity) -> Result<Self, NetError> {
@@ -95,7 +149,7 @@ impl Link {
         if preamble != *PREAMBLE {
             return Err(NetError::Malformed("not a control stream".to_owned()));
         }
-        Ok(Self { connection, send, receive, peer })
+        Ok(Self { connection, endpoint: None, send, receive, peer })
     }
 
     /// Who is at the other end.
@@ -106,6 +160,16 @@ impl Link {
     /// Closes the connection, telling the peer why.
     pub fn close(&self, reason: &str) {
         self.hangup().close(reason);
+    }
+
+    /// From where the peer's packets come now.
+    pub fn remote(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// A handle to move it to another network by.
+    pub fn path(&self) -> Path {
+        Path { connection: self.connection.clone(), endpoint: self.endpoint.clone() }
     }
 
     /// A handle to close it by.

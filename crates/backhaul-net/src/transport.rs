@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-/// Silence after which a connection is given up.
+/// Silence after which a connection is given up, by the side that has the agent: two lost keep-alives.
 const IDLE: Duration = Duration::from_secs(60);
-/// Well under the 30 s after which home routers forget a UDP flow.
-const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// The same by the server: the shorter of both is in force, and an agent in a quiet network may ask for more.
+const IDLE_SERVER: Duration = Duration::from_secs(300);
+/// Well under the 30 s after which home routers forget a UDP flow (RFC 9000, section 10.1.2).
+pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Control, and room for what later versions add.
 const STREAMS: u32 = 8;
 /// 100 ms at 1 Gbit/s.
@@ -19,14 +22,27 @@ const SEND_WINDOW: u64 = 12 << 20;
 /// Larger datagrams made throughput collapse in measurement (loss of one costs too much).
 const MTU_MAX: u16 = 6_500;
 
-/// For both sides of every connection.
-pub(crate) fn transport() -> Arc<TransportConfig> {
+/// Which side of a session an endpoint is: only the agent keeps connections alive, one packet pair does for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// The agent's side, with the time between its keep-alives.
+    Agent(Duration),
+    /// The server's.
+    Server,
+}
+
+/// For every connection of an endpoint.
+pub(crate) fn transport(keeper: Keeper) -> Arc<TransportConfig> {
+    let (idle, keep_alive) = match keeper {
+        Keeper::Agent(every) => (IDLE.max(every * 5 / 2), Some(every)),
+        Keeper::Server => (IDLE_SERVER, None),
+    };
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
     config
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE.as_millis() as u32))))
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle.as_millis() as u32))))
+        .keep_alive_interval(keep_alive)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
@@ -39,7 +55,16 @@ pub(crate) fn transport() -> Arc<TransportConfig> {
 
 /// For both kinds of endpoint.
 pub(crate) fn endpoint() -> EndpointConfig {
-    let mut config = EndpointConfig::default();
+    sized(EndpointConfig::default())
+}
+
+/// For the server's: with a key that survives a restart, a client that comes back to a server that has forgotten its
+/// connection is told so at once, and need not wait for its own timer.
+pub(crate) fn endpoint_with_reset_key(key: &[u8; 32]) -> EndpointConfig {
+    sized(EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key))))
+}
+
+fn sized(mut config: EndpointConfig) -> EndpointConfig {
     // Refused only below 1,200.
     let _ = config.max_udp_payload_size(MTU_MAX);
     config

@@ -7,6 +7,7 @@ use backhaul_net::authority::Authority;
 use backhaul_net::endpoint::{Accepted, Listener, dial_agent, dial_server};
 use backhaul_net::enrol::{Application, EnrolError, Refusal, enrol};
 use backhaul_net::join_code::{JoinCode, Secret};
+use backhaul_net::transport::KEEP_ALIVE;
 use backhaul_net::{Identity, Link, NetError, Role};
 use backhaul_proto::wire::{Frame, List, frame::Body};
 
@@ -26,7 +27,7 @@ fn code(authority: &Authority, address: String) -> JoinCode {
 
 fn server(authority: &Authority) -> (Listener, String) {
     let identity = authority.issue_own(Role::Server, "server", now()).unwrap();
-    let listener = Listener::server("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
+    let listener = Listener::server("127.0.0.1:0".parse().unwrap(), &identity, &[7; 32]).unwrap();
     let address = listener.address().unwrap().to_string();
     (listener, address)
 }
@@ -67,7 +68,7 @@ async fn a_new_machine_gets_its_certificates_and_both_directions_work() {
     let home = tempfile::tempdir().unwrap();
     enrolled.agent.save(home.path(), "agent").unwrap();
     let agent = Identity::load(home.path(), "agent").unwrap();
-    let (dialled, accepted) = tokio::join!(dial_server(&address, &agent), session(&listener));
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &agent, KEEP_ALIVE), session(&listener));
     let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
     assert_eq!((accepted.peer().role, accepted.peer().name.as_str()), (Role::Agent, "desk"));
     assert!(accepted.peer().verify(b"message", &agent.sign(b"message").unwrap()));
@@ -114,11 +115,11 @@ async fn certificates_of_another_authority_or_purpose_are_turned_away() {
     let (authority, other) = (Authority::create(now()).unwrap(), Authority::create(now()).unwrap());
     let (listener, address) = server(&authority);
     let stranger = other.issue_own(Role::Agent, "desk", now()).unwrap();
-    let (dialled, accepted) = tokio::join!(dial_server(&address, &stranger), session(&listener));
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &stranger, KEEP_ALIVE), session(&listener));
     assert!(matches!(dialled, Err(NetError::WrongAuthority { .. })));
     assert!(accepted.is_err());
     let dialler = authority.issue_own(Role::ServerDialler, "server", now()).unwrap();
-    let (_, accepted) = tokio::join!(dial_server(&address, &dialler), session(&listener));
+    let (_, accepted) = tokio::join!(dial_server(&address, &dialler, KEEP_ALIVE), session(&listener));
     assert!(matches!(accepted, Err(NetError::WrongRole { .. })));
 }
 
@@ -127,10 +128,10 @@ async fn a_certificate_out_of_its_time_is_a_question_of_clocks() {
     let year = 365 * 86_400;
     let authority = Authority::create(now() + year).unwrap();
     let identity = authority.issue_own(Role::Server, "server", now() + year).unwrap();
-    let listener = Listener::server("127.0.0.1:0".parse().unwrap(), &identity).unwrap();
+    let listener = Listener::server("127.0.0.1:0".parse().unwrap(), &identity, &[7; 32]).unwrap();
     let address = listener.address().unwrap().to_string();
     let agent = authority.issue_own(Role::Agent, "desk", now() + year).unwrap();
-    let (dialled, _) = tokio::join!(dial_server(&address, &agent), session(&listener));
+    let (dialled, _) = tokio::join!(dial_server(&address, &agent, KEEP_ALIVE), session(&listener));
     assert!(matches!(dialled, Err(NetError::Clock { .. })), "{:?}", dialled.err());
 }
 
@@ -140,6 +141,9 @@ async fn nobody_there_is_said_so() {
     let agent = authority.issue_own(Role::Agent, "desk", now()).unwrap();
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
-    assert!(matches!(dial_server(&address, &agent).await, Err(NetError::Unreachable { .. })));
-    assert!(matches!(dial_server("no-such-host.invalid:1", &agent).await, Err(NetError::Resolve { .. })));
+    assert!(matches!(dial_server(&address, &agent, KEEP_ALIVE).await, Err(NetError::Unreachable { .. })));
+    assert!(matches!(
+        dial_server("no-such-host.invalid:1", &agent, KEEP_ALIVE).await,
+        Err(NetError::Resolve { .. })
+    ));
 }

@@ -7,13 +7,17 @@ use backhaul_object::source::{Answer, Query};
 use bytes::Bytes;
 
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, SessionError, end, frame};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, end, frame};
 
 /// What a frame from the server means.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The server let us in.
     Welcome(Box<wire::Welcome>),
+    /// It will let us in; this is where we stand.
+    Queued(wire::Queued),
+    /// It does not want a session: we are to come by ourselves.
+    Nudged(wire::Nudge),
     /// The final answers to a batch.
     Answers(u64, Vec<Answer>),
     /// So many objects are durable.
@@ -52,17 +56,8 @@ pub struct AgentSession {
 }
 
 impl AgentSession {
-    /// Starts with a hello.
-    pub fn new(intent: wire::Intent, software: &str, client_time: u64, client: &str) -> Self {
-        let hello = wire::Hello {
-            protocol_min: PROTOCOL,
-            protocol_max: PROTOCOL,
-            features: Vec::new(),
-            intent: intent.into(),
-            software: software.to_owned(),
-            client_time,
-            client: client.to_owned(),
-        };
+    /// Starts with a hello: versions and features are filled in.
+    pub fn new(hello: wire::Hello) -> Self {
         Self {
             phase: Phase::Greeting,
             granted: false,
@@ -70,7 +65,7 @@ impl AgentSession {
             batches: HashMap::new(),
             durable: 0,
             rows: Vec::new(),
-            out: VecDeque::from([frame(Body::Hello(hello))]),
+            out: VecDeque::from([frame(Body::Hello(versioned(hello)))]),
         }
     }
 
@@ -123,6 +118,13 @@ impl AgentSession {
         Ok(())
     }
 
+    /// Shows that the run goes on. Before the welcome there is nothing to show.
+    pub fn heartbeat(&mut self) {
+        if self.phase == Phase::Open && self.granted {
+            self.out.push_back(frame(Body::Report(wire::Report::default())));
+        }
+    }
+
     /// Asks for objects on the reply stream.
     pub fn read(&mut self, ids: &[ObjectId]) {
         let ids = ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
@@ -143,7 +145,13 @@ impl AgentSession {
     pub fn close(&mut self, failure: Option<String>) {
         self.phase = Phase::Done;
         let code = if failure.is_some() { end::AGENT } else { end::DONE };
-        self.out.push_back(frame(Body::End(wire::End { code, text: failure.unwrap_or_default() })));
+        let text = failure.unwrap_or_default();
+        self.out.push_back(frame(Body::End(wire::End { code, text, ..Default::default() })));
+    }
+
+    /// Answers a nudge that came instead of a welcome.
+    pub fn reply(&mut self, reply: wire::NudgeReply) {
+        self.out.push_back(frame(Body::NudgeReply(reply)));
     }
 
     /// Takes a frame from the server.
@@ -154,10 +162,12 @@ impl AgentSession {
         let body = frame.body.ok_or(SessionError::Protocol("unknown frame"))?;
         if let Body::End(end) = body {
             self.phase = Phase::Done;
-            return Err(SessionError::Ended { code: end.code, text: end.text });
+            return Err(ended(end));
         }
         match (body, &self.phase) {
             (Body::Welcome(welcome), Phase::Greeting) => self.on_welcome(welcome),
+            (Body::Queued(queued), Phase::Greeting) => Ok(Some(Event::Queued(queued))),
+            (Body::Nudge(nudge), Phase::Greeting) => Ok(Some(Event::Nudged(nudge))),
             (_, Phase::Greeting) => Err(SessionError::Protocol("expected a welcome")),
             (Body::Answers(answers), Phase::Open) => self.on_answers(answers),
             (Body::Durable(durable), _) if durable.objects >= self.durable => {
@@ -229,6 +239,17 @@ impl AgentSession {
         self.batches.insert(number, batch);
         Ok(None)
     }
+}
+
+/// A hello with the versions that we speak.
+pub(crate) fn versioned(hello: wire::Hello) -> wire::Hello {
+    wire::Hello { protocol_min: PROTOCOL, protocol_max: PROTOCOL, ..hello }
+}
+
+/// The peer's goodbye as an error.
+pub(crate) fn ended(end: wire::End) -> SessionError {
+    let retry = Retry { after: end.after, ticket: end.ticket };
+    SessionError::Ended { code: end.code, text: end.text, retry }
 }
 
 fn member(place: Option<&[u32; 2]>, bundles: &[Bytes]) -> Result<Answer, SessionError> {

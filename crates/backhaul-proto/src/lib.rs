@@ -3,6 +3,7 @@
 //! - [`wire`]: the messages, generated from schemas/wire/backhaul.proto;
 //! - [`agent`]: [`agent::AgentSession`], the side that has files;
 //! - [`server`]: [`server::ServerSession`], the side that has the vault;
+//! - [`attend`]: [`attend::AttendSession`], an agent that waits to be told something;
 //! - [`data`]: the framing of objects on the data streams.
 //!
 //! Both sessions have the same three groups of methods: `handle` takes a frame that arrived and returns
@@ -14,6 +15,7 @@
 //! - a frame that is out of turn or over a limit ends the session with a code, never a panic.
 
 pub mod agent;
+pub mod attend;
 pub mod data;
 pub mod server;
 
@@ -44,7 +46,9 @@ pub mod end {
     pub const VERSION: u32 = 101;
     /// The certificate is not (or no longer) welcome.
     pub const REVOKED: u32 = 200;
-    /// Another session of this client is running.
+    /// Another machine has this identity: a copy of one is at work.
+    pub const CLONE: u32 = 201;
+    /// There is no slot now, or another session of this client is still ending; `after` says when to come back.
     pub const BUSY: u32 = 300;
     /// The server is stopping.
     pub const STOPPING: u32 = 301;
@@ -81,7 +85,18 @@ pub enum SessionError {
         code: u32,
         /// In words.
         text: String,
+        /// When to come back, with [`end::BUSY`].
+        retry: Retry,
     },
+}
+
+/// When to come back, and with what.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Retry {
+    /// In so many seconds; 0 when nothing was said.
+    pub after: u64,
+    /// Keeps the place in the queue.
+    pub ticket: bytes::Bytes,
 }
 
 impl SessionError {
@@ -92,7 +107,7 @@ impl SessionError {
             Self::Version { .. } => end::VERSION,
             Self::Ended { code, .. } => *code,
         };
-        wire::End { code, text: self.to_string() }
+        wire::End { code, text: self.to_string(), ..Default::default() }
     }
 }
 

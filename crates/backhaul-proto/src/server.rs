@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::agent::split_proofs;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, SessionError, end, frame};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, end, frame};
 
 /// Bytes of snapshot rows in one frame; a single row is smaller than what is left of a frame.
 const PAGE_BYTES: usize = 256 << 10;
@@ -32,6 +32,14 @@ pub enum Request {
     Read(Vec<ObjectId>),
     /// Figures.
     Stats,
+    /// How an attending machine stands now.
+    Report(wire::Report),
+    /// It does not want a run now.
+    NotNow(wire::NotNow),
+    /// It has heard a nudge.
+    NudgeReply(wire::NudgeReply),
+    /// It keeps to these terms.
+    Applied(wire::Applied),
     /// It is done, or has failed and says why.
     Bye(Option<String>),
 }
@@ -51,6 +59,9 @@ pub enum Verdict {
 enum Phase {
     Greeting,
     Welcoming,
+    Attending,
+    /// A nudge was sent instead of a welcome.
+    Nudging,
     Open,
     Committing,
 }
@@ -104,6 +115,13 @@ impl ServerSession {
                 self.phase = Phase::Welcoming;
                 Ok(Request::Hello(hello))
             }
+            (Body::NudgeReply(reply), Phase::Attending | Phase::Nudging) => Ok(Request::NudgeReply(reply)),
+            (Body::Report(report), Phase::Attending | Phase::Open | Phase::Committing) => {
+                Ok(Request::Report(report))
+            }
+            (Body::NotNow(not_now), Phase::Attending) => Ok(Request::NotNow(not_now)),
+            (Body::Applied(applied), Phase::Attending) => Ok(Request::Applied(applied)),
+            (_, Phase::Attending | Phase::Nudging) => Err(SessionError::Protocol("frame out of turn")),
             (_, Phase::Greeting | Phase::Welcoming) => Err(SessionError::Protocol("expected a hello")),
             (Body::Ask(ask), Phase::Open) if self.granted => self.on_ask(&ask),
             (Body::Prove(prove), Phase::Open) if self.granted => {
@@ -139,6 +157,35 @@ impl ServerSession {
         self.phase = Phase::Open;
         self.granted = welcome.grant.is_some();
         self.out.push_back(frame(Body::Welcome(welcome)));
+    }
+
+    /// Lets an agent in that attends.
+    pub fn attend(&mut self, welcome: wire::Welcome) {
+        self.phase = Phase::Attending;
+        self.out.push_back(frame(Body::Welcome(welcome)));
+    }
+
+    /// Tells an agent that wants a run where it stands.
+    pub fn queued(&mut self, queued: wire::Queued) {
+        self.out.push_back(frame(Body::Queued(queued)));
+    }
+
+    /// Tells an attending agent when its next run is due.
+    pub fn verdict(&mut self, verdict: wire::Verdict) {
+        self.out.push_back(frame(Body::Verdict(verdict)));
+    }
+
+    /// Nudges an attending agent, or one that was dialled for nothing else.
+    pub fn nudge(&mut self, nudge: wire::Nudge) {
+        if self.phase == Phase::Welcoming {
+            self.phase = Phase::Nudging;
+        }
+        self.out.push_back(frame(Body::Nudge(nudge)));
+    }
+
+    /// Tells an attending agent what its policy asks of it.
+    pub fn terms(&mut self, terms: wire::Terms) {
+        self.out.push_back(frame(Body::Terms(terms)));
     }
 
     /// Answers a batch (or the part of it that had to be proven).
@@ -211,8 +258,9 @@ impl ServerSession {
     }
 
     /// Ends the session with a reason.
-    pub fn end(&mut self, code: u32, text: &str) {
-        self.out.push_back(frame(Body::End(wire::End { code, text: text.to_owned() })));
+    pub fn end(&mut self, code: u32, text: &str, retry: Retry) {
+        let Retry { after, ticket } = retry;
+        self.out.push_back(frame(Body::End(wire::End { code, text: text.to_owned(), after, ticket })));
     }
 }
 

@@ -11,6 +11,11 @@ use backhaul_proto::server::{Request, ServerSession, Verdict};
 use backhaul_proto::{SessionError, end, wire};
 use proptest::prelude::*;
 
+fn hello() -> wire::Hello {
+    let intent = wire::Intent::Backup.into();
+    wire::Hello { intent, software: "test".to_owned(), client_time: 1_000, ..Default::default() }
+}
+
 struct Pair {
     agent: AgentSession,
     server: ServerSession,
@@ -22,7 +27,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         Self {
-            agent: AgentSession::new(wire::Intent::Backup, "test", 1_000, ""),
+            agent: AgentSession::new(hello()),
             server: ServerSession::new(),
             to_server: VecDeque::new(),
             to_agent: VecDeque::new(),
@@ -74,7 +79,8 @@ impl Pair {
                     .collect(),
             ),
             Request::Stats => self.server.stats(wire::VaultStats::default()),
-            Request::Read(_) | Request::Bye(_) => {}
+            Request::Read(_) | Request::Bye(_) | Request::Report(_) => {}
+            Request::NotNow(_) | Request::NudgeReply(_) | Request::Applied(_) => panic!("it does not attend"),
         }
         Ok(())
     }
@@ -144,7 +150,7 @@ proptest! {
     #[test]
     fn no_frame_out_of_turn_panics_or_is_accepted(picks in proptest::collection::vec(0usize..9, 1..30)) {
         let mut server = ServerSession::new();
-        let mut agent = AgentSession::new(wire::Intent::Backup, "test", 0, "");
+        let mut agent = AgentSession::new(hello());
         for pick in picks {
             let body = match pick {
                 0 => wire::frame::Body::Ask(wire::Ask { batch: 1, prefixes: vec![0; 7].into() }),

@@ -1,267 +1,379 @@
 //! The fleet's state, and the one function that changes it: events in, actions out.
+//!
+//! Whatever happens to a client, it is judged anew from its state alone ([`Fleet::settle`]): taken out of the queue, the
+//! nudges and the timers, and put where it belongs now. So no order of events can lose a wake-up. Then whoever may
+//! start is started ([`Fleet::fill`]). [`take`] has the events, [`client`] what a client wants, [`queue`] who is next.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::Now;
-use crate::due::{Standing, standing};
-use crate::policy::Policy;
+use crate::policy::{Admission, Group, Initiator, Policy};
+use crate::reach::{DialResult, Sighting};
+
+mod calendar;
+mod client;
+mod explain;
+mod fill;
+mod groups;
+mod known;
+mod memory;
+mod queue;
+mod refuse;
+mod settle;
+mod take;
+pub mod watch;
+
+use calendar::Calendar;
+use client::Client;
+pub use client::offset;
+pub use explain::{Obstacle, Why};
+use groups::Groups;
+pub use memory::{Memory, NotNow};
+pub use queue::Class;
+use queue::{Queue, Rank};
+pub use watch::{Alert, AlertKind, Subject, What};
 
 /// A client, by the 16 bytes of its id. The server knows what they mean.
 pub type ClientKey = [u8; 16];
+/// A connection, by a number that only grows.
+pub type Session = u64;
 
-/// First pause after a failed dial, and the longest: it doubles in between.
-const BACKOFF: std::ops::RangeInclusive<u64> = 30..=7_200;
-/// Pause after a run that failed once it had begun.
-const RETRY: u64 = 600;
+/// How long a lost connection may take to come back while its run keeps its slot, in seconds. Agents look for their
+/// server for 180 s.
+pub const RESUME_GRACE: u64 = 200;
+/// A run of which nothing is heard for so long has lost its slot, in seconds.
+pub const LEASE: u64 = 600;
+/// How long a nudge may be answered, in seconds.
+pub const NUDGE_TTL: u64 = 300;
 
 /// What the server knows about a client.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// When it is to be backed up.
-    pub policy: Policy,
-    /// The server starts its runs, and has an address to dial.
-    pub pulls: bool,
+    pub policy: Arc<Policy>,
+    /// Who starts.
+    pub initiator: Initiator,
+    /// The server knows where its agent listens.
+    pub has_address: bool,
+    /// Its network.
+    pub group: Group,
+    /// Its vault's name.
+    pub vault: Arc<str>,
+    /// No automatic run before then, seconds since 1970.
+    pub paused_until: Option<i64>,
+    /// When it was added, seconds since 1970.
+    pub added: i64,
+}
+
+/// What made a client ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// It has come to a network.
+    Join,
+    /// Its own time has come.
+    Timer,
+    /// Somebody there asked for it.
+    Manual,
+    /// It was nudged.
+    Nudge,
+    /// Its connection was lost in a run.
+    Resume,
+}
+
+/// Whether a contact stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// On a standing link.
+    Standing,
+    /// For one question.
+    Visit,
+}
+
+/// Why a client is nudged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its time has come.
+    Due,
+    /// Its newest snapshot is too old.
+    Overdue,
+    /// Somebody asked for it.
+    Manual,
+}
+
+/// What a nudged client answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NudgeAnswer {
+    /// It will ask.
+    Accepted,
+    /// It is doing so already, or does not see why.
+    Needless,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// With a snapshot.
+    Succeeded {
+        /// Seconds since 1970.
+        at: i64,
+        /// Seconds that it took.
+        took: u64,
+    },
+    /// Without: the code and the words of its end.
+    Failed {
+        /// See the protocol's end codes.
+        code: u32,
+        /// For people.
+        why: String,
+    },
+    /// It had not begun: the agent does not want to now.
+    NotNow(NotNow),
+}
+
+/// Whether the vaults can take more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// They can.
+    Open,
+    /// Their disk is nearly full: nothing new is started.
+    Full,
+    /// The server is stopping.
+    Draining,
 }
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A client is there, or something about it has changed. Seconds since 1970 of its newest snapshot.
-    Known {
-        /// Who.
-        client: ClientKey,
-        /// What is to be done.
-        plan: Plan,
-        /// Its newest snapshot.
-        last_success: Option<i64>,
-    },
+    Known(ClientKey, Box<Plan>, Option<i64>),
+    /// What is kept of it from before a restart; a run that was open keeps its slot for [`RESUME_GRACE`]. It had better
+    /// come before the client is [`Event::Known`], so that nothing is told twice, and while [`Event::Serving`] says that
+    /// nothing starts, so that no other takes the slot.
+    Recalled(ClientKey, Box<Memory>, OpenRun),
     /// A client is gone.
     Removed(ClientKey),
-    /// So many runs at once from now on.
-    Slots(usize),
+    /// Bounds from now on.
+    Admission(Box<Admission>),
     /// Somebody wants this one backed up now.
     Manual(ClientKey),
-    /// A client has dialled in to back up.
-    Asked(ClientKey),
-    /// A run that was started, or granted, is over.
-    Ended {
-        /// Whose.
-        client: ClientKey,
-        /// How.
-        outcome: Outcome,
-    },
+    /// Somebody wants this one to be nudged now.
+    NudgeWanted(ClientKey),
+    /// A client was heard of on a connection.
+    Contact(ClientKey, Session, Via, Sighting),
+    /// A connection is gone: standing, waiting or running.
+    LinkLost(ClientKey, Session),
+    /// A client asks on a connection for a run; the time on its ticket, if it has one.
+    Request(ClientKey, Session, Trigger, Option<i64>),
+    /// It has answered a nudge.
+    NudgeAnswered(ClientKey, u64, NudgeAnswer),
+    /// An agent does not want to now.
+    Unwilling(ClientKey, NotNow),
+    /// What became of a dial or knock; the connection, if it was answered.
+    Dialled(ClientKey, DialResult, Option<Session>),
+    /// A run is going on.
+    Progress(ClientKey, Session),
+    /// A run is over.
+    Ended(ClientKey, Session, Outcome),
+    /// Whether new runs are possible.
+    Serving(Serving),
+    /// The wall clock was set.
+    ClockJumped,
     /// Time has passed.
     Tick,
 }
 
-/// How a run ended.
+/// Whether a run was open when the server stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// With a snapshot, at this second since 1970.
-    Succeeded(i64),
-    /// Nobody answered the dial.
-    NotReached,
-    /// It had begun.
-    Failed,
+pub enum OpenRun {
+    /// One was.
+    Yes,
+    /// None was.
+    No,
 }
 
 /// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Dial this client and back it up.
     Dial(ClientKey),
-    /// Let the client that has asked go on.
-    Grant(ClientKey),
-    /// Tell the client that has asked to come back.
-    Defer {
-        /// Who.
-        client: ClientKey,
-        /// In so many seconds.
-        after: u64,
-    },
+    /// Dial this client and nudge it.
+    Knock(ClientKey, Nudge),
+    /// Give a dial up: the client has come by itself.
+    CancelDial(ClientKey),
+    /// Let the client that asks on this connection begin, or go on.
+    Grant(ClientKey, Session),
+    /// Let it wait on its connection.
+    Wait(ClientKey, Session, Place),
+    /// Tell it when to come back.
+    Defer(ClientKey, Session, Deferral),
+    /// Say this over its standing link.
+    Nudge(ClientKey, Session, Nudge),
+    /// The run whose connection was lost has failed: it did not come back in time.
+    Expire(ClientKey),
+    /// End this connection.
+    Close(ClientKey, Session, CloseReason),
+    /// Tell people.
+    Alert(Alert),
 }
 
-#[derive(Debug, Clone)]
-struct Client {
-    plan: Plan,
-    last_success: Option<i64>,
-    running: bool,
-    manual: bool,
-    /// Failures in a row, and when (since boot) the next try may be.
-    failures: u32,
-    not_before: u64,
+/// A request to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Nudge {
+    /// Its number: a second one with it is the same nudge.
+    pub id: u64,
+    /// Why.
+    pub cause: Cause,
+    /// Seconds for which it is good.
+    pub ttl: u64,
 }
 
-/// Why one is started before another: the order of the variants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
-    Manual,
-    Late,
-    Due,
+/// A place in the queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// How many are before it, at least.
+    pub position: usize,
+    /// Seconds until it is likely to start.
+    pub eta: u64,
+    /// Goes into the ticket: since when it waits, seconds since 1970.
+    pub since: i64,
+    /// For people.
+    pub why: Why,
 }
 
-/// All clients, and the slots they share.
+/// When to come back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferral {
+    /// In so many seconds.
+    pub after: u64,
+    /// Goes into the ticket; none when there is no place to keep.
+    pub since: Option<i64>,
+    /// For people.
+    pub why: Why,
+}
+
+/// Why a connection is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CloseReason {
+    /// A newer one of the same client takes its place.
+    Superseded,
+    /// Nothing was heard of its run for [`LEASE`].
+    Stalled,
+}
+
+/// A timer's owner.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    Client(ClientKey),
+    Group(Group),
+    /// The first tick after a jump of the clock.
+    Calm,
+}
+
+/// All clients, and what they share.
 #[derive(Debug, Clone)]
 pub struct Fleet {
     clients: BTreeMap<ClientKey, Client>,
-    slots: usize,
+    timers: BTreeSet<(u64, Timer)>,
+    queue: Queue,
+    groups: Groups,
+    calendar: Calendar,
+    admission: Admission,
+    serving: Serving,
+    /// Clients to nudge, and to knock at, when there is room for their runs.
+    nudges: BTreeSet<(Rank, ClientKey)>,
+    knocks: BTreeSet<(Rank, ClientKey)>,
+    /// Nudges that may still bring a run.
+    open_nudges: usize,
+    next_nudge: u64,
+    /// Dials and knocks under way.
+    dialling: BTreeSet<ClientKey>,
+    /// Retries that may be made, in tenths.
+    retry_budget: u64,
+    budget_at: u64,
+    /// Mean length of a run, in seconds.
+    run_length: u64,
+    /// Nothing is started before then: the clock has just jumped.
+    calm_at: Option<u64>,
+    /// What was kept of clients that are not known yet.
+    recalled: BTreeMap<ClientKey, (Box<Memory>, OpenRun)>,
+    /// Clients whose [`Memory`] has changed.
+    dirty: BTreeSet<ClientKey>,
+    judged: u64,
 }
 
 impl Fleet {
-    /// An empty fleet with so many runs at once.
-    pub fn new(slots: usize) -> Self {
-        Self { clients: BTreeMap::new(), slots }
+    /// An empty fleet with these bounds.
+    pub fn new(admission: Admission) -> Self {
+        let mut queue = Queue::default();
+        queue.set_admission(admission.clone());
+        Self {
+            clients: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            queue,
+            groups: Groups::default(),
+            calendar: Calendar::default(),
+            admission,
+            serving: Serving::Open,
+            nudges: BTreeSet::new(),
+            knocks: BTreeSet::new(),
+            open_nudges: 0,
+            next_nudge: 1,
+            dialling: BTreeSet::new(),
+            retry_budget: fill::RETRIES_MAX,
+            budget_at: 0,
+            run_length: 300,
+            calm_at: None,
+            recalled: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            judged: 0,
+        }
     }
 
     /// Takes an event; returns what is to be done now.
     pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
-        let mut actions = Vec::new();
-        match event {
-            Event::Known { client, plan, last_success } => self.on_known(client, plan, last_success),
-            Event::Removed(client) => drop(self.clients.remove(&client)),
-            Event::Slots(slots) => self.slots = slots,
-            Event::Manual(client) => {
-                if let Some(client) = self.clients.get_mut(&client) {
-                    client.manual = true;
-                    client.not_before = 0;
-                }
-            }
-            Event::Asked(client) => actions.extend(self.on_asked(client)),
-            Event::Ended { client, outcome } => self.on_ended(now, client, outcome),
-            Event::Tick => {}
+        let mut out = Vec::new();
+        self.run_timers(now, &mut out);
+        let answer = self.take(now, event, &mut out);
+        self.fill(now, &mut out);
+        if let Some(client) = answer {
+            self.answer(now, client, &mut out);
         }
-        self.fill(now, &mut actions);
-        actions
+        out
     }
 
-    fn on_known(&mut self, key: ClientKey, plan: Plan, last_success: Option<i64>) {
-        match self.clients.get_mut(&key) {
-            Some(client) => {
-                client.plan = plan;
-                // What is known is never forgotten because of an older reading.
-                client.last_success = client.last_success.max(last_success);
-            }
-            None => {
-                let (running, manual, failures, not_before) = (false, false, 0, 0);
-                let client = Client { plan, last_success, running, manual, failures, not_before };
-                self.clients.insert(key, client);
-            }
-        }
+    /// When the next [`Event::Tick`] is needed at the latest, in seconds since boot.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
     }
 
-    /// A client's new session takes the place of its old one; a first one needs a slot.
-    fn on_asked(&mut self, key: ClientKey) -> Option<Action> {
-        let free = self.free();
-        let client = self.clients.get_mut(&key)?;
-        if !client.running && free == 0 {
-            let waiting = self.clients.values().filter(|client| client.running).count() as u64;
-            return Some(Action::Defer { client: key, after: 30 + 10 * waiting.min(57) });
-        }
-        client.running = true;
-        Some(Action::Grant(key))
+    /// Clients whose [`Memory`] has changed since this was last asked.
+    pub fn take_dirty(&mut self) -> BTreeSet<ClientKey> {
+        std::mem::take(&mut self.dirty)
     }
 
-    fn on_ended(&mut self, now: Now, key: ClientKey, outcome: Outcome) {
-        let Some(client) = self.clients.get_mut(&key) else { return };
-        client.running = false;
-        match outcome {
-            Outcome::Succeeded(at) => {
-                client.last_success = client.last_success.max(Some(at));
-                (client.failures, client.not_before, client.manual) = (0, 0, false);
-            }
-            Outcome::NotReached | Outcome::Failed => {
-                let doubled = BACKOFF.start() << client.failures.min(16);
-                let pause = if outcome == Outcome::Failed { doubled.max(RETRY) } else { doubled };
-                client.failures = client.failures.saturating_add(1);
-                client.not_before = now.boot + pause.min(*BACKOFF.end());
-                client.manual = false;
-            }
-        }
+    /// How often a client was judged anew: what the events so far have cost.
+    pub fn judged(&self) -> u64 {
+        self.judged
     }
 
-    fn free(&self) -> usize {
-        self.slots.saturating_sub(self.clients.values().filter(|client| client.running).count())
+    /// What is to be kept of a client.
+    pub fn memory(&self, client: &ClientKey) -> Option<&Memory> {
+        self.clients.get(client).map(|client| &client.memory)
     }
 
-    /// Starts whom it can, most urgent first.
-    fn fill(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let mut free = self.free();
-        if free == 0 {
-            return;
-        }
-        let mut eligible: Vec<(Class, Option<i64>, ClientKey)> = self
-            .clients
-            .iter()
-            .filter_map(|(key, client)| Some((client.class(now, key)?, client.last_success, *key)))
-            .collect();
-        eligible.sort();
-        for (_, _, key) in eligible {
-            if free == 0 {
-                return;
-            }
-            if let Some(client) = self.clients.get_mut(&key) {
-                client.running = true;
-                free -= 1;
-                actions.push(Action::Dial(key));
-            }
-        }
+    /// Runs and dials for them under way.
+    pub fn running(&self) -> usize {
+        self.queue.held()
     }
 
-    /// Why a client is not running now, or that it is, in words.
-    pub fn explain(&self, now: Now, key: &ClientKey) -> String {
-        let Some(client) = self.clients.get(key) else { return "not known".to_owned() };
-        if client.running {
-            return "running".to_owned();
-        }
-        if now.boot < client.not_before {
-            let times = if client.failures == 1 { "once" } else { "several times" };
-            return format!("tried {times} in vain, waiting before the next try");
-        }
-        let standing = standing(&client.plan.policy, offset(key), client.last_success, now.wall);
-        match standing {
-            _ if client.manual => "waiting for a slot".to_owned(),
-            Standing::Protected { .. } => "has its snapshot of this period".to_owned(),
-            Standing::Waiting { .. } => "waiting for its time".to_owned(),
-            Standing::Due | Standing::Late if client.plan.pulls => "waiting for a slot".to_owned(),
-            Standing::Due | Standing::Late => "absent: it pushes, and has not come".to_owned(),
-        }
+    /// Clients that wait on an open connection.
+    pub fn waiting(&self) -> usize {
+        self.queue.asking()
     }
 
-    /// When a client may start next, in seconds since 1970: now if it is due.
-    pub fn next(&self, now: Now, key: &ClientKey) -> Option<i64> {
-        let client = self.clients.get(key)?;
-        let wait = client.not_before.saturating_sub(now.boot) as i64;
-        let at = match standing(&client.plan.policy, offset(key), client.last_success, now.wall) {
-            Standing::Protected { next } | Standing::Waiting { next } => next,
-            Standing::Due | Standing::Late => now.wall,
-        };
-        Some(at.max(now.wall + wait))
+    /// All clients.
+    pub fn clients(&self) -> impl Iterator<Item = &ClientKey> {
+        self.clients.keys()
     }
-}
-
-impl Client {
-    /// How urgently the server should dial it now, if at all.
-    fn class(&self, now: Now, key: &ClientKey) -> Option<Class> {
-        if self.running || now.boot < self.not_before {
-            return None;
-        }
-        if self.manual {
-            return Some(Class::Manual);
-        }
-        if !self.plan.pulls {
-            return None;
-        }
-        match standing(&self.plan.policy, offset(key), self.last_success, now.wall) {
-            Standing::Late => Some(Class::Late),
-            Standing::Due => Some(Class::Due),
-            Standing::Protected { .. } | Standing::Waiting { .. } => None,
-        }
-    }
-}
-
-/// A client's own moment within the spread: ids are random, so their bytes are as good as a hash.
-fn offset(key: &ClientKey) -> u64 {
-    let mut head = [0; 8];
-    head.copy_from_slice(&key[..8]);
-    u64::from_le_bytes(head)
 }

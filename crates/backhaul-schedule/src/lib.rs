@@ -1,20 +1,29 @@
-//! What the server decides: who is due, who starts, who waits; as functions of (state, now).
+//! What the server decides: who is due, who starts, who waits, who is nudged; as functions of (state, now).
 //!
 //! Pure: no clock, no randomness, no tasks. In reading order:
 //! - [`policy`]: what an administrator writes down, read from TOML with every mistake named;
-//! - [`due`]: when a client's next run may start under its policy;
-//! - [`fleet`]: [`Fleet`], and its one function [`Fleet::step`]: events in, actions out.
+//! - [`due`]: when a client's next run may start under its policy, and how it stands;
+//! - [`reach`]: what a client's contacts say about it, and the initiator they recommend;
+//! - [`fleet`]: [`Fleet`], and its one function [`Fleet::step`]: events in, actions out;
+//! - [`forecast`]: the same function run ahead: what will start when, and why;
+//! - [`rollout`]: how a new policy version reaches the clients, wave by wave.
 //!
-//! Invariants (tests/invariants.rs holds them against random histories):
-//! - at most one run per client, and never more runs than slots;
+//! Invariants (tests/invariants holds them against random histories):
+//! - at most one run per client, and never more new runs than slots: in all, per network group, per vault;
 //! - no automatic start outside of a window, unless the client is late;
 //! - after any absence exactly one run; an always-on client has one success a period;
 //! - a free slot and an eligible client are never both left over after a step;
-//! - whoever is not started has an explanation.
+//! - waiting is bounded, and a ticket keeps its place;
+//! - a nudge changes when, never whether;
+//! - whoever is not started has an explanation;
+//! - an event costs O(log clients), whatever it is, but for a jump of the clock and a new admission.
 
 pub mod due;
 pub mod fleet;
+pub mod forecast;
 pub mod policy;
+pub mod reach;
+pub mod rollout;
 
 pub use fleet::{Action, Event, Fleet};
 pub use policy::Policy;
@@ -22,7 +31,7 @@ pub use policy::Policy;
 /// A moment, as the server's clocks see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
-    /// Seconds since the machine started: for waits, because it never jumps.
+    /// Seconds since the machine started, sleep included: for waits, because it never jumps.
     pub boot: u64,
     /// Seconds since 1970: for periods and windows.
     pub wall: i64,

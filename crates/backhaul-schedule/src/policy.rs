@@ -1,28 +1,34 @@
 //! Policies: what an administrator writes down.
 //!
-//! ```toml
-//! [policy.lab]
-//! period = "1d"      # one backup in each; d, h or m
-//! rpo = "36h"        # older than this is late; default one and a half periods
-//! spread = "3h"      # clients begin at their own moment within this
-//! window = { from = "22:00", to = "06:00", tz = "Europe/Berlin" }   # default: any time
-//!
-//! [admission]
-//! slots = 4          # backups at once
-//! ```
+//! One TOML file, all of it optional; docs/scheduling.md has an example with every key, schemas/config/policy.json
+//! the shape. [`file`] is the text as it is written, [`read`] turns it into what is here and names every
+//! mistake, [`lint`] says what is allowed and still unwise.
 
 use std::collections::BTreeMap;
 
 use jiff::civil::Time;
 use jiff::tz::TimeZone;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::reach::Mode;
+use crate::rollout::RolloutRules;
+
+mod file;
+pub mod lint;
+pub mod network;
+pub mod read;
+pub mod units;
+
+pub use network::{Group, Prefix};
+pub use read::parse;
 
 /// Backups at once unless the file says otherwise.
 pub const DEFAULT_SLOTS: usize = 4;
 /// The policy of clients that have no other.
 pub const DEFAULT_POLICY: &str = "default";
-const DAY: i64 = 86_400;
+const HOUR: i64 = 3_600;
+const DAY: i64 = 24 * HOUR;
 
 /// Why a policy file is refused. Nothing of it is then in force.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -31,10 +37,10 @@ pub enum PolicyError {
     #[error("{0}")]
     Syntax(String),
     /// A value that makes no sense.
-    #[error("policy {policy:?}: {key} = {value:?}: {why}")]
+    #[error("{place}: {key} = {value:?}: {why}")]
     Value {
-        /// In which policy.
-        policy: String,
+        /// In which table.
+        place: String,
         /// Which key.
         key: &'static str,
         /// As written.
@@ -53,11 +59,26 @@ pub struct Window {
     pub to: Time,
     /// Whose time of day.
     pub zone: TimeZone,
+    /// True when the file says `tz = "client"`: `zone` is then a stand-in until the client has said where it is.
+    pub of_client: bool,
 }
 
-/// When the clients of a policy are backed up. All durations are seconds.
+impl Window {
+    /// How long it is open in a day, in seconds.
+    pub fn length(&self) -> i64 {
+        let second = |time: Time| i64::from(time.hour()) * HOUR + i64::from(time.minute()) * 60;
+        match (second(self.to) - second(self.from)).rem_euclid(DAY) {
+            0 => DAY,
+            length => length,
+        }
+    }
+}
+
+/// When the clients of a policy are backed up, and on what terms. All durations are seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
+    /// Who starts; overrides what was said about the single client.
+    pub initiator: Option<Initiator>,
     /// One backup in each.
     pub period: i64,
     /// Age of the newest snapshot at which a client is late.
@@ -66,11 +87,172 @@ pub struct Policy {
     pub spread: i64,
     /// When runs may start; any time if there is none.
     pub window: Option<Window>,
+    /// 1 (first) to 9 (last), among those that are equally urgent.
+    pub priority: u8,
+    /// After so many seconds awake and reachable without a backup a late client is reported.
+    pub alert_after: i64,
+    /// What its agents keep to.
+    pub agent: AgentTerms,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { period: DAY, rpo: DAY + DAY / 2, spread: 3_600, window: None }
+        Self {
+            initiator: None,
+            period: DAY,
+            rpo: DAY + DAY / 2,
+            spread: HOUR,
+            window: None,
+            priority: 5,
+            alert_after: 8 * HOUR,
+            agent: AgentTerms::default(),
+        }
+    }
+}
+
+/// Who starts a client's runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Initiator {
+    /// As said.
+    Fixed(Mode),
+    /// By what its reachability recommends.
+    Auto,
+}
+
+impl Initiator {
+    /// The client pushes.
+    pub const CLIENT: Self = Self::Fixed(Mode::Client);
+    /// The server pulls.
+    pub const SERVER: Self = Self::Fixed(Mode::Server);
+
+    /// The canonical word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed(Mode::Server) => "server",
+            Self::Fixed(Mode::Client) => "client",
+            Self::Fixed(Mode::Hybrid) => "hybrid",
+            Self::Auto => "auto",
+        }
+    }
+}
+
+impl std::str::FromStr for Initiator {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "server" | "pull" => Ok(Self::SERVER),
+            "client" | "push" => Ok(Self::CLIENT),
+            "hybrid" => Ok(Self::Fixed(Mode::Hybrid)),
+            "auto" => Ok(Self::Auto),
+            _ => Err("say server (pull), client (push), hybrid or auto"),
+        }
+    }
+}
+
+/// When a metered network may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metered {
+    /// Not at all.
+    Never,
+    /// By a client whose newest snapshot is older than twice the limit.
+    WhenLate,
+    /// Like any other.
+    Always,
+}
+
+/// When a standing link is kept on battery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBattery {
+    /// As on mains.
+    Always,
+    /// By late clients: each packet costs power.
+    OnlyWhenLate,
+}
+
+/// What an agent keeps to. It is sent to the agents, and they report which version they have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentTerms {
+    /// Percent of battery below which it waits for mains.
+    pub battery_min: u8,
+    /// The same, for clients that are very late.
+    pub battery_min_late: u8,
+    /// What may be done on metered networks.
+    pub metered: Metered,
+    /// Bytes that one run may send there.
+    pub metered_cap: Option<u64>,
+    /// Seconds between check-ins.
+    pub safety_net: i64,
+    /// The same, for late clients.
+    pub when_late: i64,
+    /// Seconds within which it dials after it has joined a network.
+    pub join_jitter: i64,
+    /// Seconds between the packets that keep a standing link alive.
+    pub keepalive: i64,
+    /// Whether a standing link is kept on battery.
+    pub on_battery: OnBattery,
+    /// Bytes a second that it may send.
+    pub limit_upload: Option<u64>,
+    /// Whether it yields processor and disk to other programs.
+    pub yields: bool,
+}
+
+impl Default for AgentTerms {
+    fn default() -> Self {
+        Self {
+            battery_min: 30,
+            battery_min_late: 15,
+            metered: Metered::WhenLate,
+            metered_cap: Some(200 << 20),
+            safety_net: 4 * HOUR,
+            when_late: 20 * 60,
+            join_jitter: 2,
+            // Home routers may forget a UDP flow after 30 s (RFC 9000, section 10.1.2).
+            keepalive: 25,
+            on_battery: OnBattery::OnlyWhenLate,
+            limit_upload: None,
+            yields: true,
+        }
+    }
+}
+
+/// What bounds the runs at once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admission {
+    /// In all.
+    pub slots: usize,
+    /// Per network group.
+    pub per_group: BTreeMap<String, usize>,
+    /// In each group that is one public address: a home, a branch.
+    pub default_remote: usize,
+    /// Per vault.
+    pub per_vault: BTreeMap<String, usize>,
+    /// That many of the slots are kept from pulls while a client that pushes is late and waits.
+    pub reserve_for_clients: usize,
+    /// Clients that may wait on an open connection; others are told when to come back.
+    pub hold: usize,
+    /// Dials at once.
+    pub dials: usize,
+    /// Bytes a second that are accepted, in all and per group.
+    pub bytes_per_s: Option<u64>,
+    /// The same per group.
+    pub bytes_per_group: BTreeMap<String, u64>,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            slots: DEFAULT_SLOTS,
+            per_group: BTreeMap::new(),
+            default_remote: 2,
+            per_vault: BTreeMap::new(),
+            reserve_for_clients: DEFAULT_SLOTS.div_ceil(3),
+            hold: 256,
+            dials: 32,
+            bytes_per_s: None,
+            bytes_per_group: BTreeMap::new(),
+        }
     }
 }
 
@@ -79,159 +261,55 @@ impl Default for Policy {
 pub struct Policies {
     /// By name; the default one is always there.
     pub policies: BTreeMap<String, Policy>,
-    /// Backups at once.
-    pub slots: usize,
+    /// Bounds.
+    pub admission: Admission,
+    /// Named networks, the most specific prefix wins.
+    pub groups: Vec<(Prefix, String)>,
+    /// How this version spreads; none: it is in force at once for all.
+    pub rollout: Option<Rules>,
+}
+
+/// How new versions spread: clients by name, as they are written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rules {
+    /// `None` names nobody: a percentage.
+    pub waves: Vec<WaveText>,
+    /// Everything but the waves.
+    pub rules: RolloutRules,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        let waves = vec![WaveText::Percent(5), WaveText::Percent(25), WaveText::Percent(100)];
+        Self { waves, rules: RolloutRules::default() }
+    }
+}
+
+/// One wave as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaveText {
+    /// These clients, by name.
+    Clients(Vec<String>),
+    /// So many of all.
+    Percent(u8),
 }
 
 impl Default for Policies {
     fn default() -> Self {
         let policies = BTreeMap::from([(DEFAULT_POLICY.to_owned(), Policy::default())]);
-        Self { policies, slots: DEFAULT_SLOTS }
+        Self { policies, admission: Admission::default(), groups: Vec::new(), rollout: None }
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FileText {
-    #[serde(default)]
-    policy: BTreeMap<String, PolicyText>,
-    admission: Option<AdmissionText>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct AdmissionText {
-    slots: Option<usize>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PolicyText {
-    period: Option<String>,
-    rpo: Option<String>,
-    spread: Option<String>,
-    window: Option<WindowText>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WindowText {
-    from: String,
-    to: String,
-    tz: Option<String>,
-}
-
-/// Reads a policy file; `zones` finds time zones by name, and the server's own without one.
-///
-/// # Errors
-/// [`PolicyError`] names the first mistake.
-pub fn parse(text: &str, zones: &dyn Fn(Option<&str>) -> Option<TimeZone>) -> Result<Policies, PolicyError> {
-    let file: FileText = toml::from_str(text).map_err(|error| PolicyError::Syntax(error.to_string()))?;
-    let mut all = Policies::default();
-    for (name, text) in file.policy {
-        let policy = read(&name, &text, zones)?;
-        all.policies.insert(name, policy);
-    }
-    if let Some(slots) = file.admission.and_then(|admission| admission.slots) {
-        let why = "at least one backup at a time must be allowed";
-        let zero = || value("admission", "slots", "0", why);
-        all.slots = if slots > 0 { slots } else { return Err(zero()) };
-    }
-    Ok(all)
-}
-
-fn value(policy: &str, key: &'static str, value: &str, why: &'static str) -> PolicyError {
-    PolicyError::Value { policy: policy.to_owned(), key, value: value.to_owned(), why }
-}
-
-fn read(
-    name: &str,
-    text: &PolicyText,
-    zones: &dyn Fn(Option<&str>) -> Option<TimeZone>,
-) -> Result<Policy, PolicyError> {
-    let default = Policy::default();
-    let seconds = |key, text: &Option<String>| match text {
-        None => Ok(None),
-        Some(text) => duration(text).map(Some).ok_or_else(|| value(name, key, text, "say 1d, 4h or 30m")),
-    };
-    let period = seconds("period", &text.period)?.unwrap_or(default.period);
-    let rpo = seconds("rpo", &text.rpo)?.unwrap_or(period + period / 2);
-    let spread = seconds("spread", &text.spread)?.unwrap_or(default.spread.min(period / 4));
-    if rpo < period {
-        let text = text.rpo.as_deref().unwrap_or_default();
-        return Err(value(
-            name,
-            "rpo",
-            text,
-            "it is shorter than the period, so that every client would always be late",
-        ));
-    }
-    let window = text.window.as_ref().map(|window| read_window(name, window, zones)).transpose()?;
-    Ok(Policy { period, rpo, spread, window })
-}
-
-fn read_window(
-    name: &str,
-    text: &WindowText,
-    zones: &dyn Fn(Option<&str>) -> Option<TimeZone>,
-) -> Result<Window, PolicyError> {
-    let time = |key, text: &str| match (text, text.parse::<Time>()) {
-        ("24:00", _) => Ok(Time::midnight()),
-        (_, Ok(time)) => Ok(time),
-        (_, Err(_)) => Err(value(name, key, text, "say a time of day, as 22:00")),
-    };
-    let (from, to) = (time("window.from", &text.from)?, time("window.to", &text.to)?);
-    let zone = zones(text.tz.as_deref()).ok_or_else(|| {
-        value(name, "window.tz", text.tz.as_deref().unwrap_or_default(), "no such time zone")
-    })?;
-    Ok(Window { from, to, zone })
-}
-
-/// `1d`, `4h`, `30m`, in seconds.
-fn duration(text: &str) -> Option<i64> {
-    let (number, unit) = text.split_at(text.len().checked_sub(1)?);
-    let unit = match unit {
-        "d" => DAY,
-        "h" => 3_600,
-        "m" => 60,
-        _ => return None,
-    };
-    number.parse::<u32>().ok().filter(|n| *n > 0).map(|n| i64::from(n) * unit)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use super::*;
-
-    fn utc(name: Option<&str>) -> Option<TimeZone> {
-        matches!(name, None | Some("UTC")).then_some(TimeZone::UTC)
+impl Policies {
+    /// The network group of an address: a named one, else its own network.
+    pub fn group(&self, address: std::net::IpAddr) -> Group {
+        network::group(&self.groups, address)
     }
 
-    #[test]
-    fn a_file_is_read_and_what_it_leaves_out_has_defaults() {
-        let text = "[policy.lab]\nperiod = \"4h\"\nwindow = { from = \"22:00\", to = \"06:00\", tz = \"UTC\" }\n[admission]\nslots = 2";
-        let all = parse(text, &utc).unwrap();
-        let lab = &all.policies["lab"];
-        assert_eq!((lab.period, lab.rpo, lab.spread, all.slots), (14_400, 21_600, 3_600, 2));
-        assert_eq!(all.policies[DEFAULT_POLICY], Policy::default());
-        assert_eq!(parse("", &utc).unwrap(), Policies::default());
-    }
-
-    #[test]
-    fn every_mistake_is_named() {
-        for (text, named) in [
-            ("[policy.a]\nperoid = \"1d\"", "peroid"),
-            ("[policy.a]\nperiod = \"soon\"", "soon"),
-            ("[policy.a]\nperiod = \"0d\"", "0d"),
-            ("[policy.a]\nperiod = \"1d\"\nrpo = \"1h\"", "always be late"),
-            ("[policy.a]\nwindow = { from = \"25:00\", to = \"06:00\" }", "25:00"),
-            ("[policy.a]\nwindow = { from = \"22:00\", to = \"06:00\", tz = \"Mars\" }", "Mars"),
-            ("[admission]\nslots = 0", "at least one"),
-            ("[policy", "policy"),
-        ] {
-            let error = parse(text, &utc).unwrap_err().to_string();
-            assert!(error.contains(named), "{error}");
-        }
+    /// A policy by name; the default one if there is none.
+    pub fn policy(&self, name: &str) -> Policy {
+        let found = self.policies.get(name).or_else(|| self.policies.get(DEFAULT_POLICY));
+        found.cloned().unwrap_or_default()
     }
 }

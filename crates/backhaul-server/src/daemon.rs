@@ -7,34 +7,37 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backhaul_net::authority::Authority;
-use backhaul_net::endpoint::{Accepted, Listener, Pending, dial_agent};
+use backhaul_net::endpoint::{Accepted, Listener, Pending};
 use backhaul_net::enrol::{Applicant, Application};
-use backhaul_net::link::Hangup;
-use backhaul_net::{Identity, Link, NetError, PeerIdentity, Role};
-use backhaul_object::ObjectId;
+use backhaul_net::{Identity, Link, Role};
 use backhaul_object::ids::ClientId;
-use backhaul_proto::{end, wire};
-use backhaul_schedule::Action;
-use backhaul_schedule::fleet::Outcome as Schedule;
+use backhaul_proto::end;
+use backhaul_schedule::fleet::{Outcome as Ended, Serving, Session};
+use backhaul_schedule::{Event, rollout};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
-use crate::clock;
+use crate::alerts::courier::Courier;
+use crate::clock::{self, Stopwatch};
 use crate::dispatch::Dispatch;
 use crate::enrolment;
 use crate::error::ServerError;
-use crate::fleet::{Client, ClientState, Fleet};
+use crate::fleet::{ClientState, Fleet, LinkState};
+use crate::gate::{Gate, Purpose};
 use crate::home::ServerHome;
-use crate::session::{self, Admission, Ending, OpenVault, Outcome};
+use crate::hub::{Hub, SUPERSEDE, Which};
+use crate::rates::Rates;
+use crate::session::{self, Ending, EndingKind, OpenVault, Outcome};
+use crate::ticket::TicketKey;
 
 /// How often the fleet database is looked at: what the command line changes takes effect within this.
 pub const POLL: Duration = Duration::from_secs(1);
 /// Sessions at once.
-const SESSIONS_MAX: usize = 1_024;
+const SESSIONS_MAX: usize = 20_000;
 /// Dials of which it is not known yet who they are.
 const KNOCKING_MAX: usize = 256;
-/// How long an older session of a client may take to end.
-const SUPERSEDE: Duration = Duration::from_secs(20);
+/// How long running backups may take to end when the server stops.
+const DRAIN: Duration = Duration::from_secs(45);
 
 /// What a started server is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,36 +48,27 @@ pub enum Duty {
     OneCommand,
 }
 
-/// The snapshot that a run made, and how many files of it could not be read.
-type Snapshot = (ObjectId, u64);
-
-/// Who began a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Push,
-    Pull,
-}
-
-/// A backup session that is running.
-struct Active {
-    serial: u64,
-    hangup: Hangup,
-    ended: Arc<Notify>,
-}
-
-struct Inner {
-    fleet: Mutex<Fleet>,
+pub(crate) struct Inner {
+    pub fleet: Mutex<Fleet>,
     /// None when the server is there for one command.
-    dispatch: Option<Mutex<Dispatch>>,
-    vault: Arc<OpenVault>,
+    pub dispatch: Option<Mutex<Dispatch>>,
+    pub vault: Arc<OpenVault>,
+    pub dialler: Identity,
+    pub hub: Hub,
+    pub tickets: TicketKey,
+    pub rates: Mutex<Rates>,
+    /// Dials under way.
+    pub dials: Mutex<HashMap<ClientId, AbortHandle>>,
+    /// What made each client's run begin.
+    pub triggers: Mutex<HashMap<ClientId, &'static str>>,
+    /// When each client's run began.
+    pub begun: Mutex<HashMap<ClientId, Stopwatch>>,
+    pub courier: Option<Courier>,
+    /// Rung when the scheduler has new deadlines, or the database is to be read at once.
+    pub bell: Notify,
     authority: Authority,
-    dialler: Identity,
     listener: Listener,
-    /// All open sessions, to end those of revoked clients.
-    open: Mutex<HashMap<u64, (ClientId, Hangup)>>,
-    /// The one backup session of each client.
-    active: Mutex<HashMap<ClientId, Active>>,
-    serial: std::sync::atomic::AtomicU64,
+    home: ServerHome,
     knocking: Arc<Semaphore>,
     sessions: Semaphore,
 }
@@ -101,24 +95,34 @@ impl Server {
             path: home.dir().join("config.toml"),
             why: format!("listen = {listen:?} is no ADDRESS:PORT"),
         })?;
-        let listener = Listener::server(address, &home.identity(Role::Server)?)?;
-        let address = listener.address()?;
         let fleet = home.fleet()?;
-        fleet.fail_orphans(clock::now())?;
-        let dispatch = (duty == Duty::Full).then(Mutex::default);
+        let listener = Listener::server(address, &home.identity(Role::Server)?, &fleet.key("quic-reset")?)?;
+        let address = listener.address()?;
+        fleet.forget_links()?;
+        if duty == Duty::OneCommand {
+            fleet.fail_open(None, "the server was stopped", clock::now())?;
+        }
         let inner = Arc::new(Inner {
+            dispatch: (duty == Duty::Full).then(Mutex::default),
+            courier: if duty == Duty::Full { Some(Courier::start(home)?) } else { None },
+            tickets: TicketKey::new(fleet.key("tickets")?),
             fleet: Mutex::new(fleet),
-            dispatch,
             vault,
             authority: home.authority()?,
             dialler: home.identity(Role::ServerDialler)?,
             listener,
-            open: Mutex::default(),
-            active: Mutex::default(),
-            serial: std::sync::atomic::AtomicU64::new(1),
+            home: home.clone(),
+            hub: Hub::default(),
+            rates: Mutex::default(),
+            dials: Mutex::default(),
+            triggers: Mutex::default(),
+            begun: Mutex::default(),
+            bell: Notify::new(),
             knocking: Arc::new(Semaphore::new(KNOCKING_MAX)),
             sessions: Semaphore::new(SESSIONS_MAX),
         });
+        // Before anybody is let in, the scheduler knows everybody.
+        inner.refresh();
         let tasks = vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
         Ok(Self { inner, address, tasks, _lock: lock })
     }
@@ -128,26 +132,51 @@ impl Server {
         self.address
     }
 
+    /// Reads config and policies again.
+    ///
+    /// # Errors
+    /// The config cannot be read: the old one stays in force.
+    pub fn reload(&self) -> Result<(), ServerError> {
+        self.inner.home.config()?;
+        self.inner.refresh();
+        Ok(())
+    }
+
+    /// Starts nothing new, and waits for what is running to end, for a while. Who waits is told to come back.
+    pub async fn drain(&self) {
+        self.inner.tell(Event::Serving(Serving::Draining));
+        let watch = Stopwatch::start();
+        while !self.inner.hub.is_quiet(Which::Writing) && watch.elapsed() < DRAIN {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Ends all sessions with a word to each, and everything they have written is kept.
     pub async fn stop(self) {
-        for task in &self.tasks {
+        for task in self.tasks {
             task.abort();
+            // It was told to end, and has no result.
+            let _ = task.await;
         }
-        for (_, hangup) in lock(&self.inner.open).values() {
-            hangup.close("the server is stopping");
-        }
-        let deadline = clock::Stopwatch::start();
-        while !lock(&self.inner.open).is_empty() && deadline.elapsed() < SUPERSEDE {
+        lock(&self.inner.dials).values().for_each(AbortHandle::abort);
+        self.inner.hub.close_all("the server is stopping");
+        let watch = Stopwatch::start();
+        while !self.inner.hub.is_quiet(Which::All) && watch.elapsed() < SUPERSEDE {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         self.inner.listener.close("the server is stopping").await;
+        self.inner.keep();
         if let Err(error) = self.inner.vault.vault.flush() {
             tracing::error!("the vault could not be flushed: {error}");
+        }
+        // Sessions that have just ended still note what they came to; after that the vault is free for others.
+        while Arc::strong_count(&self.inner) > 1 && watch.elapsed() < SUPERSEDE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -166,49 +195,17 @@ async fn accept(inner: Arc<Inner>) {
     }
 }
 
-/// Looks at what the command line has changed.
+/// Lets time pass for the scheduler, and looks at what the command line has changed.
 async fn poll(inner: Arc<Inner>) {
     let mut ticks = tokio::time::interval(POLL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        if let Err(error) = inner.end_revoked() {
-            tracing::error!("fleet: {error}");
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = inner.bell.notified() => {}
         }
-        let Some(dispatch) = &inner.dispatch else { continue };
-        let refreshed = lock(dispatch).refresh(&lock(&inner.fleet), &|client| inner.newest(client));
-        match refreshed {
-            Ok(actions) => inner.act(actions),
-            Err(error) => tracing::error!("fleet: {error}"),
-        }
+        tokio::task::block_in_place(|| inner.look());
     }
-}
-
-/// A run that the server starts: dials the agent, then it is a session like any other.
-async fn pull(inner: Arc<Inner>, client: ClientId) {
-    let begun = lock(&inner.fleet).begin_run(client, clock::now());
-    let (run, client) = match begun {
-        Ok(begun) => begun,
-        Err(error) => {
-            tracing::error!("fleet: {error}");
-            return inner.ended(client, Schedule::Failed);
-        }
-    };
-    let (outcome, ended) = match (&client.state, &client.address) {
-        (ClientState::Active, Some(address)) => inner.pull_twice(address, &client).await,
-        (ClientState::Active, None) => {
-            let why = format!(
-                "client {:?} has no address to dial; `client edit --address HOST:PORT` gives one",
-                client.name
-            );
-            (Err(why), Schedule::Failed)
-        }
-        (state, _) => (Err(format!("client {:?} is {}", client.name, state.as_str())), Schedule::Failed),
-    };
-    let outcome = outcome.as_ref().map(|done| *done).map_err(String::as_str);
-    if let Err(error) = lock(&inner.fleet).end_run(run, outcome, clock::now()) {
-        tracing::error!("fleet: {error}");
-    }
-    inner.ended(client.id, ended);
 }
 
 impl Inner {
@@ -221,7 +218,8 @@ impl Inner {
                 let Ok(_session) = self.sessions.try_acquire() else {
                     return link.close("the server has too many sessions; try again");
                 };
-                self.serve(link, Direction::Push).await;
+                let session = self.hub.open(link.hangup());
+                self.serve(link, session, Purpose::Theirs).await;
             }
             Ok(Accepted::Join(applicant)) => {
                 if let Err(error) = self.enrol(applicant).await {
@@ -241,177 +239,72 @@ impl Inner {
         Ok(application.answer(answer).await?)
     }
 
-    async fn serve(self: &Arc<Self>, link: Link, direction: Direction) -> Outcome {
-        let serial = self.serial.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let gate = Gate { inner: self, serial, hangup: link.hangup(), direction, started: Mutex::default() };
+    pub(crate) async fn serve(self: &Arc<Self>, link: Link, session: Session, purpose: Purpose) {
+        let client = link.peer().name.clone();
+        let is_agent = link.peer().role != Role::Operator;
+        let gate = Gate { inner: self, session, remote: link.remote(), purpose };
         let outcome = session::serve(link, Arc::clone(&self.vault), &gate).await;
-        lock(&self.open).remove(&serial);
-        let mut active = lock(&self.active);
-        if let Some(client) = active.iter().find(|(_, a)| a.serial == serial).map(|(client, _)| *client)
-            && let Some(ended) = active.remove(&client)
-        {
-            ended.ended.notify_waiters();
+        self.hub.leave(session);
+        let found = lock(&self.fleet).client(&client);
+        if let (true, Ok(Some(client))) = (is_agent, found) {
+            tokio::task::block_in_place(|| self.ended(client.id, session, &outcome));
         }
-        drop(active);
-        if let Some((id, client)) = lock(&gate.started).take() {
-            let ended = match (&outcome.committed, &outcome.ending) {
-                (Some(committed), _) => Ok(*committed),
-                (None, ending) => {
-                    Err(ending.as_ref().map_or("it ended without a snapshot", |e| e.text.as_str()))
-                }
-            };
-            if let Err(error) = lock(&self.fleet).end_run(id, ended, clock::now()) {
-                tracing::error!("fleet: {error}");
+    }
+
+    /// What the end of a session means for the client's run.
+    fn ended(self: &Arc<Self>, client: ClientId, session: Session, outcome: &Outcome) {
+        let runs = self.with_dispatch(|dispatch| dispatch.runs_on(client, session)).unwrap_or(true);
+        if !runs {
+            return self.tell(Event::LinkLost(client.0, session));
+        }
+        let ending = outcome.ending.clone();
+        let lost = Ending::lost("it ended without a snapshot");
+        let event = match (outcome.committed, ending.unwrap_or(lost)) {
+            (Some(_), _) => {
+                let took = lock(&self.begun).remove(&client).map_or(1, |begun| begun.elapsed().as_secs());
+                Event::Ended(client.0, session, Ended::Succeeded { at: clock::now() as i64, took })
             }
-            let succeeded = Schedule::Succeeded(clock::now() as i64);
-            self.ended(client, if ended.is_ok() { succeeded } else { Schedule::Failed });
-        }
-        outcome
-    }
-
-    /// Carries out what the scheduler decided.
-    fn act(self: &Arc<Self>, actions: Vec<Action>) {
-        for action in actions {
-            if let Action::Dial(client) = action {
-                tokio::spawn(pull(Arc::clone(self), ClientId(client)));
+            // The agent drops its stale state and comes back in the same run.
+            (None, Ending { kind: EndingKind::Lost, .. } | Ending { code: end::STALE, .. }) => {
+                Event::LinkLost(client.0, session)
             }
-        }
-    }
-
-    fn ended(self: &Arc<Self>, client: ClientId, outcome: Schedule) {
-        if let Some(dispatch) = &self.dispatch {
-            let actions = lock(dispatch).ended(client, outcome);
-            self.act(actions);
-        }
-    }
-
-    /// When a client's newest snapshot was made.
-    fn newest(&self, client: ClientId) -> Option<u64> {
-        let rows = self.vault.vault.snapshots(Some(client)).unwrap_or_default();
-        rows.iter().map(|row| row.server_time).max()
-    }
-
-    async fn pull_twice(
-        self: &Arc<Self>,
-        address: &str,
-        client: &Client,
-    ) -> (Result<Snapshot, String>, Schedule) {
-        let mut last = self.pull_from(address, client).await;
-        if let Ok(Err(Ending { code: end::STALE, .. })) = &last {
-            // The agent has dropped its stale state by now, and reads everything again.
-            last = self.pull_from(address, client).await;
-        }
-        match last {
-            Err(error) => (Err(error.to_string()), Schedule::NotReached),
-            Ok(Err(ending)) => (Err(ending.text), Schedule::Failed),
-            Ok(Ok(snapshot)) => (Ok(snapshot), Schedule::Succeeded(clock::now() as i64)),
-        }
-    }
-
-    async fn pull_from(
-        self: &Arc<Self>,
-        address: &str,
-        client: &Client,
-    ) -> Result<Result<Snapshot, Ending>, NetError> {
-        let link = dial_agent(address, &self.dialler, &client.name).await?;
-        let Outcome { committed, ending } = self.serve(link, Direction::Pull).await;
-        let silent = || Ending::new(end::PROTOCOL, "the agent ended the session without a snapshot");
-        Ok(committed.ok_or_else(|| ending.unwrap_or_else(silent)))
-    }
-
-    fn end_revoked(&self) -> Result<(), ServerError> {
-        let open: Vec<(ClientId, Hangup)> = lock(&self.open).values().cloned().collect();
-        if open.is_empty() {
-            return Ok(());
-        }
-        let clients = lock(&self.fleet).clients()?;
-        for (id, hangup) in open {
-            let welcome =
-                clients.iter().any(|client| client.id == id && client.state != ClientState::Revoked);
-            if !welcome {
-                hangup.dismiss("this client was revoked on the server");
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the client's one place for a backup session; an older session is ended, and waited for until its
-    /// writing has stopped.
-    async fn supersede(&self, client: ClientId, serial: u64, hangup: &Hangup) -> Result<(), Ending> {
-        let take = async {
-            loop {
-                let ended = {
-                    let mut active = lock(&self.active);
-                    match active.get(&client) {
-                        Some(older) => {
-                            older.hangup.dismiss("a newer session of this client has begun");
-                            Arc::clone(&older.ended)
-                        }
-                        None => {
-                            let ended = Arc::new(Notify::new());
-                            active.insert(client, Active { serial, hangup: hangup.clone(), ended });
-                            return;
-                        }
-                    }
-                };
-                let _ = tokio::time::timeout(Duration::from_millis(100), ended.notified()).await;
+            (None, Ending { code, text, .. }) => {
+                Event::Ended(client.0, session, Ended::Failed { code, why: text })
             }
         };
-        let busy = |_| Ending::new(end::BUSY, "an older session of this client is still ending; try again");
-        tokio::time::timeout(SUPERSEDE, take).await.map_err(busy)
+        self.note_end(client, &event);
+        self.tell(event);
+        self.tell_linked(client);
     }
-}
 
-/// Admits one session.
-struct Gate<'s> {
-    inner: &'s Arc<Inner>,
-    serial: u64,
-    hangup: Hangup,
-    direction: Direction,
-    /// The run that a push has begun.
-    started: Mutex<Option<(i64, ClientId)>>,
-}
-
-impl Admission for Gate<'_> {
-    async fn admit(&self, peer: &PeerIdentity, hello: &wire::Hello) -> Result<Client, Ending> {
-        let operator = peer.role == Role::Operator;
-        let name = if operator { &hello.client } else { &peer.name };
-        let found = lock(&self.inner.fleet).client(name).map_err(Ending::from)?;
-        let client = session::identify(peer, hello, found)?;
-        if !operator {
-            lock(&self.inner.open).insert(self.serial, (client.id, self.hangup.clone()));
-            lock(&self.inner.fleet).seen(client.id, clock::now()).map_err(Ending::from)?;
-        }
-        if hello.intent() == wire::Intent::Backup {
-            self.inner.supersede(client.id, self.serial, &self.hangup).await?;
-            if self.direction == Direction::Push {
-                self.begin_push(&client)?;
+    /// Writes down how a run that failed ended, and what that says about the version of the policies.
+    fn note_end(&self, client: ClientId, event: &Event) {
+        let Event::Ended(_, _, ended) = event else { return };
+        let now = clock::now();
+        let fleet = lock(&self.fleet);
+        let verdict = match ended {
+            Ended::Failed { code, why } => {
+                self.complain(fleet.fail_open(Some(client), why, now));
+                rollout::Outcome::Failed { code: *code }
             }
-        }
-        Ok(client)
+            _ => rollout::Outcome::Succeeded,
+        };
+        let version = fleet.client_by_id(client).ok().flatten().map_or(0, |client| client.terms_version);
+        drop(fleet);
+        self.with_dispatch(|dispatch| {
+            dispatch.note_run(client, LinkState::None);
+            dispatch.versions().finished(client, version, verdict, now as i64);
+        });
     }
 
-    fn due_in(&self, client: &Client) -> u64 {
-        let Some(dispatch) = &self.inner.dispatch else { return 0 };
-        let (wait, actions) = lock(dispatch).due_in(client, &|id| self.inner.newest(id));
-        self.inner.act(actions);
-        wait
-    }
-}
-
-impl Gate<'_> {
-    /// The scheduler has the last word on pushes, too.
-    fn begin_push(&self, client: &Client) -> Result<(), Ending> {
-        if let Some(dispatch) = &self.inner.dispatch {
-            let (answer, actions) = lock(dispatch).ask(client, &|id| self.inner.newest(id));
-            self.inner.act(actions);
-            if let Err(after) = answer {
-                let text = format!("the server is busy with other backups; come back in {after} s");
-                return Err(Ending::new(end::BUSY, text));
-            }
-        }
-        let run = lock(&self.inner.fleet).start_run(client.id, clock::now()).map_err(Ending::from)?;
-        *lock(&self.started) = Some((run, client.id));
-        Ok(())
+    /// Clients that may still be served.
+    pub(crate) fn is_welcome(&self) -> Result<impl Fn(ClientId) -> bool + use<>, ServerError> {
+        let clients = lock(&self.fleet).clients()?;
+        let welcome: std::collections::HashSet<ClientId> = clients
+            .into_iter()
+            .filter(|client| client.state != ClientState::Revoked)
+            .map(|client| client.id)
+            .collect();
+        Ok(move |client| welcome.contains(&client))
     }
 }

@@ -1,155 +1,290 @@
 //! Between the scheduler, which decides, and the daemon, which acts: the fleet database read into events.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use backhaul_object::ids::ClientId;
-use backhaul_schedule::fleet::{Outcome, Plan};
+use backhaul_proto::wire;
+use backhaul_schedule::fleet::{Memory, OpenRun, Place, Plan, Serving, Session, Why};
 use backhaul_schedule::policy::Policies;
+use backhaul_schedule::reach::Mode;
 use backhaul_schedule::{Action, Event, Fleet as Schedule, Now};
 
-use crate::clock::{self, Stopwatch};
+use crate::clock;
 use crate::error::ServerError;
-use crate::fleet::{Client, ClientState, Fleet, Initiator};
-use crate::policies;
+use crate::fleet::{Client, ClientState, Fleet, LinkState, Shown};
+use crate::policies::{self, Versions};
 
-/// Seconds after which a client that should have been dialled comes by itself.
-const SAFETY_NET: u64 = 3_600;
+/// A wall clock that moves by more than this against the other one was set, in seconds.
+const JUMP: i64 = 300;
+/// A reason in which only a figure has changed is shown anew after so many seconds.
+const SHOW_AGAIN: u64 = 60;
+
+/// Finds when a client's newest snapshot was made.
+pub type Newest<'n> = dyn Fn(ClientId) -> Option<u64> + 'n;
 
 /// The scheduler with what it was last told.
 pub struct Dispatch {
     schedule: Schedule,
-    since: Stopwatch,
-    text: String,
-    policies: Policies,
+    versions: Versions,
     told: BTreeMap<ClientId, Plan>,
+    /// Sessions of runs, for the link that is shown.
+    runs: BTreeMap<ClientId, LinkState>,
+    shown: BTreeMap<ClientId, (Shown, std::mem::Discriminant<Why>, u64)>,
+    /// Wall clock minus boot clock.
+    offset: Option<i64>,
+    disk_full: bool,
 }
 
 impl Dispatch {
     /// A scheduler that knows nobody yet.
     pub fn new() -> Self {
-        let policies = Policies::default();
+        let versions = Versions::default();
         Self {
-            schedule: Schedule::new(policies.slots),
-            since: Stopwatch::start(),
-            text: String::new(),
-            policies,
+            schedule: Schedule::new(versions.newest().admission.clone()),
+            versions,
             told: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            offset: None,
+            disk_full: false,
         }
     }
 
-    fn now(&self) -> Now {
-        Now { boot: self.since.elapsed().as_secs(), wall: clock::now() as i64 }
+    fn now() -> Now {
+        Now { boot: clock::boot_ms() / 1_000, wall: clock::now() as i64 }
     }
 
-    fn step(&mut self, event: Event) -> Vec<Action> {
-        self.schedule.step(self.now(), event)
+    /// Tells the scheduler what happened; returns what is to be done.
+    pub fn tell(&mut self, event: Event) -> Vec<Action> {
+        self.schedule.step(Self::now(), event)
+    }
+
+    /// Lets time pass, and notices when the clock was set.
+    pub fn tick(&mut self) -> Vec<Action> {
+        let now = Self::now();
+        let offset = now.wall - now.boot as i64;
+        let before = *self.offset.get_or_insert(offset);
+        if (offset - before).abs() <= JUMP {
+            return self.tell(Event::Tick);
+        }
+        tracing::warn!("the clock was set by {} s: everything is planned anew", offset - before);
+        self.offset = Some(offset);
+        self.tell(Event::ClockJumped)
+    }
+
+    /// Notes whether the vault's disk is nearly full; returns what it was.
+    pub fn note_disk(&mut self, full: bool) -> bool {
+        std::mem::replace(&mut self.disk_full, full)
+    }
+
+    /// The session of a client's standing link.
+    pub fn linked_on(&self, client: ClientId) -> Option<Session> {
+        self.schedule.linked_on(&client.0)
     }
 
     /// Reads what the command line has changed; `newest` is asked once for each client that is new here.
     ///
     /// # Errors
     /// The database, or a policy text that cannot be read.
-    pub fn refresh(
-        &mut self,
-        fleet: &Fleet,
-        newest: &dyn Fn(ClientId) -> Option<u64>,
-    ) -> Result<Vec<Action>, ServerError> {
-        let text = fleet.policy_text()?;
+    pub fn refresh(&mut self, fleet: &Fleet, newest: &Newest<'_>) -> Result<Vec<Action>, ServerError> {
         let mut actions = Vec::new();
-        if text != self.text {
-            self.policies = policies::read(&text)?;
-            self.text = text;
-            actions.extend(self.step(Event::Slots(self.policies.slots)));
-        }
-        let mut seen = HashSet::new();
         let clients = fleet.clients()?;
-        for client in clients.iter().filter(|client| client.state == ClientState::Active) {
-            seen.insert(client.id);
-            actions.extend(self.learn(client, newest));
+        let active: Vec<&Client> =
+            clients.iter().filter(|client| client.state == ClientState::Active).collect();
+        if self.versions.refresh(fleet, &active, clock::now() as i64)? {
+            let admission = self.versions.newest().admission.clone();
+            actions.extend(self.tell(Event::Admission(Box::new(admission))));
         }
-        let gone: Vec<ClientId> = self.told.keys().filter(|id| !seen.contains(id)).copied().collect();
+        // Until everybody is known nobody is started: the first in the list are not the most urgent.
+        let first = self.told.is_empty();
+        if first {
+            self.tell(Event::Serving(Serving::Draining));
+        }
+        let mut known = HashSet::new();
+        for client in active {
+            known.insert(client.id);
+            actions.extend(self.learn(fleet, client, newest)?);
+        }
+        if first {
+            actions.extend(self.tell(Event::Serving(Serving::Open)));
+        }
+        let gone: Vec<ClientId> = self.told.keys().filter(|id| !known.contains(id)).copied().collect();
         for id in gone {
             self.told.remove(&id);
-            actions.extend(self.step(Event::Removed(id.0)));
+            self.shown.remove(&id);
+            self.versions.removed(id);
+            actions.extend(self.tell(Event::Removed(id.0)));
         }
         for client in fleet.queued()? {
             if !self.told.contains_key(&client) {
                 fleet.fail_queued(client, "the client has not joined, or was revoked", clock::now())?;
             }
-            actions.extend(self.step(Event::Manual(client.0)));
+            actions.extend(self.tell(Event::Manual(client.0)));
         }
-        actions.extend(self.step(Event::Tick));
-        for client in clients.iter().filter(|client| self.told.contains_key(&client.id)) {
-            let why = self.schedule.explain(self.now(), &client.id.0);
-            if why != client.why {
-                fleet.explain(client.id, &why)?;
-            }
+        for client in fleet.take_wanted_nudges()? {
+            actions.extend(self.tell(Event::NudgeWanted(client.0)));
         }
         Ok(actions)
     }
 
     /// Tells the scheduler about a client, unless nothing about it is new.
-    fn learn(&mut self, client: &Client, newest: &dyn Fn(ClientId) -> Option<u64>) -> Vec<Action> {
-        let Some(policy) = policies::of(&self.policies, client).cloned() else { return Vec::new() };
-        if client.state != ClientState::Active {
-            return Vec::new();
-        }
-        let pulls = client.initiator == Initiator::Server && client.address.is_some();
-        let plan = Plan { policy, pulls };
-        if self.told.get(&client.id) == Some(&plan) {
-            return Vec::new();
-        }
-        let last_success = match self.told.contains_key(&client.id) {
-            true => None,
-            false => newest(client.id).map(|at| at as i64),
-        };
-        self.told.insert(client.id, plan.clone());
-        self.step(Event::Known { client: client.id.0, plan, last_success })
-    }
-
-    /// A client wants to push: let in, or told when to come back.
-    pub fn ask(
+    ///
+    /// # Errors
+    /// The database.
+    pub fn learn(
         &mut self,
+        fleet: &Fleet,
         client: &Client,
-        newest: &dyn Fn(ClientId) -> Option<u64>,
-    ) -> (Result<(), u64>, Vec<Action>) {
-        let mut actions = self.learn(client, newest);
-        let mut answer = Ok(());
-        for action in self.step(Event::Asked(client.id.0)) {
-            match action {
-                Action::Defer { after, .. } => answer = Err(after),
-                Action::Grant(_) => {}
-                dial @ Action::Dial(_) => actions.push(dial),
+        newest: &Newest<'_>,
+    ) -> Result<Vec<Action>, ServerError> {
+        if client.state != ClientState::Active {
+            return Ok(Vec::new());
+        }
+        let plan = policies::plan(&self.versions, client);
+        let known = self.told.get(&client.id);
+        if known == Some(&plan) {
+            return Ok(Vec::new());
+        }
+        let is_new = known.is_none();
+        let last_success = if is_new { newest(client.id).map(|at| at as i64) } else { None };
+        self.told.insert(client.id, plan.clone());
+        let mut actions = Vec::new();
+        if is_new {
+            self.versions.joined(client.id);
+            let memory = fleet.memory(client.id)?.and_then(|text| serde_json::from_str::<Memory>(&text).ok());
+            let open = if fleet.running(client.id)?.is_some() { OpenRun::Yes } else { OpenRun::No };
+            if memory.is_some() || open == OpenRun::Yes {
+                let memory = Box::new(memory.unwrap_or_default());
+                actions.extend(self.tell(Event::Recalled(client.id.0, memory, open)));
             }
         }
-        (answer, actions)
+        actions.extend(self.tell(Event::Known(client.id.0, Box::new(plan), last_success)));
+        Ok(actions)
     }
 
-    /// A run is over.
-    pub fn ended(&mut self, client: ClientId, outcome: Outcome) -> Vec<Action> {
-        self.step(Event::Ended { client: client.0, outcome })
+    /// Where a waiting client stands now.
+    pub fn place(&self, client: ClientId) -> Option<Place> {
+        self.schedule.place(Self::now(), &client.0)
     }
 
-    /// In how many seconds a client that pushes should come; 0 when it is due.
-    pub fn due_in(
-        &mut self,
-        client: &Client,
-        newest: &dyn Fn(ClientId) -> Option<u64>,
-    ) -> (u64, Vec<Action>) {
-        let (actions, now) = (self.learn(client, newest), self.now());
-        let next = self.schedule.next(now, &client.id.0).unwrap_or(now.wall);
-        let wait = u64::try_from(next - now.wall).unwrap_or(0);
-        let wait = match self.told.get(&client.id) {
-            // The server dials it: its own coming is the safety net.
-            Some(plan) if plan.pulls => wait + SAFETY_NET,
-            _ => wait,
-        };
-        (wait, actions)
+    /// What is to be said to a client about itself.
+    pub fn verdict(&self, client: ClientId) -> wire::Verdict {
+        let (now, key) = (Self::now(), &client.0);
+        let lateness = self.schedule.lateness(now, key);
+        wire::Verdict {
+            due_in: self.schedule.due_in(now, key),
+            stay: self.schedule.should_stay(key),
+            late: lateness >= 1.0,
+            lateness: (lateness.max(0.0) * 1_000.0) as u64,
+        }
     }
+
+    /// In how many seconds a client is due that has a new snapshot.
+    pub fn due_after_success(&self, client: ClientId) -> u64 {
+        self.schedule.due_after_success(Self::now(), &client.0)
+    }
+
+    /// True while the scheduler holds this session for the client's run.
+    pub fn runs_on(&self, client: ClientId, session: Session) -> bool {
+        self.schedule.runs_on(&client.0, session)
+    }
+
+    /// The policies, by version.
+    pub fn versions(&mut self) -> &mut Versions {
+        &mut self.versions
+    }
+
+    /// The newest policies.
+    pub fn policies(&self) -> &Policies {
+        self.versions.newest()
+    }
+
+    /// Notes over which kind of connection a client's run goes.
+    pub fn note_run(&mut self, client: ClientId, link: LinkState) {
+        let _ =
+            if link == LinkState::None { self.runs.remove(&client) } else { self.runs.insert(client, link) };
+    }
+
+    /// Writes down what has changed: what is remembered, and what is shown.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn keep(&mut self, fleet: &mut Fleet) -> Result<(), ServerError> {
+        let mut memories = Vec::new();
+        for key in self.schedule.take_dirty() {
+            if let Some(Ok(text)) = self.schedule.memory(&key).map(serde_json::to_string) {
+                memories.push((ClientId(key), text));
+            }
+        }
+        if !memories.is_empty() {
+            fleet.keep(&memories)?;
+        }
+        let now = Self::now();
+        let mut changed = Vec::new();
+        for client in self.told.keys() {
+            let why = self.schedule.explain(now, &client.0);
+            let shown = self.to_show(*client, &why, now);
+            let kind = std::mem::discriminant(&why);
+            let same = self.shown.get(client).is_some_and(|(before, before_kind, at)| {
+                let again = now.boot < at + SHOW_AGAIN && *before_kind == kind;
+                *before == shown || again && alike(before, &shown)
+            });
+            if !same {
+                self.shown.insert(*client, (shown.clone(), kind, now.boot));
+                changed.push((*client, shown));
+            }
+        }
+        if !changed.is_empty() {
+            fleet.show(&changed)?;
+        }
+        self.versions.keep(fleet)
+    }
+
+    fn to_show(&self, client: ClientId, why: &Why, now: Now) -> Shown {
+        let key = &client.0;
+        let standing = if self.schedule.is_linked(key) { LinkState::Standing } else { LinkState::None };
+        Shown {
+            link: self.runs.get(&client).copied().unwrap_or(standing),
+            mode: self.schedule.mode(key).map_or_else(String::new, |mode: Mode| mode.to_string()),
+            obstacle: why.obstacle(),
+            why: why.to_string(),
+            next_at: Some(now.wall + self.schedule.starts_in(now, key) as i64),
+        }
+    }
+}
+
+/// The same but for a figure in the words, or a second.
+fn alike(one: &Shown, other: &Shown) -> bool {
+    let near = match (one.next_at, other.next_at) {
+        (Some(one), Some(other)) => (one - other).abs() <= 60,
+        (one, other) => one == other,
+    };
+    near && (one.link, &one.mode, one.obstacle) == (other.link, &other.mode, other.obstacle)
 }
 
 impl Default for Dispatch {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A scheduler as the database would make it after a restart now, for looking ahead.
+///
+/// # Errors
+/// The database, or a policy text that cannot be read.
+pub fn rebuilt(fleet: &Fleet, newest: &Newest<'_>) -> Result<(Schedule, Now, Arc<[Client]>), ServerError> {
+    let mut dispatch = Dispatch::new();
+    dispatch.refresh(fleet, newest)?;
+    let clients: Arc<[Client]> = fleet.clients()?.into();
+    for client in clients.iter().filter(|client| client.shown.link == LinkState::Standing) {
+        let sighting = backhaul_schedule::reach::Sighting {
+            network: 0,
+            nat: backhaul_schedule::reach::Nat::Unknown,
+            power: backhaul_schedule::reach::HasBattery::Unknown,
+        };
+        let via = backhaul_schedule::fleet::Via::Standing;
+        dispatch.tell(Event::Contact(client.id.0, 1, via, sighting));
+    }
+    Ok((dispatch.schedule, Dispatch::now(), clients))
 }

@@ -47,6 +47,7 @@ pub fn decide(
     let key =
         |der: &[u8]| PeerIdentity::from_certificate(&der.to_vec().into()).map(|peer| peer.fingerprint());
     let keys = [key(&agent)?, key(&listener)?];
+    fleet.forget_instances(client.id)?;
     match fleet.enrol(application.invitation(), client.id, keys, now)? {
         true => Ok(Ok((client.name, agent, listener))),
         false => Ok(Err(Refusal::Spent)),

@@ -41,12 +41,18 @@ pub enum ServerError {
         "{0:?} is no client name: use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"
     )]
     BadName(String),
+    /// A client's owner cannot be reached there.
+    #[error("owner: {0}")]
+    BadAddress(String),
     /// No such client.
     #[error("there is no client {0:?}; `backhaul client list` shows all")]
     NoClient(String),
     /// The name is taken.
     #[error("there already is a client {0:?}; `backhaul client revoke` first, if it is to join anew")]
     ClientExists(String),
+    /// It cannot be dialled.
+    #[error("client {0:?} has no address to dial; `client edit --address HOST:PORT` gives one")]
+    NoAddress(String),
     /// The vault.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -65,6 +71,9 @@ pub enum ServerError {
     /// An object.
     #[error("{0}")]
     Format(#[from] FormatError),
+    /// Work on the database broke off.
+    #[error("work on the fleet database broke off: {0}")]
+    Broken(String),
     /// The random number generator failed.
     #[error("the system has no random numbers")]
     Random,

@@ -7,61 +7,35 @@ use backhaul_net::join_code::Secret;
 use backhaul_object::ids::ClientId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::alerts::config::check_address;
 use crate::error::ServerError;
 use crate::keyring::random;
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../schemas/fleet/0001.sql"),
     include_str!("../../../schemas/fleet/0002.sql"),
     include_str!("../../../schemas/fleet/0003.sql"),
+    include_str!("../../../schemas/fleet/0004.sql"),
+    include_str!("../../../schemas/fleet/0005.sql"),
 ];
+mod alerts;
+mod instances;
+mod links;
 mod runs;
+mod versions;
 
-pub use runs::Run;
+pub use alerts::{AlertRow, Delivery, DeliveryState, Which};
+pub use backhaul_schedule::policy::Initiator;
+pub use instances::{Instance, Machine};
+pub use links::{LinkState, Met, Shown};
+pub use runs::{Run, RunState};
+pub use versions::Version;
 
 /// How long one process waits for another's transaction.
 const BUSY: Duration = Duration::from_secs(10);
 /// How long a join code is good.
 pub const INVITATION_TTL: u64 = 48 * 3_600;
-
-/// Who starts a client's backups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Initiator {
-    /// The server pulls.
-    Server,
-    /// The client pushes.
-    Client,
-    /// The client pushes, the server nudges.
-    Hybrid,
-    /// By what its reachability recommends.
-    Auto,
-}
-
-impl Initiator {
-    /// The canonical word.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Server => "server",
-            Self::Client => "client",
-            Self::Hybrid => "hybrid",
-            Self::Auto => "auto",
-        }
-    }
-}
-
-impl std::str::FromStr for Initiator {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "server" | "pull" => Ok(Self::Server),
-            "client" | "push" => Ok(Self::Client),
-            "hybrid" => Ok(Self::Hybrid),
-            "auto" => Ok(Self::Auto),
-            _ => Err(format!("{text:?}: use server (pull), client (push), hybrid or auto")),
-        }
-    }
-}
 
 /// Where a client stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +82,20 @@ pub struct Client {
     pub added_at: u64,
     /// When it was last in a session.
     pub seen_at: Option<u64>,
-    /// Why it is not being backed up right now, as the running server sees it.
-    pub why: String,
+    /// Mail address of the person whose machine it is.
+    pub owner: Option<String>,
+    /// No automatic run before then, seconds since 1970.
+    pub paused_until: Option<i64>,
+    /// Where it was seen last.
+    pub observed: Option<std::net::IpAddr>,
+    /// Where it says that its listener is.
+    pub reported: Option<String>,
+    /// The time zone it says it is in.
+    pub zone: Option<String>,
+    /// What the running server shows of it.
+    pub shown: Shown,
+    /// The version of the terms that its agent keeps to.
+    pub terms_version: u64,
 }
 
 /// An invitation as the server keeps it.
@@ -135,11 +121,21 @@ pub struct Terms {
     pub vault: String,
     /// Which policy.
     pub policy: String,
+    /// Mail address of the person whose machine it is.
+    pub owner: Option<String>,
+}
+
+impl Terms {
+    fn check(&self) -> Result<(), ServerError> {
+        self.owner.as_deref().map_or(Ok(()), |owner| check_address(owner).map_err(ServerError::BadAddress))
+    }
 }
 
 /// The open database.
 pub struct Fleet {
     db: Connection,
+    /// SQLite's count of the changes that others made, as last seen.
+    data_version: Option<i64>,
 }
 
 /// Checks a client's name.
@@ -176,7 +172,7 @@ impl Fleet {
         }
         tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
         tx.commit()?;
-        Ok(Self { db })
+        Ok(Self { db, data_version: None })
     }
 
     /// Adds a client and invites it, or invites anew one that never joined or was revoked: it keeps its
@@ -186,21 +182,22 @@ impl Fleet {
     /// A bad or taken name, or SQLite.
     pub fn add(&mut self, name: &str, terms: &Terms, now: u64) -> Result<(Secret, u64), ServerError> {
         check_name(name)?;
+        terms.check()?;
         let known = self.client(name)?;
         if known.as_ref().is_some_and(|client| client.state == ClientState::Active) {
             return Err(ServerError::ClientExists(name.to_owned()));
         }
         let id = known.map_or_else(random, |client| Ok(client.id.0))?;
         let secret = Secret(random()?);
-        let expires_at = now + INVITATION_TTL;
+        let (expires_at, starts) = (now + INVITATION_TTL, terms.initiator.as_str());
         let tx = self.db.transaction()?;
         tx.execute("DELETE FROM invitations WHERE client = ?1", params![id])?;
         tx.execute(
-            "INSERT INTO clients (id, name, initiator, address, vault, policy, state, added_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'invited', ?7)
+            "INSERT INTO clients (id, name, initiator, address, vault, policy, state, added_at, owner)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'invited', ?7, ?8)
              ON CONFLICT (id) DO UPDATE SET initiator = ?3, address = ?4, policy = ?6, state = 'invited',
-                 agent_key = NULL, listener_key = NULL",
-            params![id, name, terms.initiator.as_str(), terms.address, terms.vault, terms.policy, now as i64],
+                 agent_key = NULL, listener_key = NULL, owner = ?8",
+            params![id, name, starts, terms.address, terms.vault, terms.policy, now as i64, terms.owner],
         )?;
         tx.execute(
             "INSERT INTO invitations (id, client, proof_key, expires_at) VALUES (?1, ?2, ?3, ?4)",
@@ -228,6 +225,14 @@ impl Fleet {
         Ok(self.db.query_row(&format!("{SELECT} WHERE name = ?1"), params![name], client).optional()?)
     }
 
+    /// One client by its id.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn client_by_id(&self, id: ClientId) -> Result<Option<Client>, ServerError> {
+        Ok(self.db.query_row(&format!("{SELECT} WHERE id = ?1"), params![id.0], client).optional()?)
+    }
+
     /// One client by name, or an error that says so.
     ///
     /// # Errors
@@ -239,39 +244,13 @@ impl Fleet {
     /// Changes what is agreed about a client; its vault stays.
     ///
     /// # Errors
-    /// SQLite.
+    /// The owner's address is none, or SQLite.
     pub fn edit(&self, id: ClientId, terms: &Terms) -> Result<(), ServerError> {
+        terms.check()?;
         self.db.execute(
-            "UPDATE clients SET initiator = ?2, address = ?3, policy = ?4 WHERE id = ?1",
-            params![id.0, terms.initiator.as_str(), terms.address, terms.policy],
+            "UPDATE clients SET initiator = ?2, address = ?3, policy = ?4, owner = ?5 WHERE id = ?1",
+            params![id.0, terms.initiator.as_str(), terms.address, terms.policy, terms.owner],
         )?;
-        Ok(())
-    }
-
-    /// Notes why a client is not being backed up right now.
-    ///
-    /// # Errors
-    /// SQLite.
-    pub fn explain(&self, id: ClientId, why: &str) -> Result<(), ServerError> {
-        self.db.execute("UPDATE clients SET why = ?2 WHERE id = ?1", params![id.0, why])?;
-        Ok(())
-    }
-
-    /// The policy file in force; empty until one is applied.
-    ///
-    /// # Errors
-    /// SQLite.
-    pub fn policy_text(&self) -> Result<String, ServerError> {
-        let text = self.db.query_row("SELECT text FROM policy", [], |row| row.get(0)).optional()?;
-        Ok(text.unwrap_or_default())
-    }
-
-    /// Puts a policy file in force.
-    ///
-    /// # Errors
-    /// SQLite.
-    pub fn apply_policy(&self, text: &str, now: u64) -> Result<(), ServerError> {
-        self.db.execute("INSERT OR REPLACE INTO policy VALUES (1, ?1, ?2)", params![text, now as i64])?;
         Ok(())
     }
 
@@ -284,15 +263,6 @@ impl Fleet {
         tx.execute("UPDATE clients SET state = 'revoked' WHERE id = ?1", params![id.0])?;
         tx.execute("DELETE FROM invitations WHERE client = ?1", params![id.0])?;
         tx.commit()?;
-        Ok(())
-    }
-
-    /// Notes that a client was in a session.
-    ///
-    /// # Errors
-    /// SQLite.
-    pub fn seen(&self, id: ClientId, now: u64) -> Result<(), ServerError> {
-        self.db.execute("UPDATE clients SET seen_at = ?2 WHERE id = ?1", params![id.0, now as i64])?;
         Ok(())
     }
 
@@ -350,15 +320,17 @@ impl Fleet {
     }
 }
 
-const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at, policy, why FROM clients";
+const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at, policy, why, owner,
+    paused_until, observed, reported, zone, link, mode, obstacle, next_at, terms_version FROM clients";
 
 fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
     let initiator: String = row.get(2)?;
     let state: String = row.get(5)?;
+    let observed: Option<String> = row.get("observed")?;
     Ok(Client {
         id: ClientId(row.get(0)?),
         name: row.get(1)?,
-        initiator: initiator.parse().unwrap_or(Initiator::Client),
+        initiator: initiator.parse().unwrap_or(Initiator::CLIENT),
         address: row.get(3)?,
         vault: row.get(4)?,
         state: match state.as_str() {
@@ -370,6 +342,12 @@ fn client(row: &Row<'_>) -> rusqlite::Result<Client> {
         added_at: row.get::<_, i64>(8)? as u64,
         seen_at: row.get::<_, Option<i64>>(9)?.map(|seconds| seconds as u64),
         policy: row.get(10)?,
-        why: row.get(11)?,
+        owner: row.get("owner")?,
+        paused_until: row.get("paused_until")?,
+        observed: observed.and_then(|text| text.parse().ok()),
+        reported: row.get("reported")?,
+        zone: row.get("zone")?,
+        shown: links::shown(row)?,
+        terms_version: row.get::<_, i64>("terms_version")? as u64,
     })
 }

@@ -12,6 +12,7 @@ use backhaul_store::atomic::AtomicFile;
 use backhaul_store::{StoreError, Vault};
 use serde::{Deserialize, Serialize};
 
+use crate::alerts::config as alerts;
 use crate::error::ServerError;
 use crate::fleet::Fleet;
 use crate::keyring::{self, RecoveryKey, random};
@@ -29,6 +30,9 @@ pub struct Config {
     pub listen: String,
     /// Names or addresses under which clients reach this server, best first.
     pub names: Vec<String>,
+    /// Who is told of alerts.
+    #[serde(default, skip_serializing_if = "alerts::Config::is_empty")]
+    pub alerts: alerts::Config,
 }
 
 impl Config {
@@ -108,7 +112,12 @@ impl ServerHome {
     pub fn config(&self) -> Result<Config, ServerError> {
         let path = self.dir.join("config.toml");
         let text = fs::read_to_string(&path).map_err(|_| ServerError::NoHome { path: self.dir.clone() })?;
-        toml::from_str(&text).map_err(|error| ServerError::File { path, why: error.to_string() })
+        let config: Config = toml::from_str(&text)
+            .map_err(|error| ServerError::File { path: path.clone(), why: error.to_string() })?;
+        match config.alerts.check() {
+            Ok(()) => Ok(config),
+            Err(why) => Err(ServerError::File { path, why }),
+        }
     }
 
     /// The fleet.

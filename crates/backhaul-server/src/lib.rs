@@ -2,8 +2,11 @@
 //!
 //! - [`home`]: the server's directory: config, CA, keys, vault; [`keyring`]: the vault key, wrapped;
 //! - [`fleet`]: clients, invitations and runs in SQLite, shared with the command line's processes;
-//! - [`daemon`]: [`Server`](daemon::Server): accepts, dials, polls the fleet, stops;
-//! - [`dispatch`]: what the scheduler is told and what follows; [`policies`]: the policies in force;
+//! - [`daemon`]: [`Server`](daemon::Server): accepts, polls the fleet, reloads, drains, stops;
+//! - [`dispatch`]: the scheduler with what it was told; [`desk`]: where it is told and obeyed; [`policies`]: the policies
+//!   in force, and how a new version spreads;
+//! - [`hub`]: all open sessions; [`gate`]: how one is let in; [`pull`]: dials of the server;
+//! - [`ticket`]: places in the queue that survive; [`rates`]: how fast bytes are accepted;
 //! - [`enrolment`]: answers join requests;
 //! - [`session`]: one conversation, whoever dialled: [`session::ingest`] checks and stores what arrives,
 //!   [`session::answers`] says what is there, [`session::reads`] sends what may be read;
@@ -15,15 +18,22 @@
 //! - one backup session per client: a newer one ends the older;
 //! - a revoked client's sessions end within [`daemon::POLL`].
 
+pub mod alerts;
 pub mod clock;
 pub mod daemon;
+mod desk;
 pub mod dispatch;
 pub mod enrolment;
 pub mod error;
 pub mod fleet;
+mod gate;
 pub mod home;
+pub mod hub;
 pub mod keyring;
 pub mod policies;
+mod pull;
+mod rates;
 pub mod session;
+mod ticket;
 
 pub use error::ServerError;

@@ -9,7 +9,7 @@ use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::keys::{DataKey, IdKey, VaultKey};
 use backhaul_object::{Compressed, FormatError, ObjectId};
 use backhaul_proto::server::{Request, ServerSession};
-use backhaul_proto::{PROTOCOL, end, wire};
+use backhaul_proto::{PROTOCOL, Retry, end, wire};
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::{Owned, StoreError, Vault};
 use bytes::Bytes;
@@ -17,18 +17,24 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::fleet::Client;
+use crate::hub::Said;
 use crate::keyring::random;
 
 mod admission;
 pub mod answers;
+mod attend;
 pub mod ingest;
 pub mod reads;
 
-pub use admission::{Admission, Ending, Outcome, identify};
+pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
 use ingest::{CommitRequest, Ingest, Report};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(3);
+/// Frames of the peer that wait to be heard. An idle link has none, and its queue no memory.
+const FRAMES: usize = 64;
+/// How often a waiting client hears of its place.
+const PLACE_EVERY: Duration = Duration::from_secs(10);
 /// Software name in the welcome.
 const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
 
@@ -74,24 +80,32 @@ struct Conversation {
 }
 
 /// Carries a session from hello to goodbye.
-pub async fn serve(link: Link, vault: Arc<OpenVault>, admission: &impl Admission) -> Outcome {
+pub async fn serve<D: Desk>(link: Link, vault: Arc<OpenVault>, desk: &D) -> Outcome {
     let peer = link.peer().clone();
     let (mut writer, reader, streams) = link.split();
     let hangup = streams.hangup();
     let mut session = ServerSession::new();
-    let (frames_in, frames) = mpsc::channel(64);
+    let (frames_in, mut frames) = mpsc::channel(FRAMES);
     let reading = tokio::spawn(read_frames(reader, frames_in));
-    let outcome = match greet(&mut session, frames, &peer, admission).await {
-        Ok((hello, client, frames)) => {
-            let due_in = admission.due_in(&client);
-            let start = Start { hello, client, due_in, peer, session, writer, streams };
-            converse(start, vault, frames).await
-        }
-        Err(ending) => {
-            session.end(ending.code, &ending.text);
-            farewell(&mut session, &mut writer).await;
-            Outcome { committed: None, ending: Some(ending) }
-        }
+    let outcome = match greet(&mut session, &mut frames, &peer, desk).await {
+        Ok((hello, client)) => match hello.intent() {
+            wire::Intent::Attend => attend::attend(session, writer, frames, desk, &client, &hello).await,
+            intent => {
+                let waiting = Waiting { session: &mut session, writer: &mut writer, frames: &mut frames };
+                let granted = match intent {
+                    wire::Intent::Backup => wait_for_grant(waiting, desk, &client, &hello).await,
+                    _ => Ok(()),
+                };
+                match granted {
+                    Ok(()) => {
+                        let start = Start { hello, client, peer, session, writer, streams };
+                        converse(start, vault, frames, desk).await
+                    }
+                    Err(ending) => refuse(session, writer, ending).await,
+                }
+            }
+        },
+        Err(ending) => refuse(session, writer, ending).await,
     };
     hangup.close("the session is over");
     reading.abort();
@@ -110,13 +124,13 @@ async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Result<wire::
 }
 
 /// Waits for the hello and admits its sender.
-async fn greet(
+async fn greet<D: Desk>(
     session: &mut ServerSession,
-    mut frames: Frames,
+    frames: &mut Frames,
     peer: &PeerIdentity,
-    admission: &impl Admission,
-) -> Result<(wire::Hello, Client, Frames), Ending> {
-    let gone = || Ending::new(end::PROTOCOL, "the peer went away before it said hello");
+    desk: &D,
+) -> Result<(wire::Hello, Client), Ending> {
+    let gone = || Ending::lost("the peer went away before it said hello");
     let frame = tokio::time::timeout(Duration::from_secs(20), frames.recv())
         .await
         .ok()
@@ -124,14 +138,74 @@ async fn greet(
         .ok_or_else(gone)??;
     let request = session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
     let Request::Hello(hello) = request else { return Err(gone()) };
-    let client = admission.admit(peer, &hello).await?;
-    Ok((hello, client, frames))
+    let client = tokio::task::block_in_place(|| desk.admit(peer, &hello))?;
+    Ok((hello, client))
+}
+
+/// A session before it is let in.
+struct Waiting<'s> {
+    session: &'s mut ServerSession,
+    writer: &'s mut FrameWriter,
+    frames: &'s mut Frames,
+}
+
+/// Until the scheduler has a slot: on the open connection, with word of the place in the queue.
+async fn wait_for_grant<D: Desk>(
+    waiting: Waiting<'_>,
+    desk: &D,
+    client: &Client,
+    hello: &wire::Hello,
+) -> Result<(), Ending> {
+    let Waiting { session, writer, frames } = waiting;
+    let mut said = match tokio::task::block_in_place(|| desk.ask(client, hello))? {
+        Asked::Granted => return desk.begin(client).await,
+        Asked::Nudge(nudge) => {
+            session.nudge(attend::nudge(&nudge));
+            send_queued(session, writer).await?;
+            if let Some(Ok(frame)) = tokio::time::timeout(GOODBYE, frames.recv()).await.ok().flatten()
+                && let Ok(Request::NudgeReply(reply)) = session.handle(frame)
+            {
+                desk.heard(client, &Request::NudgeReply(reply));
+            }
+            return Err(Ending::new(end::DONE, "nudged"));
+        }
+        Asked::Waits(said) => said,
+    };
+    let mut again = tokio::time::interval(PLACE_EVERY);
+    again.tick().await;
+    loop {
+        let place = tokio::select! {
+            said = said.recv() => match said {
+                Some(Said::Granted) => return desk.begin(client).await,
+                Some(Said::Deferred(deferral)) => return Err(desk.deferred(client, &deferral)),
+                Some(Said::Queued(place)) => Some(place),
+                Some(_) => None,
+                None => return Err(Ending::lost("the session was ended")),
+            },
+            frame = frames.recv() => return Err(match frame {
+                None => Ending::lost("the peer went away"),
+                Some(Err(error)) => error.into(),
+                Some(Ok(_)) => Ending::new(end::AGENT, "it did not wait for its slot"),
+            }),
+            _ = again.tick() => desk.place(client),
+        };
+        if let Some(place) = place {
+            session.queued(desk.queued(client, &place));
+            send_queued(session, writer).await?;
+        }
+    }
+}
+
+async fn send_queued(session: &mut ServerSession, writer: &mut FrameWriter) -> Result<(), NetError> {
+    while let Some(frame) = session.poll() {
+        writer.send(&frame).await?;
+    }
+    Ok(())
 }
 
 struct Start {
     hello: wire::Hello,
     client: Client,
-    due_in: u64,
     peer: PeerIdentity,
     session: ServerSession,
     writer: FrameWriter,
@@ -139,8 +213,8 @@ struct Start {
 }
 
 /// The part after admission.
-async fn converse(start: Start, vault: Arc<OpenVault>, frames: Frames) -> Outcome {
-    let Start { hello, client, due_in, peer, session, writer, streams } = start;
+async fn converse<D: Desk>(start: Start, vault: Arc<OpenVault>, frames: Frames, desk: &D) -> Outcome {
+    let Start { hello, client, peer, session, writer, streams } = start;
     let (client_id, operator) = (client.id, peer.role == Role::Operator);
     let wants_backup = hello.intent() == wire::Intent::Backup;
     let owning = Arc::clone(&vault);
@@ -170,24 +244,25 @@ async fn converse(start: Start, vault: Arc<OpenVault>, frames: Frames) -> Outcom
     };
     let streams = Arc::new(streams);
     let welcome = match talk.welcome(wants_backup) {
-        Ok(welcome) => wire::Welcome { due_in, ..welcome },
+        Ok(welcome) => wire::Welcome { verdict: Some(desk.verdict(&talk.client)), ..welcome },
         Err(ending) => return refuse(talk.session, talk.writer, ending).await,
     };
     if let Some(grant) = &welcome.grant {
         let session = SessionId::try_from(&grant.session[..]).unwrap_or(SessionId([0; 16]));
         let (vault, owned, streams) = (Arc::clone(&vault), Arc::clone(&owned), Arc::clone(&streams));
-        let ingest = Ingest::start(streams, vault, session, client_id, owned, reports_in.clone());
+        let throttle = desk.throttle(&talk.client);
+        let ingest = Ingest::start(streams, vault, session, client_id, owned, throttle, reports_in.clone());
         talk.ingest = Some(ingest);
     }
     let sending = tokio::spawn(reads::serve(streams, vault, owned, read_requests, reports_in));
     talk.session.welcome(welcome);
-    let outcome = talk.run(frames).await;
+    let outcome = talk.run(frames, desk).await;
     sending.abort();
     outcome
 }
 
 async fn refuse(mut session: ServerSession, mut writer: FrameWriter, ending: Ending) -> Outcome {
-    session.end(ending.code, &ending.text);
+    session.end(ending.code, &ending.text, ending.retry.clone());
     farewell(&mut session, &mut writer).await;
     Outcome { committed: None, ending: Some(ending) }
 }
@@ -195,12 +270,9 @@ async fn refuse(mut session: ServerSession, mut writer: FrameWriter, ending: End
 /// Sends what is queued, and gives the peer a moment to take it.
 async fn farewell(session: &mut ServerSession, writer: &mut FrameWriter) {
     let send = async {
-        while let Some(frame) = session.poll() {
-            if writer.send(&frame).await.is_err() {
-                return;
-            }
+        if send_queued(session, writer).await.is_ok() {
+            writer.end().await;
         }
-        writer.end().await;
     };
     let _ = tokio::time::timeout(GOODBYE, send).await;
 }
@@ -233,27 +305,27 @@ impl Conversation {
             chunker_key: bytes(&vault.chunker_key),
             generation: bytes(&vault.vault.generation()),
             grant,
-            due_in: 0,
+            ..Default::default()
         })
     }
 
-    async fn run(mut self, mut frames: Frames) -> Outcome {
+    async fn run<D: Desk>(mut self, mut frames: Frames, desk: &D) -> Outcome {
         let ending = loop {
-            if let Err(error) = self.send_queued().await {
+            if let Err(error) = send_queued(&mut self.session, &mut self.writer).await {
                 break Some(Ending::from(error));
             }
             tokio::select! {
                 frame = frames.recv() => match frame {
-                    None => break Some(Ending::new(end::PROTOCOL, "the peer went away")),
+                    None => break Some(Ending::lost("the peer went away")),
                     Some(Err(error)) => break Some(error.into()),
-                    Some(Ok(frame)) => match self.on_frame(frame).await {
+                    Some(Ok(frame)) => match self.on_frame(frame, desk).await {
                         Ok(true) => break None,
                         Ok(false) => {}
                         Err(ending) => break Some(ending),
                     },
                 },
                 Some(report) = self.reports.recv() => {
-                    if let Err(ending) = self.on_report(report) {
+                    if let Err(ending) = self.on_report(report, desk) {
                         break Some(ending);
                     }
                 }
@@ -261,7 +333,7 @@ impl Conversation {
         };
         if let Some(ending) = &ending {
             tracing::warn!(client = %self.client.name, code = ending.code, "session ended: {}", ending.text);
-            self.session.end(ending.code, &ending.text);
+            self.session.end(ending.code, &ending.text, Retry::default());
         }
         farewell(&mut self.session, &mut self.writer).await;
         if let Some(ingest) = self.ingest.take() {
@@ -270,20 +342,21 @@ impl Conversation {
         Outcome { ending, ..self.outcome }
     }
 
-    async fn send_queued(&mut self) -> Result<(), NetError> {
-        while let Some(frame) = self.session.poll() {
-            self.writer.send(&frame).await?;
-        }
-        Ok(())
-    }
-
     /// True when the peer has said goodbye.
-    async fn on_frame(&mut self, frame: wire::Frame) -> Result<bool, Ending> {
+    async fn on_frame<D: Desk>(&mut self, frame: wire::Frame, desk: &D) -> Result<bool, Ending> {
+        if self.grant.is_some() {
+            desk.goes_on(&self.client);
+        }
         let request = self.session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
         match request {
             Request::Bye(None) => return Ok(true),
             Request::Bye(Some(why)) => return Err(Ending::new(end::AGENT, format!("on the client: {why}"))),
             Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
+            // Only to show that the run goes on, where there is nothing to send for long.
+            Request::Report(_) => {}
+            Request::NotNow(_) | Request::NudgeReply(_) | Request::Applied(_) => {
+                return Err(Ending::new(end::PROTOCOL, "it does not attend"));
+            }
             Request::Ask(batch, prefixes) => {
                 let verdicts =
                     tokio::task::block_in_place(|| answers::ask(&self.vault, &self.owned, &prefixes))?;
@@ -339,18 +412,23 @@ impl Conversation {
         ingest.commit(request).await
     }
 
-    fn on_report(&mut self, report: Report) -> Result<(), Ending> {
+    fn on_report<D: Desk>(&mut self, report: Report, desk: &D) -> Result<(), Ending> {
         match report {
-            Report::Durable(objects) => self.session.durable(objects),
+            Report::Durable(objects) => {
+                desk.goes_on(&self.client);
+                self.session.durable(objects);
+            }
             Report::Failed(ending) => return Err(ending),
             Report::Committed(row, errors) => {
                 self.outcome.committed = Some((row.id, errors));
+                tokio::task::block_in_place(|| desk.committed(&self.client, row.id, errors));
                 self.session.committed(wire::Committed {
                     snapshot: Bytes::copy_from_slice(row.id.as_bytes()),
                     sequence: row.sequence,
                     server_time: row.server_time,
                     bytes_stored: row.bytes_stored,
                     objects_new: row.objects_new,
+                    due_in: desk.due_after_success(&self.client),
                 });
             }
         }

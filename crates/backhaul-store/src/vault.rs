@@ -112,6 +112,11 @@ pub fn lock(dir: &Path) -> Result<File, StoreError> {
 }
 
 impl Vault {
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.shared.root
+    }
+
     /// Makes a vault in an absent or empty directory.
     ///
     /// # Errors

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod fleet;
+
+pub use fleet::{ClientCommand, PolicyCommand};
+
 /// Backups of many machines on one server: deduplicated, compressed, encrypted; started from either side.
 #[derive(Parser)]
 #[command(name = "backhaul", version, propagate_version = true, max_term_width = 100)]
@@ -130,6 +134,48 @@ pub enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// What is wrong now, and who was told
+    #[command(
+        args_conflicts_with_subcommands = true,
+        after_help = "Examples:\n  backhaul alerts\n  backhaul alerts --all --json\n  backhaul alerts test"
+    )]
+    Alerts {
+        /// Those that are over, too
+        #[arg(long)]
+        all: bool,
+        #[command(subcommand)]
+        command: Option<AlertsCommand>,
+    },
+    /// What was started, and what it came to
+    #[command(after_help = "Examples:\n  backhaul runs --client desk-01\n  backhaul runs --follow")]
+    Runs {
+        /// Of this client only
+        #[arg(long, value_name = "NAME")]
+        client: Option<String>,
+        /// How many, the newest ones
+        #[arg(long, value_name = "N", default_value_t = 50)]
+        limit: usize,
+        /// Go on with a line for each change, until it is interrupted
+        #[arg(long)]
+        follow: bool,
+    },
+    /// What will start when, and why
+    #[command(after_help = "Examples:\n  backhaul plan\n  backhaul plan --until 2026-11-24T06:00")]
+    Plan {
+        /// Up to this time, or for so long
+        #[arg(long, value_name = "TIME")]
+        until: Option<String>,
+    },
+    /// Who should start a client's backups, by its contacts of three weeks, and why
+    #[command(
+        after_help = "Examples:\n  backhaul explain laptop-7\n  backhaul explain laptop-7 --what-if rpo=4h"
+    )]
+    Explain {
+        name: String,
+        /// With another rpo, period or spread
+        #[arg(long, value_name = "KEY=VALUE")]
+        what_if: Vec<String>,
+    },
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  backhaul completions bash > /etc/bash_completion.d/backhaul")]
     Completions {
@@ -163,79 +209,32 @@ pub enum ServerCommand {
         #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<std::net::SocketAddr>,
     },
-}
-
-#[derive(Subcommand)]
-pub enum ClientCommand {
-    /// Add a client and print its one-time join code
+    /// Write the systemd unit, with this home and this program
     #[command(
-        after_help = "Example:\n  backhaul client add desk-01 --initiator server --address desk-01:4456"
+        after_help = "Examples:\n  backhaul server install\n  backhaul server install --print | less\n  backhaul server install --user"
     )]
-    Add {
-        name: String,
-        /// Who starts: server (pull), client (push), hybrid or auto
-        #[arg(long, default_value = "client")]
-        initiator: backhaul_server::fleet::Initiator,
-        /// Where its agent listens
-        #[arg(long, value_name = "HOST:PORT")]
-        address: Option<String>,
-        /// Which policy
-        #[arg(long, default_value = backhaul_schedule::policy::DEFAULT_POLICY)]
-        policy: String,
-        /// Which vault
-        #[arg(long, default_value = backhaul_server::home::MAIN_VAULT)]
-        vault: String,
-    },
-    /// List all clients
-    #[command(after_help = "Example:\n  backhaul client list --json")]
-    List,
-    /// Show one client
-    #[command(after_help = "Example:\n  backhaul client show desk-01")]
-    Show { name: String },
-    /// Back up now: the server dials
-    #[command(after_help = "Example:\n  backhaul client run desk-01 desk-02 --wait")]
-    Run {
-        #[arg(required = true)]
-        names: Vec<String>,
-        /// Wait for the end, and return its exit code
-        #[arg(long)]
-        wait: bool,
-    },
-    /// Change what was said when a client was added
-    #[command(after_help = "Example:\n  backhaul client edit desk-01 --policy lab")]
-    Edit {
-        name: String,
-        /// Who starts: server (pull), client (push), hybrid or auto
-        #[arg(long)]
-        initiator: Option<backhaul_server::fleet::Initiator>,
-        /// Where its agent listens
-        #[arg(long, value_name = "HOST:PORT")]
-        address: Option<String>,
-        /// Which policy
-        #[arg(long)]
-        policy: Option<String>,
-    },
-    /// Let a client in no more; its snapshots stay
-    #[command(after_help = "Example:\n  backhaul client revoke old-laptop")]
-    Revoke { name: String },
+    Install(InstallArgs),
 }
 
 #[derive(Subcommand)]
-pub enum PolicyCommand {
-    /// List the policies in force
-    #[command(after_help = "Example:\n  backhaul policy list")]
-    List,
-    /// Show one policy and its clients
-    #[command(after_help = "Example:\n  backhaul policy show lab")]
-    Show { name: String },
-    /// Put a policy file in force, whole
-    #[command(after_help = "Example:\n  backhaul policy apply policies.toml --dry-run")]
-    Apply {
-        file: PathBuf,
-        /// Say what would change for whom, and change nothing
-        #[arg(long)]
-        dry_run: bool,
-    },
+pub enum AlertsCommand {
+    /// Send a test message through every channel of the config's [alerts], now
+    #[command(after_help = "Example:\n  backhaul alerts test")]
+    Test,
+}
+
+/// Where a systemd unit goes.
+#[derive(Args)]
+pub struct InstallArgs {
+    /// A unit of this user instead of the system
+    #[arg(long)]
+    pub user: bool,
+    /// Print it, and write nothing
+    #[arg(long)]
+    pub print: bool,
+    /// Write it here instead
+    #[arg(long, value_name = "DIR", conflicts_with = "print")]
+    pub dir: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -246,7 +245,31 @@ pub enum AgentCommand {
         /// UDP address to listen on
         #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:4456")]
         listen: std::net::SocketAddr,
+        /// Do not listen: this machine always dials
+        #[arg(long, conflicts_with = "listen")]
+        no_listen: bool,
     },
+    /// Write the systemd unit, with this home and this program
+    #[command(
+        after_help = "Examples:\n  backhaul agent install\n  backhaul agent install --print --listen 0.0.0.0:4456"
+    )]
+    Install {
+        #[command(flatten)]
+        install: InstallArgs,
+        /// UDP address to listen on (default: that of `agent run`)
+        #[arg(long, value_name = "ADDR:PORT")]
+        listen: Option<std::net::SocketAddr>,
+    },
+    /// No automatic backups of this machine for a time
+    #[command(after_help = "Example:\n  backhaul agent pause --for 2h")]
+    Pause {
+        /// How long (default: until it is resumed)
+        #[arg(long = "for", value_name = "TIME")]
+        time: Option<String>,
+    },
+    /// Automatic backups of this machine again
+    #[command(after_help = "Example:\n  backhaul agent resume")]
+    Resume,
     /// Show what this machine has joined, and whether the server answers
     #[command(after_help = "Example:\n  backhaul agent status")]
     Status,
@@ -268,6 +291,9 @@ pub struct BackupArgs {
     /// Stay on the file systems of the paths
     #[arg(short = 'x', long)]
     pub one_file_system: bool,
+    /// Bytes a second that may be sent, as 2MB
+    #[arg(long, value_name = "RATE")]
+    pub limit_upload: Option<String>,
 }
 
 #[derive(Args)]
@@ -303,4 +329,25 @@ pub enum OverwriteArg {
     IfChanged,
     IfNewer,
     Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use backhaul_server::alerts::{AlertKind, message};
+    use clap::Parser;
+
+    /// What a mail tells people to run is something that this program takes.
+    #[test]
+    fn alerts_name_commands_that_there_are() {
+        for kind in AlertKind::ALL {
+            for command in message::next(kind, Some("desk-01")) {
+                let parsed = super::Cli::try_parse_from(command.split_whitespace());
+                assert!(
+                    parsed.is_ok(),
+                    "{kind}: {command}: {:?}",
+                    parsed.err().map(|error| error.to_string())
+                );
+            }
+        }
+    }
 }

@@ -8,17 +8,21 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use backhaul_server::fleet::Terms;
 
-use crate::cli::{AgentCommand, Cli, ClientCommand, Command, PolicyCommand, ServerCommand};
+use crate::cli::{AgentCommand, AlertsCommand, Cli, ClientCommand, Command, PolicyCommand, ServerCommand};
 use crate::failure::Failure;
 
 mod agent;
+mod alerts;
 mod backup;
 mod browse;
 mod check;
 mod client;
+mod install;
+mod plan;
 mod policy;
 mod quickstart;
 mod restore;
+mod runs;
 mod server;
 mod status;
 
@@ -42,21 +46,18 @@ pub async fn run(cli: Cli) -> Done {
         Command::Quickstart { paths } => quickstart::run(context, &paths).await,
         Command::Server(ServerCommand::Init { listen, name }) => server::init(context, listen, name),
         Command::Server(ServerCommand::Run { listen }) => server::run(context, listen).await,
-        Command::Client(ClientCommand::Add { name, initiator, address, policy, vault }) => {
-            client::add(context, &name, &Terms { initiator, address, vault, policy })
-        }
-        Command::Client(ClientCommand::Edit { name, initiator, address, policy }) => {
-            client::edit(context, &name, initiator, address, policy)
-        }
-        Command::Policy(PolicyCommand::List) => policy::list(context),
-        Command::Policy(PolicyCommand::Show { name }) => policy::show(context, &name),
-        Command::Policy(PolicyCommand::Apply { file, dry_run }) => policy::apply(context, &file, dry_run),
-        Command::Client(ClientCommand::List) => client::list(context),
-        Command::Client(ClientCommand::Show { name }) => client::show(context, &name),
-        Command::Client(ClientCommand::Run { names, wait }) => client::run(context, &names, wait).await,
-        Command::Client(ClientCommand::Revoke { name }) => client::revoke(context, &name),
+        Command::Server(ServerCommand::Install(args)) => install::server(context, &args),
+        Command::Client(command) => client_command(context, command).await,
+        Command::Policy(command) => policy_command(context, command),
         Command::Join { code, paths } => agent::join(context, &code, &paths).await,
-        Command::Agent(AgentCommand::Run { listen }) => agent::run(context, listen).await,
+        Command::Agent(AgentCommand::Run { listen, no_listen }) => {
+            agent::run(context, (!no_listen).then_some(listen)).await
+        }
+        Command::Agent(AgentCommand::Install { install, listen }) => {
+            install::agent(context, &install, listen)
+        }
+        Command::Agent(AgentCommand::Pause { time }) => agent::pause(context, time.as_deref()),
+        Command::Agent(AgentCommand::Resume) => agent::resume(context),
         Command::Agent(AgentCommand::Status) => agent::status(context).await,
         Command::Backup(args) => backup::run(context, args).await,
         Command::Snapshots(read) => browse::snapshots(context, &read).await,
@@ -68,12 +69,47 @@ pub async fn run(cli: Cli) -> Done {
         Command::Restore(args) => restore::run(context, args).await,
         Command::Check { read_data, rebuild_index } => check::run(context, read_data, rebuild_index),
         Command::Stats => status::stats(context).await,
+        Command::Alerts { command: Some(AlertsCommand::Test), .. } => alerts::test(context).await,
+        Command::Alerts { all, command: None } => alerts::list(context, all),
         Command::Status { check } => status::status(context, check),
+        Command::Runs { client, limit, follow } => {
+            runs::runs(context, client.as_deref(), limit, follow).await
+        }
+        Command::Plan { until } => plan::plan(context, until.as_deref()),
+        Command::Explain { name, what_if } => plan::explain(context, &name, &what_if),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "backhaul", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { directory } => man(&directory),
+    }
+}
+
+async fn client_command(context: &Context, command: ClientCommand) -> Done {
+    match command {
+        ClientCommand::Add { name, initiator, address, policy, vault, owner } => {
+            let owner = owner.filter(|owner| !owner.is_empty());
+            client::add(context, &name, &Terms { initiator, address, vault, policy, owner })
+        }
+        ClientCommand::Edit { name, initiator, address, policy, owner } => {
+            client::edit(context, &name, initiator, address, policy, owner)
+        }
+        ClientCommand::List => client::list(context),
+        ClientCommand::Show { name } => client::show(context, &name),
+        ClientCommand::Run { names, wait } => client::run(context, &names, wait).await,
+        ClientCommand::Nudge { name } => client::nudge(context, &name),
+        ClientCommand::Pause { name, time } => client::pause(context, &name, time.as_deref()),
+        ClientCommand::Resume { name } => client::resume(context, &name),
+        ClientCommand::Revoke { name } => client::revoke(context, &name),
+    }
+}
+
+fn policy_command(context: &Context, command: PolicyCommand) -> Done {
+    match command {
+        PolicyCommand::List => policy::list(context),
+        PolicyCommand::Show { name } => policy::show(context, &name),
+        PolicyCommand::Resume => policy::resume(context),
+        PolicyCommand::Apply { file, dry_run } => policy::apply(context, &file, dry_run),
     }
 }
 

@@ -94,7 +94,7 @@ impl From<ServerError> for Failure {
                 failure.code(code::NO_HOME).hint("`backhaul server init` makes one; --home says where")
             }
             ServerError::WrongKey { .. } => failure.code(code::NOT_AUTHORISED),
-            ServerError::BadName(_) => failure.code(code::USAGE),
+            ServerError::BadName(_) | ServerError::BadAddress(_) => failure.code(code::USAGE),
             ServerError::Exists { .. } => failure.hint("it is ready: `backhaul server run` starts it"),
             _ => failure,
         }
@@ -172,6 +172,7 @@ impl From<AgentError> for Failure {
             AgentError::NoHome { .. } => failure
                 .code(code::NO_HOME)
                 .hint("`backhaul join CODE` enrols this machine; `backhaul quickstart PATH` tries everything on one"),
+            AgentError::Deferred { .. } => failure.hint("run the same command again then; `agent run` does it by itself"),
             AgentError::Busy { .. } => failure.code(code::BUSY).hint("wait for it, or end that process"),
             AgentError::NotAuthorised(_) => {
                 failure.code(code::NOT_AUTHORISED).hint("ask whoever runs the server for a new join code")

@@ -8,7 +8,7 @@ use backhaul_agent::remote::Listed;
 use backhaul_agent::{Remote, run};
 use backhaul_net::Role;
 use backhaul_net::endpoint::dial_server;
-use backhaul_proto::wire::Intent;
+use backhaul_net::transport::KEEP_ALIVE;
 use backhaul_server::ServerError;
 use backhaul_server::daemon::{Duty, Server};
 use backhaul_server::home::ServerHome;
@@ -54,7 +54,7 @@ impl Reader {
             None => (None, servers),
         };
         let link = run::dial(&servers, &agent.agent()?).await?;
-        Ok(Self { remote: Remote::open(link, Intent::Browse, "").await?, server })
+        Ok(Self { remote: Remote::browse(link, "").await?, server })
     }
 
     async fn as_operator(home: &Path, client: &str) -> Result<Self, Failure> {
@@ -65,8 +65,8 @@ impl Reader {
             Some(server) => server.address().to_string(),
             None => loopback(&server_home.config()?.listen)?,
         };
-        let link = dial_server(&address, &server_home.identity(Role::Operator)?).await?;
-        Ok(Self { remote: Remote::open(link, Intent::Browse, client).await?, server })
+        let link = dial_server(&address, &server_home.identity(Role::Operator)?, KEEP_ALIVE).await?;
+        Ok(Self { remote: Remote::browse(link, client).await?, server })
     }
 
     /// The snapshots, oldest first.

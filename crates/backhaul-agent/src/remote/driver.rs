@@ -4,16 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use backhaul_net::link::{Arrived, FrameReader, FrameWriter, ObjectReader, Streams};
+use backhaul_net::throttle::Bucket;
 use backhaul_net::{Link, NetError};
 use backhaul_object::source::{Answer, TransferError};
 use backhaul_object::{Compressed, FormatError, ObjectId};
 use backhaul_proto::agent::{AgentSession, Event};
-use backhaul_proto::{SessionError, end, wire};
+use backhaul_proto::{Retry, SessionError, end, wire};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Command, Shared, lost, travelling};
+use super::{Answered, Command, Limits, Shared, Waiting, lost, travelling};
+use crate::clock;
+
+/// How often a session shows that it goes on, where it has nothing to say.
+const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// A read that was asked for: its replies come in this order.
 struct PendingRead {
@@ -25,7 +31,10 @@ struct PendingRead {
 pub(super) struct Driver {
     session: AgentSession,
     shared: Arc<Shared>,
-    welcome: Option<oneshot::Sender<wire::Welcome>>,
+    answer: Option<oneshot::Sender<Answered>>,
+    waiting: Option<Waiting>,
+    /// What the hello said about not wanting to.
+    not_now: Option<wire::NotNow>,
     asked: HashMap<u64, Sender<Vec<Answer>>>,
     committed: Option<Sender<wire::Committed>>,
     lists: Vec<Sender<Vec<wire::SnapshotRow>>>,
@@ -37,12 +46,16 @@ impl Driver {
     pub(super) fn new(
         session: AgentSession,
         shared: Arc<Shared>,
-        welcome: oneshot::Sender<wire::Welcome>,
+        answer: oneshot::Sender<Answered>,
+        waiting: Option<Waiting>,
+        not_now: Option<wire::NotNow>,
     ) -> Self {
         Self {
             session,
             shared,
-            welcome: Some(welcome),
+            answer: Some(answer),
+            waiting,
+            not_now,
             asked: HashMap::new(),
             committed: None,
             lists: Vec::new(),
@@ -56,6 +69,7 @@ impl Driver {
         link: Link,
         mut commands: mpsc::UnboundedReceiver<Command>,
         objects: mpsc::Receiver<Compressed>,
+        limits: Limits,
     ) {
         let (mut writer, reader, streams) = link.split();
         let streams = Arc::new(streams);
@@ -63,9 +77,11 @@ impl Driver {
         let (reads, pending) = mpsc::unbounded_channel();
         let tasks = [
             tokio::spawn(read_frames(reader, frames_in)),
-            tokio::spawn(send_objects(Arc::clone(&streams), objects, Arc::clone(&self.shared))),
+            tokio::spawn(send_objects(Arc::clone(&streams), objects, Arc::clone(&self.shared), limits)),
             tokio::spawn(receive_objects(streams, pending, Arc::clone(&self.shared))),
         ];
+        let mut beat = tokio::time::interval(HEARTBEAT);
+        beat.tick().await;
         while !self.closing {
             if let Err(error) = self.send_queued(&mut writer).await {
                 self.shared.fail(end::PROTOCOL, lost(&error));
@@ -80,6 +96,7 @@ impl Driver {
                     None => self.closing = true,
                 },
                 frame = frames.recv() => if self.on_arrival(frame).is_break() { break },
+                _ = beat.tick() => self.session.heartbeat(),
             }
         }
         let _ = self.send_queued(&mut writer).await;
@@ -101,9 +118,9 @@ impl Driver {
 
     async fn last_words(&mut self, frames: &mut mpsc::Receiver<Result<wire::Frame, NetError>>) {
         while let Some(Ok(frame)) = frames.recv().await {
-            if let Err(SessionError::Ended { code, text }) = self.session.handle(frame) {
+            if let Err(SessionError::Ended { code, text, retry }) = self.session.handle(frame) {
                 *self.shared.failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
-                self.shared.fail(code, ended(code, text));
+                self.shared.fail_with(code, ended(code, text), retry);
                 return;
             }
         }
@@ -148,12 +165,14 @@ impl Driver {
 
     fn on_arrival(&mut self, frame: Option<Result<wire::Frame, NetError>>) -> std::ops::ControlFlow<()> {
         let outcome = match frame {
-            None => Err((end::PROTOCOL, TransferError::Lost("the server went away".to_owned()))),
-            Some(Err(error)) => Err((end::PROTOCOL, lost(&error))),
+            None => {
+                Err((end::PROTOCOL, TransferError::Lost("the server went away".to_owned()), Retry::default()))
+            }
+            Some(Err(error)) => Err((end::PROTOCOL, lost(&error), Retry::default())),
             Some(Ok(frame)) => match self.session.handle(traced(frame)) {
                 Ok(event) => Ok(event),
-                Err(SessionError::Ended { code, text }) => Err((code, ended(code, text))),
-                Err(error) => Err((end::PROTOCOL, TransferError::Lost(error.to_string()))),
+                Err(SessionError::Ended { code, text, retry }) => Err((code, ended(code, text), retry)),
+                Err(error) => Err((end::PROTOCOL, TransferError::Lost(error.to_string()), Retry::default())),
             },
         };
         match outcome {
@@ -163,8 +182,8 @@ impl Driver {
                 }
                 std::ops::ControlFlow::Continue(())
             }
-            Err((code, error)) => {
-                self.shared.fail(code, error);
+            Err((code, error, retry)) => {
+                self.shared.fail_with(code, error, retry);
                 std::ops::ControlFlow::Break(())
             }
         }
@@ -174,10 +193,16 @@ impl Driver {
         // Whoever asked may have stopped waiting.
         match event {
             Event::Welcome(welcome) => {
-                if let Some(waiting) = self.welcome.take() {
-                    let _ = waiting.send(*welcome);
+                if let Some(answer) = self.answer.take() {
+                    let _ = answer.send(Answered::Welcome(welcome));
                 }
             }
+            Event::Queued(queued) => {
+                if let Some(waiting) = &self.waiting {
+                    waiting(&queued);
+                }
+            }
+            Event::Nudged(nudge) => self.on_nudge(nudge),
             Event::Answers(batch, answers) => {
                 if let Some(reply) = self.asked.remove(&batch) {
                     let _ = reply.send(answers);
@@ -199,6 +224,22 @@ impl Driver {
                     let _ = self.stats.remove(0).send(stats);
                 }
             }
+        }
+    }
+}
+
+impl Driver {
+    /// The server dialled for nothing but this: it is answered, and the session ends.
+    fn on_nudge(&mut self, nudge: wire::Nudge) {
+        let unwilling = self.not_now.take().filter(|_| nudge.cause() != wire::Cause::Manual);
+        let answer = match &unwilling {
+            Some(_) => wire::NudgeAnswer::NotNow,
+            None => wire::NudgeAnswer::Accepted,
+        };
+        self.session.reply(wire::NudgeReply { id: nudge.id, answer: answer.into(), not_now: unwilling });
+        self.closing = true;
+        if let Some(waiting) = self.answer.take() {
+            let _ = waiting.send(Answered::Nudged(nudge));
         }
     }
 }
@@ -227,6 +268,14 @@ fn describe(frame: &wire::Frame) -> String {
         Some(Body::End(end)) => format!("End {}", end.code),
         Some(Body::Stats(_)) => "Stats".to_owned(),
         Some(Body::VaultStats(_)) => "VaultStats".to_owned(),
+        Some(Body::Queued(queued)) => format!("Queued {}", queued.position),
+        Some(Body::Verdict(_)) => "Verdict".to_owned(),
+        Some(Body::Nudge(_)) => "Nudge".to_owned(),
+        Some(Body::NudgeReply(_)) => "NudgeReply".to_owned(),
+        Some(Body::Report(_)) => "Report".to_owned(),
+        Some(Body::NotNow(_)) => "NotNow".to_owned(),
+        Some(Body::Terms(_)) => "Terms".to_owned(),
+        Some(Body::Applied(_)) => "Applied".to_owned(),
     }
 }
 
@@ -246,7 +295,13 @@ async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Result<wire::
     }
 }
 
-async fn send_objects(streams: Arc<Streams>, mut objects: mpsc::Receiver<Compressed>, shared: Arc<Shared>) {
+async fn send_objects(
+    streams: Arc<Streams>,
+    mut objects: mpsc::Receiver<Compressed>,
+    shared: Arc<Shared>,
+    limits: Limits,
+) {
+    let (mut bucket, mut sent) = (limits.per_s.map(Bucket::new), 0u64);
     let Some(first) = objects.recv().await else { return };
     let mut next = Some(first);
     let mut writer = match streams.open().await {
@@ -254,6 +309,16 @@ async fn send_objects(streams: Arc<Streams>, mut objects: mpsc::Receiver<Compres
         Err(error) => return shared.fail(end::PROTOCOL, lost(&error)),
     };
     while let Some(object) = next {
+        let bytes = object.body.len() as u64;
+        sent += bytes;
+        if limits.cap.is_some_and(|cap| sent > cap) {
+            let why = "this connection costs by the byte, and one run's bytes are used up".to_owned();
+            return shared.fail(end::AGENT, TransferError::Refused(why));
+        }
+        if let Some(bucket) = &mut bucket {
+            let wait = bucket.take(clock::clocks().mono_ms * 1_000_000, bytes);
+            tokio::time::sleep(Duration::from_nanos(wait)).await;
+        }
         // The control stream knows the better reason, if the server gave one.
         if writer.send(&object).await.is_err() {
             return;

@@ -1,12 +1,19 @@
 //! Who is let in, and why sessions end.
 
+use std::net::SocketAddr;
+
 use backhaul_net::{NetError, PeerIdentity, Role};
 use backhaul_object::ObjectId;
-use backhaul_proto::{end, wire};
+use backhaul_proto::server::Request;
+use backhaul_proto::{Retry, end, wire};
+use backhaul_schedule::fleet::{Deferral, Nudge, Place};
 use backhaul_store::StoreError;
+use tokio::sync::mpsc;
 
 use crate::error::ServerError;
 use crate::fleet::{Client, ClientState};
+use crate::hub::Said;
+use crate::rates::Throttle;
 
 /// Why a session ends before its time: a code of [`end`] and words for the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,11 +22,33 @@ pub struct Ending {
     pub code: u32,
     /// For people.
     pub text: String,
+    /// When to come back.
+    pub retry: Retry,
+    /// Whether anybody has decided it.
+    pub kind: EndingKind,
+}
+
+/// Whether anybody has decided that a session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndingKind {
+    /// One of the peers: a run that was going on has failed.
+    Decided,
+    /// Nobody: the connection is gone, and the run may go on over another.
+    Lost,
 }
 
 impl Ending {
     pub(crate) fn new(code: u32, text: impl Into<String>) -> Self {
-        Self { code, text: text.into() }
+        Self { code, text: text.into(), retry: Retry::default(), kind: EndingKind::Decided }
+    }
+
+    pub(crate) fn lost(text: impl Into<String>) -> Self {
+        Self { kind: EndingKind::Lost, ..Self::new(end::PROTOCOL, text) }
+    }
+
+    /// Come back in so many seconds.
+    pub(crate) fn busy(text: String, after: u64) -> Self {
+        Self { retry: Retry { after, ..Retry::default() }, ..Self::new(end::BUSY, text) }
     }
 }
 
@@ -37,7 +66,12 @@ impl From<StoreError> for Ending {
 
 impl From<NetError> for Ending {
     fn from(error: NetError) -> Self {
-        Self::new(end::PROTOCOL, error.to_string())
+        match error {
+            NetError::Lost(why) => Self::lost(why),
+            // Whoever dismissed it has another session, or will not come back.
+            NetError::Dismissed(why) => Self::lost(why),
+            other => Self::new(end::PROTOCOL, other.to_string()),
+        }
     }
 }
 
@@ -59,17 +93,48 @@ pub struct Outcome {
     pub ending: Option<Ending>,
 }
 
-/// What the daemon decides when a client says hello.
-pub trait Admission: Send + Sync {
-    /// Finds the client and lets it in, or not. `backup` ends an older backup session of the client.
-    fn admit(
-        &self,
-        peer: &PeerIdentity,
-        hello: &wire::Hello,
-    ) -> impl Future<Output = Result<Client, Ending>> + Send;
+/// What a request for a run is answered at once.
+pub enum Asked {
+    /// It may begin.
+    Granted,
+    /// Not here: the agent was dialled to be nudged.
+    Nudge(Nudge),
+    /// It waits, and is told more.
+    Waits(mpsc::UnboundedReceiver<Said>),
+}
 
-    /// In how many seconds the client's next backup is due.
-    fn due_in(&self, client: &Client) -> u64;
+/// The desk at which sessions are let in, wait, and hear of their clients: the daemon behind it decides.
+pub trait Desk: Send + Sync {
+    /// Finds the client and lets it in, or not.
+    fn admit(&self, peer: &PeerIdentity, hello: &wire::Hello) -> Result<Client, Ending>;
+    /// It wants a run.
+    fn ask(&self, client: &Client, hello: &wire::Hello) -> Result<Asked, Ending>;
+    /// Its run begins: its older sessions have stopped writing, and the run is written down.
+    fn begin(&self, client: &Client) -> impl Future<Output = Result<(), Ending>> + Send;
+    /// It wants to be told: what it hears from now on.
+    fn attend(&self, client: &Client) -> mpsc::UnboundedReceiver<Said>;
+    /// It has said something while it attends.
+    fn heard(&self, client: &Client, what: &Request);
+    /// Its run has made this snapshot, and so many files could not be read: that is written down before it is told.
+    fn committed(&self, client: &Client, snapshot: ObjectId, errors: u64);
+    /// Its run goes on.
+    fn goes_on(&self, client: &Client);
+    /// Where it stands in the queue.
+    fn place(&self, client: &Client) -> Option<Place>;
+    /// The same for its agent.
+    fn queued(&self, client: &Client, place: &Place) -> wire::Queued;
+    /// The end of a session whose client is to come back.
+    fn deferred(&self, client: &Client, deferral: &Deferral) -> Ending;
+    /// When it is due, and what is worth telling it about its link.
+    fn verdict(&self, client: &Client) -> wire::Verdict;
+    /// What its policy asks of its agent.
+    fn terms(&self, client: &Client) -> wire::Terms;
+    /// In how many seconds it is due with a new snapshot.
+    fn due_after_success(&self, client: &Client) -> u64;
+    /// Where its packets come from.
+    fn observed(&self) -> SocketAddr;
+    /// How fast its bytes are accepted.
+    fn throttle(&self, client: &Client) -> Throttle;
 }
 
 /// Who a peer is to the server: the client of its certificate, or the one an operator names.
@@ -83,7 +148,7 @@ pub fn identify(peer: &PeerIdentity, hello: &wire::Hello, found: Option<Client>)
     if operator {
         return match hello.intent() {
             wire::Intent::Browse => Ok(client),
-            wire::Intent::Backup => Err(refused("an operator does not back up".to_owned())),
+            _ => Err(refused("an operator does not back up".to_owned())),
         };
     }
     if client.state == ClientState::Revoked {

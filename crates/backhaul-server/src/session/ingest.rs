@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::{Ending, OpenVault, lock};
 use crate::clock::{self, Stopwatch};
 use crate::keyring::random;
+use crate::rates::Throttle;
 
 /// Verifying threads per session.
 const WORKERS: usize = 2;
@@ -97,10 +98,11 @@ impl Ingest {
         session: SessionId,
         client: ClientId,
         owned: Arc<Mutex<Owned>>,
+        throttle: Throttle,
         reports: mpsc::UnboundedSender<Report>,
     ) -> Self {
         let (input, items) = mpsc::channel(4);
-        let receiver = tokio::spawn(receive(streams, input.clone(), reports.clone()));
+        let receiver = tokio::spawn(receive(streams, input.clone(), throttle, reports.clone()));
         let collector = std::thread::spawn(move || {
             let writing = vault.vault.begin(session, client);
             let collector = Collector {
@@ -136,11 +138,17 @@ impl Ingest {
 }
 
 /// Moves objects from the data stream into the ingest.
-async fn receive(streams: Arc<Streams>, input: mpsc::Sender<Item>, reports: mpsc::UnboundedSender<Report>) {
+async fn receive(
+    streams: Arc<Streams>,
+    input: mpsc::Sender<Item>,
+    throttle: Throttle,
+    reports: mpsc::UnboundedSender<Report>,
+) {
     let Ok(mut reader) = streams.accept().await else { return };
     loop {
         match reader.next().await {
             Ok(Some(Arrived::Object(object))) => {
+                throttle.pass(object.body.len()).await;
                 if input.send(Item::Object(object)).await.is_err() {
                     return;
                 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use backhaul_agent::daemon::AgentDaemon;
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::run::RunReport;
+use backhaul_agent::signals::Senses;
 use backhaul_agent::{AgentError, Remote, run as runs};
 use backhaul_net::join_code::JoinCode;
-use backhaul_proto::wire::Intent;
 use serde_json::json;
 
-use super::{Context, Done, absolute, server::notify_systemd};
+use super::{Context, Done, absolute, client, server::notify_systemd};
 use crate::failure::Failure;
 use crate::output;
 
@@ -38,17 +38,37 @@ pub async fn join(context: &Context, code: &str, paths: &[PathBuf]) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn run(context: &Context, listen: SocketAddr) -> Done {
-    let daemon = Arc::new(AgentDaemon::start(&AgentHome::at(&context.home), listen)?);
-    output::complain(&format!("listening on {}", daemon.address()?));
+pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
+    let daemon = Arc::new(AgentDaemon::start(&AgentHome::at(&context.home), listen, Arc::new(tell))?);
+    match daemon.address()? {
+        Some(address) => output::complain(&format!("listening on {address}")),
+        None => output::complain("not listening: the server is dialled"),
+    }
     notify_systemd("READY=1");
     tokio::select! {
-        () = daemon.run(Arc::new(tell)) => {}
-        () = daemon.check_in(Arc::new(tell)) => {}
+        result = daemon.run(Senses::default()) => result?,
         () = super::interrupted() => {}
     }
     notify_systemd("STOPPING=1");
     daemon.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// No automatic backups of this machine for a time.
+pub fn pause(context: &Context, time: Option<&str>) -> Done {
+    let home = AgentHome::at(&context.home);
+    let until = client::pause_end(time)?;
+    let name = home.config()?.client;
+    home.pause(Some(until))?;
+    client::tell_pause(context, &name, Some(until));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn resume(context: &Context) -> Done {
+    let home = AgentHome::at(&context.home);
+    let name = home.config()?.client;
+    home.pause(None)?;
+    client::tell_pause(context, &name, None);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -96,7 +116,7 @@ pub async fn status(context: &Context) -> Done {
 
 /// When the newest snapshot was made, by asking the server.
 async fn newest(home: &AgentHome, servers: &[String]) -> Result<Option<u64>, AgentError> {
-    let remote = Remote::open(runs::dial(servers, &home.agent()?).await?, Intent::Browse, "").await?;
+    let remote = Remote::browse(runs::dial(servers, &home.agent()?).await?, "").await?;
     let snapshots = tokio::task::block_in_place(|| remote.snapshots());
     remote.close().await;
     Ok(snapshots?.last().map(|snapshot| snapshot.server_time))

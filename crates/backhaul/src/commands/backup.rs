@@ -1,13 +1,17 @@
 //! `backup`: push now.
 
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_agent::home::AgentHome;
-use backhaul_agent::run::{RunReport, RunRequest, push, rehearse};
+use backhaul_agent::remote::Limits;
+use backhaul_agent::run::{Passage, RunReport, RunRequest, push, rehearse};
 use backhaul_archive::backup::BackupProgress;
 use backhaul_archive::find::Pattern;
+use backhaul_proto::wire::Queued;
+use backhaul_schedule::policy::units;
 use serde_json::json;
 
 use super::{Context, Done, absolute};
@@ -22,12 +26,31 @@ const NAMED_MAX: usize = 50;
 pub async fn run(context: &Context, args: BackupArgs) -> Done {
     let home = AgentHome::at(&context.home);
     let config = home.config()?;
+    let per_s = match args.limit_upload.as_deref() {
+        None => home.terms().1.limit_upload,
+        Some(text) => Some(
+            units::size(text)
+                .ok_or_else(|| Failure::usage(format!("--limit-upload {text:?}: say 500kB, 2MB or 1MiB")))?,
+        ),
+    };
+    let (per_s, quiet) = (per_s.and_then(NonZeroU64::new), context.global.quiet);
+    let wait = move |queued: &Queued| {
+        if !quiet {
+            let eta = units::about(i64::try_from(queued.eta).unwrap_or(i64::MAX));
+            output::complain(&format!("{}; {} before it, about {eta}", queued.why, queued.position));
+        }
+    };
     let request = RunRequest {
         paths: absolute(&args.paths)?,
         exclude: args.exclude.iter().map(|text| Pattern::new(text.as_bytes())).collect(),
         tags: args.tag,
         one_file_system: args.one_file_system,
         progress: Arc::default(),
+        passage: Passage {
+            limits: Limits { per_s, cap: None },
+            waiting: Some(Arc::new(wait)),
+            ..Passage::default()
+        },
     };
     let server = own_server(&context.home).await?;
     let servers = server.as_ref().map_or(config.servers, |server| vec![server.address().to_string()]);

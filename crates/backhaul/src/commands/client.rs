@@ -4,8 +4,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use backhaul_net::join_code::JoinCode;
+use backhaul_schedule::policy::units;
 use backhaul_server::clock;
-use backhaul_server::fleet::{Client, Fleet, Initiator, Run, Terms};
+use backhaul_server::fleet::{Client, Fleet, Initiator, LinkState, Run, RunState, Terms};
 use backhaul_server::home::{MAIN_VAULT, ServerHome};
 use serde_json::{Value, json};
 
@@ -41,13 +42,14 @@ pub fn add(context: &Context, name: &str, terms: &Terms) -> Done {
 fn describe(client: &Client, last: Option<&Run>) -> Value {
     let run = last.map(|run| {
         json!({
-            "state": run.state, "errors": run.errors, "why": run.why,
+            "state": run.state.as_str(), "errors": run.errors, "why": run.why,
             "snapshot": run.snapshot.map(|id| id.to_string()),
         })
     });
     json!({
         "name": client.name, "id": client.id.to_string(), "initiator": client.initiator.as_str(),
         "address": client.address, "vault": client.vault, "policy": client.policy, "state": client.state.as_str(),
+        "owner": client.owner,
         "added_at": output::rfc3339(client.added_at), "seen_at": client.seen_at.map(output::rfc3339),
         "last_run": run,
     })
@@ -97,21 +99,20 @@ pub fn show(context: &Context, name: &str) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
+/// The fleet of a server that is running: nobody else would do anything about what is asked here.
+fn running(context: &Context) -> Result<Fleet, Failure> {
     let home = ServerHome::at(&context.home);
     let fleet = home.fleet()?;
-    // The server has the lock while it runs: if we get it, nobody would dial.
-    if home.lock().is_ok() {
-        return Err(Failure::new("the server is not running, so nobody would dial")
-            .hint("start it: backhaul server run"));
+    match home.lock() {
+        Ok(_) => Err(Failure::new("the server is not running, so nobody would dial")
+            .hint("start it: backhaul server run")),
+        Err(_) => Ok(fleet),
     }
+}
+
+pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
+    let fleet = running(context)?;
     let clients: Result<Vec<Client>, _> = names.iter().map(|name| fleet.require(name)).collect();
-    if let Ok(clients) = &clients
-        && let Some(client) = clients.iter().find(|client| client.address.is_none())
-    {
-        return Err(Failure::new(format!("client {:?} has no address to dial", client.name))
-            .hint("it pushes; a client that is to be pulled is added with --address HOST:PORT"));
-    }
     let mut queued = Vec::new();
     for client in clients? {
         queued.push((fleet.queue_run(client.id, clock::now())?, client));
@@ -124,32 +125,24 @@ pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
         }
         return Ok(ExitCode::SUCCESS);
     }
+    for (_, client) in &queued {
+        let away = client.shown.link == LinkState::None;
+        if away && client.address.is_none() && client.reported.is_none() && !context.global.quiet {
+            output::complain(&format!("{} is not here: its run begins when it comes", client.name));
+        }
+    }
     let (mut worst, mut documents) = (0, Vec::new());
     for (id, client) in queued {
         let ended = ended(&fleet, id).await?;
-        let exit = match ended.state.as_str() {
-            "done" => 0,
-            "partial" => code::PARTIAL,
+        worst = worst.max(match ended.state {
+            RunState::Done => 0,
+            RunState::Partial => code::PARTIAL,
             _ => code::FAILED,
-        };
-        worst = worst.max(exit);
-        let snapshot = ended.snapshot.map(|id| id.to_string());
-        if context.global.json {
-            documents.push(json!({
-                "client": client.name, "state": ended.state, "snapshot": snapshot, "errors": ended.errors,
-                "why": ended.why,
-            }));
-            continue;
+        });
+        match context.global.json {
+            true => documents.push(document(&client.name, &ended)),
+            false => output::line(&format!("{}: {}: {}", client.name, ended.state.as_str(), words(&ended))),
         }
-        let text = match (&ended.why, &snapshot) {
-            (Some(why), _) => why.clone(),
-            (None, Some(id)) if ended.errors > 0 => {
-                format!("snapshot {}, {} files not read", &id[..12], ended.errors)
-            }
-            (None, Some(id)) => format!("snapshot {}", &id[..12]),
-            (None, None) => String::new(),
-        };
-        output::line(&format!("{}: {}: {text}", client.name, ended.state));
     }
     if context.global.json {
         output::json(&documents);
@@ -157,14 +150,87 @@ pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
     Ok(ExitCode::from(worst))
 }
 
+fn document(client: &str, run: &Run) -> Value {
+    json!({
+        "client": client, "state": run.state.as_str(), "snapshot": run.snapshot.map(|id| id.to_string()),
+        "errors": run.errors, "why": run.why,
+    })
+}
+
+/// What a run came to, in words.
+pub fn words(run: &Run) -> String {
+    match (&run.why, run.snapshot.map(|id| id.to_string())) {
+        (Some(why), _) => why.clone(),
+        (None, Some(id)) if run.errors > 0 => {
+            format!("snapshot {}, {} files not read", &id[..12], run.errors)
+        }
+        (None, Some(id)) => format!("snapshot {}", &id[..12]),
+        (None, None) => String::new(),
+    }
+}
+
 async fn ended(fleet: &Fleet, id: i64) -> Result<Run, Failure> {
     loop {
         let run = fleet.run(id)?.ok_or_else(|| Failure::new("the run was removed"))?;
-        if !matches!(run.state.as_str(), "queued" | "running") {
+        if run.state.is_over() {
             return Ok(run);
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+pub fn nudge(context: &Context, name: &str) -> Done {
+    let fleet = running(context)?;
+    let client = fleet.require(name)?;
+    fleet.want_nudge(client.id)?;
+    let there = client.shown.link == LinkState::Standing || client.address.or(client.reported).is_some();
+    let said = if there { "nudged" } else { "not here: it is nudged when it comes" };
+    match context.global.json {
+        true => output::json(&json!({ "client": name, "here": there })),
+        false => output::line(&format!("{name}: {said}")),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// No automatic runs for a time, or until somebody resumes.
+pub fn pause(context: &Context, name: &str, time: Option<&str>) -> Done {
+    let fleet = ServerHome::at(&context.home).fleet()?;
+    let client = fleet.require(name)?;
+    let until = pause_end(time)?;
+    fleet.pause(client.id, Some(until))?;
+    tell_pause(context, name, Some(until));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn resume(context: &Context, name: &str) -> Done {
+    let fleet = ServerHome::at(&context.home).fleet()?;
+    fleet.pause(fleet.require(name)?.id, None)?;
+    tell_pause(context, name, None);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The end of a pause that begins now, seconds since 1970.
+pub fn pause_end(time: Option<&str>) -> Result<i64, Failure> {
+    let Some(text) = time else { return Ok(i64::MAX) };
+    let seconds = units::duration(text);
+    let seconds = seconds.ok_or_else(|| Failure::usage(format!("--for {text:?}: say 30m, 4h or 2d")))?;
+    Ok(clock::now() as i64 + seconds)
+}
+
+/// Says until when somebody is paused.
+pub fn tell_pause(context: &Context, name: &str, until: Option<i64>) {
+    let end = until.filter(|until| *until < i64::MAX);
+    if context.global.json {
+        output::json(
+            &json!({ "client": name, "paused": until.is_some(), "until": end.map(output::rfc3339) }),
+        );
+        return;
+    }
+    output::line(&match (until, end) {
+        (None, _) => format!("{name}: goes on"),
+        (Some(_), Some(end)) => format!("{name}: no automatic backups until {}", output::time(end)),
+        (Some(_), None) => format!("{name}: no automatic backups until it is resumed"),
+    });
 }
 
 pub fn edit(
@@ -173,6 +239,7 @@ pub fn edit(
     initiator: Option<Initiator>,
     address: Option<String>,
     policy: Option<String>,
+    owner: Option<String>,
 ) -> Done {
     let fleet = ServerHome::at(&context.home).fleet()?;
     let client = fleet.require(name)?;
@@ -184,6 +251,7 @@ pub fn edit(
         address: address.or(client.address),
         vault: client.vault,
         policy: policy.unwrap_or(client.policy),
+        owner: owner.or(client.owner).filter(|owner| !owner.is_empty()),
     };
     fleet.edit(client.id, &terms)?;
     show(context, name)

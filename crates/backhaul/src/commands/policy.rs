@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use backhaul_schedule::policy::{Policies, Policy};
-use backhaul_server::fleet::Fleet;
+use backhaul_schedule::fleet::Memory;
+use backhaul_schedule::policy::lint::{Member, lint};
+use backhaul_schedule::policy::{Initiator, Policies, Policy, units};
+use backhaul_schedule::rollout::Rollout;
+use backhaul_server::fleet::{Client, Fleet};
 use backhaul_server::home::ServerHome;
 use backhaul_server::{clock, policies};
 use serde_json::{Value, json};
@@ -23,29 +26,59 @@ pub fn require(fleet: &Fleet, name: &str) -> Result<(), Failure> {
     Err(Failure::usage(format!("there is no policy {name:?}")).hint(format!("there is {}", names.join(", "))))
 }
 
-fn span(seconds: i64) -> String {
-    match seconds {
-        s if s % 86_400 == 0 => format!("{}d", s / 86_400),
-        s if s % 3_600 == 0 => format!("{}h", s / 3_600),
-        s => format!("{}m", s / 60),
-    }
-}
-
 fn window(policy: &Policy) -> String {
     match &policy.window {
         None => "any time".to_owned(),
         Some(window) => {
-            let zone = window.zone.iana_name().unwrap_or("local");
+            let zone = if window.of_client { "client" } else { window.zone.iana_name().unwrap_or("local") };
             format!("{}-{} {zone}", window.from.strftime("%H:%M"), window.to.strftime("%H:%M"))
         }
     }
 }
 
 fn describe(name: &str, policy: &Policy, clients: &[String]) -> Value {
+    let agent = &policy.agent;
     json!({
-        "name": name, "period": span(policy.period), "rpo": span(policy.rpo), "spread": span(policy.spread),
-        "window": window(policy), "clients": clients,
+        "name": name, "initiator": policy.initiator.map(Initiator::as_str),
+        "period": units::seconds(policy.period), "rpo": units::seconds(policy.rpo),
+        "spread": units::seconds(policy.spread), "window": window(policy), "priority": policy.priority,
+        "alert_after": units::seconds(policy.alert_after),
+        "gates": {
+            "battery_min": agent.battery_min, "battery_min_late": agent.battery_min_late,
+            "metered": agent.metered, "metered_cap": agent.metered_cap,
+        },
+        "checkin": {
+            "safety_net": units::seconds(agent.safety_net), "when_late": units::seconds(agent.when_late),
+            "join_jitter": units::seconds(agent.join_jitter),
+        },
+        "standing": { "keepalive": units::seconds(agent.keepalive), "on_battery": agent.on_battery },
+        "limit_upload": agent.limit_upload, "yields": agent.yields, "clients": clients,
     })
+}
+
+/// Lines of a document, `gates.battery_min` for what lies deeper.
+fn flat(prefix: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flat(&name, value, lines);
+            }
+        }
+        Value::Null => lines.push((prefix.to_owned(), "-".to_owned())),
+        Value::String(text) => lines.push((prefix.to_owned(), text.clone())),
+        Value::Array(items) => {
+            let words: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+            lines.push((prefix.to_owned(), if words.is_empty() { "-".to_owned() } else { words.join(" ") }));
+        }
+        other => lines.push((prefix.to_owned(), other.to_string())),
+    }
+}
+
+fn lines(value: &Value) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    flat("", value, &mut all);
+    all
 }
 
 /// The names of a policy's clients.
@@ -58,17 +91,27 @@ pub fn list(context: &Context) -> Done {
     let fleet = ServerHome::at(&context.home).fleet()?;
     let all = policies::in_force(&fleet)?;
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
+    let newest = fleet.newest_version()?;
+    let version = newest.as_ref().map_or(0, |version| version.number);
+    let rollout = newest
+        .and_then(|version| serde_json::from_str::<Rollout>(&version.rollout?).ok())
+        .map(|rollout| rollout.waiting(clock::now() as i64));
     for (name, policy) in &all.policies {
         let clients = clients_of(&fleet, name)?;
         documents.push(describe(name, policy, &clients));
-        let (period, rpo) = (span(policy.period), span(policy.rpo));
+        let (period, rpo) = (units::seconds(policy.period), units::seconds(policy.rpo));
         rows.push(vec![name.clone(), period, rpo, window(policy), clients.len().to_string()]);
     }
     match context.global.json {
-        true => output::json(&json!({ "slots": all.slots, "policies": documents })),
+        true => output::json(&json!({
+            "slots": all.admission.slots, "version": version, "rollout": rollout, "policies": documents,
+        })),
         false => {
             output::table(&["POLICY", "PERIOD", "RPO", "WINDOW", "CLIENTS"], rows);
-            output::line(&format!("at most {} backups at once", all.slots));
+            output::line(&format!("at most {} backups at once", all.admission.slots));
+            if let Some(text) = &rollout {
+                output::line(&format!("version {version}: {text}"));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -84,14 +127,21 @@ pub fn show(context: &Context, name: &str) -> Done {
         output::json(&describe(name, policy, &clients));
         return Ok(ExitCode::SUCCESS);
     }
-    output::line(&format!("period   {}", span(policy.period)));
-    output::line(&format!("rpo      {}", span(policy.rpo)));
-    output::line(&format!("spread   {}", span(policy.spread)));
-    output::line(&format!("window   {}", window(policy)));
-    output::line(&format!(
-        "clients  {}",
-        if clients.is_empty() { "-".to_owned() } else { clients.join(" ") }
-    ));
+    for (name, text) in lines(&describe(name, policy, &clients)) {
+        output::line(&format!("{name:<24}{text}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lets a version that was halted go on.
+pub fn resume(context: &Context) -> Done {
+    let fleet = ServerHome::at(&context.home).fleet()?;
+    let newest = fleet.newest_version()?.ok_or_else(|| Failure::new("no policy file was applied yet"))?;
+    if newest.rollout.is_none() {
+        return Err(Failure::new(format!("version {} is in force at once: it has no waves", newest.number)));
+    }
+    fleet.want_resume(newest.number)?;
+    output::complain(&format!("version {} goes on within a second", newest.number));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,41 +152,74 @@ pub fn apply(context: &Context, file: &Path, dry_run: bool) -> Done {
     let new = policies::read(&text).map_err(|error| doing(error.to_string()))?;
     let old = policies::in_force(&fleet)?;
     let changes = changes(&fleet, &old, &new)?;
-    if !dry_run {
-        fleet.apply_policy(&text, clock::now())?;
-    }
+    let warnings = warnings(&fleet, &new)?;
+    let version = if dry_run { None } else { Some(fleet.apply_policy(&text, clock::now())?) };
     if context.global.json {
-        output::json(&json!({ "applied": !dry_run, "slots": new.slots, "changes": changes }));
+        let document = json!({
+            "applied": !dry_run, "version": version, "slots": new.admission.slots, "changes": changes,
+            "warnings": warnings,
+        });
+        output::json(&document);
         return Ok(ExitCode::SUCCESS);
     }
-    for change in &changes {
-        let clients: Vec<&str> =
-            change["clients"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let clients = if clients.is_empty() { "no clients".to_owned() } else { clients.join(" ") };
-        let text = |side: &str| match &change[side] {
-            Value::Null => "-".to_owned(),
-            policy => format!(
-                "every {} within {}, late after {}",
-                policy["period"], policy["window"], policy["rpo"]
-            )
-            .replace('"', ""),
-        };
-        output::line(&format!(
-            "{}: {} -> {} ({clients})",
-            change["policy"].as_str().unwrap_or_default(),
-            text("old"),
-            text("new")
-        ));
+    changes.iter().for_each(show_change);
+    let bounds = old.admission != new.admission;
+    if bounds {
+        output::line(&format!("backups at once: {} -> {}", old.admission.slots, new.admission.slots));
     }
-    if old.slots != new.slots {
-        output::line(&format!("backups at once: {} -> {}", old.slots, new.slots));
+    for warning in &warnings {
+        output::complain(&format!("warning: {warning}"));
     }
-    output::line(match (dry_run, changes.is_empty() && old.slots == new.slots) {
-        (_, true) => "nothing changes",
-        (true, false) => "dry run: nothing was changed",
-        (false, false) => "in force within a second; no restart is needed",
+    output::line(&match (version, &new.rollout) {
+        _ if changes.is_empty() && !bounds => "nothing changes".to_owned(),
+        (None, _) => "dry run: nothing was changed".to_owned(),
+        (Some(version), None) => {
+            format!("version {version} is in force within a second; no restart is needed")
+        }
+        (Some(version), Some(_)) => {
+            format!("version {version} spreads in waves; `backhaul policy list` shows how far")
+        }
     });
     Ok(ExitCode::SUCCESS)
+}
+
+fn show_change(change: &Value) {
+    let clients: Vec<&str> =
+        change["clients"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let clients = if clients.is_empty() { "no clients".to_owned() } else { clients.join(" ") };
+    let short = |side: &Value| match side {
+        Value::Null => "-".to_owned(),
+        policy => {
+            format!("every {} within {}, late after {}", policy["period"], policy["window"], policy["rpo"])
+                .replace('"', "")
+        }
+    };
+    let (old, new) = (&change["old"], &change["new"]);
+    let name = change["policy"].as_str().unwrap_or_default();
+    output::line(&format!("{name}: {} -> {} ({clients})", short(old), short(new)));
+    if old.is_null() || new.is_null() {
+        return;
+    }
+    for ((key, before), (_, after)) in lines(old).into_iter().zip(lines(new)) {
+        if before != after {
+            output::line(&format!("  {key}: {before} -> {after}"));
+        }
+    }
+}
+
+/// What the file says that cannot work out.
+fn warnings(fleet: &Fleet, new: &Policies) -> Result<Vec<String>, Failure> {
+    let member = |client: &Client| -> Result<Member, Failure> {
+        let memory = fleet.memory(client.id)?.and_then(|text| serde_json::from_str::<Memory>(&text).ok());
+        Ok(Member {
+            policy: client.policy.clone(),
+            group: policies::group(new, client),
+            vault: client.vault.clone(),
+            duration: memory.and_then(|memory| memory.reach.duration()),
+        })
+    };
+    let members: Result<Vec<Member>, Failure> = fleet.clients()?.iter().map(member).collect();
+    Ok(lint(new, &members?))
 }
 
 /// What differs, and for whom.

@@ -9,6 +9,7 @@ use backhaul_agent::run::{RunReport, RunRequest, push};
 use backhaul_archive::restore::{Overwrite, RestoreRequest, verify_restored};
 use backhaul_net::join_code::JoinCode;
 use backhaul_schedule::policy::DEFAULT_POLICY;
+use backhaul_server::alerts::config::Config as Alerts;
 use backhaul_server::clock;
 use backhaul_server::fleet::{Initiator, Terms};
 use backhaul_server::home::{Config, MAIN_VAULT, ServerHome};
@@ -25,7 +26,11 @@ pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
     }
     let (server_home, agent_home) = (ServerHome::at(&context.home), AgentHome::at(&context.home));
     if !server_home.exists() {
-        let config = Config { listen: "127.0.0.1:4455".to_owned(), names: vec!["127.0.0.1".to_owned()] };
+        let config = Config {
+            listen: "127.0.0.1:4455".to_owned(),
+            names: vec!["127.0.0.1".to_owned()],
+            alerts: Alerts::default(),
+        };
         let recovery = server_home.init(&config, clock::now())?;
         output::complain(&format!("made a server in {}", context.home.display()));
         output::complain(&format!("recovery key (not shown again, keep it elsewhere): {}", recovery.words()));
@@ -71,10 +76,11 @@ async fn join(
         name.insert_str(0, "this");
     }
     let terms = Terms {
-        initiator: Initiator::Client,
+        initiator: Initiator::CLIENT,
         address: None,
         vault: MAIN_VAULT.to_owned(),
         policy: DEFAULT_POLICY.to_owned(),
+        owner: None,
     };
     let (secret, expires_at) = server.fleet()?.add(&name, &terms, clock::now())?;
     let pin = server.authority()?.pin();

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use backhaul_server::alerts::config::Config as Alerts;
 use backhaul_server::clock;
 use backhaul_server::daemon::{Duty, Server};
 use backhaul_server::home::{Config, ServerHome};
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Context, Done};
 use crate::failure::Failure;
@@ -19,7 +22,7 @@ pub fn host_name() -> String {
 
 pub fn init(context: &Context, listen: SocketAddr, names: Vec<String>) -> Done {
     let names = if names.is_empty() { vec![host_name()] } else { names };
-    let config = Config { listen: listen.to_string(), names };
+    let config = Config { listen: listen.to_string(), names, alerts: Alerts::default() };
     let home = ServerHome::at(&context.home);
     let recovery = home.init(&config, clock::now())?;
     if context.global.json {
@@ -51,10 +54,33 @@ pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     })?;
     output::complain(&format!("listening on {}", server.address()));
     notify_systemd("READY=1");
-    super::interrupted().await;
+    serve(&server).await?;
     notify_systemd("STOPPING=1");
+    output::complain("stopping: runs that are under way may end; once more stops at once");
+    tokio::select! {
+        () = server.drain() => {}
+        () = super::interrupted() => {}
+    }
     server.stop().await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Until it is told to stop; SIGHUP reads config and policies again.
+async fn serve(server: &Server) -> Result<(), Failure> {
+    let mut reload = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            () = super::interrupted() => return Ok(()),
+            _ = reload.recv() => {
+                notify_systemd("RELOADING=1");
+                match server.reload() {
+                    Ok(()) => output::complain("config and policies were read again"),
+                    Err(error) => output::complain(&format!("not reloaded, what was in force stays: {error}")),
+                }
+                notify_systemd("READY=1");
+            }
+        }
+    }
 }
 
 /// Tells systemd, when it is there and asked to be told.

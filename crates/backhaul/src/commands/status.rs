@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::process::ExitCode;
 
 use backhaul_object::ids::ClientId;
-use backhaul_schedule::due::Standing;
-use backhaul_schedule::policy::Policies;
-use backhaul_server::fleet::{Client, ClientState, Run};
+use backhaul_schedule::due::Health;
+use backhaul_schedule::fleet::Obstacle;
+use backhaul_schedule::policy::{Initiator, Policies};
+use backhaul_server::fleet::{Client, ClientState, LinkState, Run, RunState};
 use backhaul_server::home::ServerHome;
 use backhaul_server::{clock, policies};
 use backhaul_store::catalog::Catalog;
 use serde_json::{Value, json};
 
 use super::{Context, Done};
+use crate::failure::Failure;
 use crate::output;
 use crate::reader::Reader;
 
@@ -43,94 +45,97 @@ pub async fn stats(context: &Context) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// How well a client is protected.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Protection {
-    Protected,
-    /// Its snapshot is older than a period, and not yet too old.
-    Due,
-    Late,
-    /// There is no snapshot at all.
-    None,
-}
-
 struct Line {
     client: Client,
     newest: Option<u64>,
-    next: Option<i64>,
-    protection: Protection,
+    health: Health,
+    initiator: String,
+    obstacle: Obstacle,
     why: String,
 }
 
-pub fn status(context: &Context, check: bool) -> Done {
-    let home = ServerHome::at(&context.home);
-    let (fleet, now) = (home.fleet()?, clock::now());
+/// When each client's newest snapshot was made, seconds since 1970.
+pub fn newest(home: &ServerHome) -> Result<HashMap<ClientId, u64>, Failure> {
     let mut newest: HashMap<ClientId, u64> = HashMap::new();
     for row in Catalog::look(&home.vault_dir())?.snapshots()? {
         let at = newest.entry(row.client).or_default();
         *at = row.server_time.max(*at);
     }
+    Ok(newest)
+}
+
+pub fn status(context: &Context, check: bool) -> Done {
+    let home = ServerHome::at(&context.home);
+    let (fleet, now) = (home.fleet()?, clock::now());
+    let newest = newest(&home)?;
     let mut lines = Vec::new();
     let policies = policies::in_force(&fleet)?;
+    // The server has the lock while it runs; what it shows is true only then.
+    let running = home.lock().is_err();
     for client in fleet.clients()? {
         let last = fleet.last_run(client.id)?;
-        lines.push(judge(&policies, newest.get(&client.id).copied(), client, last, now));
+        lines.push(judge(&policies, newest.get(&client.id).copied(), client, last, now, running));
     }
     if context.global.json {
         output::json(&lines.iter().map(|line| describe(line, now)).collect::<Vec<_>>());
     } else {
         show(&lines, now);
+        if !running {
+            output::complain("the server is not running: nothing is started, and links are not known");
+        }
     }
     let counted = lines.iter().filter(|line| line.client.state != ClientState::Revoked);
-    let exit = match counted.map(|line| line.protection).max() {
-        _ if !check => 0,
-        None | Some(Protection::Protected | Protection::Due) => 0,
-        Some(Protection::Late) => 1,
-        Some(Protection::None) => 2,
+    let worst = |line: &Line| match (line.newest, line.health) {
+        (None, _) => 2,
+        (_, Health::Protected | Health::Due) => 0,
+        (_, Health::Late) => 1,
+        (_, Health::Critical | Health::Lost) => 2,
     };
+    let exit = if check { counted.map(worst).max().unwrap_or(0) } else { 0 };
     Ok(ExitCode::from(exit))
 }
 
-fn judge(policies: &Policies, newest: Option<u64>, client: Client, last: Option<Run>, now: u64) -> Line {
-    let standing = policies::judge(policies, &client, newest, now);
-    let protection = match (newest, standing) {
-        (None, _) => Protection::None,
-        (_, Some(Standing::Late)) => Protection::Late,
-        (_, Some(Standing::Due | Standing::Waiting { .. })) => Protection::Due,
-        _ => Protection::Protected,
+fn judge(
+    policies: &Policies,
+    newest: Option<u64>,
+    client: Client,
+    last: Option<Run>,
+    now: u64,
+    running: bool,
+) -> Line {
+    let health = policies::judge(policies, &client, newest, now);
+    let shown = &client.shown;
+    let failed = last.as_ref().filter(|run| run.state == RunState::Failed);
+    let idle = shown.link != LinkState::Push && shown.link != LinkState::Dial;
+    let (obstacle, why) = match (client.state, failed) {
+        (ClientState::Invited, _) => (Obstacle::Absent, "has not joined yet".to_owned()),
+        (ClientState::Revoked, _) => (Obstacle::Gated, "revoked".to_owned()),
+        (_, Some(run)) if idle && shown.obstacle != Obstacle::Gated => {
+            (Obstacle::Failing, format!("failing: {}", run.why.clone().unwrap_or_default()))
+        }
+        _ if health == Health::Protected && idle => match last.filter(|run| run.errors > 0) {
+            Some(run) => (Obstacle::None, format!("{} files not read", run.errors)),
+            None => (Obstacle::None, String::new()),
+        },
+        _ if running => (shown.obstacle, shown.why.clone()),
+        _ => (Obstacle::Waiting, "the server is not running".to_owned()),
     };
-    let next = match standing {
-        Some(Standing::Protected { next } | Standing::Waiting { next }) => Some(next),
-        Some(Standing::Due | Standing::Late) => Some(now as i64),
-        None => None,
+    let initiator = match client.initiator {
+        Initiator::Auto if !shown.mode.is_empty() => format!("auto ({})", shown.mode),
+        fixed => fixed.as_str().to_owned(),
     };
-    let why = match (client.state, last) {
-        (ClientState::Invited, _) => "has not joined yet".to_owned(),
-        (ClientState::Revoked, _) => "revoked".to_owned(),
-        (_, Some(run)) if run.state == "failed" => format!("failing: {}", run.why.unwrap_or_default()),
-        (_, Some(run)) if run.errors > 0 => format!("{} files not read", run.errors),
-        _ if protection == Protection::Protected => String::new(),
-        (_, None) if client.why.is_empty() => "no backup yet".to_owned(),
-        _ => client.why.clone(),
-    };
-    Line { client, newest, next, protection, why }
-}
-
-fn word(protection: Protection) -> &'static str {
-    match protection {
-        Protection::Protected => "protected",
-        Protection::Due => "due",
-        Protection::Late => "late",
-        Protection::None => "none",
-    }
+    Line { initiator, health, newest, obstacle, why, client }
 }
 
 fn describe(line: &Line, now: u64) -> Value {
     json!({
         "client": line.client.name, "initiator": line.client.initiator.as_str(),
-        "link": line.client.address, "seen": line.client.seen_at.map(output::rfc3339),
+        "mode": line.client.shown.mode, "link": line.client.shown.link.as_str(),
+        "address": line.client.address, "seen": line.client.seen_at.map(output::rfc3339),
         "protected_s": line.newest.map(|at| now.saturating_sub(at)),
-        "next": line.next.map(output::rfc3339), "state": word(line.protection), "why": line.why,
+        "next": line.client.shown.next_at.map(output::rfc3339), "state": line.health.as_str(),
+        "obstacle": line.obstacle.as_str(), "why": line.why, "policy": line.client.policy,
+        "terms_version": line.client.terms_version,
     })
 }
 
@@ -145,17 +150,25 @@ fn age(from: Option<u64>, now: u64) -> String {
 }
 
 fn show(lines: &[Line], now: u64) {
+    let next =
+        |line: &Line| match line.client.shown.next_at.filter(|_| line.client.state == ClientState::Active) {
+            None => "-".to_owned(),
+            Some(at) if at <= now as i64 => "now".to_owned(),
+            Some(at) => output::time(at),
+        };
+    let link = |line: &Line| match line.client.shown.link {
+        LinkState::None => "-".to_owned(),
+        link => link.as_str().to_owned(),
+    };
     let rows = lines.iter().map(|line| {
         vec![
             line.client.name.clone(),
-            line.client.initiator.as_str().to_owned(),
-            line.client.address.clone().unwrap_or_else(|| "-".to_owned()),
+            line.initiator.clone(),
+            link(line),
             age(line.client.seen_at, now),
             age(line.newest, now),
-            line.next
-                .filter(|_| line.client.state == ClientState::Active)
-                .map_or_else(|| "-".to_owned(), output::time),
-            word(line.protection).to_owned(),
+            next(line),
+            line.health.as_str().to_owned(),
             line.why.clone(),
         ]
     });

@@ -1,0 +1,228 @@
+//! The link to the server: dialled, kept for as long as it is wanted, its words passed on.
+
+use std::time::Duration;
+
+use backhaul_net::endpoint::dial_server;
+use backhaul_net::link::{FrameReader, FrameWriter, Path};
+use backhaul_net::{Link, NetError};
+use backhaul_proto::attend::{AttendSession, Event};
+use backhaul_proto::{SessionError, wire};
+use backhaul_schedule::policy::AgentTerms;
+use tokio::sync::mpsc;
+
+use crate::attend::{Age, Happening, LinkWish, Verdict};
+use crate::error::AgentError;
+use crate::home::AgentHome;
+use crate::terms;
+
+/// After it may have another way, a link that is silent for so long is given up.
+const SUSPECT: Duration = Duration::from_secs(3);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// What the daemon wants of the link.
+#[derive(Debug)]
+pub(super) enum Wanted {
+    /// Say how the machine stands.
+    Report(wire::Report),
+    /// Say that a run that is due is not asked for.
+    NotNow(wire::NotNow),
+    /// Answer a nudge.
+    Reply(wire::NudgeReply),
+    /// Go on from a new socket, and see whether the server is still there.
+    Migrate,
+    /// Say goodbye.
+    Hang,
+}
+
+/// What the daemon hears of the link.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// For the machine that decides.
+    Happened(Happening),
+    /// New terms, with their version.
+    Terms(u64, AgentTerms),
+    /// How old the newest snapshot is, in limits of the policy.
+    Lateness(f64),
+}
+
+type Tell = mpsc::UnboundedSender<Heard>;
+
+/// Dials and stays until either side has enough. Always ends with a word that says so.
+pub(super) async fn run(
+    home: AgentHome,
+    hello: wire::Hello,
+    keep_alive: Duration,
+    wanted: mpsc::UnboundedReceiver<Wanted>,
+    tell: Tell,
+) {
+    let link = match dial(&home, keep_alive).await {
+        Ok(link) => link,
+        Err(error) => {
+            tracing::info!("the server is not reached: {error}");
+            let _ = tell.send(Heard::Happened(Happening::NotReached));
+            return;
+        }
+    };
+    let path = link.path();
+    let (writer, reader, streams) = link.split();
+    let talk =
+        Talk { session: AttendSession::new(hello), writer, path, home, tell: tell.clone(), welcome: false };
+    let was_welcome = talk.run(reader, wanted).await;
+    streams.hangup().close("done");
+    let over = if was_welcome { Happening::Unlinked } else { Happening::NotReached };
+    // The daemon may be gone.
+    let _ = tell.send(Heard::Happened(over));
+}
+
+async fn dial(home: &AgentHome, keep_alive: Duration) -> Result<Link, AgentError> {
+    let (servers, identity) = (home.config()?.servers, home.agent()?);
+    let mut last =
+        NetError::Unreachable { address: "the server".to_owned(), why: "no address known".to_owned() };
+    for server in &servers {
+        match dial_server(server, &identity, keep_alive).await {
+            Ok(link) => return Ok(link),
+            Err(error) => last = error,
+        }
+    }
+    Err(last.into())
+}
+
+struct Talk {
+    session: AttendSession,
+    writer: FrameWriter,
+    path: Path,
+    home: AgentHome,
+    tell: Tell,
+    welcome: bool,
+}
+
+impl Talk {
+    /// True if the server had let us in.
+    async fn run(mut self, mut reader: FrameReader, mut wanted: mpsc::UnboundedReceiver<Wanted>) -> bool {
+        let (suspicion, mut gone) = mpsc::channel::<()>(1);
+        loop {
+            while let Some(frame) = self.session.poll() {
+                if self.writer.send(&frame).await.is_err() {
+                    return self.welcome;
+                }
+            }
+            tokio::select! {
+                frame = reader.next() => match frame {
+                    Ok(Some(frame)) => if !self.on_frame(frame) { return self.welcome },
+                    Ok(None) => return self.welcome,
+                    Err(error) => {
+                        tracing::info!("the link is gone: {error}");
+                        return self.welcome;
+                    }
+                },
+                wish = wanted.recv() => match wish {
+                    Some(Wanted::Report(report)) => self.session.report(report),
+                    Some(Wanted::NotNow(not_now)) => self.session.not_now(not_now),
+                    Some(Wanted::Reply(reply)) => self.session.reply(reply),
+                    Some(Wanted::Migrate) => self.migrate(&suspicion),
+                    Some(Wanted::Hang) | None => {
+                        self.session.close();
+                        let _ = tokio::time::timeout(GOODBYE, self.goodbye()).await;
+                        return self.welcome;
+                    }
+                },
+                Some(()) = gone.recv() => {
+                    tracing::info!("the link did not survive the change of network");
+                    return self.welcome;
+                }
+            }
+        }
+    }
+
+    async fn goodbye(&mut self) {
+        while let Some(frame) = self.session.poll() {
+            if self.writer.send(&frame).await.is_err() {
+                return;
+            }
+        }
+        self.writer.end().await;
+    }
+
+    fn migrate(&self, suspicion: &mpsc::Sender<()>) {
+        let (path, suspicion) = (self.path.clone(), suspicion.clone());
+        tokio::spawn(async move {
+            if migrate(&path).await.is_err() {
+                let _ = suspicion.send(()).await;
+            }
+        });
+    }
+
+    /// False when the session is over.
+    fn on_frame(&mut self, frame: wire::Frame) -> bool {
+        match self.session.handle(frame) {
+            Ok(Event::Welcome(welcome)) => {
+                self.welcome = true;
+                if let Some(terms) = welcome.terms {
+                    self.on_terms(&terms);
+                }
+                self.on_verdict(&welcome.verdict.unwrap_or_default(), Happening::Linked);
+            }
+            Ok(Event::Verdict(verdict)) => self.on_verdict(&verdict, Happening::Told),
+            Ok(Event::Nudged(nudge)) => {
+                let by_hand = nudge.cause() == wire::Cause::Manual;
+                self.say(Heard::Happened(Happening::Nudged { id: nudge.id, by_hand }));
+            }
+            Ok(Event::Terms(terms)) => self.on_terms(&terms),
+            Err(SessionError::Ended { text, .. }) => {
+                if !text.is_empty() {
+                    tracing::warn!("the server ended the link: {text}");
+                }
+                return false;
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                return false;
+            }
+        }
+        true
+    }
+
+    fn on_verdict(&self, verdict: &wire::Verdict, happening: impl FnOnce(Verdict) -> Happening) {
+        self.say(Heard::Lateness(verdict.lateness as f64 / 1_000.0));
+        self.say(Heard::Happened(happening(Verdict {
+            due_in: verdict.due_in,
+            link: if verdict.stay { LinkWish::Stay } else { LinkWish::Visit },
+            age: if verdict.late { Age::Late } else { Age::InTime },
+        })));
+    }
+
+    /// New terms are kept before they are confirmed.
+    fn on_terms(&mut self, terms: &wire::Terms) {
+        let version = terms.version;
+        let applied = terms::understand(terms).and_then(|terms| {
+            self.home.keep_terms(version, &terms).map(|()| terms).map_err(|e| e.to_string())
+        });
+        let error = match applied {
+            Ok(terms) => {
+                self.say(Heard::Terms(version, terms));
+                String::new()
+            }
+            Err(error) => error,
+        };
+        self.session.applied(wire::Applied { version, error });
+    }
+
+    fn say(&self, heard: Heard) {
+        // The daemon may be gone.
+        let _ = self.tell.send(heard);
+    }
+}
+
+/// Moves a connection to a new socket; one that stays silent is closed.
+///
+/// # Errors
+/// It is closed.
+pub(super) async fn migrate(path: &Path) -> Result<(), NetError> {
+    path.migrate()?;
+    if path.answers_within(SUSPECT).await {
+        return Ok(());
+    }
+    path.abandon();
+    Err(NetError::Lost("silent after a change of network".to_owned()))
+}

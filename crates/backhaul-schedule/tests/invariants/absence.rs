@@ -1,0 +1,238 @@
+//! Clients that are not there, nudges that do not arrive, servers that start again.
+
+use std::collections::BTreeMap;
+
+use backhaul_schedule::fleet::{AlertKind, Outcome, Trigger, Via, What};
+use backhaul_schedule::policy::Admission;
+use backhaul_schedule::reach::DialResult;
+use backhaul_schedule::{Action, Event, Fleet, Now};
+use proptest::prelude::*;
+
+use super::world::{DAY, HOUR, Key, START, Shape, key, sighting};
+
+fn shape(mode: u8) -> Shape {
+    Shape { mode, address: true, group: 0, vault: 0, window: 0, period: 0, pause: None }
+}
+
+/// Dials in vain for some days, per day.
+fn dial_in_vain(mode: u8, rpo_days: i64, days: usize) -> Vec<u32> {
+    let mut fleet = Fleet::new(Admission::default());
+    let mut now = Now { boot: 10, wall: START - START % DAY };
+    let mut plan = shape(mode).plan(now.wall);
+    let policy = backhaul_schedule::Policy { rpo: rpo_days * DAY, ..(*plan.policy).clone() };
+    plan.policy = policy.into();
+    let mut dials = vec![0; days];
+    let mut actions = fleet.step(now, Event::Known(key(1), Box::new(plan), Some(now.wall - HOUR)));
+    loop {
+        while let Some(action) = actions.pop() {
+            if matches!(action, Action::Dial(_) | Action::Knock(..)) {
+                dials[((now.wall - (START - START % DAY)) / DAY) as usize] += 1;
+                actions.extend(fleet.step(now, Event::Dialled(key(1), DialResult::Silent, None)));
+            }
+        }
+        let Some(at) = fleet.next_deadline() else { return dials };
+        let passed = at.saturating_sub(now.boot).max(1);
+        now = Now { boot: now.boot + passed, wall: now.wall + passed as i64 };
+        if now.wall >= START - START % DAY + days as i64 * DAY {
+            return dials;
+        }
+        actions = fleet.step(now, Event::Tick);
+    }
+}
+
+/// 16.
+#[test]
+fn a_client_that_is_away_costs_few_dials_and_none_once_it_is_lost() {
+    for mode in [0, 2] {
+        let dials = dial_in_vain(mode, 2, 90);
+        assert!(dials.iter().all(|day| *day <= 13), "{dials:?}");
+        assert!(dials[62..].iter().all(|day| *day == 0), "dialled though it is lost: {dials:?}");
+    }
+}
+
+/// 7: a day's dials are spent, the next day has new ones, however long the limit is.
+#[test]
+fn each_period_has_its_dials() {
+    let dials = dial_in_vain(0, 30, 20);
+    assert!(dials[1..20].iter().all(|day| (1..=13).contains(day)), "{dials:?}");
+}
+
+/// An agent that comes when its own clock says so.
+#[derive(Debug, Clone, Copy)]
+struct Agent {
+    mode: u8,
+    linked: bool,
+    /// Seconds since boot at which it comes.
+    next: u64,
+    /// It is there in these hours of a day.
+    hours: (u64, u64),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Post {
+    Arrives,
+    IsLost,
+}
+
+/// Who had a success on which day.
+fn live(agents: &[Agent], post: Post, days: u64) -> BTreeMap<Key, Vec<u64>> {
+    let mut agents = agents.to_vec();
+    let mut fleet = Fleet::new(Admission { slots: 50, ..Admission::default() });
+    let base = START - START % DAY;
+    let mut session = 0;
+    let mut successes: BTreeMap<Key, Vec<u64>> = BTreeMap::new();
+    let mut runs: Vec<(u64, Key, u64)> = Vec::new();
+    for (i, agent) in (0..).zip(&agents) {
+        let now = Now { boot: 0, wall: base };
+        fleet.step(now, Event::Known(key(i), Box::new(shape(agent.mode).plan(base)), Some(base - HOUR)));
+    }
+    for boot in (0..days * DAY as u64).step_by(60) {
+        let now = Now { boot, wall: base + boot as i64 };
+        let mut actions = fleet.step(now, Event::Tick);
+        let (over, on): (Vec<_>, Vec<_>) = runs.drain(..).partition(|(at, ..)| *at <= boot);
+        runs = on;
+        for (_, key, session) in over {
+            successes.entry(key).or_default().push(boot / DAY as u64);
+            actions.extend(
+                fleet.step(now, Event::Ended(key, session, Outcome::Succeeded { at: now.wall, took: 120 })),
+            );
+        }
+        let hour = boot / 3_600 % 24;
+        for (i, agent) in (0u8..).zip(&mut agents) {
+            let here = (agent.hours.0..agent.hours.1).contains(&hour);
+            if here != agent.linked && agent.mode != 1 {
+                session += 1;
+                agent.linked = here;
+                let event = match here {
+                    true => Event::Contact(key(i), session, Via::Standing, sighting()),
+                    false => Event::LinkLost(key(i), session - 1),
+                };
+                actions.extend(fleet.step(now, event));
+            }
+            let runs_now = runs.iter().any(|(_, running, _)| *running == key(i));
+            if here && boot >= agent.next && !runs_now {
+                session += 1;
+                actions.extend(fleet.step(now, Event::Contact(key(i), session, Via::Visit, sighting())));
+                let due_in = fleet.due_in(now, &key(i));
+                agent.next = boot + due_in.clamp(60, 4 * 3_600);
+                if due_in == 0 {
+                    actions.extend(fleet.step(now, Event::Request(key(i), session, Trigger::Timer, None)));
+                }
+            }
+        }
+        while let Some(action) = actions.pop() {
+            match action {
+                Action::Grant(key, session) => runs.push((boot + 120, key, session)),
+                Action::Nudge(to, _, _) | Action::Knock(to, _) => {
+                    let knocked = matches!(action, Action::Knock(..));
+                    let (_, agent) = (0u8..).zip(&mut agents).find(|(i, _)| key(*i) == to).unwrap();
+                    let here = (agent.hours.0..agent.hours.1).contains(&hour) && post == Post::Arrives;
+                    if here {
+                        agent.next = boot;
+                    }
+                    if knocked {
+                        let result = if here { DialResult::Answered } else { DialResult::Silent };
+                        actions.extend(fleet.step(now, Event::Dialled(to, result, None)));
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    successes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6) })]
+
+    /// 14.
+    #[test]
+    fn nudges_change_when_and_never_whether(all in prop::collection::vec((1..3u8, 0..12u64, 6..12u64), 1..6)) {
+        let agents: Vec<Agent> = all
+            .into_iter()
+            .map(|(mode, from, hours)| Agent { mode, linked: false, next: 0, hours: (from, from + hours) })
+            .collect();
+        let (with, without) = (live(&agents, Post::Arrives, 6), live(&agents, Post::IsLost, 6));
+        for i in 0..agents.len() as u8 {
+            prop_assert_eq!(with[&key(i)].len(), without[&key(i)].len());
+            prop_assert_eq!(&with[&key(i)], &without[&key(i)]);
+        }
+    }
+}
+
+/// 22: a whole network that does not answer is one alert, and one dial now and then; it ends when one answers.
+#[test]
+fn a_silent_network_is_one_alert_and_one_probe_at_a_time() {
+    let mut fleet = Fleet::new(Admission { slots: 100, dials: 100, ..Admission::default() });
+    let mut now = Now { boot: 10, wall: START };
+    let (mut raised, mut cleared, mut probes) = (0, 0, Vec::new());
+    let mut actions = Vec::new();
+    for i in 0..20 {
+        actions.extend(
+            fleet
+                .step(now, Event::Known(key(i), Box::new(shape(0).plan(START - DAY)), Some(START - 3 * DAY))),
+        );
+    }
+    let mut dark = false;
+    while now.wall < START + DAY / 2 {
+        while let Some(action) = actions.pop() {
+            match action {
+                Action::Dial(of) => {
+                    if dark {
+                        probes.push(now.boot);
+                    }
+                    actions.extend(fleet.step(now, Event::Dialled(of, DialResult::Silent, None)));
+                }
+                Action::Alert(alert) if alert.kind == AlertKind::GroupSilent => match alert.what {
+                    What::Raised => (raised, dark) = (raised + 1, true),
+                    What::Cleared => cleared += 1,
+                    What::Reminder => {}
+                },
+                _ => {}
+            }
+        }
+        // Those that were under way when it fell silent are no probes.
+        if now.boot == 10 {
+            probes.clear();
+        }
+        now = Now { boot: now.boot + 30, wall: now.wall + 30 };
+        actions = fleet.step(now, Event::Tick);
+    }
+    assert_eq!((raised, cleared), (1, 0));
+    assert!((5..=20).contains(&probes.len()), "{probes:?}");
+    assert!(probes.windows(2).all(|pair| pair[1] >= pair[0] + 300), "{probes:?}");
+    let back = fleet.step(now, Event::Contact(key(3), 1, Via::Visit, sighting()));
+    let ends = back
+        .iter()
+        .filter(|action| matches!(action, Action::Alert(alert) if alert.what == What::Cleared))
+        .count();
+    assert_eq!(ends, 1);
+}
+
+/// 25: a group that was silent is forgotten with its last client.
+#[test]
+fn a_silent_network_without_clients_is_forgotten() {
+    let mut fleet = Fleet::new(Admission { slots: 100, dials: 100, ..Admission::default() });
+    let now = Now { boot: 10, wall: START };
+    for i in 0..5 {
+        fleet.step(now, Event::Known(key(i), Box::new(shape(0).plan(START - DAY)), Some(START - 3 * DAY)));
+    }
+    let told: Vec<Action> =
+        (0..5).flat_map(|i| fleet.step(now, Event::Dialled(key(i), DialResult::Silent, None))).collect();
+    assert!(told.iter().any(|action| matches!(action, Action::Alert(_))), "{told:?}");
+    let told: Vec<Action> = (0..5).flat_map(|i| fleet.step(now, Event::Removed(key(i)))).collect();
+    assert!(told.iter().any(|action| matches!(action, Action::Alert(alert) if alert.what == What::Cleared)));
+    assert_eq!(fleet.next_deadline(), None);
+}
+
+/// 15, 22: laptops that are away do not make a network silent.
+#[test]
+fn laptops_that_do_not_answer_a_knock_are_no_silent_network() {
+    let mut fleet = Fleet::new(Admission { slots: 100, dials: 100, ..Admission::default() });
+    let now = Now { boot: 10, wall: START };
+    for i in 0..5 {
+        fleet.step(now, Event::Known(key(i), Box::new(shape(2).plan(START - DAY)), Some(START - 3 * DAY)));
+        let told = fleet.step(now, Event::Dialled(key(i), DialResult::Silent, None));
+        assert_eq!(told, []);
+    }
+}

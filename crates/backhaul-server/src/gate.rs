@@ -1,0 +1,303 @@
+//! The desk of one session: who its peer is, and what the scheduler says about it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use backhaul_net::{PeerIdentity, Role};
+use backhaul_object::ObjectId;
+use backhaul_object::ids::ClientId;
+use backhaul_proto::server::Request;
+use backhaul_proto::{Retry, end, wire};
+use backhaul_schedule::Event;
+use backhaul_schedule::fleet::{Deferral, NotNow, Nudge, NudgeAnswer, Place, Session, Trigger, Via};
+use backhaul_schedule::reach::{HasBattery, Nat, Sighting};
+use tokio::sync::mpsc;
+
+use crate::alerts::{Alert, AlertKind};
+use crate::clock;
+use crate::daemon::{Inner, lock};
+use crate::fleet::{Client, Instance, LinkState, Machine, Met};
+use crate::hub::Said;
+use crate::policies;
+use crate::rates::Throttle;
+use crate::session::{self, Asked, Desk, Ending};
+
+/// How long a copy of a client's identity is told to stay away, in seconds.
+const COPY_AFTER: u64 = 4 * 3_600;
+/// A refusal without an end is asked again after so many seconds.
+const UNWILLING: u64 = 3_600;
+
+/// What a session that the server dialled is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The agent dialled: it says what it wants.
+    Theirs,
+    /// A run.
+    Pull,
+    /// A word.
+    Knock(Nudge),
+}
+
+/// Admits one session.
+pub(crate) struct Gate<'s> {
+    pub inner: &'s Arc<Inner>,
+    pub session: Session,
+    pub remote: SocketAddr,
+    pub purpose: Purpose,
+}
+
+impl Gate<'_> {
+    fn observed(&self) -> std::net::IpAddr {
+        self.remote.ip()
+    }
+
+    /// Which machine this is: a second one with the same identity is named, and kept out.
+    fn judge(&self, client: &Client, hello: &wire::Hello) -> Result<(), Ending> {
+        if hello.instance.is_empty() {
+            return Ok(());
+        }
+        let host = hello.report.as_ref().map(|report| report.host.clone()).unwrap_or_default();
+        let address = self.observed().to_string();
+        let machine = Machine { instance: hello.instance.to_vec(), host, address };
+        let now = clock::now();
+        let judged =
+            lock(&self.inner.fleet).judge_instance(client.id, &machine, now).map_err(Ending::from)?;
+        match judged {
+            Instance::Alone => Ok(()),
+            Instance::First { copy } => {
+                let text = format!(
+                    "two machines use the identity of {}: {} at {}, which goes on, and {} at {}, which is not let in; \
+                     add the second as a client of its own and let it join anew",
+                    client.name, machine.host, machine.address, copy.host, copy.address
+                );
+                tracing::warn!("{text}");
+                self.inner.raise(&Alert {
+                    kind: AlertKind::Clone,
+                    client: Some(client.id),
+                    group: None,
+                    text,
+                    obstacle: String::new(),
+                });
+                Ok(())
+            }
+            Instance::Copy { first } => {
+                let text = format!(
+                    "this machine has a copy of the identity of {}, which {} at {} uses; on the server, `backhaul client \
+                     add` a client of its own, remove the copied home and join anew",
+                    client.name, first.host, first.address
+                );
+                let retry = Retry { after: COPY_AFTER, ..Retry::default() };
+                Err(Ending { retry, ..Ending::new(end::CLONE, text) })
+            }
+        }
+    }
+
+    /// Tells the database and the scheduler that a client is here.
+    fn meet(&self, client: &Client, hello: &wire::Hello) -> Result<(), Ending> {
+        let report = hello.report.clone().unwrap_or_default();
+        self.met(client, &report)?;
+        let via = if hello.intent() == wire::Intent::Attend { Via::Standing } else { Via::Visit };
+        self.inner.learn(client.id)?;
+        self.inner.applied(client.id, hello.terms_version, Ok(()));
+        // A dial tells by its own event that the client is there.
+        if self.purpose == Purpose::Theirs {
+            let sighting = self.sighting(&report);
+            self.inner.tell(Event::Contact(client.id.0, self.session, via, sighting));
+        }
+        if let Some(not_now) = &hello.not_now {
+            self.inner.tell(Event::Unwilling(client.id.0, not_now_of(not_now)));
+        }
+        Ok(())
+    }
+
+    fn met(&self, client: &Client, report: &wire::Report) -> Result<(), Ending> {
+        let given = |text: &str| (!text.is_empty() && text.len() <= 128).then(|| text.to_owned());
+        let listens = u16::try_from(report.listens_on).ok().filter(|port| *port > 0);
+        let met = Met {
+            observed: (self.purpose == Purpose::Theirs).then(|| self.observed()),
+            // Behind NAT its listener is at an address that nobody can dial.
+            reported: listens
+                .filter(|_| report.source.parse() == Ok(self.observed()))
+                .map(|port| SocketAddr::new(self.observed(), port).to_string()),
+            zone: given(&report.zone),
+        };
+        lock(&self.inner.fleet).seen(client.id, &met, clock::now()).map_err(Ending::from)
+    }
+
+    fn on_report(&self, client: &Client, report: &wire::Report) {
+        if self.met(client, report).and_then(|()| self.inner.learn(client.id)).is_err() {
+            // What the database does not take is logged there, and asked again at the next report.
+            return;
+        }
+        let sighting = self.sighting(report);
+        self.inner.tell(Event::Contact(client.id.0, self.session, Via::Standing, sighting));
+        self.inner.tell_verdict(client.id, self.session);
+    }
+
+    fn sighting(&self, report: &wire::Report) -> Sighting {
+        let network = <[u8; 8]>::try_from(&report.network[..]).map_or(0, u64::from_le_bytes);
+        let nat = match report.source.parse::<std::net::IpAddr>() {
+            Ok(source) if source == self.observed() => Nat::No,
+            Ok(_) => Nat::Yes,
+            Err(_) => Nat::Unknown,
+        };
+        let power = match report.supply() {
+            wire::Supply::Unknown => HasBattery::Unknown,
+            wire::Supply::Wall => HasBattery::No,
+            wire::Supply::Charging | wire::Supply::Battery => HasBattery::Yes,
+        };
+        Sighting { network, nat, power }
+    }
+}
+
+fn not_now_of(not_now: &wire::NotNow) -> NotNow {
+    let seconds = if not_now.for_seconds == 0 { UNWILLING } else { not_now.for_seconds };
+    let reason: String = not_now.reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    NotNow { reason, until: (clock::now().saturating_add(seconds)).min(i64::MAX as u64) as i64 }
+}
+
+fn trigger_of(trigger: wire::Trigger) -> (Trigger, &'static str) {
+    match trigger {
+        wire::Trigger::Manual => (Trigger::Manual, "manual"),
+        wire::Trigger::Join => (Trigger::Join, "join"),
+        wire::Trigger::Timer => (Trigger::Timer, "timer"),
+        wire::Trigger::Nudge => (Trigger::Nudge, "nudge"),
+        wire::Trigger::Resume => (Trigger::Resume, "resume"),
+        wire::Trigger::Dialled => (Trigger::Timer, "dialled"),
+    }
+}
+
+impl Desk for Gate<'_> {
+    fn admit(&self, peer: &PeerIdentity, hello: &wire::Hello) -> Result<Client, Ending> {
+        let operator = peer.role == Role::Operator;
+        let name = if operator { &hello.client } else { &peer.name };
+        let found = lock(&self.inner.fleet).client(name).map_err(Ending::from)?;
+        let client = session::identify(peer, hello, found)?;
+        if operator {
+            return Ok(client);
+        }
+        self.inner.hub.name(self.session, client.id, clock::boot_ms())?;
+        self.judge(&client, hello)?;
+        self.meet(&client, hello)?;
+        Ok(client)
+    }
+
+    fn ask(&self, client: &Client, hello: &wire::Hello) -> Result<Asked, Ending> {
+        self.inner.note_trigger(client.id, trigger_of(hello.trigger()).1);
+        if let Purpose::Knock(nudge) = self.purpose {
+            return Ok(Asked::Nudge(nudge));
+        }
+        if let Some(not_now) = &hello.not_now {
+            return Err(Ending::new(end::AGENT, format!("not now: {}", not_now.reason)));
+        }
+        if self.purpose == Purpose::Pull || !self.inner.decides() {
+            return Ok(Asked::Granted);
+        }
+        let since = self.inner.tickets.read(client.id, &hello.ticket);
+        let said = self.inner.hub.listen(self.session);
+        let (trigger, _) = trigger_of(hello.trigger());
+        self.inner.tell(Event::Request(client.id.0, self.session, trigger, since));
+        Ok(Asked::Waits(said))
+    }
+
+    async fn begin(&self, client: &Client) -> Result<(), Ending> {
+        self.inner.hub.take_writing(client.id, self.session).await?;
+        let (initiator, link) = match self.purpose {
+            Purpose::Theirs => ("client", LinkState::Push),
+            Purpose::Pull | Purpose::Knock(_) => ("server", LinkState::Dial),
+        };
+        self.inner.begin_run(client.id, initiator, link)
+    }
+
+    fn attend(&self, client: &Client) -> mpsc::UnboundedReceiver<Said> {
+        tracing::info!(client = %client.name, address = %self.remote, "linked");
+        self.inner.hub.listen(self.session)
+    }
+
+    fn heard(&self, client: &Client, what: &Request) {
+        match what {
+            Request::Report(report) => self.on_report(client, report),
+            Request::NotNow(not_now) => self.inner.tell(Event::Unwilling(client.id.0, not_now_of(not_now))),
+            Request::NudgeReply(reply) => self.inner.tell(match (reply.answer(), &reply.not_now) {
+                (wire::NudgeAnswer::NotNow, Some(not_now)) => {
+                    Event::Unwilling(client.id.0, not_now_of(not_now))
+                }
+                (wire::NudgeAnswer::Accepted, _) => {
+                    Event::NudgeAnswered(client.id.0, reply.id, NudgeAnswer::Accepted)
+                }
+                _ => Event::NudgeAnswered(client.id.0, reply.id, NudgeAnswer::Needless),
+            }),
+            Request::Applied(applied) => {
+                let result = if applied.error.is_empty() { Ok(()) } else { Err(end::AGENT) };
+                if let Err(code) = result {
+                    tracing::warn!(client = %client.name, code, "terms {}: {}", applied.version, applied.error);
+                }
+                self.inner.applied(client.id, applied.version, result);
+            }
+            _ => {}
+        }
+    }
+
+    fn committed(&self, client: &Client, snapshot: ObjectId, errors: u64) {
+        let fleet = lock(&self.inner.fleet);
+        let noted = fleet.running(client.id).and_then(|run| match run {
+            Some(run) => fleet.end_run(run.id, Ok((snapshot, errors)), clock::now()),
+            None => Ok(()),
+        });
+        self.inner.complain(noted);
+    }
+
+    fn goes_on(&self, client: &Client) {
+        self.inner.tell(Event::Progress(client.id.0, self.session));
+    }
+
+    fn place(&self, client: &Client) -> Option<Place> {
+        self.inner.with_dispatch(|dispatch| dispatch.place(client.id)).flatten()
+    }
+
+    fn queued(&self, client: &Client, place: &Place) -> wire::Queued {
+        wire::Queued {
+            position: place.position as u64,
+            eta: place.eta,
+            why: place.why.to_string(),
+            ticket: self.inner.tickets.issue(client.id, place.since).into(),
+        }
+    }
+
+    fn deferred(&self, client: &Client, deferral: &Deferral) -> Ending {
+        let Deferral { after, since, why } = deferral;
+        let ticket = since.map(|since| self.inner.tickets.issue(client.id, since)).unwrap_or_default();
+        let text = format!("not now: {why}; come back in {after} s");
+        Ending { retry: Retry { after: *after, ticket: ticket.into() }, ..Ending::new(end::BUSY, text) }
+    }
+
+    fn verdict(&self, client: &Client) -> wire::Verdict {
+        self.inner.with_dispatch(|dispatch| dispatch.verdict(client.id)).unwrap_or_default()
+    }
+
+    fn terms(&self, client: &Client) -> wire::Terms {
+        let terms = self.inner.with_dispatch(|dispatch| {
+            let (version, policies) = dispatch.versions().of(client.id);
+            policies::terms(version, &policies::policy_of(policies, client).agent)
+        });
+        terms.unwrap_or_default()
+    }
+
+    fn due_after_success(&self, client: &Client) -> u64 {
+        self.inner.with_dispatch(|dispatch| dispatch.due_after_success(client.id)).unwrap_or(0)
+    }
+
+    fn observed(&self) -> SocketAddr {
+        self.remote
+    }
+
+    fn throttle(&self, client: &Client) -> Throttle {
+        let group = self.inner.with_dispatch(|dispatch| policies::group(dispatch.policies(), client));
+        group.map_or_else(Throttle::default, |group| lock(&self.inner.rates).of(&group))
+    }
+}
+
+/// A client's key in the scheduler.
+pub(crate) fn id(key: [u8; 16]) -> ClientId {
+    ClientId(key)
+}

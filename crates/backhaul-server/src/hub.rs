@@ -1,0 +1,202 @@
+//! All open sessions: who they are, how to end them, and how to say something to their peers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backhaul_net::link::Hangup;
+use backhaul_object::ids::ClientId;
+use backhaul_proto::{end, wire};
+use backhaul_schedule::fleet::{CloseReason, Deferral, Nudge, Place, Session};
+use tokio::sync::{Notify, mpsc};
+
+use crate::session::Ending;
+
+/// Sessions of one client at once.
+const PER_CLIENT: usize = 12;
+/// Hellos of one client: so many at once, and then one in so many milliseconds.
+const HELLOS: u64 = 60;
+const HELLO_EVERY_MS: u64 = 2_000;
+/// How long an older backup session of a client may take to end.
+pub(crate) const SUPERSEDE: Duration = Duration::from_secs(20);
+
+/// Something to be said to the peer of a session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Said {
+    /// Its run may begin.
+    Granted,
+    /// It waits.
+    Queued(Place),
+    /// It is to come back.
+    Deferred(Deferral),
+    /// It is nudged.
+    Nudge(Nudge),
+    /// How it stands.
+    Verdict(wire::Verdict),
+    /// What its policy asks of its agent.
+    Terms(wire::Terms),
+}
+
+struct Live {
+    client: Option<ClientId>,
+    hangup: Hangup,
+    say: Option<mpsc::UnboundedSender<Said>>,
+}
+
+/// The one backup session of a client that is writing.
+struct Writing {
+    session: Session,
+    ended: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct State {
+    next: Session,
+    live: HashMap<Session, Live>,
+    writing: HashMap<ClientId, Writing>,
+    /// For each client, the time at which all of its hellos are forgiven, in ms.
+    hellos: HashMap<ClientId, u64>,
+}
+
+/// All open sessions.
+#[derive(Default)]
+pub struct Hub(Mutex<State>);
+
+impl Hub {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a new session in. Its number is larger than all before.
+    pub fn open(&self, hangup: Hangup) -> Session {
+        let mut state = self.state();
+        state.next += 1;
+        let session = state.next;
+        state.live.insert(session, Live { client: None, hangup, say: None });
+        session
+    }
+
+    /// Says whose a session is.
+    ///
+    /// # Errors
+    /// That client has too many sessions, or says hello too often.
+    pub fn name(&self, session: Session, client: ClientId, now_ms: u64) -> Result<(), Ending> {
+        let mut state = self.state();
+        let busy = |text: &str, after| Err(Ending::busy(text.to_owned(), after));
+        let forgiven = state.hellos.entry(client).or_default();
+        *forgiven = (*forgiven).max(now_ms) + HELLO_EVERY_MS;
+        if *forgiven > now_ms + HELLOS * HELLO_EVERY_MS {
+            *forgiven -= HELLO_EVERY_MS;
+            return busy("this client says hello too often", 120);
+        }
+        if state.live.values().filter(|live| live.client == Some(client)).count() >= PER_CLIENT {
+            return busy("this client has too many sessions", 60);
+        }
+        if let Some(live) = state.live.get_mut(&session) {
+            live.client = Some(client);
+        }
+        Ok(())
+    }
+
+    /// What will be said to a session.
+    pub fn listen(&self, session: Session) -> mpsc::UnboundedReceiver<Said> {
+        let (say, said) = mpsc::unbounded_channel();
+        if let Some(live) = self.state().live.get_mut(&session) {
+            live.say = Some(say);
+        }
+        said
+    }
+
+    /// Says something to a session, if it is still there and listens.
+    pub fn say(&self, session: Session, said: Said) {
+        if let Some(say) = self.state().live.get(&session).and_then(|live| live.say.as_ref()) {
+            // Who has stopped listening is about to leave.
+            let _ = say.send(said);
+        }
+    }
+
+    /// Ends a session.
+    pub fn close(&self, session: Session, reason: CloseReason) {
+        if let Some(live) = self.state().live.get(&session) {
+            match reason {
+                CloseReason::Superseded => live.hangup.dismiss("a newer session of this client has begun"),
+                CloseReason::Stalled => live.hangup.close("nothing was heard of this run for ten minutes"),
+            }
+        }
+    }
+
+    /// Ends the sessions of clients that are not welcome any more.
+    pub fn dismiss(&self, is_welcome: impl Fn(ClientId) -> bool) {
+        let state = self.state();
+        let unwelcome = |live: &&Live| live.client.is_some_and(|client| !is_welcome(client));
+        for live in state.live.values().filter(unwelcome) {
+            live.hangup.dismiss("this client was revoked on the server");
+        }
+    }
+
+    /// Ends all sessions.
+    pub fn close_all(&self, reason: &str) {
+        self.state().live.values().for_each(|live| live.hangup.close(reason));
+    }
+
+    /// True when no session is open, or none that writes.
+    pub fn is_quiet(&self, which: Which) -> bool {
+        let state = self.state();
+        match which {
+            Which::All => state.live.is_empty(),
+            Which::Writing => state.writing.is_empty(),
+        }
+    }
+
+    /// Clients with an open session.
+    pub fn clients(&self) -> Vec<ClientId> {
+        self.state().live.values().filter_map(|live| live.client).collect()
+    }
+
+    /// Forgets a session that has ended.
+    pub fn leave(&self, session: Session) {
+        let mut state = self.state();
+        state.live.remove(&session);
+        let client = state.writing.iter().find(|(_, writing)| writing.session == session).map(|(id, _)| *id);
+        if let Some(ended) = client.and_then(|client| state.writing.remove(&client)) {
+            ended.ended.notify_waiters();
+        }
+    }
+
+    /// Takes the client's one place for a session that writes; an older one is ended, and waited for until its writing
+    /// has stopped.
+    ///
+    /// # Errors
+    /// It does not stop.
+    pub async fn take_writing(&self, client: ClientId, session: Session) -> Result<(), Ending> {
+        let take = async {
+            loop {
+                let ended = {
+                    let mut state = self.state();
+                    let Some(older) = state.writing.get(&client) else {
+                        let ended = Arc::new(Notify::new());
+                        state.writing.insert(client, Writing { session, ended });
+                        return;
+                    };
+                    let ended = Arc::clone(&older.ended);
+                    if let Some(live) = state.live.get(&older.session) {
+                        live.hangup.dismiss("a newer session of this client has begun");
+                    }
+                    ended
+                };
+                let _ = tokio::time::timeout(Duration::from_millis(100), ended.notified()).await;
+            }
+        };
+        let text = "an older session of this client is still ending; try again";
+        tokio::time::timeout(SUPERSEDE, take).await.map_err(|_| Ending::new(end::BUSY, text))
+    }
+}
+
+/// Which sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Every one.
+    All,
+    /// Those that back up.
+    Writing,
+}

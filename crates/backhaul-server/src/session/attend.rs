@@ -1,0 +1,86 @@
+//! A session that waits: the client says how it stands, hears when it is due, and is nudged. It may last for days, so it
+//! holds no keys, no list of what the client owns, and no threads.
+
+use backhaul_net::link::FrameWriter;
+use backhaul_proto::server::{Request, ServerSession};
+use backhaul_proto::{PROTOCOL, end, wire};
+use backhaul_schedule::fleet::{Cause, Nudge};
+use bytes::Bytes;
+
+use super::{Desk, Ending, Frames, Outcome, SOFTWARE, farewell, send_queued};
+use crate::clock;
+use crate::fleet::Client;
+use crate::hub::Said;
+
+/// Frames of an attending agent: so many at once, and then one in so many milliseconds. More is an attack.
+const FRAMES: u64 = 60;
+const FRAME_EVERY_MS: u64 = 1_000;
+
+pub(super) async fn attend<D: Desk>(
+    mut session: ServerSession,
+    mut writer: FrameWriter,
+    mut frames: Frames,
+    desk: &D,
+    client: &Client,
+    hello: &wire::Hello,
+) -> Outcome {
+    let mut said = desk.attend(client);
+    let terms = desk.terms(client);
+    let known = terms.version == hello.terms_version;
+    session.attend(wire::Welcome {
+        protocol: PROTOCOL,
+        software: SOFTWARE.to_owned(),
+        server_time: clock::now(),
+        client: client.name.clone(),
+        client_id: Bytes::copy_from_slice(client.id.as_bytes()),
+        verdict: Some(desk.verdict(client)),
+        terms: (!known).then_some(terms),
+        observed: desk.observed().to_string(),
+        ..Default::default()
+    });
+    let mut forgiven = 0;
+    let ending = loop {
+        if let Err(error) = send_queued(&mut session, &mut writer).await {
+            break Some(Ending::from(error));
+        }
+        tokio::select! {
+            said = said.recv() => match said {
+                Some(Said::Nudge(said)) => session.nudge(nudge(&said)),
+                Some(Said::Verdict(verdict)) => session.verdict(verdict),
+                Some(Said::Terms(terms)) => session.terms(terms),
+                Some(Said::Granted | Said::Queued(_) | Said::Deferred(_)) => {}
+                None => break Some(Ending::lost("the session was ended")),
+            },
+            frame = frames.recv() => match frame {
+                None => break Some(Ending::lost("the peer went away")),
+                Some(Err(error)) => break Some(error.into()),
+                Some(Ok(frame)) => {
+                    forgiven = forgiven.max(clock::boot_ms()) + FRAME_EVERY_MS;
+                    if forgiven > clock::boot_ms() + FRAMES * FRAME_EVERY_MS {
+                        break Some(Ending::busy("this client says too much".to_owned(), 600));
+                    }
+                    match session.handle(frame) {
+                        Ok(Request::Bye(_)) => break None,
+                        Ok(request) => tokio::task::block_in_place(|| desk.heard(client, &request)),
+                        Err(error) => break Some(Ending::new(error.to_end().code, error.to_string())),
+                    }
+                }
+            },
+        }
+    };
+    if let Some(ending) = ending.as_ref().filter(|ending| ending.code != end::DONE) {
+        session.end(ending.code, &ending.text, ending.retry.clone());
+    }
+    farewell(&mut session, &mut writer).await;
+    Outcome { committed: None, ending }
+}
+
+/// A nudge as it travels.
+pub(super) fn nudge(nudge: &Nudge) -> wire::Nudge {
+    let cause = match nudge.cause {
+        Cause::Due => wire::Cause::Due,
+        Cause::Overdue => wire::Cause::Overdue,
+        Cause::Manual => wire::Cause::Manual,
+    };
+    wire::Nudge { id: nudge.id, cause: cause.into(), ttl: nudge.ttl }
+}

@@ -1,0 +1,129 @@
+//! Alerts: shown, tested, and told by a running server's config.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use backhaul_tests::listeners::{MailServer, Manners, WebServer};
+use backhaul_tests::{Home, misfit};
+use serde_json::Value;
+
+fn assert_fits(name: &str, document: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas").join(name);
+    let schema = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(misfit(&schema, document, name), None);
+}
+
+/// A server's home whose config has an `[alerts]` section.
+fn home(alerts: &str) -> Home {
+    let home = Home::new();
+    home.run(&["server", "init", "--listen", "127.0.0.1:0", "--name", "backup.example.org"]).ok();
+    let path = home.path().join("server/config.toml");
+    let config = fs::read_to_string(&path).unwrap() + alerts;
+    assert_fits("config/server.json", &serde_json::to_value(config.parse::<toml::Table>().unwrap()).unwrap());
+    fs::write(path, config).unwrap();
+    home
+}
+
+fn mail(port: u16) -> String {
+    format!(
+        "[alerts.mail]\nsmtp = \"smtp://127.0.0.1:{port}\"\nfrom = \"backhaul@example.org\"\nto = [\"ops@example.org\"]\n"
+    )
+}
+
+#[test]
+fn a_test_message_arrives_by_every_channel() {
+    let (smtp, web, dir) =
+        (MailServer::start(Manners::Kind), WebServer::start("200 OK"), tempfile::tempdir().unwrap());
+    let (script, out) = (dir.path().join("notify"), dir.path().join("out"));
+    fs::write(&script, format!("#!/bin/sh\ncat > {}\n", out.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let home = home(&format!(
+        "[alerts]\nowners = true\ncommand = [{script:?}]\n{}\
+         [alerts.webhook]\nurl = \"http://127.0.0.1:{}/x\"\nheader = {{ X-Key = \"k\" }}\n",
+        mail(smtp.port),
+        web.port
+    ));
+    let told = home.run(&["alerts", "test"]).ok();
+    assert!(told.out.contains("mail ops@example.org: ok: 250"), "{}", told.out);
+    assert_eq!(told.out.lines().filter(|line| line.contains(": ok: ")).count(), 3, "{}", told.out);
+    assert_fits("output/alerts-test.json", &home.json(&["alerts", "test"]));
+    assert_eq!((smtp.mails().len(), web.requests().len()), (2, 2));
+    assert!(smtp.mails()[0].text.contains("Nothing is wrong"), "{:?}", smtp.mails());
+    let posted: Value = serde_json::from_str(&web.requests()[0].body).unwrap();
+    assert_fits("output/alert.json", &posted);
+    assert_eq!(posted["server"], "backup.example.org");
+    assert!(web.requests()[0].head.contains("x-key: k"));
+    let piped: Value = serde_json::from_str(&fs::read_to_string(out).unwrap()).unwrap();
+    assert_eq!(piped["kind"], "test");
+}
+
+#[test]
+fn a_channel_that_fails_says_why_and_the_others_are_told() {
+    let (smtp, web) = (MailServer::start(Manners::Refuses(9)), WebServer::start("500 Oops"));
+    let home =
+        home(&format!("{}[alerts.webhook]\nurl = \"http://127.0.0.1:{}/x\"\n", mail(smtp.port), web.port));
+    let told = home.run(&["alerts", "test"]).expect(1);
+    assert!(told.out.contains("FAILED") && told.out.contains("451"), "{}", told.out);
+    assert!(told.out.contains("500") && told.out.contains("hello"), "{}", told.out);
+}
+
+#[test]
+fn without_a_channel_it_is_said_how_to_have_one() {
+    let home = home("");
+    let told = home.run(&["alerts", "test"]).expect(1);
+    assert!(told.err.contains("[alerts]") && told.err.contains("config.toml"), "{}", told.err);
+    assert!(home.run(&["alerts"]).ok().err.contains("no alert is open"));
+    assert_eq!(home.json(&["alerts", "--all"]), serde_json::json!([]));
+}
+
+#[test]
+fn what_is_open_is_shown_with_who_was_told() {
+    let home = home("");
+    home.run(&["client", "add", "laptop-7", "--owner", "ana@example.org"]).ok();
+    let db = rusqlite::Connection::open(home.path().join("server/fleet.sqlite")).unwrap();
+    db.execute_batch(
+        "INSERT INTO alerts (kind, client, raised_at, text, obstacle)
+             SELECT 'overdue', id, 1764000000, 'nothing new for 3 days', 'absent' FROM clients;
+         INSERT INTO alerts (kind, network_group, raised_at, cleared_at, text, obstacle)
+             VALUES ('group-silent', 'lab', 1764000000, 1764000060, '9 of 10 are silent', '');
+         INSERT INTO deliveries (alert, channel, recipient, what, state, tries, created_at, next_try_at, error)
+             VALUES (1, 'mail', 'ops@example.org', 'raised', 'pending', 2, 1764000000, 1764000200, '451 later');",
+    )
+    .unwrap();
+    let open = home.run(&["alerts"]).ok();
+    for part in ["SINCE", "overdue", "laptop-7", "nothing new for 3 days: absent", "0 of 1", "451 later"] {
+        assert!(open.out.contains(part), "no {part:?} in {}", open.out);
+    }
+    assert!(!open.out.contains("lab"), "{}", open.out);
+    assert!(home.run(&["alerts", "--all"]).ok().out.contains("over since"));
+    let all = home.json(&["alerts", "--all"]);
+    assert_fits("output/alerts.json", &all);
+    assert_eq!((all.as_array().unwrap().len(), &all[0]["group"]), (2, &"lab".into()));
+}
+
+#[test]
+fn a_machine_has_an_owner_until_it_has_none() {
+    let home = home("");
+    home.run(&["client", "add", "laptop-7", "--owner", "ana"]).expect(2);
+    home.run(&["client", "add", "laptop-7", "--owner", "ana@example.org"]).ok();
+    assert_eq!(home.json(&["client", "show", "laptop-7"])["owner"], "ana@example.org");
+    home.run(&["client", "edit", "laptop-7", "--address", "127.0.0.1:4456"]).ok();
+    assert_eq!(home.json(&["client", "show", "laptop-7"])["owner"], "ana@example.org");
+    home.run(&["client", "edit", "laptop-7", "--owner", "bo"]).expect(2);
+    home.run(&["client", "edit", "laptop-7", "--owner", ""]).ok();
+    assert_eq!(home.json(&["client", "show", "laptop-7"])["owner"], Value::Null);
+}
+
+#[test]
+fn a_config_that_cannot_work_is_refused_by_name() {
+    let home = home("");
+    let path = home.path().join("server/config.toml");
+    let whole = fs::read_to_string(&path).unwrap();
+    for (alerts, named) in [("[alerts]\nsms = true\n", "sms"), ("[alerts]\nowners = true\n", "alerts.owners")]
+    {
+        fs::write(&path, format!("{whole}{alerts}")).unwrap();
+        let refused = home.run(&["alerts"]).expect(1);
+        assert!(refused.err.contains(named) && refused.err.contains("config.toml"), "{}", refused.err);
+    }
+}
