@@ -7,6 +7,7 @@ mod install;
 mod interrupt;
 mod json;
 mod networks;
+mod night;
 mod pull_push;
 mod quickstart;
 mod reads;

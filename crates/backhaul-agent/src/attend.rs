@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 
 use backhaul_schedule::policy::{AgentTerms, OnBattery};
 
-use crate::attend::dice::Dice;
-pub use crate::signals::network::Fingerprint;
-pub use crate::signals::power::Supply;
+use dice::Dice;
+pub use words::*;
 
 pub mod dice;
+mod words;
 
 /// Pauses between tries to reach the server, in ms: full jitter below a bound that doubles.
 const BACKOFF: std::ops::RangeInclusive<u64> = 2_000..=15 * 60_000;
@@ -24,170 +24,6 @@ const FLAP: u64 = 30_000;
 const NUDGES: usize = 6;
 const NUDGES_BY_HAND: usize = 12;
 const HOUR: u64 = 3_600_000;
-
-/// What the server says about this client whenever it can.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Verdict {
-    /// In how many seconds the next run is due.
-    pub due_in: u64,
-    /// Whether a link that stays is worth its packets.
-    pub link: LinkWish,
-    /// Whether the newest snapshot is too old.
-    pub age: Age,
-}
-
-/// Whether the server wants the link to stay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkWish {
-    /// It does.
-    Stay,
-    /// A check-in now and then does.
-    Visit,
-}
-
-/// How old the newest snapshot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
-    /// Within the policy's limit.
-    InTime,
-    /// Beyond.
-    Late,
-}
-
-/// Whether this machine is willing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gate {
-    /// It is.
-    Open,
-    /// It is not, and says why; seconds since 1970 until which that is sure.
-    Shut {
-        /// For people.
-        reason: String,
-        /// If it is known.
-        until: Option<i64>,
-    },
-}
-
-/// What made this machine ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// It has joined a network, was started, or woke.
-    Join,
-    /// Its time has come.
-    Timer,
-    /// It was nudged.
-    Nudge,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Happening {
-    /// The daemon runs.
-    Started,
-    /// The network has changed and settled; none when there is no way to the server.
-    Network(Option<Fingerprint>),
-    /// The machine slept.
-    Woke,
-    /// What keeps it from automatic runs, and from those that somebody asks for.
-    Gates(Gate, Gate),
-    /// The power supply has changed.
-    Power(Supply),
-    /// New terms from the server.
-    Terms(Box<AgentTerms>),
-    /// The dial was answered, and the server said this.
-    Linked(Verdict),
-    /// The server said this over the link.
-    Told(Verdict),
-    /// The link is gone.
-    Unlinked,
-    /// The dial was not answered.
-    NotReached,
-    /// The server asks for a run.
-    Nudged {
-        /// The same number is the same nudge.
-        id: u64,
-        /// Somebody asked for it.
-        by_hand: bool,
-    },
-    /// A run has begun that this machine did not order: the server dialled.
-    Pulled,
-    /// A run, or the wait for one, is over.
-    Ended(End),
-    /// Time has passed.
-    Tick,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// With a snapshot; the next is due in so many seconds.
-    Done {
-        /// Seconds.
-        due_in: u64,
-    },
-    /// The server wants it to come back in so many seconds, with this ticket.
-    Deferred {
-        /// Seconds.
-        after: u64,
-        /// To be shown then.
-        ticket: Vec<u8>,
-    },
-    /// There was none after all.
-    Needless,
-    /// It came to nothing; the ticket of a wait that was cut.
-    Failed {
-        /// To be shown next time.
-        ticket: Vec<u8>,
-    },
-}
-
-/// What a nudge is answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NudgeReply {
-    /// A run is asked for.
-    Accepted,
-    /// One is under way.
-    Running,
-    /// Not now.
-    NotNow {
-        /// For people.
-        reason: String,
-        /// Seconds since 1970.
-        until: Option<i64>,
-    },
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
-    /// Dial the server, introduce yourself, hear the verdict.
-    Dial,
-    /// Close the link that stands.
-    Hang,
-    /// The path may be another: use a new socket, and see within 3 s whether the server is still there.
-    Migrate,
-    /// Ask for a run and carry it out.
-    Push {
-        /// Why.
-        trigger: Trigger,
-        /// From an earlier deferral.
-        ticket: Vec<u8>,
-    },
-    /// Answer a nudge.
-    Reply {
-        /// Which.
-        id: u64,
-        /// How.
-        reply: NudgeReply,
-    },
-    /// Tell the server over the link why a run that is due does not begin.
-    Unwilling {
-        /// For people.
-        reason: String,
-        /// Seconds since 1970.
-        until: Option<i64>,
-    },
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
@@ -353,7 +189,8 @@ impl Attendant {
                 self.dialled_for = Some((fingerprint, now));
                 self.come_soon(now);
             }
-            _ => {}
+            // The dial under way may fail because it began in another network.
+            _ => self.failures = 0,
         }
     }
 
@@ -361,7 +198,7 @@ impl Attendant {
         match self.link {
             Link::Up => orders.push(Order::Migrate),
             Link::Down => self.come_soon(now),
-            Link::Dialling => {}
+            Link::Dialling => self.failures = 0,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 
 /// Silence after which a connection is given up, by the side that has the agent: two lost keep-alives.
 const IDLE: Duration = Duration::from_secs(60);
@@ -61,7 +62,13 @@ pub(crate) fn endpoint() -> EndpointConfig {
 /// For the server's: with a key that survives a restart, a client that comes back to a server that has forgotten its
 /// connection is told so at once, and need not wait for its own timer.
 pub(crate) fn endpoint_with_reset_key(key: &[u8; 32]) -> EndpointConfig {
-    sized(EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key))))
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, key)));
+    // Connection ids that are recognised as one's own, too: others are not answered at all.
+    let mut head = [0; 8];
+    head.copy_from_slice(&key[..8]);
+    let ids = u64::from_le_bytes(head);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    sized(config)
 }
 
 fn sized(mut config: EndpointConfig) -> EndpointConfig {

@@ -25,7 +25,7 @@ pub enum Standing {
     },
     /// The window is shut.
     Waiting {
-        /// When it may start.
+        /// When its own moment comes after the next opening: who was told the opening would all come then.
         next: i64,
     },
     /// It is to be started.
@@ -106,7 +106,11 @@ pub fn standing(policy: &Policy, record: &Record, now: i64) -> Standing {
         return Standing::Late { since: limit };
     }
     match &policy.window {
-        Some(window) if !is_open(window, now) => Standing::Waiting { next: next_open(window, now) },
+        Some(window) if !is_open(window, now) => {
+            // Periods of hours do not begin when the window opens.
+            let open = next_open(window, now);
+            Standing::Waiting { next: open.max(period_begin(policy, open) + wait) }
+        }
         _ if now < begin + wait => Standing::Early { next: begin + wait },
         _ => Standing::Due { since: begin + wait },
     }
@@ -228,6 +232,8 @@ mod tests {
         assert_eq!(judge(&policy, 0, done, at(5, 5, 12, 0)), Standing::Protected { next: at(5, 5, 22, 0) });
         assert_eq!(judge(&policy, 0, done, at(5, 5, 22, 0)), Standing::Due { since: at(5, 5, 22, 0) });
         assert_eq!(judge(&policy, 600, done, at(5, 5, 22, 5)), Standing::Early { next: at(5, 5, 22, 10) });
+        let missed = judge(&policy, 600, done, at(5, 6, 7, 0));
+        assert_eq!(missed, Standing::Waiting { next: at(5, 6, 22, 10) }, "its own moment, not everybody's");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::{Cause, ClientKey, Memory, NotNow, Plan, Session, Trigger};
 use crate::Now;
 use crate::due::{Record, Standing, next_begin, period_begin, standing};
 use crate::policy::Initiator;
-use crate::reach::Mode;
+use crate::reach::{DialResult, Mode};
 
 /// After so many seconds of waiting a client moves up one class.
 pub(super) const AGEING: i64 = 30 * 60;
@@ -19,10 +19,16 @@ pub(super) const NUDGE_SPACING: u64 = 600;
 pub(super) const NUDGES_BY_HAND: u64 = 3_600;
 /// Dials that a client gets in one period: then it is waited for.
 pub(super) const DIALS_PER_PERIOD: u32 = 12;
+/// Knocks that it gets.
+const KNOCKS_PER_PERIOD: u32 = 4;
 /// Between two dials of a client that comes by itself and has not answered for days.
 const FALLBACK_DIALS: u64 = 7 * 86_400;
 /// How long a dialled client is given before it should come by itself, in seconds.
 const SAFETY_NET: i64 = 3_600;
+/// Where another machine answers, it is not dialled again for so long, in seconds.
+const STRANGER: u64 = 86_400;
+/// A client that came by itself while it was being dialled is dialled again after this, in seconds.
+const STARTING: u64 = 5;
 /// First pause after a run that failed once it had begun, in seconds.
 const RETRY: u64 = 300;
 /// A refusal is good for so long at most, in seconds.
@@ -112,6 +118,8 @@ pub(super) struct Client {
     /// The slot that it holds.
     pub held: Option<Lane>,
     pub timer: Option<u64>,
+    /// It came by itself while it was being dialled: that it did not answer says little, it may have been starting.
+    pub came_meanwhile: bool,
     /// Last time at which its time awake was counted, boot time.
     pub counted: Option<u64>,
 }
@@ -147,6 +155,7 @@ impl Client {
             considered: None,
             held: None,
             timer: None,
+            came_meanwhile: false,
             counted: None,
         }
     }
@@ -216,7 +225,8 @@ impl Client {
             _ if !by_hand && self.is_lost(now.wall) && self.tries.failures > 0 => Wish::Nothing,
             _ if !by_hand && self.dials(now.wall) >= DIALS_PER_PERIOD => Wish::Nothing,
             Mode::Server => Wish::Start(Side::Pull, class),
-            // A laptop's listener is dialled only when it matters.
+            // A laptop's listener is dialled only when it matters, and not often: it is away more often than not.
+            _ if !by_hand && self.dials(now.wall) >= KNOCKS_PER_PERIOD => Wish::Nothing,
             _ if dark == Dark::No && (by_hand || class == Class::Late) => {
                 self.nudge_wish(standing, now).map_or(Wish::Nothing, Wish::Knock)
             }
@@ -316,6 +326,18 @@ impl Client {
         let dialled = self.mode() == Mode::Server && self.plan.has_address && !self.falls_back();
         let net = if dialled && !(due && self.tries.failures > 0) { SAFETY_NET } else { 0 };
         wait.max(paused) + net
+    }
+
+    /// A dial was not answered.
+    pub fn missed(&mut self, key: &ClientKey, result: DialResult, now: Now) {
+        self.manual = None;
+        if self.came_meanwhile && result != DialResult::Stranger {
+            self.tries.not_before = now.boot + STARTING + offset(key) % STARTING;
+            return;
+        }
+        let pause = if result == DialResult::Stranger { STRANGER } else { self.pause(key) };
+        self.tries.failures = self.tries.failures.saturating_add(1);
+        self.tries.not_before = now.boot + pause;
     }
 
     /// The next pause after a failed dial, in seconds.

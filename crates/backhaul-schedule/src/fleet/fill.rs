@@ -1,6 +1,6 @@
 //! Starting whoever may start: slots, dials and nudges given out.
 
-use super::client::Phase;
+use super::client::{Manual, Phase};
 use super::queue::{Side, Takes};
 use super::{Action, Cause, ClientKey, Deferral, Fleet, LEASE, NUDGE_TTL, Nudge, Place, Serving, Timer};
 use crate::Now;
@@ -11,8 +11,9 @@ use crate::fleet::explain::Why;
 /// are bounded to 10 % of requests), and so does every six seconds, so that small fleets are not held up.
 pub(super) const RETRIES_MAX: u64 = 320;
 const RETRY: u64 = 10;
-/// A retry that is not affordable is put off by so many seconds.
-const UNAFFORDABLE: u64 = 60;
+/// A retry that is not affordable is put off by so many seconds, and up to as many more, each client by its own number:
+/// hundreds that are away must not be judged again every minute.
+const UNAFFORDABLE: u64 = 600;
 /// Nudges bring runs within this, in seconds: no more of them than can be let in by then.
 const HORIZON: u64 = 120;
 
@@ -37,7 +38,7 @@ impl Fleet {
         let Some(client) = self.clients.get_mut(key) else { return };
         let Some((lane, _)) = client.place.clone() else { return };
         if lane.side == Side::Pull && client.tries.failures > 0 && client.manual.is_none() && !affordable {
-            client.tries.not_before = now.boot + UNAFFORDABLE;
+            client.tries.not_before = now.boot + UNAFFORDABLE + super::offset(key) % UNAFFORDABLE;
             return self.settle(now, key, out);
         }
         client.held = Some(lane.clone());
@@ -72,6 +73,7 @@ impl Fleet {
             (client.tries.period, client.tries.dials) = (period, 0);
         }
         client.tries.dials += 1;
+        client.came_meanwhile = false;
         self.retry_budget = match client.tries.failures {
             0 => (self.retry_budget + 1).min(RETRIES_MAX),
             _ => self.retry_budget.saturating_sub(RETRY),
@@ -117,6 +119,8 @@ impl Fleet {
         client.nudged.wanted = false;
         client.nudged.last = Some(now.boot);
         if by_hand {
+            // What it asks for then is wanted, whether it is due or not.
+            client.manual.get_or_insert(Manual { since: now.wall });
             client.nudged.by_hand.rotate_right(1);
             client.nudged.by_hand[0] = Some(now.boot);
         }

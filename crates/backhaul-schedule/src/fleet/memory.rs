@@ -62,6 +62,7 @@ impl Client {
         self.count_awake(now, if self.link.is_some() { Here::Stays } else { Here::Visits });
         self.memory.last_seen = self.memory.last_seen.max(Some(now.wall));
         self.tries = Tries::default();
+        self.came_meanwhile = true;
     }
 
     /// Once a day: is it still best started from that side?

@@ -2,6 +2,7 @@
 
 use super::client::{Asking, Client};
 use super::{ClientKey, Deferral, Serving, Trigger};
+use crate::Now;
 use crate::due::Standing;
 use crate::fleet::explain::Why;
 
@@ -25,7 +26,8 @@ pub(super) fn closed(key: &ClientKey, serving: Serving, since: i64) -> Option<De
 }
 
 /// Why a client that asks has nothing to wait for; none for what people asked for, and for runs that were cut.
-pub(super) fn refusal(client: &Client, asking: &Asking, standing: Standing, now: i64) -> Option<Deferral> {
+pub(super) fn refusal(client: &Client, asking: &Asking, standing: Standing, at: Now) -> Option<Deferral> {
+    let now = at.wall;
     if asking.trigger == Trigger::Manual || client.manual.is_some() {
         return None;
     }
@@ -35,6 +37,14 @@ pub(super) fn refusal(client: &Client, asking: &Asking, standing: Standing, now:
     };
     if let Some(paused) = client.plan.paused_until.filter(|_| client.is_paused(now)) {
         return until(paused, Why::Paused { until: paused });
+    }
+    // What has failed comes back when the server thinks it worth a try; a new network or a nudge is a new chance.
+    if let (Trigger::Timer, Some((code, why))) = (asking.trigger, &client.memory.failure)
+        && at.boot < client.retry_at
+    {
+        let again_in = client.retry_at - at.boot;
+        let why = Why::FailedRun { code: *code, why: why.clone(), again_in };
+        return Some(Deferral { after: again_in, since: None, why });
     }
     match standing {
         _ if asking.trigger == Trigger::Resume => None,

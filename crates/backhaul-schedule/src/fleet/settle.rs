@@ -21,7 +21,7 @@ impl Fleet {
         let standing = client.standing(key, now.wall);
         if let Some(asking) = client.asking
             && client.phase == Phase::Idle
-            && let Some(deferral) = refusal(client, &asking, standing, now.wall)
+            && let Some(deferral) = refusal(client, &asking, standing, now)
         {
             client.asking = None;
             out.push(Action::Defer(*key, asking.session, deferral));

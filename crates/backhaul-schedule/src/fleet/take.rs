@@ -14,8 +14,6 @@ use crate::reach::{DialResult, Sighting};
 
 /// A ticket is good for so long, in seconds.
 const TICKET: i64 = 7 * 86_400;
-/// Where another machine answers, it is not dialled again for so long, in seconds.
-const STRANGER: u64 = 86_400;
 
 impl Fleet {
     /// Changes the state; returns who is to be answered once it is known who starts.
@@ -251,16 +249,13 @@ impl Fleet {
             self.light(&group, out);
             return self.settle(now, key, out);
         }
-        let pause = if result == DialResult::Stranger { STRANGER } else { client.pause(key) };
-        client.tries.failures = client.tries.failures.saturating_add(1);
-        client.tries.not_before = now.boot + pause;
-        client.manual = None;
-        if for_a_run {
-            self.release(key);
-        } else {
-            self.close_nudge(key, None);
+        let silent = result == DialResult::Silent && is_member && !client.came_meanwhile;
+        client.missed(key, result, now);
+        match for_a_run {
+            true => self.release(key),
+            false => self.close_nudge(key, None),
         }
-        if result == DialResult::Silent && is_member {
+        if silent {
             self.darken(now, &group, *key, out);
         }
         self.settle(now, key, out);

@@ -117,6 +117,7 @@ fn judge(
             Some(run) => (Obstacle::None, format!("{} files not read", run.errors)),
             None => (Obstacle::None, String::new()),
         },
+        _ if running && shown.why.is_empty() => (Obstacle::Waiting, "joined a moment ago".to_owned()),
         _ if running => (shown.obstacle, shown.why.clone()),
         _ => (Obstacle::Waiting, "the server is not running".to_owned()),
     };

@@ -1,0 +1,30 @@
+//! A fleet in virtual time: the real scheduler ([`backhaul_schedule::Fleet::step`]) and the real agent's machine
+//! ([`backhaul_agent::attend::Attendant`]); people, machines, networks and faults are modelled. In reading order:
+//! - [`case`]: how large a fleet, for how long, with which faults;
+//! - [`arm`]: the ways of scheduling that are compared;
+//! - [`day`]: a machine's day: when it is awake, where, on which network;
+//! - [`machine`]: one machine and what it is doing;
+//! - [`sim`]: the heap of events, comings and goings; [`talk`]: what agent and server say to each other; [`job`]: runs;
+//! - [`server`]: the scheduler's side; [`fault`]: what breaks;
+//! - [`tally`]: what is counted; [`matrix`]: all arms and seeds; [`stats`], [`table`] and [`plot`]: what is made of it;
+//! - [`check`]: a short run that must come out as promised.
+//!
+//! Everything follows from the seed: the same seed gives the same tables.
+
+pub mod arm;
+pub mod case;
+pub mod check;
+pub mod clock;
+pub mod day;
+pub mod fault;
+pub mod job;
+pub mod lot;
+pub mod machine;
+pub mod matrix;
+pub mod plot;
+pub mod server;
+pub mod sim;
+pub mod stats;
+pub mod table;
+pub mod talk;
+pub mod tally;

@@ -1,0 +1,102 @@
+//! Tables: of desktops, of laptops, of the server.
+
+use crate::case::Case;
+use crate::matrix::{COLUMNS, Result, Results, SERVER, Waits};
+use crate::stats::{Mean, mean, median};
+
+/// How tables are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Aligned columns.
+    Text,
+    /// Markdown.
+    Markdown,
+}
+
+/// All tables of a case. The same results give the same text.
+pub fn tables(case: &Case, results: &Results, style: Style) -> String {
+    let seeds = results.values().map(Vec::len).max().unwrap_or(0);
+    let counted = case.days - case.warm_up;
+    let mut text = format!(
+        "{}: {} desktops, {} laptops, {} slots, {counted} days counted, {seeds} seeds; mean ± 95 % interval\n",
+        case.name, case.desktops, case.laptops, case.slots
+    );
+    for (class, title) in [(1, "laptops"), (0, "desktops")] {
+        let mut rows = vec![head(title, COLUMNS.map(|(name, ..)| name).as_slice())];
+        for (arm, results) in results {
+            let cells = (0..COLUMNS.len()).map(|column| cell(results, class, column));
+            rows.push(std::iter::once(arm.name().to_owned()).chain(cells).collect());
+        }
+        text += &write(&rows, style);
+    }
+    let mut rows = vec![head("server", SERVER.map(|(name, _)| name).as_slice())];
+    for (arm, results) in results {
+        let of = |column: usize| results.iter().map(|result| result.server[column]).collect::<Vec<f64>>();
+        let cells = (0..SERVER.len()).map(|column| number(mean(&of(column)), SERVER[column].1));
+        rows.push(std::iter::once(arm.name().to_owned()).chain(cells).collect());
+    }
+    text + &write(&rows, style)
+}
+
+/// How fast the scheduler was, by arm. Not the same twice.
+pub fn speeds(results: &Results) -> String {
+    let mut text = String::from("scheduler events a second on one core, median over seeds:\n");
+    for (arm, results) in results {
+        let speeds: Vec<f64> = results.iter().map(|result| result.speed).collect();
+        text += &format!("  {:<22}{:>10.0}\n", arm.name(), median(&speeds));
+    }
+    text
+}
+
+fn head(title: &str, names: &[&str]) -> Vec<String> {
+    std::iter::once(&title).chain(names).map(|name| (*name).to_owned()).collect()
+}
+
+fn cell(results: &[Result], class: usize, column: usize) -> String {
+    let (_, digits, waits) = COLUMNS[column];
+    let saturated = results.iter().filter(|result| result.is_saturated()).count();
+    if waits == Waits::Yes && 2 * saturated > results.len() {
+        return "saturated".to_owned();
+    }
+    let values: Vec<f64> = results.iter().map(|result| result.kinds[class].values[column]).collect();
+    number(mean(&values), digits)
+}
+
+fn number(of: Mean, digits: usize) -> String {
+    match of.half {
+        Some(half) => format!("{:.digits$} ±{half:.digits$}", of.mean),
+        None => format!("{:.digits$}", of.mean),
+    }
+}
+
+fn write(rows: &[Vec<String>], style: Style) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
+    let mut text = String::from("\n");
+    for (index, row) in rows.iter().enumerate() {
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .enumerate()
+            .map(|(column, (cell, width))| {
+                let pad = " ".repeat(width - cell.chars().count());
+                if column == 0 { format!("{cell}{pad}") } else { format!("{pad}{cell}") }
+            })
+            .collect();
+        match style {
+            Style::Text => text += &format!("{}\n", cells.join("  ").trim_end()),
+            Style::Markdown => {
+                text += &format!("| {} |\n", cells.join(" | "));
+                if index == 0 {
+                    let lines: Vec<&str> = row
+                        .iter()
+                        .enumerate()
+                        .map(|(column, _)| if column == 0 { "---" } else { "--:" })
+                        .collect();
+                    text += &format!("|{}|\n", lines.join("|"));
+                }
+            }
+        }
+    }
+    text
+}
