@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use backhaul_net::enrol::{Applicant, Application};
 use backhaul_net::{Identity, Link, Role};
 use backhaul_object::ids::ClientId;
 use backhaul_proto::end;
-use backhaul_schedule::fleet::{Outcome as Ended, Serving, Session};
+use backhaul_schedule::fleet::{NotNow, Outcome as Ended, Session};
 use backhaul_schedule::{Event, rollout};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
@@ -122,6 +123,7 @@ impl Server {
             sessions: Semaphore::new(SESSIONS_MAX),
         });
         // Before anybody is let in, the scheduler knows everybody.
+        inner.clear_stale_alerts();
         inner.refresh();
         let tasks = vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
         Ok(Self { inner, address, tasks, _lock: lock })
@@ -144,7 +146,7 @@ impl Server {
 
     /// Starts nothing new, and waits for what is running to end, for a while. Who waits is told to come back.
     pub async fn drain(&self) {
-        self.inner.tell(Event::Serving(Serving::Draining));
+        self.inner.drain();
         let watch = Stopwatch::start();
         while !self.inner.hub.is_quiet(Which::Writing) && watch.elapsed() < DRAIN {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -153,12 +155,14 @@ impl Server {
 
     /// Ends all sessions with a word to each, and everything they have written is kept.
     pub async fn stop(self) {
+        self.inner.hub.close_all("the server is stopping");
         for task in self.tasks {
             task.abort();
             // It was told to end, and has no result.
             let _ = task.await;
         }
         lock(&self.inner.dials).values().for_each(AbortHandle::abort);
+        // Whoever came in between.
         self.inner.hub.close_all("the server is stopping");
         let watch = Stopwatch::start();
         while !self.inner.hub.is_quiet(Which::All) && watch.elapsed() < SUPERSEDE {
@@ -242,7 +246,8 @@ impl Inner {
     pub(crate) async fn serve(self: &Arc<Self>, link: Link, session: Session, purpose: Purpose) {
         let client = link.peer().name.clone();
         let is_agent = link.peer().role != Role::Operator;
-        let gate = Gate { inner: self, session, remote: link.remote(), purpose };
+        let progress = AtomicU64::new(0);
+        let gate = Gate { inner: self, session, remote: link.remote(), purpose, progress };
         let outcome = session::serve(link, Arc::clone(&self.vault), &gate).await;
         self.hub.leave(session);
         let found = lock(&self.fleet).client(&client);
@@ -254,19 +259,29 @@ impl Inner {
     /// What the end of a session means for the client's run.
     fn ended(self: &Arc<Self>, client: ClientId, session: Session, outcome: &Outcome) {
         let runs = self.with_dispatch(|dispatch| dispatch.runs_on(client, session)).unwrap_or(true);
+        if !runs && outcome.committed.is_some() {
+            // Another session has taken its place meanwhile: the snapshot is there all the same.
+            self.with_dispatch(|dispatch| dispatch.forget(client));
+            self.complain(self.learn(client).map_err(|ending| ServerError::Session(ending.text)));
+        }
         if !runs {
             return self.tell(Event::LinkLost(client.0, session));
         }
-        let ending = outcome.ending.clone();
         let lost = Ending::lost("it ended without a snapshot");
-        let event = match (outcome.committed, ending.unwrap_or(lost)) {
+        let event = match (outcome.committed, outcome.ending.clone().unwrap_or(lost)) {
             (Some(_), _) => {
-                let took = lock(&self.begun).remove(&client).map_or(1, |begun| begun.elapsed().as_secs());
+                let took = lock(&self.begun).get(&client).map_or(1, |begun| begun.elapsed().as_secs());
                 Event::Ended(client.0, session, Ended::Succeeded { at: clock::now() as i64, took })
             }
             // The agent drops its stale state and comes back in the same run.
             (None, Ending { kind: EndingKind::Lost, .. } | Ending { code: end::STALE, .. }) => {
-                Event::LinkLost(client.0, session)
+                return self.tell(Event::LinkLost(client.0, session));
+            }
+            (None, Ending { kind: EndingKind::NotNow, text, retry, .. }) => {
+                let failed = lock(&self.fleet).fail_queued(client, &format!("not now: {text}"), clock::now());
+                self.complain(failed);
+                let until = clock::now() as i64 + retry.after as i64;
+                Event::Ended(client.0, session, Ended::NotNow(NotNow { reason: text, until }))
             }
             (None, Ending { code, text, .. }) => {
                 Event::Ended(client.0, session, Ended::Failed { code, why: text })
@@ -274,6 +289,7 @@ impl Inner {
         };
         self.note_end(client, &event);
         self.tell(event);
+        self.ask_again(client);
         self.tell_linked(client);
     }
 
@@ -285,16 +301,25 @@ impl Inner {
         let verdict = match ended {
             Ended::Failed { code, why } => {
                 self.complain(fleet.fail_open(Some(client), why, now));
-                rollout::Outcome::Failed { code: *code }
+                Some(rollout::Outcome::Failed { code: *code })
             }
-            _ => rollout::Outcome::Succeeded,
+            Ended::Succeeded { .. } => Some(rollout::Outcome::Succeeded),
+            Ended::NotNow(_) => None,
         };
         let version = fleet.client_by_id(client).ok().flatten().map_or(0, |client| client.terms_version);
         drop(fleet);
+        lock(&self.begun).remove(&client);
         self.with_dispatch(|dispatch| {
             dispatch.note_run(client, LinkState::None);
-            dispatch.versions().finished(client, version, verdict, now as i64);
+            if let Some(verdict) = verdict {
+                dispatch.versions().finished(client, version, verdict, now as i64);
+            }
         });
+    }
+
+    fn drain(self: &Arc<Self>) {
+        let actions = self.with_dispatch(Dispatch::drain);
+        self.act(actions.unwrap_or_default());
     }
 
     /// Clients that may still be served.

@@ -1,9 +1,10 @@
 //! Where the scheduler is told and obeyed: events in, actions carried out, state written down.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use backhaul_object::ids::ClientId;
-use backhaul_schedule::fleet::{Alert as Found, AlertKind as Kind, Serving, Session, Subject, What};
+use backhaul_schedule::fleet::{Alert as Found, AlertKind as Kind, CloseReason, Session, Subject, What};
 use backhaul_schedule::rollout::RolloutEvent;
 use backhaul_schedule::{Action, Event};
 
@@ -12,11 +13,11 @@ use crate::clock::{self, Stopwatch};
 use crate::daemon::{Inner, lock};
 use crate::dispatch::Dispatch;
 use crate::error::ServerError;
-use crate::fleet::LinkState;
+use crate::fleet::{Client, LinkState, Which};
 use crate::gate::id;
 use crate::hub::Said;
+use crate::pull;
 use crate::session::Ending;
-use crate::{policies, pull};
 
 /// Free bytes below which nothing new is started; of a small disk, a twentieth.
 const FREE_MIN: u64 = 512 << 20;
@@ -37,7 +38,7 @@ impl Inner {
         self.act(actions.unwrap_or_default());
     }
 
-    fn act(self: &Arc<Self>, actions: Vec<Action>) {
+    pub(crate) fn act(self: &Arc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
                 Action::Dial(key) => self.dial(id(key), pull::run(Arc::clone(self), id(key))),
@@ -53,12 +54,14 @@ impl Inner {
                 Action::Wait(_, session, place) => self.hub.say(session, Said::Queued(place)),
                 Action::Defer(_, session, deferral) => self.hub.say(session, Said::Deferred(deferral)),
                 Action::Nudge(_, session, nudge) => self.hub.say(session, Said::Nudge(nudge)),
-                Action::Close(_, session, reason) => self.hub.close(session, reason),
+                Action::Close(key, session, reason) => {
+                    if reason == CloseReason::Stalled {
+                        self.abandon(id(key), "nothing was heard of it for ten minutes");
+                    }
+                    self.hub.close(session, reason);
+                }
                 Action::Expire(key) => {
-                    let why = "its connection was lost, and it did not come back in time";
-                    let failed = lock(&self.fleet).fail_open(Some(id(key)), why, clock::now());
-                    self.complain(failed);
-                    self.with_dispatch(|dispatch| dispatch.note_run(id(key), LinkState::None));
+                    self.abandon(id(key), "its connection was lost, and it did not come back in time");
                 }
                 Action::Alert(alert) => self.alert(&alert),
             }
@@ -66,10 +69,14 @@ impl Inner {
     }
 
     fn dial(&self, client: ClientId, dial: impl Future<Output = ()> + Send + 'static) {
-        let task = tokio::spawn(dial);
-        let older = lock(&self.dials).insert(client, task.abort_handle());
-        // A dial that has become a session is not ended by the next one's coming.
-        drop(older);
+        // The lock is held until the task is known: it is not cancelled before it is there.
+        let mut dials = lock(&self.dials);
+        dials.insert(client, tokio::spawn(dial).abort_handle());
+    }
+
+    /// A dial was answered and becomes a session: from now on it is not cancelled. False if it was already.
+    pub(crate) fn answered(&self, client: ClientId) -> bool {
+        lock(&self.dials).remove(&client).is_some()
     }
 
     /// Tells people what the scheduler has found.
@@ -126,6 +133,13 @@ impl Inner {
         if !self.decides() {
             return;
         }
+        let moved =
+            self.with_dispatch(|dispatch| dispatch.versions().go_on(&lock(&self.fleet), clock::now() as i64));
+        match moved {
+            Some(Ok(true)) => self.refresh(),
+            Some(Err(error)) => self.complain(Err(error)),
+            _ => {}
+        }
         self.watch_disk();
         let actions = self.with_dispatch(Dispatch::tick);
         self.act(actions.unwrap_or_default());
@@ -138,17 +152,34 @@ impl Inner {
             Ok(is_welcome) => self.hub.dismiss(is_welcome),
             Err(error) => self.complain(Err(error)),
         }
+        let newest = self.newest_of_all();
         let refreshed = self.with_dispatch(|dispatch| {
-            let actions = dispatch.refresh(&lock(&self.fleet), &|client| self.newest(client));
+            let fleet = lock(&self.fleet);
+            let (mut actions, read) = dispatch.refresh(&fleet, &|client| newest.get(&client).copied());
+            let asked = dispatch.take_requests(&fleet);
             lock(&self.rates).set(&dispatch.policies().admission);
-            actions
+            let result = match (read, asked) {
+                (Err(error), _) | (Ok(()), Err(error)) => Err(error),
+                (Ok(()), Ok(asked)) => {
+                    actions.extend(asked);
+                    Ok(())
+                }
+            };
+            (actions, result)
         });
-        match refreshed {
-            Some(Ok(actions)) => self.act(actions),
-            Some(Err(error)) => self.complain(Err(error)),
-            None => {}
+        let Some((actions, result)) = refreshed else { return };
+        if result.is_err() {
+            lock(&self.fleet).look_again();
         }
+        self.complain(result);
+        self.act(actions);
         self.hub.clients().into_iter().for_each(|client| self.tell_linked(client));
+    }
+
+    /// What was asked for while a client's run or dial went on is told again.
+    pub(crate) fn ask_again(self: &Arc<Self>, client: ClientId) {
+        let actions = self.with_dispatch(|dispatch| dispatch.ask_again(&lock(&self.fleet), client));
+        self.act(actions.unwrap_or_default());
     }
 
     /// One client is here: is anything about it new?
@@ -172,8 +203,9 @@ impl Inner {
         self.complain(kept);
         for (event, text) in news {
             tracing::info!("{text}");
+            let kind = AlertKind::RolloutHalted;
+            self.clear(kind, None, None);
             if matches!(event, RolloutEvent::Halted { .. }) {
-                let kind = AlertKind::RolloutHalted;
                 self.raise(&Alert { kind, client: None, group: None, text, obstacle: String::new() });
             }
         }
@@ -182,28 +214,28 @@ impl Inner {
     fn watch_disk(self: &Arc<Self>) {
         let Ok(disk) = rustix::fs::statvfs(self.vault.vault.dir()) else { return };
         let (free, size) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
-        let full = free < FREE_MIN.min(size / 20);
-        let was = self.with_dispatch(|dispatch| dispatch.note_disk(full));
-        match (was, full) {
-            (Some(false), true) => {
-                self.tell(Event::Serving(Serving::Full));
-                let text = format!("the server's disk has {} MiB left: no backup is started", free >> 20);
-                let kind = AlertKind::StorageFull;
-                self.raise(&Alert { kind, client: None, group: None, text, obstacle: String::new() });
-            }
-            (Some(true), false) => {
-                self.tell(Event::Serving(Serving::Open));
-                self.clear(AlertKind::StorageFull, None, None);
-            }
-            _ => {}
+        let low = FREE_MIN.min(size / 20);
+        let noted = self.with_dispatch(|dispatch| {
+            // Once full, it takes twice as much to be believed again.
+            let full = free < if dispatch.is_disk_full() { 2 * low } else { low };
+            (dispatch.note_disk(full), full)
+        });
+        let Some((Some(actions), full)) = noted else { return };
+        let kind = AlertKind::StorageFull;
+        if full {
+            let text = format!("the server's disk has {} MiB left: no backup is started", free >> 20);
+            self.raise(&Alert { kind, client: None, group: None, text, obstacle: String::new() });
+        } else {
+            self.clear(kind, None, None);
         }
+        self.act(actions);
     }
 
     /// A client's agent keeps to a version of the terms, or cannot.
-    pub(crate) fn applied(&self, client: ClientId, version: u64, result: Result<(), u32>) {
-        self.with_dispatch(|dispatch| dispatch.versions().applied(client, version, result));
-        if result.is_ok() {
-            let noted = lock(&self.fleet).terms_applied(client, version);
+    pub(crate) fn applied(&self, client: &Client, version: u64, result: Result<(), u32>) {
+        self.with_dispatch(|dispatch| dispatch.versions().applied(client.id, version, result));
+        if result.is_ok() && client.terms_version != version {
+            let noted = lock(&self.fleet).terms_applied(client.id, version);
             self.complain(noted);
         }
     }
@@ -234,16 +266,41 @@ impl Inner {
         let (Some(row), Some(dispatch)) = (row, &self.dispatch) else { return };
         let mut dispatch = lock(dispatch);
         self.hub.say(session, Said::Verdict(dispatch.verdict(client)));
-        let (version, policies) = dispatch.versions().of(client);
-        if version != row.terms_version {
-            let terms = policies::terms(version, &policies::policy_of(policies, &row).agent);
+        if let Some(terms) = dispatch.new_terms(&row) {
             self.hub.say(session, Said::Terms(terms));
         }
     }
 
     /// When a client's newest snapshot was made.
     fn newest(&self, client: ClientId) -> Option<u64> {
-        let rows = self.vault.vault.snapshots(Some(client)).unwrap_or_default();
-        rows.iter().map(|row| row.server_time).max()
+        self.newest_of_all().get(&client).copied()
+    }
+
+    /// When each client's newest snapshot was made.
+    fn newest_of_all(&self) -> HashMap<ClientId, u64> {
+        let mut newest = HashMap::new();
+        for row in self.vault.vault.snapshots(None).unwrap_or_default() {
+            let at: &mut u64 = newest.entry(row.client).or_default();
+            *at = row.server_time.max(*at);
+        }
+        newest
+    }
+
+    /// A run will not go on: that is written down, and nothing of it is left here.
+    pub(crate) fn abandon(&self, client: ClientId, why: &str) {
+        let failed = lock(&self.fleet).fail_open(Some(client), why, clock::now());
+        self.complain(failed);
+        lock(&self.begun).remove(&client);
+        self.with_dispatch(|dispatch| dispatch.note_run(client, LinkState::None));
+    }
+
+    /// What a new server knows better than alerts of before: nothing is dark yet, and the disk is looked at anew.
+    pub(crate) fn clear_stale_alerts(&self) {
+        let open = lock(&self.fleet).alerts(Which::Open, usize::MAX >> 1).unwrap_or_default();
+        for alert in open.into_iter().map(|row| row.alert) {
+            if matches!(alert.kind, AlertKind::GroupSilent | AlertKind::StorageFull) {
+                self.clear(alert.kind, alert.client, alert.group.as_deref());
+            }
+        }
     }
 }

@@ -33,7 +33,12 @@ pub struct Dispatch {
     shown: BTreeMap<ClientId, (Shown, std::mem::Discriminant<Why>, u64)>,
     /// Wall clock minus boot clock.
     offset: Option<i64>,
+    /// The terms that linked clients were sent last.
+    sent: BTreeMap<ClientId, wire::Terms>,
     disk_full: bool,
+    draining: bool,
+    /// Runs that people have asked for, as far as the scheduler was told.
+    asked: HashSet<i64>,
 }
 
 impl Dispatch {
@@ -47,7 +52,10 @@ impl Dispatch {
             runs: BTreeMap::new(),
             shown: BTreeMap::new(),
             offset: None,
+            sent: BTreeMap::new(),
             disk_full: false,
+            draining: false,
+            asked: HashSet::new(),
         }
     }
 
@@ -73,9 +81,17 @@ impl Dispatch {
         self.tell(Event::ClockJumped)
     }
 
-    /// Notes whether the vault's disk is nearly full; returns what it was.
-    pub fn note_disk(&mut self, full: bool) -> bool {
-        std::mem::replace(&mut self.disk_full, full)
+    /// Notes whether the vault's disk is nearly full; says so if that is news.
+    pub fn note_disk(&mut self, full: bool) -> Option<Vec<Action>> {
+        if std::mem::replace(&mut self.disk_full, full) == full {
+            return None;
+        }
+        Some(self.tell_serving())
+    }
+
+    /// True while nothing is started because the disk is nearly full.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_full
     }
 
     /// The session of a client's standing link.
@@ -83,12 +99,31 @@ impl Dispatch {
         self.schedule.linked_on(&client.0)
     }
 
-    /// Reads what the command line has changed; `newest` is asked once for each client that is new here.
+    /// Reads what the command line has changed; `newest` is asked once for each client that is new here. What is to be
+    /// done is never lost, whatever fails.
     ///
     /// # Errors
     /// The database, or a policy text that cannot be read.
-    pub fn refresh(&mut self, fleet: &Fleet, newest: &Newest<'_>) -> Result<Vec<Action>, ServerError> {
+    pub fn refresh(&mut self, fleet: &Fleet, newest: &Newest<'_>) -> (Vec<Action>, Result<(), ServerError>) {
         let mut actions = Vec::new();
+        // Until everybody is known nobody is started: the first in the list are not the most urgent.
+        let first = self.told.is_empty();
+        if first {
+            self.tell(Event::Serving(Serving::Draining));
+        }
+        let read = self.read(fleet, newest, &mut actions);
+        if first {
+            actions.extend(self.tell_serving());
+        }
+        (actions, read)
+    }
+
+    fn read(
+        &mut self,
+        fleet: &Fleet,
+        newest: &Newest<'_>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), ServerError> {
         let clients = fleet.clients()?;
         let active: Vec<&Client> =
             clients.iter().filter(|client| client.state == ClientState::Active).collect();
@@ -96,36 +131,65 @@ impl Dispatch {
             let admission = self.versions.newest().admission.clone();
             actions.extend(self.tell(Event::Admission(Box::new(admission))));
         }
-        // Until everybody is known nobody is started: the first in the list are not the most urgent.
-        let first = self.told.is_empty();
-        if first {
-            self.tell(Event::Serving(Serving::Draining));
-        }
         let mut known = HashSet::new();
         for client in active {
             known.insert(client.id);
             actions.extend(self.learn(fleet, client, newest)?);
         }
-        if first {
-            actions.extend(self.tell(Event::Serving(Serving::Open)));
-        }
         let gone: Vec<ClientId> = self.told.keys().filter(|id| !known.contains(id)).copied().collect();
         for id in gone {
             self.told.remove(&id);
             self.shown.remove(&id);
+            self.sent.remove(&id);
             self.versions.removed(id);
             actions.extend(self.tell(Event::Removed(id.0)));
         }
-        for client in fleet.queued()? {
+        Ok(())
+    }
+
+    /// Takes what people have asked for.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn take_requests(&mut self, fleet: &Fleet) -> Result<Vec<Action>, ServerError> {
+        let mut actions = Vec::new();
+        let queued = fleet.queued()?;
+        self.asked.retain(|run| queued.iter().any(|(queued, _)| queued == run));
+        for (run, client) in queued {
             if !self.told.contains_key(&client) {
                 fleet.fail_queued(client, "the client has not joined, or was revoked", clock::now())?;
+            } else if !self.runs.contains_key(&client) && self.asked.insert(run) {
+                // One after the other: a run that was asked for while another goes on comes after that.
+                actions.extend(self.tell(Event::Manual(client.0)));
             }
-            actions.extend(self.tell(Event::Manual(client.0)));
         }
         for client in fleet.take_wanted_nudges()? {
             actions.extend(self.tell(Event::NudgeWanted(client.0)));
         }
         Ok(actions)
+    }
+
+    /// A run of a client has ended, or it has come: what is still asked for is told again.
+    pub fn ask_again(&mut self, fleet: &Fleet, client: ClientId) -> Vec<Action> {
+        let queued = fleet.queued().unwrap_or_default();
+        let Some((run, _)) = queued.into_iter().find(|(_, of)| *of == client) else { return Vec::new() };
+        self.asked.remove(&run);
+        self.take_requests(fleet).unwrap_or_default()
+    }
+
+    fn tell_serving(&mut self) -> Vec<Action> {
+        let serving = match (self.draining, self.disk_full) {
+            (true, _) => Serving::Draining,
+            (false, true) => Serving::Full,
+            (false, false) => Serving::Open,
+        };
+        self.tell(Event::Serving(serving))
+    }
+
+    /// Nothing new is started from now on.
+    pub fn drain(&mut self) -> Vec<Action> {
+        self.draining = true;
+        self.tell_serving()
     }
 
     /// Tells the scheduler about a client, unless nothing about it is new.
@@ -163,6 +227,11 @@ impl Dispatch {
         Ok(actions)
     }
 
+    /// Something about a client is to be read anew, its newest snapshot above all.
+    pub fn forget(&mut self, client: ClientId) {
+        self.told.remove(&client);
+    }
+
     /// Where a waiting client stands now.
     pub fn place(&self, client: ClientId) -> Option<Place> {
         self.schedule.place(Self::now(), &client.0)
@@ -188,6 +257,22 @@ impl Dispatch {
     /// True while the scheduler holds this session for the client's run.
     pub fn runs_on(&self, client: ClientId, session: Session) -> bool {
         self.schedule.runs_on(&client.0, session)
+    }
+
+    /// The terms of a client with their version, if they are not what it was sent last.
+    pub fn new_terms(&mut self, client: &Client) -> Option<wire::Terms> {
+        let terms = self.terms(client);
+        let known = self.sent.get(&client.id) == Some(&terms);
+        (!known).then(|| {
+            self.sent.insert(client.id, terms);
+            terms
+        })
+    }
+
+    /// The terms of a client with their version.
+    pub fn terms(&self, client: &Client) -> wire::Terms {
+        let (version, policies) = self.versions.of(client.id);
+        policies::terms(version, &policies::policy_of(policies, client).agent)
     }
 
     /// The policies, by version.
@@ -275,7 +360,7 @@ impl Default for Dispatch {
 /// The database, or a policy text that cannot be read.
 pub fn rebuilt(fleet: &Fleet, newest: &Newest<'_>) -> Result<(Schedule, Now, Arc<[Client]>), ServerError> {
     let mut dispatch = Dispatch::new();
-    dispatch.refresh(fleet, newest)?;
+    dispatch.refresh(fleet, newest).1?;
     let clients: Arc<[Client]> = fleet.clients()?.into();
     for client in clients.iter().filter(|client| client.shown.link == LinkState::Standing) {
         let sighting = backhaul_schedule::reach::Sighting {

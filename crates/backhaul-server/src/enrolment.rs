@@ -6,6 +6,7 @@ use backhaul_net::authority::Authority;
 use backhaul_net::enrol::{Application, Refusal};
 use backhaul_net::{PeerIdentity, Role};
 
+use crate::alerts::AlertKind;
 use crate::clock;
 use crate::error::ServerError;
 use crate::fleet::{ClientState, Fleet};
@@ -48,6 +49,7 @@ pub fn decide(
         |der: &[u8]| PeerIdentity::from_certificate(&der.to_vec().into()).map(|peer| peer.fingerprint());
     let keys = [key(&agent)?, key(&listener)?];
     fleet.forget_instances(client.id)?;
+    fleet.clear(AlertKind::Clone, Some(client.id), None, now)?;
     match fleet.enrol(application.invitation(), client.id, keys, now)? {
         true => Ok(Ok((client.name, agent, listener))),
         false => Ok(Err(Refusal::Spent)),

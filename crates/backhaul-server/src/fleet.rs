@@ -167,10 +167,13 @@ impl Fleet {
         if version > MIGRATIONS.len() as i64 {
             return Err(ServerError::NewerFleet(version));
         }
-        for sql in MIGRATIONS.iter().skip(version as usize) {
-            tx.execute_batch(sql)?;
+        // Writing it unchanged would look like a change to every other process.
+        if version < MIGRATIONS.len() as i64 {
+            for sql in MIGRATIONS.iter().skip(version as usize) {
+                tx.execute_batch(sql)?;
+            }
+            tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
         }
-        tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
         tx.commit()?;
         Ok(Self { db, data_version: None })
     }
@@ -258,8 +261,17 @@ impl Fleet {
     ///
     /// # Errors
     /// SQLite.
-    pub fn revoke(&mut self, id: ClientId) -> Result<(), ServerError> {
+    pub fn revoke(&mut self, id: ClientId, now: u64) -> Result<(), ServerError> {
         let tx = self.db.transaction()?;
+        tx.execute(
+            "UPDATE runs SET state = 'failed', why = 'the client was revoked', ended_at = ?2
+             WHERE client = ?1 AND state IN ('running', 'queued')",
+            params![id.0, now as i64],
+        )?;
+        tx.execute(
+            "UPDATE alerts SET cleared_at = ?2 WHERE client = ?1 AND cleared_at IS NULL",
+            params![id.0, now as i64],
+        )?;
         tx.execute("UPDATE clients SET state = 'revoked' WHERE id = ?1", params![id.0])?;
         tx.execute("DELETE FROM invitations WHERE client = ?1", params![id.0])?;
         tx.commit()?;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_net::{PeerIdentity, Role};
 use backhaul_object::ObjectId;
@@ -20,10 +21,14 @@ use crate::fleet::{Client, Instance, LinkState, Machine, Met};
 use crate::hub::Said;
 use crate::policies;
 use crate::rates::Throttle;
-use crate::session::{self, Asked, Desk, Ending};
+use crate::session::{self, Asked, Desk, Ending, EndingKind};
 
 /// How long a copy of a client's identity is told to stay away, in seconds.
 const COPY_AFTER: u64 = 4 * 3_600;
+/// Bytes of a machine's instance.
+const INSTANCE: usize = 16;
+/// A run shows at most so often that it goes on, in ms.
+const PROGRESS_EVERY_MS: u64 = 20_000;
 /// A refusal without an end is asked again after so many seconds.
 const UNWILLING: u64 = 3_600;
 
@@ -44,6 +49,8 @@ pub(crate) struct Gate<'s> {
     pub session: Session,
     pub remote: SocketAddr,
     pub purpose: Purpose,
+    /// When the run last showed that it goes on, in ms since boot.
+    pub progress: AtomicU64,
 }
 
 impl Gate<'_> {
@@ -56,7 +63,10 @@ impl Gate<'_> {
         if hello.instance.is_empty() {
             return Ok(());
         }
-        let host = hello.report.as_ref().map(|report| report.host.clone()).unwrap_or_default();
+        if hello.instance.len() != INSTANCE {
+            return Err(Ending::new(end::PROTOCOL, "an instance of a wrong length"));
+        }
+        let host = printable(hello.report.as_ref().map_or("", |report| report.host.as_str()), 64);
         let address = self.observed().to_string();
         let machine = Machine { instance: hello.instance.to_vec(), host, address };
         let now = clock::now();
@@ -96,15 +106,20 @@ impl Gate<'_> {
     fn meet(&self, client: &Client, hello: &wire::Hello) -> Result<(), Ending> {
         let report = hello.report.clone().unwrap_or_default();
         self.met(client, &report)?;
+        if hello.intent() == wire::Intent::Browse {
+            // Who only reads says nothing about backups.
+            return self.inner.learn(client.id);
+        }
         let via = if hello.intent() == wire::Intent::Attend { Via::Standing } else { Via::Visit };
         self.inner.learn(client.id)?;
-        self.inner.applied(client.id, hello.terms_version, Ok(()));
+        self.inner.applied(client, hello.terms_version, Ok(()));
         // A dial tells by its own event that the client is there.
         if self.purpose == Purpose::Theirs {
             let sighting = self.sighting(&report);
             self.inner.tell(Event::Contact(client.id.0, self.session, via, sighting));
+            self.inner.ask_again(client.id);
         }
-        if let Some(not_now) = &hello.not_now {
+        if let Some(not_now) = hello.not_now.as_ref().filter(|_| self.purpose == Purpose::Theirs) {
             self.inner.tell(Event::Unwilling(client.id.0, not_now_of(not_now)));
         }
         Ok(())
@@ -150,9 +165,14 @@ impl Gate<'_> {
     }
 }
 
+/// What a peer says, for people: without what a terminal would obey, and not too long.
+pub(crate) fn printable(text: &str, limit: usize) -> String {
+    text.chars().filter(|c| !c.is_control()).take(limit).collect()
+}
+
 fn not_now_of(not_now: &wire::NotNow) -> NotNow {
     let seconds = if not_now.for_seconds == 0 { UNWILLING } else { not_now.for_seconds };
-    let reason: String = not_now.reason.chars().filter(|c| !c.is_control()).take(200).collect();
+    let reason = printable(&not_now.reason, 200);
     NotNow { reason, until: (clock::now().saturating_add(seconds)).min(i64::MAX as u64) as i64 }
 }
 
@@ -188,7 +208,10 @@ impl Desk for Gate<'_> {
             return Ok(Asked::Nudge(nudge));
         }
         if let Some(not_now) = &hello.not_now {
-            return Err(Ending::new(end::AGENT, format!("not now: {}", not_now.reason)));
+            let NotNow { reason, until } = not_now_of(not_now);
+            let after = u64::try_from(until).unwrap_or(0).saturating_sub(clock::now());
+            let retry = Retry { after, ..Retry::default() };
+            return Err(Ending { kind: EndingKind::NotNow, retry, ..Ending::new(end::AGENT, reason) });
         }
         if self.purpose == Purpose::Pull || !self.inner.decides() {
             return Ok(Asked::Granted);
@@ -232,7 +255,7 @@ impl Desk for Gate<'_> {
                 if let Err(code) = result {
                     tracing::warn!(client = %client.name, code, "terms {}: {}", applied.version, applied.error);
                 }
-                self.inner.applied(client.id, applied.version, result);
+                self.inner.applied(client, applied.version, result);
             }
             _ => {}
         }
@@ -248,6 +271,11 @@ impl Desk for Gate<'_> {
     }
 
     fn goes_on(&self, client: &Client) {
+        let (now, last) = (clock::boot_ms(), self.progress.load(Ordering::Relaxed));
+        if now < last + PROGRESS_EVERY_MS {
+            return;
+        }
+        self.progress.store(now, Ordering::Relaxed);
         self.inner.tell(Event::Progress(client.id.0, self.session));
     }
 
@@ -276,10 +304,8 @@ impl Desk for Gate<'_> {
     }
 
     fn terms(&self, client: &Client) -> wire::Terms {
-        let terms = self.inner.with_dispatch(|dispatch| {
-            let (version, policies) = dispatch.versions().of(client.id);
-            policies::terms(version, &policies::policy_of(policies, client).agent)
-        });
+        let terms =
+            self.inner.with_dispatch(|dispatch| dispatch.new_terms(client).unwrap_or(dispatch.terms(client)));
         terms.unwrap_or_default()
     }
 

@@ -40,7 +40,9 @@ pub enum Said {
 struct Live {
     client: Option<ClientId>,
     hangup: Hangup,
-    say: Option<mpsc::UnboundedSender<Said>>,
+    say: mpsc::UnboundedSender<Said>,
+    /// What was said is kept until somebody listens: the scheduler may be faster than the session.
+    said: Option<mpsc::UnboundedReceiver<Said>>,
 }
 
 /// The one backup session of a client that is writing.
@@ -72,7 +74,8 @@ impl Hub {
         let mut state = self.state();
         state.next += 1;
         let session = state.next;
-        state.live.insert(session, Live { client: None, hangup, say: None });
+        let (say, said) = mpsc::unbounded_channel();
+        state.live.insert(session, Live { client: None, hangup, say, said: Some(said) });
         session
     }
 
@@ -98,20 +101,17 @@ impl Hub {
         Ok(())
     }
 
-    /// What will be said to a session.
+    /// What is said to a session. There is one listener.
     pub fn listen(&self, session: Session) -> mpsc::UnboundedReceiver<Said> {
-        let (say, said) = mpsc::unbounded_channel();
-        if let Some(live) = self.state().live.get_mut(&session) {
-            live.say = Some(say);
-        }
-        said
+        let said = self.state().live.get_mut(&session).and_then(|live| live.said.take());
+        said.unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
-    /// Says something to a session, if it is still there and listens.
+    /// Says something to a session, if it is still there.
     pub fn say(&self, session: Session, said: Said) {
-        if let Some(say) = self.state().live.get(&session).and_then(|live| live.say.as_ref()) {
+        if let Some(live) = self.state().live.get(&session) {
             // Who has stopped listening is about to leave.
-            let _ = say.send(said);
+            let _ = live.say.send(said);
         }
     }
 

@@ -10,7 +10,7 @@ use backhaul_schedule::fleet::{Plan, offset};
 use backhaul_schedule::policy::{
     AgentTerms, Group, Metered, OnBattery, Policies, Policy, PolicyError, WaveText, parse,
 };
-use backhaul_schedule::rollout::{Baseline, Outcome, Rollout, RolloutEvent, Wave};
+use backhaul_schedule::rollout::{Baseline, Outcome, Rollout, RolloutEvent, State, Wave};
 use jiff::tz::TimeZone;
 
 use crate::error::ServerError;
@@ -69,35 +69,36 @@ impl Versions {
         (loaded.number, &loaded.policies)
     }
 
-    /// Reads the newest version and goes on with its rollout; true when plans may have changed.
+    /// Reads the newest version; true when there is a new one.
     ///
     /// # Errors
     /// The database, or a text that cannot be read.
     pub fn refresh(&mut self, fleet: &Fleet, clients: &[&Client], now: i64) -> Result<bool, ServerError> {
         let newest = fleet.newest_version()?.filter(|version| version.number != self.newest.number);
-        let is_new = newest.is_some();
-        if let Some(version) = newest {
-            let policies = read(&version.text)?;
-            let before = match fleet.version(version.number - 1)? {
-                Some(before) => Some(Loaded { number: before.number, policies: read(&before.text)? }),
-                None => None,
-            };
-            self.rollout = begin(&version, &policies, before.as_ref(), clients, now);
-            self.changed = true;
-            (self.newest, self.previous) = (Loaded { number: version.number, policies }, before);
+        let Some(version) = newest else { return Ok(false) };
+        let policies = read(&version.text)?;
+        let before = settled_before(fleet, version.number)?;
+        self.rollout = begin(&version, &policies, before.as_ref(), clients, now);
+        self.changed = true;
+        (self.newest, self.previous) = (Loaded { number: version.number, policies }, before);
+        Ok(true)
+    }
+
+    /// Goes on with the rollout as time passes and runs end; true when somebody's policy may be another now.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn go_on(&mut self, fleet: &Fleet, now: i64) -> Result<bool, ServerError> {
+        let Some(rollout) = &mut self.rollout else { return Ok(false) };
+        let resumed = fleet.take_wanted_resume(self.newest.number)?;
+        if resumed {
+            rollout.resume(now);
         }
-        if let Some(rollout) = &mut self.rollout {
-            if fleet.take_wanted_resume(self.newest.number)? {
-                rollout.resume(now);
-                self.changed = true;
-            }
-            let news = rollout.step(now);
-            self.changed |= !news.is_empty();
-            let moved = !news.is_empty();
-            self.news.extend(news);
-            return Ok(is_new || moved);
-        }
-        Ok(is_new)
+        let news = rollout.step(now);
+        let moved = resumed || !news.is_empty();
+        self.changed |= moved;
+        self.news.extend(news);
+        Ok(moved)
     }
 
     /// What happened to the rollout since this was last asked, in words; the first is true when it was halted.
@@ -128,7 +129,7 @@ impl Versions {
 
     /// A client's agent keeps to a version, or cannot.
     pub fn applied(&mut self, client: ClientId, version: u64, result: Result<(), u32>) {
-        if let Some(rollout) = &mut self.rollout {
+        if let Some(rollout) = self.rollout.as_mut().filter(|rollout| *rollout.state() != State::Completed) {
             rollout.applied(client.0, version, result);
             self.changed = true;
         }
@@ -136,7 +137,7 @@ impl Versions {
 
     /// A run of a client that keeps to a version has ended.
     pub fn finished(&mut self, client: ClientId, version: u64, outcome: Outcome, now: i64) {
-        if let Some(rollout) = &mut self.rollout {
+        if let Some(rollout) = self.rollout.as_mut().filter(|rollout| *rollout.state() != State::Completed) {
             rollout.finished(client.0, version, outcome, now);
             self.changed = true;
         }
@@ -153,6 +154,24 @@ impl Versions {
         self.changed = false;
         Ok(())
     }
+}
+
+/// The newest version before another that everybody had: one without waves, or whose waves are through. A version that was
+/// halted, or overtaken before it got anywhere, is nothing to fall back to.
+fn settled_before(fleet: &Fleet, number: u64) -> Result<Option<Loaded>, ServerError> {
+    for number in (1..number).rev() {
+        let Some(version) = fleet.version(number)? else { continue };
+        let policies = read(&version.text)?;
+        let kept = version.rollout.as_ref().and_then(|text| serde_json::from_str::<Rollout>(text).ok());
+        let settled = match kept {
+            Some(rollout) => *rollout.state() == State::Completed,
+            None => policies.rollout.is_none() || number == 1,
+        };
+        if settled {
+            return Ok(Some(Loaded { number, policies }));
+        }
+    }
+    Ok(None)
 }
 
 /// The rollout of a version: as it was kept, or a new one where the file asks for waves.

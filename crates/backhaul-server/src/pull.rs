@@ -20,11 +20,15 @@ pub(crate) async fn run(inner: Arc<Inner>, client: ClientId) {
     let (link, client) = match reach(&inner, client).await {
         Ok(reached) => reached,
         Err((result, why)) => {
+            inner.answered(client);
             let failed = lock(&inner.fleet).fail_queued(client, &why, clock::now());
             inner.complain(failed);
             return inner.tell(Event::Dialled(client.0, result, None));
         }
     };
+    if !inner.answered(client.id) {
+        return link.close("you have come by yourself");
+    }
     let session = inner.hub.open(link.hangup());
     inner.tell(Event::Dialled(client.id.0, DialResult::Answered, Some(session)));
     if inner.with_dispatch(|dispatch| dispatch.runs_on(client.id, session)) != Some(true) {
@@ -37,8 +41,14 @@ pub(crate) async fn run(inner: Arc<Inner>, client: ClientId) {
 /// A short dial to say that a push is wanted.
 pub(crate) async fn knock(inner: Arc<Inner>, client: ClientId, nudge: Nudge) {
     match reach(&inner, client).await {
-        Err((result, _)) => inner.tell(Event::Dialled(client.0, result, None)),
+        Err((result, _)) => {
+            inner.answered(client);
+            inner.tell(Event::Dialled(client.0, result, None));
+        }
         Ok((link, client)) => {
+            if !inner.answered(client.id) {
+                return link.close("you have come by yourself");
+            }
             let session = inner.hub.open(link.hangup());
             inner.tell(Event::Dialled(client.id.0, DialResult::Answered, None));
             inner.serve(link, session, Purpose::Knock(nudge)).await;

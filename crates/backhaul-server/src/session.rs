@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::clock;
 use crate::fleet::Client;
+use crate::gate::printable;
 use crate::hub::Said;
 use crate::keyring::random;
 
@@ -89,7 +90,7 @@ pub async fn serve<D: Desk>(link: Link, vault: Arc<OpenVault>, desk: &D) -> Outc
     let reading = tokio::spawn(read_frames(reader, frames_in));
     let outcome = match greet(&mut session, &mut frames, &peer, desk).await {
         Ok((hello, client)) => match hello.intent() {
-            wire::Intent::Attend => attend::attend(session, writer, frames, desk, &client, &hello).await,
+            wire::Intent::Attend => attend::attend(session, writer, frames, desk, &client).await,
             intent => {
                 let waiting = Waiting { session: &mut session, writer: &mut writer, frames: &mut frames };
                 let granted = match intent {
@@ -350,7 +351,10 @@ impl Conversation {
         let request = self.session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
         match request {
             Request::Bye(None) => return Ok(true),
-            Request::Bye(Some(why)) => return Err(Ending::new(end::AGENT, format!("on the client: {why}"))),
+            Request::Bye(Some(why)) => {
+                let why = printable(&why, 400);
+                return Err(Ending::new(end::AGENT, format!("on the client: {why}")));
+            }
             Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
             // Only to show that the run goes on, where there is nothing to send for long.
             Request::Report(_) => {}

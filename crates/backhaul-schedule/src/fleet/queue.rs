@@ -184,6 +184,10 @@ impl Queue {
         self.asking.range(..(rank, client)).take(limit).count()
     }
 
+    pub fn who_asks(&self) -> Vec<ClientKey> {
+        self.asking.iter().map(|(_, client)| *client).collect()
+    }
+
     pub fn asking(&self) -> usize {
         self.asking.len()
     }

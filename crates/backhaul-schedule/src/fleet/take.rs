@@ -6,7 +6,7 @@ use super::refuse::closed;
 use super::watch::{ClearedBy, Here};
 use super::{
     Action, Alert, AlertKind, ClientKey, CloseReason, Event, Fleet, LEASE, NotNow, NudgeAnswer, Outcome,
-    Session, Subject, Timer, Trigger, Via, What,
+    Serving, Session, Subject, Timer, Trigger, Via, What,
 };
 use crate::Now;
 use crate::policy::Group;
@@ -64,7 +64,7 @@ impl Fleet {
                 }
             }
             Event::Ended(key, session, outcome) => self.on_ended(now, &key, session, outcome, out),
-            Event::Serving(serving) => self.serving = serving,
+            Event::Serving(serving) => self.on_serving(now, serving, out),
             Event::ClockJumped => self.on_jump(now, out),
             Event::Tick => {}
         }
@@ -204,12 +204,28 @@ impl Fleet {
         }
     }
 
+    /// Who waits on a connection of a server that stops is told when to come back, and keeps its place.
+    fn on_serving(&mut self, now: Now, serving: Serving, out: &mut Vec<Action>) {
+        self.serving = serving;
+        if serving != Serving::Draining {
+            return;
+        }
+        for key in self.queue.who_asks() {
+            let Some(client) = self.clients.get_mut(&key) else { continue };
+            let Some(asking) = client.asking.take() else { continue };
+            if let Some(deferral) = closed(&key, serving, asking.since) {
+                out.push(Action::Defer(key, asking.session, deferral));
+            }
+            self.settle(now, &key, out);
+        }
+    }
+
     fn on_unwilling(&mut self, now: Now, key: &ClientKey, not_now: NotNow, out: &mut Vec<Action>) {
         self.close_nudge(key, None);
         let Some(client) = self.clients.get_mut(key) else { return };
         let until = not_now.until.clamp(now.wall + 1, now.wall + NOT_NOW_MAX);
         client.memory.not_now = Some(NotNow { until, ..not_now });
-        client.asking = None;
+        (client.asking, client.manual) = (None, None);
         self.dirty.insert(*key);
         self.settle(now, key, out);
     }

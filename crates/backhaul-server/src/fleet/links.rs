@@ -82,7 +82,8 @@ impl Fleet {
     pub fn seen(&self, id: ClientId, met: &Met, now: u64) -> Result<(), ServerError> {
         self.db.execute(
             "UPDATE clients SET seen_at = max(?2, coalesce(seen_at, 0)), observed = coalesce(?3, observed),
-                 reported = coalesce(?4, reported), zone = coalesce(?5, zone) WHERE id = ?1",
+                 reported = CASE WHEN ?3 IS NULL THEN reported ELSE ?4 END, zone = coalesce(?5, zone)
+             WHERE id = ?1",
             params![
                 id.0,
                 now as i64,
@@ -191,6 +192,11 @@ impl Fleet {
     pub fn has_changed(&mut self) -> Result<bool, ServerError> {
         let version: i64 = self.db.pragma_query_value(None, "data_version", |row| row.get(0))?;
         Ok(self.data_version.replace(version) != Some(version))
+    }
+
+    /// What was found changed could not be read: it is to be found changed again.
+    pub fn look_again(&mut self) {
+        self.data_version = None;
     }
 
     /// A key of this server, made when it is first asked for.

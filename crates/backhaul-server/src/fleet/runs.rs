@@ -82,14 +82,15 @@ impl Fleet {
         Ok(self.db.last_insert_rowid())
     }
 
-    /// Clients for which somebody has asked for a run that has not begun.
+    /// The oldest run of each client that somebody has asked for and that has not begun.
     ///
     /// # Errors
     /// SQLite.
-    pub fn queued(&self) -> Result<Vec<ClientId>, ServerError> {
-        let mut statement =
-            self.db.prepare_cached("SELECT DISTINCT client FROM runs WHERE state = 'queued'")?;
-        let rows = statement.query_map([], |row| row.get(0).map(ClientId))?;
+    pub fn queued(&self) -> Result<Vec<(i64, ClientId)>, ServerError> {
+        let mut statement = self
+            .db
+            .prepare_cached("SELECT min(id), client FROM runs WHERE state = 'queued' GROUP BY client")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, ClientId(row.get(1)?))))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 

@@ -33,6 +33,8 @@ pub struct Ending {
 pub enum EndingKind {
     /// One of the peers: a run that was going on has failed.
     Decided,
+    /// The agent, before anything began: it does not want to now.
+    NotNow,
     /// Nobody: the connection is gone, and the run may go on over another.
     Lost,
 }

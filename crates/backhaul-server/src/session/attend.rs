@@ -22,11 +22,9 @@ pub(super) async fn attend<D: Desk>(
     mut frames: Frames,
     desk: &D,
     client: &Client,
-    hello: &wire::Hello,
 ) -> Outcome {
     let mut said = desk.attend(client);
     let terms = desk.terms(client);
-    let known = terms.version == hello.terms_version;
     session.attend(wire::Welcome {
         protocol: PROTOCOL,
         software: SOFTWARE.to_owned(),
@@ -34,7 +32,7 @@ pub(super) async fn attend<D: Desk>(
         client: client.name.clone(),
         client_id: Bytes::copy_from_slice(client.id.as_bytes()),
         verdict: Some(desk.verdict(client)),
-        terms: (!known).then_some(terms),
+        terms: Some(terms),
         observed: desk.observed().to_string(),
         ..Default::default()
     });

@@ -260,7 +260,7 @@ pub fn edit(
 pub fn revoke(context: &Context, name: &str) -> Done {
     let mut fleet = ServerHome::at(&context.home).fleet()?;
     let client = fleet.require(name)?;
-    fleet.revoke(client.id)?;
+    fleet.revoke(client.id, clock::now())?;
     match context.global.json {
         true => output::json(&json!({ "name": name, "state": "revoked" })),
         false => output::line(&format!(
