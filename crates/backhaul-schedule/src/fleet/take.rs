@@ -98,7 +98,11 @@ impl Fleet {
         out: &mut Vec<Action>,
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        let in_vain = client.tries.failures.min(1);
         client.heard(now);
+        // Its coming says nothing about its listener. Would a dial in vain be forgotten, it would be told to wait for
+        // the next one instead of being told that it is due.
+        client.tries.failures = in_vain;
         client.memory.reach.contact(now.wall, sighting);
         client.consider_mode(now.wall);
         client.clear(key, ClearedBy::Contact, out);
