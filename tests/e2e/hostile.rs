@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(10);
 /// Nobody starts by itself, for the policy's window is far; whoever asks gets one of so many slots.
 fn slots(slots: usize) -> String {
-    format!("[policy.default]\nspread = \"1m\"\n[admission]\nslots = {slots}\nreserve_for_clients = 1\n")
+    format!("[policy.default]\nspread = \"1m\"\n[admission]\nslots = {slots}\n")
 }
 
 fn tree(dir: &Path) -> PathBuf {
