@@ -239,6 +239,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.said();
+            let lines: Vec<&str> = said.lines().collect();
+            eprintln!("process {}:\n{}", self.pid(), lines[lines.len().saturating_sub(60)..].join("\n"));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
