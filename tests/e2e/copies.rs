@@ -36,7 +36,9 @@ fn a_copied_home_is_found_out_named_and_kept_out_and_the_first_goes_on() {
     assert_eq!(alert["client"].as_str(), Some("laptop"), "{alert}");
     let text = alert["text"].as_str().unwrap();
     assert!(text.contains("two machines use the identity of laptop") && text.contains("join anew"), "{text}");
-    wait_until("the copy is told", || copy.said().contains("this machine has a copy of the identity of laptop"));
+    wait_until("the copy is told", || {
+        copy.said().contains("this machine has a copy of the identity of laptop")
+    });
     assert!(copy.said().contains("client add") && copy.said().contains("join anew"), "{}", copy.said());
     wait_until("the first is linked", || server.home.json(&["status"])[0]["link"] == "standing");
 
@@ -49,5 +51,7 @@ fn a_copied_home_is_found_out_named_and_kept_out_and_the_first_goes_on() {
     let out = tempfile::tempdir().unwrap();
     first.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
     trees::assert_equal(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
+    let told = copy.said().matches("this machine has a copy of the identity").count();
+    assert_eq!(told, 1, "it stays away for as long as it was told: {}", copy.said());
     assert!(!first_agent.said().contains("has a copy of the identity"), "{}", first_agent.said());
 }

@@ -17,8 +17,8 @@ const MEGABYTE: u64 = 1_000_000;
 const DAILY: &str = "[policy.default]\nspread = \"1m\"\nlimit_upload = \"10MB\"\nstanding = { keepalive = \"5s\" }\n\
                      checkin = { when_late = \"60s\", join_jitter = \"1s\" }\n[admission]\nslots = 2\n";
 
-/// Due every ten seconds.
-const OFTEN: &str = "[policy.default]\nperiod = \"10s\"\nspread = \"1s\"\nstanding = { keepalive = \"5s\" }\n\
+/// Due every five seconds.
+const OFTEN: &str = "[policy.default]\nperiod = \"5s\"\nspread = \"1s\"\nstanding = { keepalive = \"5s\" }\n\
                      checkin = { when_late = \"60s\", join_jitter = \"1s\" }\n[admission]\nslots = 2\n";
 
 /// Files of 1 MB that do not compress, and do not depend on the place.
@@ -52,7 +52,11 @@ fn is_linked(server: &TestServer, client: &str) -> bool {
 fn assert_one_run(server: &TestServer, client: &str, trigger: &str) {
     let runs = runs(server, client);
     assert_eq!(runs.len(), 1, "{runs:?}");
-    assert_eq!((runs[0]["state"].as_str(), runs[0]["trigger"].as_str()), (Some("done"), Some(trigger)), "{runs:?}");
+    assert_eq!(
+        (runs[0]["state"].as_str(), runs[0]["trigger"].as_str()),
+        (Some("done"), Some(trigger)),
+        "{runs:?}"
+    );
     assert_eq!(snapshots(server, client), 1);
 }
 
@@ -129,7 +133,9 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     wait_until("it gives its link up", || agent.said().contains("the link did not survive"));
     relay.mend();
     let mended = Instant::now();
-    wait_until("it is linked anew", || server.said().matches("linked").count() >= 2 && is_linked_or_runs(&server));
+    wait_until("it is linked anew", || {
+        server.said().matches("linked").count() >= 2 && is_linked_or_runs(&server)
+    });
     measured("network back to linked", mended.elapsed());
     assert!(mended.elapsed() < Duration::from_secs(15), "{:?}", mended.elapsed());
     wait_until("the run is over", || snapshots(&server, "laptop") == 1);
@@ -173,7 +179,11 @@ fn a_nudge_starts_a_run_that_is_not_due_and_a_run_by_hand_goes_over_the_standing
     assert!(first < Duration::from_secs(1), "{first:?}");
     assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
     wait_until("there is a second snapshot", || snapshots(&server, "laptop") == 2);
-    assert!(runs(&server, "laptop").iter().any(|run| run["trigger"] == "nudge"), "{:?}", runs(&server, "laptop"));
+    assert!(
+        runs(&server, "laptop").iter().any(|run| run["trigger"] == "nudge"),
+        "{:?}",
+        runs(&server, "laptop")
+    );
     wait_until("its link stands", || is_linked(&server, "laptop"));
     let run = server.home.json(&["client", "run", "laptop", "--wait"]);
     assert_eq!(run[0]["state"].as_str(), Some("done"), "{run}");
@@ -191,7 +201,8 @@ fn whoever_cannot_be_nudged_comes_by_itself_and_pauses_hold_until_they_end() {
     let _linked = linked.start(&["-v", "agent", "run", "--no-listen"]);
     let _visitor = visitor.start(&["-v", "agent", "run", "--no-listen"]);
     wait_until("both come again", || ["linked", "visitor"].iter().all(|name| snapshots(&server, name) >= 2));
-    let triggers = |name| runs(&server, name).iter().map(|run| run["trigger"].to_string()).collect::<Vec<_>>();
+    let triggers =
+        |name| runs(&server, name).iter().map(|run| run["trigger"].to_string()).collect::<Vec<_>>();
     assert!(triggers("visitor").iter().any(|trigger| trigger == "\"timer\""), "{:?}", triggers("visitor"));
     assert_ne!(status(&server, "visitor")["link"], "standing");
 
@@ -239,7 +250,11 @@ fn a_client_that_the_server_does_not_reach_comes_by_itself_and_is_dialled_again_
     measured("agent started to its snapshot", came);
     let first = runs(&server, "desk");
     let done = first.iter().find(|run| run["state"] == "done").unwrap();
-    assert_eq!((done["initiator"].as_str(), done["trigger"].as_str()), (Some("client"), Some("join")), "{done}");
+    assert_eq!(
+        (done["initiator"].as_str(), done["trigger"].as_str()),
+        (Some("client"), Some("join")),
+        "{done}"
+    );
     agent.terminate();
 
     let right = format!("127.0.0.1:{}", free_port());
@@ -247,7 +262,8 @@ fn a_client_that_the_server_does_not_reach_comes_by_itself_and_is_dialled_again_
     let _agent = desk.start(&["-v", "agent", "run", "--listen", &right]);
     let pulled = time_until("it is pulled", || {
         let runs = runs(&server, "desk");
-        runs.iter().any(|run| run["state"] == "done" && run["trigger"] == "dialled" && run["initiator"] == "server")
+        runs.iter()
+            .any(|run| run["state"] == "done" && run["trigger"] == "dialled" && run["initiator"] == "server")
     });
     measured("reachable again to pulled", pulled);
 }

@@ -1,7 +1,7 @@
 //! Real processes on loopback, in temporary homes, and trees of files to save.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "for tests only")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -242,7 +242,8 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             let said = self.said();
             let lines: Vec<&str> = said.lines().collect();
-            eprintln!("process {}:\n{}", self.pid(), lines[lines.len().saturating_sub(60)..].join("\n"));
+            let last = lines[lines.len().saturating_sub(60)..].join("\n");
+            let _ = writeln!(std::io::stderr(), "process {}:\n{last}", self.pid());
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
