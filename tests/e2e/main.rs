@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
+mod copies;
 mod enrol;
+mod hostile;
 mod install;
 mod interrupt;
 mod json;
+mod laptops;
 mod networks;
 mod night;
 mod pull_push;

@@ -1,11 +1,11 @@
 //! Real processes on loopback, in temporary homes, and trees of files to save.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "for tests only")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -181,6 +181,7 @@ const NOBODY: u32 = 65_534;
 /// A running process that ends with its owner.
 pub struct Daemon {
     child: Child,
+    said: Arc<Mutex<String>>,
 }
 
 impl Daemon {
@@ -188,17 +189,24 @@ impl Daemon {
     pub fn start(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut said = String::new();
+        let said: Arc<Mutex<String>> = Arc::default();
         for line in lines.by_ref() {
             let line = line.unwrap();
-            said.push_str(&line);
+            said.lock().unwrap().push_str(&format!("{line}\n"));
             if line.starts_with("listening on ") || line.starts_with("not listening") {
-                std::thread::spawn(move || lines.for_each(drop));
-                return Self { child };
+                let log = Arc::clone(&said);
+                let note = move |line| log.lock().unwrap().push_str(&format!("{line}\n"));
+                std::thread::spawn(move || lines.map_while(Result::ok).for_each(note));
+                return Self { child, said };
             }
         }
         let status = child.wait().unwrap();
-        panic!("it did not listen: {said} ({status})");
+        panic!("it did not listen: {} ({status})", said.lock().unwrap());
+    }
+
+    /// What it has said on standard error so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
     }
 
     /// Its process id.
@@ -231,6 +239,12 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.said();
+            let lines: Vec<&str> = said.lines().collect();
+            let last = lines[lines.len().saturating_sub(60)..].join("\n");
+            let _ = writeln!(std::io::stderr(), "process {}:\n{last}", self.pid());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -267,15 +281,27 @@ impl TestServer {
 
     /// A running server with a policy file.
     pub fn with_policy(policy: &str) -> Self {
-        let (home, port) = (Home::new(), free_port());
+        let port = free_port();
         let listen = format!("127.0.0.1:{port}");
-        home.run(&["server", "init", "--listen", &listen, "--name", "127.0.0.1"]).ok();
+        Self::at(&listen, "127.0.0.1", policy)
+    }
+
+    /// A running server with a policy file, that listens somewhere and is found under a name.
+    pub fn at(listen: &str, name: &str, policy: &str) -> Self {
+        let home = Home::new();
+        let port = listen.parse::<std::net::SocketAddr>().unwrap().port();
+        home.run(&["server", "init", "--listen", listen, "--name", name]).ok();
         let file = home.path().join("policy.toml");
         std::fs::write(&file, policy).unwrap();
         home.run(&["policy", "apply", file.to_str().unwrap()]).ok();
         let mut server = Self { home, port, daemon: None };
         server.start();
         server
+    }
+
+    /// What it has said on standard error since it was started last.
+    pub fn said(&self) -> String {
+        self.daemon.as_ref().map(Daemon::said).unwrap_or_default()
     }
 
     /// Its process id, while it runs.
@@ -285,7 +311,7 @@ impl TestServer {
 
     /// Starts it again.
     pub fn start(&mut self) {
-        self.daemon = Some(self.home.start(&["server", "run"]));
+        self.daemon = Some(self.home.start(&["-v", "server", "run"]));
     }
 
     /// Ends it in order.

@@ -24,6 +24,8 @@ const FLAP: u64 = 30_000;
 const NUDGES: usize = 6;
 const NUDGES_BY_HAND: usize = 12;
 const HOUR: u64 = 3_600_000;
+/// Longest that a server's word keeps this machine away, in seconds.
+const AWAY: u64 = 86_400;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
@@ -125,6 +127,11 @@ impl Attendant {
             Happening::NotReached => {
                 self.link = Link::Down;
                 self.retry(now);
+            }
+            Happening::TurnedAway { after } => {
+                self.link = Link::Down;
+                self.retry(now);
+                self.dial_at = self.dial_at.max(Some(now + after.min(AWAY) * 1_000));
             }
             Happening::Nudged { id, by_hand } => self.on_nudge(now, id, by_hand, &mut orders),
             Happening::Pulled => self.run = Run::Going,
@@ -311,6 +318,26 @@ impl Attendant {
             self.link = Link::Dialling;
             self.dial_at = None;
             orders.push(Order::Dial);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_turned_away_stays_away_for_as_long_as_it_was_told_and_at_most_a_day() {
+        for (after, away) in [(4 * 3_600, 4 * 3_600), (u64::MAX, 86_400)] {
+            let mut attendant = Attendant::new(AgentTerms::default(), 7);
+            attendant.handle(0, Happening::Started);
+            assert_eq!(attendant.handle(10_000, Happening::Tick), [Order::Dial]);
+            assert_eq!(attendant.handle(11_000, Happening::TurnedAway { after }), []);
+            assert_eq!(attendant.deadline(), Some(11_000 + away * 1_000));
+            // Another network may be another matter.
+            let elsewhere = Happening::Network(Some(Fingerprint([1; 8])));
+            attendant.handle(12_000, elsewhere);
+            assert!(attendant.deadline().is_some_and(|at| at < 20_000));
         }
     }
 }

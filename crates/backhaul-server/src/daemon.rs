@@ -222,7 +222,14 @@ impl Inner {
                 let Ok(_session) = self.sessions.try_acquire() else {
                     return link.close("the server has too many sessions; try again");
                 };
-                let session = self.hub.open(link.hangup());
+                let known = match link.peer().role {
+                    // Whoever has this certificate may do anything here.
+                    Role::Operator => Some(self.hub.open(link.hangup())),
+                    _ => self.hub.let_in(link.hangup(), &link.peer().name),
+                };
+                let Some(session) = known else {
+                    return link.close("too many sessions of this client have not said hello");
+                };
                 self.serve(link, session, Purpose::Theirs).await;
             }
             Ok(Accepted::Join(applicant)) => {

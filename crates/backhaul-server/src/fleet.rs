@@ -151,6 +151,18 @@ pub fn check_name(name: &str) -> Result<(), ServerError> {
     }
 }
 
+fn migrate(tx: rusqlite::Transaction<'_>) -> Result<(), ServerError> {
+    let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if version > MIGRATIONS.len() as i64 {
+        return Err(ServerError::NewerFleet(version));
+    }
+    for sql in MIGRATIONS.iter().skip(version as usize) {
+        tx.execute_batch(sql)?;
+    }
+    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    Ok(tx.commit()?)
+}
+
 impl Fleet {
     /// Opens the database, making it if it is new.
     ///
@@ -162,19 +174,13 @@ impl Fleet {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
-        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
-        if version > MIGRATIONS.len() as i64 {
-            return Err(ServerError::NewerFleet(version));
+        // One that reads before it writes would fail at once, without waiting, if another process has written meanwhile.
+        db.set_transaction_behavior(rusqlite::TransactionBehavior::Immediate);
+        // Every command opens this: only a new program writes here.
+        let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version != MIGRATIONS.len() as i64 {
+            migrate(db.transaction()?)?;
         }
-        // Writing it unchanged would look like a change to every other process.
-        if version < MIGRATIONS.len() as i64 {
-            for sql in MIGRATIONS.iter().skip(version as usize) {
-                tx.execute_batch(sql)?;
-            }
-            tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
-        }
-        tx.commit()?;
         Ok(Self { db, data_version: None })
     }
 

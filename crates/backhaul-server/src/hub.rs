@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::session::Ending;
 
-/// Sessions of one client at once.
+/// Sessions of one client at once, and so many more that have not said hello.
 const PER_CLIENT: usize = 12;
 /// Hellos of one client: so many at once, and then one in so many milliseconds.
 const HELLOS: u64 = 60;
@@ -38,6 +38,8 @@ pub enum Said {
 }
 
 struct Live {
+    /// Before it has said hello: the name in its certificate.
+    stranger: Option<String>,
     client: Option<ClientId>,
     hangup: Hangup,
     say: mpsc::UnboundedSender<Said>,
@@ -60,6 +62,15 @@ struct State {
     hellos: HashMap<ClientId, u64>,
 }
 
+impl State {
+    fn insert(&mut self, hangup: Hangup, stranger: Option<String>) -> Session {
+        self.next += 1;
+        let (say, said) = mpsc::unbounded_channel();
+        self.live.insert(self.next, Live { stranger, client: None, hangup, say, said: Some(said) });
+        self.next
+    }
+}
+
 /// All open sessions.
 #[derive(Default)]
 pub struct Hub(Mutex<State>);
@@ -69,14 +80,16 @@ impl Hub {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a new session in. Its number is larger than all before.
+    /// Takes a session in that is not bounded. Its number is larger than all before.
     pub fn open(&self, hangup: Hangup) -> Session {
+        self.state().insert(hangup, None)
+    }
+
+    /// Takes a session in that a peer has dialled; none while too many of that peer have not said hello.
+    pub fn let_in(&self, hangup: Hangup, peer: &str) -> Option<Session> {
         let mut state = self.state();
-        state.next += 1;
-        let session = state.next;
-        let (say, said) = mpsc::unbounded_channel();
-        state.live.insert(session, Live { client: None, hangup, say, said: Some(said) });
-        session
+        let strangers = state.live.values().filter(|live| live.stranger.as_deref() == Some(peer)).count();
+        (strangers < PER_CLIENT).then(|| state.insert(hangup, Some(peer.to_owned())))
     }
 
     /// Says whose a session is.
@@ -96,7 +109,7 @@ impl Hub {
             return busy("this client has too many sessions", 60);
         }
         if let Some(live) = state.live.get_mut(&session) {
-            live.client = Some(client);
+            (live.client, live.stranger) = (Some(client), None);
         }
         Ok(())
     }

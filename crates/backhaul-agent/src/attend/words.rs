@@ -80,8 +80,13 @@ pub enum Happening {
     Told(Verdict),
     /// The link is gone.
     Unlinked,
-    /// The dial was not answered.
+    /// The dial was not answered, or nobody was let in.
     NotReached,
+    /// The server has ended the link, and wants no other in so many seconds.
+    TurnedAway {
+        /// Seconds.
+        after: u64,
+    },
     /// The server asks for a run.
     Nudged {
         /// The same number is the same nudge.

@@ -66,11 +66,16 @@ pub(super) async fn run(
     };
     let path = link.path();
     let (writer, reader, streams) = link.split();
-    let talk =
-        Talk { session: AttendSession::new(hello), writer, path, home, tell: tell.clone(), welcome: false };
-    let was_welcome = talk.run(reader, wanted).await;
+    let talk = Talk {
+        session: AttendSession::new(hello),
+        writer,
+        path,
+        home,
+        tell: tell.clone(),
+        over: Happening::NotReached,
+    };
+    let over = talk.run(reader, wanted).await;
     streams.hangup().close("done");
-    let over = if was_welcome { Happening::Unlinked } else { Happening::NotReached };
     // The daemon may be gone.
     let _ = tell.send(Heard::Happened(over));
 }
@@ -94,26 +99,31 @@ struct Talk {
     path: Path,
     home: AgentHome,
     tell: Tell,
-    welcome: bool,
+    /// What is said when it ends.
+    over: Happening,
 }
 
 impl Talk {
-    /// True if the server had let us in.
-    async fn run(mut self, mut reader: FrameReader, mut wanted: mpsc::UnboundedReceiver<Wanted>) -> bool {
+    /// Says how it ended.
+    async fn run(
+        mut self,
+        mut reader: FrameReader,
+        mut wanted: mpsc::UnboundedReceiver<Wanted>,
+    ) -> Happening {
         let (suspicion, mut gone) = mpsc::channel::<()>(1);
         loop {
             while let Some(frame) = self.session.poll() {
                 if self.writer.send(&frame).await.is_err() {
-                    return self.welcome;
+                    return self.over;
                 }
             }
             tokio::select! {
                 frame = reader.next() => match frame {
-                    Ok(Some(frame)) => if !self.on_frame(frame) { return self.welcome },
-                    Ok(None) => return self.welcome,
+                    Ok(Some(frame)) => if !self.on_frame(frame) { return self.over },
+                    Ok(None) => return self.over,
                     Err(error) => {
                         tracing::info!("the link is gone: {error}");
-                        return self.welcome;
+                        return self.over;
                     }
                 },
                 wish = wanted.recv() => match wish {
@@ -124,12 +134,12 @@ impl Talk {
                     Some(Wanted::Hang) | None => {
                         self.session.close();
                         let _ = tokio::time::timeout(GOODBYE, self.goodbye()).await;
-                        return self.welcome;
+                        return self.over;
                     }
                 },
                 Some(()) = gone.recv() => {
                     tracing::info!("the link did not survive the change of network");
-                    return self.welcome;
+                    return self.over;
                 }
             }
         }
@@ -157,7 +167,7 @@ impl Talk {
     fn on_frame(&mut self, frame: wire::Frame) -> bool {
         match self.session.handle(frame) {
             Ok(Event::Welcome(welcome)) => {
-                self.welcome = true;
+                self.over = Happening::Unlinked;
                 if let Some(terms) = welcome.terms {
                     self.on_terms(&terms);
                 }
@@ -169,7 +179,10 @@ impl Talk {
                 self.say(Heard::Happened(Happening::Nudged { id: nudge.id, by_hand }));
             }
             Ok(Event::Terms(terms)) => self.on_terms(&terms),
-            Err(SessionError::Ended { text, .. }) => {
+            Err(SessionError::Ended { text, retry, .. }) => {
+                if retry.after > 0 {
+                    self.over = Happening::TurnedAway { after: retry.after };
+                }
                 if !text.is_empty() {
                     tracing::warn!("the server ended the link: {text}");
                 }

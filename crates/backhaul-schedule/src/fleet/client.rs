@@ -244,6 +244,11 @@ impl Client {
         (self.nudge_after(standing, now) <= now.boot).then_some(cause)
     }
 
+    /// True when the nudge that it has not followed yet is one that somebody asked for.
+    pub fn is_nudged_by_hand(&self) -> bool {
+        self.nudged.open.is_some() && self.nudged.by_hand[0].is_some_and(|at| Some(at) == self.nudged.last)
+    }
+
     /// Seconds since boot before which it is not nudged unasked.
     pub fn nudge_after(&self, standing: Standing, now: Now) -> u64 {
         let due = match standing {

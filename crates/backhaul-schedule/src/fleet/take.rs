@@ -1,6 +1,6 @@
 //! What each event changes.
 
-use super::client::{Asking, Link, Manual, NOT_NOW_MAX, Phase, Tries};
+use super::client::{Asking, Client, Link, Manual, NOT_NOW_MAX, Phase, Tries};
 use super::known;
 use super::refuse::closed;
 use super::watch::{ClearedBy, Here};
@@ -96,7 +96,11 @@ impl Fleet {
         out: &mut Vec<Action>,
     ) {
         let Some(client) = self.clients.get_mut(key) else { return };
+        let in_vain = client.tries.failures.min(1);
         client.heard(now);
+        // Its coming says nothing about its listener. Would a dial in vain be forgotten, it would be told to wait for
+        // the next one instead of being told that it is due.
+        client.tries.failures = in_vain;
         client.memory.reach.contact(now.wall, sighting);
         client.consider_mode(now.wall);
         client.clear(key, ClearedBy::Contact, out);
@@ -157,6 +161,9 @@ impl Fleet {
         (session, trigger, since): (Session, Trigger, Option<i64>),
         out: &mut Vec<Action>,
     ) {
+        // Whoever was nudged by hand comes because somebody asked for it, whenever the next run is due.
+        let by_hand = self.clients.get(key).is_some_and(Client::is_nudged_by_hand);
+        let trigger = if by_hand { Trigger::Manual } else { trigger };
         self.close_nudge(key, None);
         if self.dialling.remove(key) {
             out.push(Action::CancelDial(*key));

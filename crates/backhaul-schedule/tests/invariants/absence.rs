@@ -236,3 +236,33 @@ fn laptops_that_do_not_answer_a_knock_are_no_silent_network() {
         assert_eq!(told, []);
     }
 }
+
+/// A dial in vain is remembered until a dial is answered or a run ends: who comes meanwhile is told that it is due.
+#[test]
+fn whoever_was_dialled_in_vain_is_due_when_it_comes() {
+    let mut fleet = Fleet::new(Admission::default());
+    let (now, mut plan) = (Now { boot: 10, wall: START }, shape(0).plan(START - 9 * DAY));
+    plan.policy = backhaul_schedule::Policy { rpo: 9 * DAY, ..(*plan.policy).clone() }.into();
+    let dialled = fleet.step(now, Event::Known(key(1), Box::new(plan), Some(START - 2 * DAY)));
+    assert_eq!(dialled, [Action::Dial(key(1))]);
+    assert!(fleet.due_in(now, &key(1)) > 0, "it is being dialled");
+    fleet.step(now, Event::Dialled(key(1), DialResult::Silent, None));
+    fleet.step(now, Event::Contact(key(1), 1, Via::Visit, sighting()));
+    assert_eq!(fleet.due_in(now, &key(1)), 0);
+}
+
+/// Somebody asked for it: whether it is due does not matter. It is good for one run.
+#[test]
+fn a_nudge_by_hand_brings_a_run_that_is_not_due() {
+    let mut fleet = Fleet::new(Admission::default());
+    let now = Now { boot: 10, wall: START };
+    fleet.step(now, Event::Known(key(1), Box::new(shape(2).plan(START - DAY)), Some(START - 60)));
+    fleet.step(now, Event::Contact(key(1), 1, Via::Standing, sighting()));
+    let nudged = fleet.step(now, Event::NudgeWanted(key(1)));
+    assert!(matches!(nudged[..], [Action::Nudge(_, 1, _)]), "{nudged:?}");
+    let request = |session| Event::Request(key(1), session, Trigger::Nudge, None);
+    assert_eq!(fleet.step(now, request(2)), [Action::Grant(key(1), 2)]);
+    fleet.step(now, Event::Ended(key(1), 2, Outcome::Succeeded { at: START, took: 1 }));
+    let again = fleet.step(now, request(3));
+    assert!(matches!(again[..], [Action::Defer(..)]), "{again:?}");
+}

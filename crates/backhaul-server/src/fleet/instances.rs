@@ -137,4 +137,19 @@ mod tests {
         fleet.forget_instances(id).unwrap();
         assert_eq!(fleet.judge_instance(id, &machine(2), 9).unwrap(), Instance::Alone);
     }
+
+    #[test]
+    fn a_judgement_waits_while_another_process_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_, id) = fleet(dir.path());
+        let machine = Machine { instance: vec![1], host: String::new(), address: String::new() };
+        let judge_often = || {
+            let mut own = Fleet::open(&dir.path().join("fleet.sqlite")).unwrap();
+            (0..300).all(|now| own.judge_instance(id, &machine, now).is_ok())
+        };
+        std::thread::scope(|scope| {
+            let others = [scope.spawn(judge_often), scope.spawn(judge_often)];
+            assert!(others.map(|other| other.join().unwrap()).iter().all(|well| *well));
+        });
+    }
 }
