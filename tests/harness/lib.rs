@@ -273,10 +273,15 @@ impl Default for TestServer {
 impl TestServer {
     /// A running server that starts nothing by itself: the window of its policy is shut for hours.
     pub fn new() -> Self {
+        Self::with_policy(&format!("{}[admission]\nslots = 8\n", Self::quiet_policy()))
+    }
+
+    /// A policy under which nothing starts by itself for hours.
+    pub fn quiet_policy() -> String {
         let hour = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 3_600;
         let (from, to) = ((hour + 4) % 24, (hour + 5) % 24);
         let window = format!("from = \"{from:02}:00\", to = \"{to:02}:00\", tz = \"UTC\"");
-        Self::with_policy(&format!("[policy.default]\nwindow = {{ {window} }}\n[admission]\nslots = 8\n"))
+        format!("[policy.default]\nwindow = {{ {window} }}\n")
     }
 
     /// A running server with a policy file.

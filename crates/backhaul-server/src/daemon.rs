@@ -32,7 +32,7 @@ use crate::session::{self, Ending, EndingKind, OpenVault, Outcome};
 use crate::ticket::TicketKey;
 
 /// How often the fleet database is looked at: what the command line changes takes effect within this.
-pub const POLL: Duration = Duration::from_secs(1);
+pub const POLL: Duration = Duration::from_millis(250);
 /// Sessions at once.
 const SESSIONS_MAX: usize = 20_000;
 /// Dials of which it is not known yet who they are.

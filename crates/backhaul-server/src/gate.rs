@@ -29,6 +29,8 @@ const COPY_AFTER: u64 = 4 * 3_600;
 const INSTANCE: usize = 16;
 /// A run shows at most so often that it goes on, in ms.
 const PROGRESS_EVERY_MS: u64 = 20_000;
+/// That a client was seen is written down so often, in seconds: a herd must not wait for the disk.
+const SEEN_EVERY: u64 = 30;
 /// A refusal without an end is asked again after so many seconds.
 const UNWILLING: u64 = 3_600;
 
@@ -136,6 +138,12 @@ impl Gate<'_> {
                 .map(|port| SocketAddr::new(self.observed(), port).to_string()),
             zone: given(&report.zone),
         };
+        let known = (client.observed, &client.reported, &client.zone);
+        let same = (met.observed.or(known.0), &met.reported, &met.zone) == known;
+        let lately = client.seen_at.is_some_and(|at| clock::now() < at + SEEN_EVERY);
+        if same && lately {
+            return Ok(());
+        }
         lock(&self.inner.fleet).seen(client.id, &met, clock::now()).map_err(Ending::from)
     }
 

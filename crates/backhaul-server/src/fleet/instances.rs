@@ -7,6 +7,11 @@ use rusqlite::{OptionalExtension, Row, Transaction, params};
 use super::Fleet;
 use crate::error::ServerError;
 
+/// Machines of one client that are remembered: each restart is one.
+const KEPT: i64 = 16;
+/// A machine's last sign is written down so often, in seconds.
+const FRESH: i64 = 3_600;
+
 /// What tells one machine from another: boot, disk and place, hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
@@ -47,6 +52,9 @@ impl Fleet {
         machine: &Machine,
         now: u64,
     ) -> Result<Instance, ServerError> {
+        if self.speaks_already(id, machine, now)? {
+            return Ok(Instance::Alone);
+        }
         let tx = self.db.transaction()?;
         let judged = judge(&tx, id, machine)?;
         let Machine { instance, host, address } = machine;
@@ -56,6 +64,8 @@ impl Fleet {
              ON CONFLICT DO UPDATE SET host = ?3, address = ?4, last_seen = ?5",
             params![id.0, instance, host, address, now as i64],
         )?;
+        let old = "DELETE FROM instances WHERE client = ?1 AND turn <= (SELECT max(turn) - ?2 FROM instances WHERE client = ?1)";
+        tx.execute(old, params![id.0, KEPT])?;
         if matches!(judged, Instance::First { .. }) {
             let mine = "(SELECT turn FROM instances WHERE client = ?1 AND instance = ?2)";
             let refuse = format!("UPDATE instances SET refused = 1 WHERE client = ?1 AND turn > {mine}");
@@ -63,6 +73,20 @@ impl Fleet {
         }
         tx.commit()?;
         Ok(judged)
+    }
+
+    /// True for the machine that spoke for the client last, and lately: there is nothing to write.
+    fn speaks_already(&self, id: ClientId, machine: &Machine, now: u64) -> Result<bool, ServerError> {
+        let newest = "SELECT instance, address, last_seen FROM instances WHERE client = ?1 AND refused = 0
+             ORDER BY turn DESC LIMIT 1";
+        let row =
+            |row: &Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?));
+        let found = self.db.query_row(newest, params![id.0], row).optional()?;
+        Ok(found.is_some_and(|(instance, address, seen)| {
+            instance == machine.instance
+                && address == machine.address
+                && (now as i64) < seen.saturating_add(FRESH)
+        }))
     }
 
     /// A client that joins anew is whatever machine it is now.

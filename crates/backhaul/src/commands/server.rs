@@ -68,9 +68,11 @@ pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
 /// Until it is told to stop; SIGHUP reads config and policies again.
 async fn serve(server: &Server) -> Result<(), Failure> {
     let mut reload = signal(SignalKind::hangup())?;
+    // One for the whole time: a signal during a reload is not missed.
+    let mut stop = std::pin::pin!(super::interrupted());
     loop {
         tokio::select! {
-            () = super::interrupted() => return Ok(()),
+            () = &mut stop => return Ok(()),
             _ = reload.recv() => {
                 notify_systemd("RELOADING=1");
                 match server.reload() {

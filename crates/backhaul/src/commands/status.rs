@@ -72,7 +72,10 @@ pub fn status(context: &Context, check: bool) -> Done {
     let policies = policies::in_force(&fleet)?;
     // The server has the lock while it runs; what it shows is true only then.
     let running = home.lock().is_err();
-    for client in fleet.clients()? {
+    for mut client in fleet.clients()? {
+        if !running {
+            client.shown.link = LinkState::None;
+        }
         let last = fleet.last_run(client.id)?;
         lines.push(judge(&policies, newest.get(&client.id).copied(), client, last, now, running));
     }

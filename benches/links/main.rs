@@ -1,0 +1,170 @@
+//! What idle links cost a server, and what a herd of joins does to it: real QUIC, real certificates, one server
+//! process; the clients are tasks of this one.
+//!
+//! `cargo run --release -p backhaul-benches --bin links -- [LINKS]` (default 2,000).
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a program for developers"
+)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use backhaul_agent::home::AgentHome;
+use backhaul_net::endpoint::dial_server;
+use backhaul_net::link::{FrameReader, FrameWriter};
+use backhaul_net::transport::KEEP_ALIVE;
+use backhaul_proto::agent::{AgentSession, Event};
+use backhaul_proto::attend::AttendSession;
+use backhaul_proto::{SessionError, wire};
+use backhaul_tests::TestServer;
+use tempfile::TempDir;
+
+/// The herd: so many, within so long.
+const HERD: usize = 150;
+const HERD_TIME: Duration = Duration::from_secs(10);
+const SLOTS: usize = 12;
+/// How long a granted client keeps its slot.
+const RUN: Duration = Duration::from_millis(400);
+/// How long packets are counted.
+const LISTEN: Duration = Duration::from_secs(100);
+
+struct Client {
+    home: AgentHome,
+    server: String,
+    _dir: TempDir,
+}
+
+fn rss(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// UDP datagrams that this machine has received since it started.
+fn datagrams() -> u64 {
+    let text = fs::read_to_string("/proc/net/snmp").unwrap();
+    let mut rows = text.lines().filter(|line| line.starts_with("Udp:"));
+    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
+    let named: HashMap<&str, &str> = names.split_whitespace().zip(values.split_whitespace()).collect();
+    named["InDatagrams"].parse().unwrap()
+}
+
+async fn attend(client: &Client) -> (AttendSession, FrameWriter, FrameReader, backhaul_net::link::Streams) {
+    let link = dial_server(&client.server, &client.home.agent().unwrap(), KEEP_ALIVE).await.unwrap();
+    let (mut writer, mut reader, streams) = link.split();
+    let mut session = AttendSession::new(wire::Hello::default());
+    writer.send(&session.poll().unwrap()).await.unwrap();
+    let welcome = reader.next().await.unwrap().unwrap();
+    session.handle(welcome).unwrap();
+    (session, writer, reader, streams)
+}
+
+/// Asks for a run; returns how long it took to be granted, or the server's refusal.
+async fn ask(client: &Client, running: &AtomicUsize, most: &AtomicUsize) -> Result<Duration, String> {
+    let start = Instant::now();
+    let link = dial_server(&client.server, &client.home.agent().unwrap(), KEEP_ALIVE).await.unwrap();
+    let (mut writer, mut reader, _streams) = link.split();
+    let mut session = AgentSession::new(wire::Hello {
+        intent: wire::Intent::Backup.into(),
+        trigger: wire::Trigger::Manual.into(),
+        ..Default::default()
+    });
+    writer.send(&session.poll().unwrap()).await.unwrap();
+    loop {
+        let frame = reader.next().await.map_err(|error| error.to_string())?.ok_or("it hung up")?;
+        match session.handle(frame) {
+            Ok(Some(Event::Welcome(_))) => break,
+            Ok(_) => {}
+            Err(SessionError::Ended { code, text, .. }) => return Err(format!("{code}: {text}")),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    let granted = start.elapsed();
+    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+    tokio::time::sleep(RUN).await;
+    running.fetch_sub(1, Ordering::SeqCst);
+    session.close(Some("it was only a drill".to_owned()));
+    writer.send(&session.poll().unwrap()).await.map_err(|error| error.to_string())?;
+    writer.end().await;
+    Ok(granted)
+}
+
+fn enrol(server: &TestServer, count: usize, runtime: &tokio::runtime::Runtime) -> Vec<Client> {
+    (0..count)
+        .map(|n| {
+            let dir = tempfile::tempdir().unwrap();
+            let home = AgentHome::at(dir.path());
+            let code = server.add(&format!("client-{n}"), &["--initiator", "hybrid"]).parse().unwrap();
+            let config = runtime.block_on(home.join(&code, vec!["/etc".into()])).unwrap();
+            Client { home, server: config.servers[0].clone(), _dir: dir }
+        })
+        .collect()
+}
+
+fn main() {
+    let links: usize = std::env::args().nth(1).map_or(2_000, |text| text.parse().unwrap());
+    // Nobody is due: the window is shut for hours, so that links are idle.
+    let server =
+        TestServer::with_policy(&format!("{}[admission]\nslots = {SLOTS}\n", TestServer::quiet_policy()));
+    let pid = server.pid().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let clients: Arc<Vec<Client>> = Arc::new(enrol(&server, links.max(HERD), &runtime));
+    eprintln!("{} clients have joined", clients.len());
+    std::thread::sleep(Duration::from_secs(3));
+    let before = rss(pid);
+    let mut held = Vec::new();
+    let start = Instant::now();
+    for client in clients.iter().take(links) {
+        held.push(runtime.block_on(attend(client)));
+    }
+    println!("{links} links in {:.1} s, one after the other", start.elapsed().as_secs_f64());
+    std::thread::sleep(Duration::from_secs(5));
+    let (after, heard) = (rss(pid), datagrams());
+    println!("server: {:.1} MiB before, {:.1} MiB with links", mib(before), mib(after));
+    println!(
+        "a link costs {:.1} KiB of the server's memory",
+        (after - before) as f64 / links as f64 / 1024.0
+    );
+    std::thread::sleep(LISTEN);
+    let packets = (datagrams() - heard) as f64 / links as f64 / LISTEN.as_secs_f64() * 25.0;
+    println!("{packets:.2} packets a link in 25 s, both directions");
+
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let herd: Vec<_> = (0..HERD)
+        .map(|n| {
+            let (clients, running, most) = (Arc::clone(&clients), Arc::clone(&running), Arc::clone(&most));
+            runtime.spawn(async move {
+                tokio::time::sleep(HERD_TIME * n as u32 / HERD as u32).await;
+                ask(&clients[n], &running, &most).await
+            })
+        })
+        .collect();
+    let answers: Vec<_> = herd.into_iter().map(|task| runtime.block_on(task).unwrap()).collect();
+    let refused: Vec<&String> = answers.iter().filter_map(|answer| answer.as_ref().err()).collect();
+    let mut waits: Vec<Duration> =
+        answers.iter().filter_map(|answer| answer.as_ref().ok().copied()).collect();
+    let first = waits.first().copied().unwrap_or_default();
+    waits.sort();
+    println!(
+        "{HERD} joined within {} s beside {links} links: {} refused {refused:?}",
+        HERD_TIME.as_secs(),
+        refused.len()
+    );
+    println!(
+        "the first was granted after {first:.1?}; median {:.1?}, longest {:.1?}",
+        waits[waits.len() / 2],
+        waits[waits.len() - 1]
+    );
+    println!("at most {} of {SLOTS} slots were held", most.load(Ordering::SeqCst));
+    assert!(most.load(Ordering::SeqCst) <= SLOTS, "more runs than slots");
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
