@@ -147,6 +147,22 @@ impl Gate<'_> {
         lock(&self.inner.fleet).seen(client.id, &met, clock::now()).map_err(Ending::from)
     }
 
+    fn on_reply(&self, client: &Client, reply: &wire::NudgeReply) {
+        let answered = |answer| Event::NudgeAnswered(client.id.0, reply.id, answer);
+        self.inner.tell(match (reply.answer(), &reply.not_now) {
+            (wire::NudgeAnswer::NotNow, Some(not_now)) => {
+                // Whoever asked for a run and waits for it is told why there is none.
+                let not_now = not_now_of(not_now);
+                let why = format!("not now: {}", not_now.reason);
+                let failed = lock(&self.inner.fleet).fail_queued(client.id, &why, clock::now());
+                self.inner.complain(failed);
+                Event::Unwilling(client.id.0, not_now)
+            }
+            (wire::NudgeAnswer::Accepted, _) => answered(NudgeAnswer::Accepted),
+            _ => answered(NudgeAnswer::Needless),
+        });
+    }
+
     fn on_report(&self, client: &Client, report: &wire::Report) {
         if self.met(client, report).and_then(|()| self.inner.learn(client.id)).is_err() {
             // What the database does not take is logged there, and asked again at the next report.
@@ -249,15 +265,7 @@ impl Desk for Gate<'_> {
         match what {
             Request::Report(report) => self.on_report(client, report),
             Request::NotNow(not_now) => self.inner.tell(Event::Unwilling(client.id.0, not_now_of(not_now))),
-            Request::NudgeReply(reply) => self.inner.tell(match (reply.answer(), &reply.not_now) {
-                (wire::NudgeAnswer::NotNow, Some(not_now)) => {
-                    Event::Unwilling(client.id.0, not_now_of(not_now))
-                }
-                (wire::NudgeAnswer::Accepted, _) => {
-                    Event::NudgeAnswered(client.id.0, reply.id, NudgeAnswer::Accepted)
-                }
-                _ => Event::NudgeAnswered(client.id.0, reply.id, NudgeAnswer::Needless),
-            }),
+            Request::NudgeReply(reply) => self.on_reply(client, reply),
             Request::Applied(applied) => {
                 let result = if applied.error.is_empty() { Ok(()) } else { Err(end::AGENT) };
                 if let Err(code) = result {

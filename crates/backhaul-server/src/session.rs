@@ -94,13 +94,14 @@ pub async fn serve<D: Desk>(link: Link, vault: Arc<OpenVault>, desk: &D) -> Outc
             intent => {
                 let waiting = Waiting { session: &mut session, writer: &mut writer, frames: &mut frames };
                 let granted = match intent {
-                    wire::Intent::Backup => wait_for_grant(waiting, desk, &client, &hello).await,
+                    // Apart, so that the task of a link that only waits stays small.
+                    wire::Intent::Backup => Box::pin(wait_for_grant(waiting, desk, &client, &hello)).await,
                     _ => Ok(()),
                 };
                 match granted {
                     Ok(()) => {
                         let start = Start { hello, client, peer, session, writer, streams };
-                        converse(start, vault, frames, desk).await
+                        Box::pin(converse(start, vault, frames, desk)).await
                     }
                     Err(ending) => refuse(session, writer, ending).await,
                 }
@@ -113,12 +114,14 @@ pub async fn serve<D: Desk>(link: Link, vault: Arc<OpenVault>, desk: &D) -> Outc
     outcome
 }
 
-type Frames = mpsc::Receiver<Result<wire::Frame, NetError>>;
+/// Boxed: a channel has room for 32 from the first, and a link that waits for days should not hold it.
+type Arrival = Box<Result<wire::Frame, NetError>>;
+type Frames = mpsc::Receiver<Arrival>;
 
-async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Result<wire::Frame, NetError>>) {
+async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Arrival>) {
     while let Some(frame) = reader.next().await.transpose() {
         let broken = frame.is_err();
-        if frames.send(frame).await.is_err() || broken {
+        if frames.send(Box::new(frame)).await.is_err() || broken {
             return;
         }
     }
@@ -136,6 +139,7 @@ async fn greet<D: Desk>(
         .await
         .ok()
         .flatten()
+        .map(|arrived| *arrived)
         .ok_or_else(gone)??;
     let request = session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
     let Request::Hello(hello) = request else { return Err(gone()) };
@@ -163,7 +167,8 @@ async fn wait_for_grant<D: Desk>(
         Asked::Nudge(nudge) => {
             session.nudge(attend::nudge(&nudge));
             send_queued(session, writer).await?;
-            if let Some(Ok(frame)) = tokio::time::timeout(GOODBYE, frames.recv()).await.ok().flatten()
+            let arrived = tokio::time::timeout(GOODBYE, frames.recv()).await.ok().flatten();
+            if let Some(Ok(frame)) = arrived.map(|arrived| *arrived)
                 && let Ok(Request::NudgeReply(reply)) = session.handle(frame)
             {
                 desk.heard(client, &Request::NudgeReply(reply));
@@ -183,7 +188,7 @@ async fn wait_for_grant<D: Desk>(
                 Some(_) => None,
                 None => return Err(Ending::lost("the session was ended")),
             },
-            frame = frames.recv() => return Err(match frame {
+            frame = frames.recv() => return Err(match frame.map(|arrived| *arrived) {
                 None => Ending::lost("the peer went away"),
                 Some(Err(error)) => error.into(),
                 Some(Ok(_)) => Ending::new(end::AGENT, "it did not wait for its slot"),
@@ -316,7 +321,7 @@ impl Conversation {
                 break Some(Ending::from(error));
             }
             tokio::select! {
-                frame = frames.recv() => match frame {
+                frame = frames.recv() => match frame.map(|arrived| *arrived) {
                     None => break Some(Ending::lost("the peer went away")),
                     Some(Err(error)) => break Some(error.into()),
                     Some(Ok(frame)) => match self.on_frame(frame, desk).await {

@@ -228,11 +228,16 @@ impl Fleet {
     }
 
     fn on_unwilling(&mut self, now: Now, key: &ClientKey, not_now: NotNow, out: &mut Vec<Action>) {
+        let answers = self.clients.get(key).is_some_and(|client| client.nudged.open.is_some());
         self.close_nudge(key, None);
         let Some(client) = self.clients.get_mut(key) else { return };
         let until = not_now.until.clamp(now.wall + 1, now.wall + NOT_NOW_MAX);
         client.memory.not_now = Some(NotNow { until, ..not_now });
-        (client.asking, client.manual) = (None, None);
+        client.asking = None;
+        if answers {
+            // Somebody asked, and was told no.
+            client.manual = None;
+        }
         self.dirty.insert(*key);
         self.settle(now, key, out);
     }

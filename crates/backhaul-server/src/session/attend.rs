@@ -49,7 +49,7 @@ pub(super) async fn attend<D: Desk>(
                 Some(Said::Granted | Said::Queued(_) | Said::Deferred(_)) => {}
                 None => break Some(Ending::lost("the session was ended")),
             },
-            frame = frames.recv() => match frame {
+            frame = frames.recv() => match frame.map(|arrived| *arrived) {
                 None => break Some(Ending::lost("the peer went away")),
                 Some(Err(error)) => break Some(error.into()),
                 Some(Ok(frame)) => {

@@ -173,6 +173,9 @@ pub fn apply(context: &Context, file: &Path, dry_run: bool) -> Done {
     output::line(&match (version, &new.rollout) {
         _ if changes.is_empty() && !bounds => "nothing changes".to_owned(),
         (None, _) => "dry run: nothing was changed".to_owned(),
+        (Some(1), Some(_)) => {
+            "version 1 is the first: it is in force at once, the next ones spread in waves".to_owned()
+        }
         (Some(version), None) => {
             format!("version {version} is in force within a second; no restart is needed")
         }
