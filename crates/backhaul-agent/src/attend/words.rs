@@ -82,6 +82,11 @@ pub enum Happening {
     Unlinked,
     /// The dial was not answered.
     NotReached,
+    /// The dial was answered: not before so many seconds.
+    SentAway {
+        /// Seconds.
+        after: u64,
+    },
     /// The server asks for a run.
     Nudged {
         /// The same number is the same nudge.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backhaul_net::endpoint::dial_server;
-use backhaul_net::link::{FrameReader, FrameWriter, Path};
+use backhaul_net::link::{FrameWriter, Path};
 use backhaul_net::{Link, NetError};
 use backhaul_proto::attend::{AttendSession, Event};
 use backhaul_proto::{SessionError, wire};
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::attend::{Age, Happening, LinkWish, Verdict};
 use crate::error::AgentError;
 use crate::home::AgentHome;
+use crate::remote::read_frames;
 use crate::terms;
 
 /// After it may have another way, a link that is silent for so long is given up.
@@ -46,40 +47,69 @@ pub(super) enum Heard {
     Lateness(f64),
 }
 
-type Tell = mpsc::UnboundedSender<Heard>;
+/// Something that is heard, and of which link, if of one.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub link: Option<u64>,
+    pub heard: Heard,
+}
+
+/// Tells what becomes of one link.
+#[derive(Debug, Clone)]
+pub(super) struct Tell {
+    link: u64,
+    sender: mpsc::UnboundedSender<Said>,
+}
+
+impl Tell {
+    /// For link number `link`.
+    pub fn new(link: u64, sender: mpsc::UnboundedSender<Said>) -> Self {
+        Self { link, sender }
+    }
+
+    fn say(&self, heard: Heard) {
+        // The daemon may be gone.
+        let _ = self.sender.send(Said { link: Some(self.link), heard });
+    }
+}
+
+/// Frames that wait to be understood.
+const INBOUND_MAX: usize = 16;
 
 /// Dials and stays until either side has enough. Always ends with a word that says so.
 pub(super) async fn run(
     home: AgentHome,
+    servers: Vec<String>,
     hello: wire::Hello,
     keep_alive: Duration,
     wanted: mpsc::UnboundedReceiver<Wanted>,
     tell: Tell,
 ) {
-    let link = match dial(&home, keep_alive).await {
+    let link = match dial(&home, &servers, keep_alive).await {
         Ok(link) => link,
         Err(error) => {
             tracing::info!("the server is not reached: {error}");
-            let _ = tell.send(Heard::Happened(Happening::NotReached));
-            return;
+            return tell.say(Heard::Happened(Happening::NotReached));
         }
     };
     let path = link.path();
     let (writer, reader, streams) = link.split();
-    let talk =
-        Talk { session: AttendSession::new(hello), writer, path, home, tell: tell.clone(), welcome: false };
-    let was_welcome = talk.run(reader, wanted).await;
+    let (frames_in, frames) = mpsc::channel(INBOUND_MAX);
+    let reading = tokio::spawn(read_frames(reader, frames_in));
+    let session = AttendSession::new(hello);
+    let over = Happening::NotReached;
+    let talk = Talk { session, writer, path, home, tell: tell.clone(), over };
+    let over = talk.run(frames, wanted).await;
+    reading.abort();
     streams.hangup().close("done");
-    let over = if was_welcome { Happening::Unlinked } else { Happening::NotReached };
-    // The daemon may be gone.
-    let _ = tell.send(Heard::Happened(over));
+    tell.say(Heard::Happened(over));
 }
 
-async fn dial(home: &AgentHome, keep_alive: Duration) -> Result<Link, AgentError> {
-    let (servers, identity) = (home.config()?.servers, home.agent()?);
+async fn dial(home: &AgentHome, servers: &[String], keep_alive: Duration) -> Result<Link, AgentError> {
+    let identity = home.agent()?;
     let mut last =
         NetError::Unreachable { address: "the server".to_owned(), why: "no address known".to_owned() };
-    for server in &servers {
+    for server in servers {
         match dial_server(server, &identity, keep_alive).await {
             Ok(link) => return Ok(link),
             Err(error) => last = error,
@@ -94,26 +124,31 @@ struct Talk {
     path: Path,
     home: AgentHome,
     tell: Tell,
-    welcome: bool,
+    /// What its end means.
+    over: Happening,
 }
 
 impl Talk {
-    /// True if the server had let us in.
-    async fn run(mut self, mut reader: FrameReader, mut wanted: mpsc::UnboundedReceiver<Wanted>) -> bool {
+    /// Returns what its end means.
+    async fn run(
+        mut self,
+        mut frames: mpsc::Receiver<Result<wire::Frame, NetError>>,
+        mut wanted: mpsc::UnboundedReceiver<Wanted>,
+    ) -> Happening {
         let (suspicion, mut gone) = mpsc::channel::<()>(1);
         loop {
             while let Some(frame) = self.session.poll() {
                 if self.writer.send(&frame).await.is_err() {
-                    return self.welcome;
+                    return self.over;
                 }
             }
             tokio::select! {
-                frame = reader.next() => match frame {
-                    Ok(Some(frame)) => if !self.on_frame(frame) { return self.welcome },
-                    Ok(None) => return self.welcome,
-                    Err(error) => {
+                frame = frames.recv() => match frame {
+                    Some(Ok(frame)) => if !self.on_frame(frame) { return self.over },
+                    None => return self.over,
+                    Some(Err(error)) => {
                         tracing::info!("the link is gone: {error}");
-                        return self.welcome;
+                        return self.over;
                     }
                 },
                 wish = wanted.recv() => match wish {
@@ -124,12 +159,12 @@ impl Talk {
                     Some(Wanted::Hang) | None => {
                         self.session.close();
                         let _ = tokio::time::timeout(GOODBYE, self.goodbye()).await;
-                        return self.welcome;
+                        return self.over;
                     }
                 },
                 Some(()) = gone.recv() => {
                     tracing::info!("the link did not survive the change of network");
-                    return self.welcome;
+                    return self.over;
                 }
             }
         }
@@ -157,7 +192,7 @@ impl Talk {
     fn on_frame(&mut self, frame: wire::Frame) -> bool {
         match self.session.handle(frame) {
             Ok(Event::Welcome(welcome)) => {
-                self.welcome = true;
+                self.over = Happening::Unlinked;
                 if let Some(terms) = welcome.terms {
                     self.on_terms(&terms);
                 }
@@ -166,10 +201,13 @@ impl Talk {
             Ok(Event::Verdict(verdict)) => self.on_verdict(&verdict, Happening::Told),
             Ok(Event::Nudged(nudge)) => {
                 let by_hand = nudge.cause() == wire::Cause::Manual;
-                self.say(Heard::Happened(Happening::Nudged { id: nudge.id, by_hand }));
+                self.tell.say(Heard::Happened(Happening::Nudged { id: nudge.id, by_hand }));
             }
             Ok(Event::Terms(terms)) => self.on_terms(&terms),
-            Err(SessionError::Ended { text, .. }) => {
+            Err(SessionError::Ended { text, retry, .. }) => {
+                if retry.after > 0 {
+                    self.over = Happening::SentAway { after: retry.after };
+                }
                 if !text.is_empty() {
                     tracing::warn!("the server ended the link: {text}");
                 }
@@ -184,8 +222,8 @@ impl Talk {
     }
 
     fn on_verdict(&self, verdict: &wire::Verdict, happening: impl FnOnce(Verdict) -> Happening) {
-        self.say(Heard::Lateness(verdict.lateness as f64 / 1_000.0));
-        self.say(Heard::Happened(happening(Verdict {
+        self.tell.say(Heard::Lateness(verdict.lateness as f64 / 1_000.0));
+        self.tell.say(Heard::Happened(happening(Verdict {
             due_in: verdict.due_in,
             link: if verdict.stay { LinkWish::Stay } else { LinkWish::Visit },
             age: if verdict.late { Age::Late } else { Age::InTime },
@@ -200,17 +238,12 @@ impl Talk {
         });
         let error = match applied {
             Ok(terms) => {
-                self.say(Heard::Terms(version, terms));
+                self.tell.say(Heard::Terms(version, terms));
                 String::new()
             }
             Err(error) => error,
         };
         self.session.applied(wire::Applied { version, error });
-    }
-
-    fn say(&self, heard: Heard) {
-        // The daemon may be gone.
-        let _ = self.tell.send(heard);
     }
 }
 
