@@ -20,12 +20,14 @@ const BACKOFF: std::ops::RangeInclusive<u64> = 2_000..=15 * 60_000;
 const AFTER_FAILURE: u64 = 60_000;
 /// A network that comes and goes costs one dial in this time.
 const FLAP: u64 = 30_000;
+/// A link that stood for so long counts as a success: one that is accepted and dropped at once is not.
+const STOOD: u64 = 60_000;
+/// Longest time for which the server can send a machine away, in seconds.
+const AWAY_MAX: u64 = 86_400;
 /// Unasked nudges that are heeded in an hour, and those that somebody asked for.
 const NUDGES: usize = 6;
 const NUDGES_BY_HAND: usize = 12;
 const HOUR: u64 = 3_600_000;
-/// Longest that a server's word keeps this machine away, in seconds.
-const AWAY: u64 = 86_400;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
@@ -38,6 +40,16 @@ enum Link {
 enum Run {
     Idle,
     Going,
+}
+
+/// Why a run is not asked for before `held_until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    Free,
+    /// The last one failed: another network may help.
+    Failed,
+    /// The server's word.
+    Deferred,
 }
 
 /// The machine.
@@ -56,11 +68,15 @@ pub struct Attendant {
     /// When the next run is due, and before when it is not asked for whatever is said: after a deferral or a failure.
     due_at: Option<u64>,
     held_until: u64,
+    hold: Hold,
     /// Why it is asked for then.
     trigger: Trigger,
     ticket: Vec<u8>,
     /// When the server is dialled next.
     dial_at: Option<u64>,
+    /// Before that the server does not want to see it.
+    away_until: u64,
+    linked_at: u64,
     /// The last dial that a change of network caused.
     dialled_for: Option<(Fingerprint, u64)>,
     failures: u32,
@@ -87,9 +103,12 @@ impl Attendant {
             network: None,
             due_at: None,
             held_until: 0,
+            hold: Hold::Free,
             trigger: Trigger::Join,
             ticket: Vec::new(),
             dial_at: None,
+            away_until: 0,
+            linked_at: 0,
             dialled_for: None,
             failures: 0,
             failed_runs: 0,
@@ -113,25 +132,21 @@ impl Attendant {
             Happening::Power(supply) => self.supply = supply,
             Happening::Terms(terms) => self.terms = *terms,
             Happening::Linked(verdict) => {
-                (self.link, self.failures) = (Link::Up, 0);
+                (self.link, self.linked_at) = (Link::Up, now);
                 self.told_unwilling = false;
                 self.on_verdict(now, verdict);
             }
             Happening::Told(verdict) => self.on_verdict(now, verdict),
-            Happening::Unlinked => {
-                if self.link == Link::Up && self.stays() {
-                    self.retry(now);
-                }
-                self.link = Link::Down;
-            }
+            Happening::Unlinked => self.on_unlinked(now),
             Happening::NotReached => {
                 self.link = Link::Down;
                 self.retry(now);
             }
-            Happening::TurnedAway { after } => {
+            Happening::SentAway { after } => {
                 self.link = Link::Down;
-                self.retry(now);
-                self.dial_at = self.dial_at.max(Some(now + after.min(AWAY) * 1_000));
+                self.away_until = now + after.min(AWAY_MAX) * 1_000;
+                // Those that are sent away together do not come back together.
+                self.retry(self.away_until);
             }
             Happening::Nudged { id, by_hand } => self.on_nudge(now, id, by_hand, &mut orders),
             Happening::Pulled => self.run = Run::Going,
@@ -144,7 +159,7 @@ impl Attendant {
 
     /// When [`Happening::Tick`] is needed at the latest.
     pub fn deadline(&self) -> Option<u64> {
-        let dial = self.dial_at.filter(|_| self.link == Link::Down);
+        let dial = self.next_dial().filter(|_| self.link == Link::Down);
         let due = self.due().filter(|_| self.run == Run::Idle && self.gate == Gate::Open);
         [dial, due].into_iter().flatten().min()
     }
@@ -157,6 +172,10 @@ impl Attendant {
     /// The terms it keeps to.
     pub fn terms(&self) -> &AgentTerms {
         &self.terms
+    }
+
+    fn next_dial(&self) -> Option<u64> {
+        self.dial_at.map(|dial_at| dial_at.max(self.away_until))
     }
 
     fn due(&self) -> Option<u64> {
@@ -174,8 +193,8 @@ impl Attendant {
         self.failures = 0;
         self.trigger = Trigger::Join;
         // What failed before may succeed here; a deferral is the server's word and stays.
-        if self.failed_runs > 0 && self.ticket.is_empty() {
-            (self.failed_runs, self.held_until) = (0, now);
+        if self.hold == Hold::Failed {
+            (self.failed_runs, self.held_until, self.hold) = (0, now, Hold::Free);
         }
         self.dial_at = Some(now + self.dice.below(jitter));
     }
@@ -207,6 +226,16 @@ impl Attendant {
             Link::Down => self.come_soon(now),
             Link::Dialling => self.failures = 0,
         }
+    }
+
+    fn on_unlinked(&mut self, now: u64) {
+        if self.link == Link::Up && self.stays() {
+            if now >= self.linked_at + STOOD {
+                self.failures = 0;
+            }
+            self.retry(now);
+        }
+        self.link = Link::Down;
     }
 
     fn on_verdict(&mut self, now: u64, verdict: Verdict) {
@@ -261,10 +290,10 @@ impl Attendant {
 
     fn on_end(&mut self, now: u64, end: End) {
         self.run = Run::Idle;
-        self.ticket.clear();
         match end {
             End::Done { due_in } => {
-                (self.failed_runs, self.held_until) = (0, 0);
+                self.ticket.clear();
+                (self.failed_runs, self.held_until, self.hold) = (0, 0, Hold::Free);
                 self.age = Age::InTime;
                 self.due_at = Some(now + due_in.max(1) * 1_000);
                 self.trigger = Trigger::Timer;
@@ -274,12 +303,12 @@ impl Attendant {
             }
             End::Needless => {}
             End::Deferred { after, ticket } => {
-                self.ticket = ticket;
+                (self.ticket, self.hold) = (ticket, Hold::Deferred);
                 self.held_until = now + after.max(1) * 1_000;
                 self.due_at = Some(self.held_until);
             }
             End::Failed { ticket } => {
-                self.ticket = ticket;
+                (self.ticket, self.hold) = (ticket, Hold::Failed);
                 let bound = (BACKOFF.start() << self.failed_runs.min(16)).min(*BACKOFF.end());
                 self.failed_runs = self.failed_runs.saturating_add(1);
                 self.held_until = now + AFTER_FAILURE + self.dice.below(bound);
@@ -290,7 +319,7 @@ impl Attendant {
 
     fn push(&mut self, trigger: Trigger, orders: &mut Vec<Order>) {
         self.run = Run::Going;
-        (self.due_at, self.held_until) = (None, 0);
+        (self.due_at, self.held_until, self.hold) = (None, 0, Hold::Free);
         let ticket = std::mem::take(&mut self.ticket);
         orders.push(Order::Push { trigger, ticket });
     }
@@ -311,10 +340,10 @@ impl Attendant {
             }
         }
         if self.link == Link::Up && !self.stays() {
-            self.link = Link::Down;
+            (self.link, self.failures) = (Link::Down, 0);
             orders.push(Order::Hang);
         }
-        if self.link == Link::Down && self.dial_at.is_some_and(|at| at <= now) {
+        if self.link == Link::Down && self.next_dial().is_some_and(|at| at <= now) {
             self.link = Link::Dialling;
             self.dial_at = None;
             orders.push(Order::Dial);
@@ -323,21 +352,4 @@ impl Attendant {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_is_turned_away_stays_away_for_as_long_as_it_was_told_and_at_most_a_day() {
-        for (after, away) in [(4 * 3_600, 4 * 3_600), (u64::MAX, 86_400)] {
-            let mut attendant = Attendant::new(AgentTerms::default(), 7);
-            attendant.handle(0, Happening::Started);
-            assert_eq!(attendant.handle(10_000, Happening::Tick), [Order::Dial]);
-            assert_eq!(attendant.handle(11_000, Happening::TurnedAway { after }), []);
-            assert_eq!(attendant.deadline(), Some(11_000 + away * 1_000));
-            // Another network may be another matter.
-            let elsewhere = Happening::Network(Some(Fingerprint([1; 8])));
-            attendant.handle(12_000, elsewhere);
-            assert!(attendant.deadline().is_some_and(|at| at < 20_000));
-        }
-    }
-}
+mod tests;

@@ -24,9 +24,11 @@ pub enum AgentError {
         /// Under which name.
         client: String,
     },
-    /// Another process backs up.
-    #[error("a backup of this home is under way in process {pid}")]
+    /// Another process does it.
+    #[error("{what} of this home is under way in process {pid}")]
     Busy {
+        /// What it does.
+        what: &'static str,
         /// Which.
         pid: String,
     },
@@ -68,6 +70,9 @@ pub enum AgentError {
         /// Somebody asked for it.
         by_hand: bool,
     },
+    /// The daemon is told to end.
+    #[error("{0}")]
+    Stopping(&'static str),
     /// This machine does not want to be backed up now.
     #[error("not now: {0}")]
     NotNow(String),

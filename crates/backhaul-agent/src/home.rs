@@ -150,7 +150,19 @@ impl AgentHome {
     /// # Errors
     /// [`AgentError::Busy`] names the process that has it.
     pub fn lock(&self) -> Result<File, AgentError> {
-        let path = self.dir.join("lock");
+        self.claim("lock", "a backup")
+    }
+
+    /// Takes the right to be the daemon.
+    ///
+    /// # Errors
+    /// [`AgentError::Busy`] names the process that has it.
+    pub fn lock_daemon(&self) -> Result<File, AgentError> {
+        self.claim("daemon.lock", "the agent")
+    }
+
+    fn claim(&self, name: &str, what: &'static str) -> Result<File, AgentError> {
+        let path = self.dir.join(name);
         let file = |why: std::io::Error| AgentError::File { path: path.clone(), why: why.to_string() };
         let mut options = OpenOptions::new();
         let mut lock =
@@ -158,7 +170,7 @@ impl AgentHome {
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let mut pid = String::new();
             lock.read_to_string(&mut pid).map_err(file)?;
-            return Err(AgentError::Busy { pid: pid.trim().to_owned() });
+            return Err(AgentError::Busy { what, pid: pid.trim().to_owned() });
         }
         let pid = std::process::id().to_string();
         lock.set_len(0)

@@ -1,6 +1,7 @@
 //! What this machine says about itself when it dials.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 
 use backhaul_proto::wire;
@@ -46,12 +47,15 @@ pub fn report(conditions: &Conditions, listens_on: u16) -> wire::Report {
 }
 
 /// 16 bytes that are another machine's on another machine, even if all files of this one were copied there: this boot
-/// of the kernel, and where the home lies on its disk.
+/// of the kernel, and where the home lies. Not the number of its device, which is another after each mount on btrfs,
+/// overlays and NFS.
 fn instance(home: &AgentHome) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default());
+    hasher.update(&fs::read("/etc/machine-id").unwrap_or_default());
+    hasher.update(home.whole().as_os_str().as_bytes());
     if let Ok(meta) = fs::metadata(home.dir()) {
-        hasher.update(&meta.dev().to_le_bytes()).update(&meta.ino().to_le_bytes());
+        hasher.update(&meta.ino().to_le_bytes());
     }
     hasher.finalize().as_bytes()[..16].to_vec()
 }

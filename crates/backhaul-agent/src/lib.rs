@@ -7,6 +7,7 @@
 //! - [`run`]: one backup over a session, whoever dialled;
 //! - [`attend`]: when it dials, stays linked, asks: a pure machine;
 //! - [`daemon`]: senses, decides, carries out: waits to be dialled, stays linked, comes to the server;
+//! - [`ways`]: the connections of runs, to be moved and closed from elsewhere;
 //! - [`introduce`], [`terms`]: what it says about itself, and what the policy asks of it;
 //! - [`signals`]: what is sensed of the machine: network, sleep, power, cost;
 //! - [`gates`]: whether it may be backed up now;
@@ -31,6 +32,7 @@ pub mod resume;
 pub mod run;
 pub mod signals;
 pub mod terms;
+pub mod ways;
 
 pub use error::AgentError;
 pub use remote::Remote;

@@ -24,6 +24,8 @@ use crate::error::AgentError;
 
 mod driver;
 
+pub(crate) use driver::read_frames;
+
 /// Objects that wait for the network.
 const OUTBOUND_MAX: usize = 4;
 /// How long the reason for an end is waited for: 2 s.

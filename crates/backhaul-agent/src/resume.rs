@@ -130,6 +130,7 @@ impl Resuming {
                     return Ok(());
                 }
                 Err(AgentError::NotAuthorised(why)) => return Err(TransferError::Refused(why)),
+                Err(AgentError::Stopping(why)) => return Err(TransferError::Refused(why.to_owned())),
                 _ if watch.elapsed_ms() > PATIENCE_MS => return Err(why),
                 _ => {}
             }

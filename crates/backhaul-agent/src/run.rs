@@ -8,7 +8,6 @@ use backhaul_archive::backup::{
 };
 use backhaul_archive::find::Pattern;
 use backhaul_net::endpoint::dial_server;
-use backhaul_net::link::Path;
 use backhaul_net::transport::KEEP_ALIVE;
 use backhaul_net::{Identity, Link, NetError};
 use backhaul_object::ObjectId;
@@ -24,6 +23,7 @@ use crate::home::AgentHome;
 use crate::introduce;
 use crate::remote::{Limits, Opening, Remote, Waiting};
 use crate::resume::{Redial, Resuming};
+use crate::ways::Ways;
 
 /// What to save; empty paths mean those of the config.
 #[derive(Default, Clone)]
@@ -57,8 +57,10 @@ pub struct Passage {
     pub waiting: Option<Waiting>,
     /// Bounds of what is sent.
     pub limits: Limits,
-    /// Connections under way, to be moved when the machine changes its network.
-    pub paths: Arc<Mutex<Vec<Path>>>,
+    /// Connections under way.
+    pub ways: Ways,
+    /// The ticket of a wait that has not come to its end.
+    pub kept: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Passage {
@@ -72,13 +74,22 @@ impl Passage {
             not_now: self.not_now.clone(),
             ..hello
         };
-        Opening { hello, waiting: self.waiting.clone(), limits: self.limits }
+        let (told, kept) = (self.waiting.clone(), Arc::clone(&self.kept));
+        let waiting: Waiting = Arc::new(move |queued| {
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = queued.ticket.to_vec();
+            if let Some(told) = &told {
+                told(queued);
+            }
+        });
+        Opening { hello, waiting: Some(waiting), limits: self.limits }
     }
 
-    fn note(&self, path: Path) {
-        let mut paths = self.paths.lock().unwrap_or_else(PoisonError::into_inner);
-        paths.retain(Path::is_open);
-        paths.push(path);
+    async fn open(&self, link: Link, home: &AgentHome) -> Result<Remote, AgentError> {
+        self.ways.note(&link)?;
+        let remote = Remote::open(link, self.opening(home)).await?;
+        // The wait is over.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(remote)
     }
 }
 
@@ -171,8 +182,7 @@ pub async fn run(
 ) -> Result<RunReport, AgentError> {
     let unwilling = request.passage.not_now.as_ref().map(|not_now| not_now.reason.clone());
     let lock = home.lock().inspect_err(|error| link.close(&error.to_string()))?;
-    request.passage.note(link.path());
-    let remote = match (Remote::open(link, request.passage.opening(home)).await, unwilling) {
+    let remote = match (request.passage.open(link, home).await, unwilling) {
         (Err(AgentError::Transfer(_)), Some(reason)) => return Err(AgentError::NotNow(reason)),
         (remote, _) => remote?,
     };
@@ -238,9 +248,9 @@ struct Redialling {
 
 impl Redialling {
     async fn dial(&self) -> Result<Remote, AgentError> {
+        self.again.ways.check()?;
         let link = dial(&self.servers, &self.home.agent()?).await?;
-        self.again.note(link.path());
-        Remote::open(link, self.again.opening(&self.home)).await
+        self.again.open(link, &self.home).await
     }
 
     /// For threads.

@@ -109,7 +109,8 @@ impl Signals {
         // Listening comes before the look: what changes between them is heard.
         let hints = Hints::listen();
         let mut looker = Looker::new(senses.roots.clone());
-        let network = looker.look(&server()).network;
+        let towards = server();
+        let network = looker.look(&towards).network;
         let first = Conditions {
             metered: metered::by_kind(network.as_ref().map(|network| network.kind)),
             power: power::read(&senses.power),
@@ -122,6 +123,7 @@ impl Signals {
             settle: Settle::new(clocks.boot_ms, network, senses.pace),
             sleep: SleepWatch::new(clocks, senses.tick_ms, senses.late_ms),
             next_metered: 0,
+            towards,
             outbox: Outbox::default(),
             bus: Bus::default(),
             conditions: Arc::clone(&conditions),
@@ -177,6 +179,8 @@ fn hand<T: Clone>(tell: &Sender<Signal>, waiting: &mut Option<T>, signal: impl F
 
 struct Watcher {
     server: Arc<Towards>,
+    /// Its addresses at the last tick.
+    towards: Vec<SocketAddr>,
     senses: Senses,
     looker: Looker,
     settle: Settle,
@@ -196,7 +200,10 @@ impl Watcher {
             // Timers stand still while the machine sleeps: the tick finds what is overdue.
             let wait = self.settle.deadline().saturating_sub(clock::clocks().boot_ms);
             tokio::select! {
-                _ = tick.tick() => self.sense_power(),
+                _ = tick.tick() => {
+                    self.sense_power();
+                    self.sense_names();
+                }
                 () = tokio::time::sleep(Duration::from_millis(wait)) => {}
                 () = hints.heard() => self.settle.handle(clock::clocks().boot_ms, Event::Hint),
             }
@@ -248,6 +255,15 @@ impl Watcher {
             }
         }
         moved
+    }
+
+    /// The server has other addresses: the way to it may be another too.
+    fn sense_names(&mut self) {
+        let towards = (self.server)();
+        if towards != self.towards {
+            self.towards = towards;
+            self.settle.handle(clock::clocks().boot_ms, Event::Hint);
+        }
     }
 
     fn sense_power(&mut self) {

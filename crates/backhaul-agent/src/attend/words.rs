@@ -82,8 +82,8 @@ pub enum Happening {
     Unlinked,
     /// The dial was not answered, or nobody was let in.
     NotReached,
-    /// The server has ended the link, and wants no other in so many seconds.
-    TurnedAway {
+    /// The dial was answered: not before so many seconds.
+    SentAway {
         /// Seconds.
         after: u64,
     },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use backhaul_net::endpoint::dial_server;
-use backhaul_net::link::{FrameReader, FrameWriter, Path};
+use backhaul_net::link::{FrameWriter, Path};
 use backhaul_net::{Link, NetError};
 use backhaul_proto::attend::{AttendSession, Event};
 use backhaul_proto::{SessionError, wire};
@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use crate::attend::{Age, Happening, LinkWish, Verdict};
 use crate::error::AgentError;
 use crate::home::AgentHome;
+use crate::remote::read_frames;
 use crate::terms;
 
 /// After it may have another way, a link that is silent for so long is given up.
@@ -46,45 +47,69 @@ pub(super) enum Heard {
     Lateness(f64),
 }
 
-type Tell = mpsc::UnboundedSender<Heard>;
+/// Something that is heard, and of which link, if of one.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub link: Option<u64>,
+    pub heard: Heard,
+}
+
+/// Tells what becomes of one link.
+#[derive(Debug, Clone)]
+pub(super) struct Tell {
+    link: u64,
+    sender: mpsc::UnboundedSender<Said>,
+}
+
+impl Tell {
+    /// For link number `link`.
+    pub fn new(link: u64, sender: mpsc::UnboundedSender<Said>) -> Self {
+        Self { link, sender }
+    }
+
+    fn say(&self, heard: Heard) {
+        // The daemon may be gone.
+        let _ = self.sender.send(Said { link: Some(self.link), heard });
+    }
+}
+
+/// Frames that wait to be understood.
+const INBOUND_MAX: usize = 16;
 
 /// Dials and stays until either side has enough. Always ends with a word that says so.
 pub(super) async fn run(
     home: AgentHome,
+    servers: Vec<String>,
     hello: wire::Hello,
     keep_alive: Duration,
     wanted: mpsc::UnboundedReceiver<Wanted>,
     tell: Tell,
 ) {
-    let link = match dial(&home, keep_alive).await {
+    let link = match dial(&home, &servers, keep_alive).await {
         Ok(link) => link,
         Err(error) => {
             tracing::info!("the server is not reached: {error}");
-            let _ = tell.send(Heard::Happened(Happening::NotReached));
-            return;
+            return tell.say(Heard::Happened(Happening::NotReached));
         }
     };
     let path = link.path();
     let (writer, reader, streams) = link.split();
-    let talk = Talk {
-        session: AttendSession::new(hello),
-        writer,
-        path,
-        home,
-        tell: tell.clone(),
-        over: Happening::NotReached,
-    };
-    let over = talk.run(reader, wanted).await;
+    let (frames_in, frames) = mpsc::channel(INBOUND_MAX);
+    let reading = tokio::spawn(read_frames(reader, frames_in));
+    let session = AttendSession::new(hello);
+    let over = Happening::NotReached;
+    let talk = Talk { session, writer, path, home, tell: tell.clone(), over };
+    let over = talk.run(frames, wanted).await;
+    reading.abort();
     streams.hangup().close("done");
-    // The daemon may be gone.
-    let _ = tell.send(Heard::Happened(over));
+    tell.say(Heard::Happened(over));
 }
 
-async fn dial(home: &AgentHome, keep_alive: Duration) -> Result<Link, AgentError> {
-    let (servers, identity) = (home.config()?.servers, home.agent()?);
+async fn dial(home: &AgentHome, servers: &[String], keep_alive: Duration) -> Result<Link, AgentError> {
+    let identity = home.agent()?;
     let mut last =
         NetError::Unreachable { address: "the server".to_owned(), why: "no address known".to_owned() };
-    for server in &servers {
+    for server in servers {
         match dial_server(server, &identity, keep_alive).await {
             Ok(link) => return Ok(link),
             Err(error) => last = error,
@@ -99,15 +124,15 @@ struct Talk {
     path: Path,
     home: AgentHome,
     tell: Tell,
-    /// What is said when it ends.
+    /// What its end means.
     over: Happening,
 }
 
 impl Talk {
-    /// Says how it ended.
+    /// Returns what its end means.
     async fn run(
         mut self,
-        mut reader: FrameReader,
+        mut frames: mpsc::Receiver<Result<wire::Frame, NetError>>,
         mut wanted: mpsc::UnboundedReceiver<Wanted>,
     ) -> Happening {
         let (suspicion, mut gone) = mpsc::channel::<()>(1);
@@ -118,10 +143,10 @@ impl Talk {
                 }
             }
             tokio::select! {
-                frame = reader.next() => match frame {
-                    Ok(Some(frame)) => if !self.on_frame(frame) { return self.over },
-                    Ok(None) => return self.over,
-                    Err(error) => {
+                frame = frames.recv() => match frame {
+                    Some(Ok(frame)) => if !self.on_frame(frame) { return self.over },
+                    None => return self.over,
+                    Some(Err(error)) => {
                         tracing::info!("the link is gone: {error}");
                         return self.over;
                     }
@@ -176,12 +201,12 @@ impl Talk {
             Ok(Event::Verdict(verdict)) => self.on_verdict(&verdict, Happening::Told),
             Ok(Event::Nudged(nudge)) => {
                 let by_hand = nudge.cause() == wire::Cause::Manual;
-                self.say(Heard::Happened(Happening::Nudged { id: nudge.id, by_hand }));
+                self.tell.say(Heard::Happened(Happening::Nudged { id: nudge.id, by_hand }));
             }
             Ok(Event::Terms(terms)) => self.on_terms(&terms),
             Err(SessionError::Ended { text, retry, .. }) => {
                 if retry.after > 0 {
-                    self.over = Happening::TurnedAway { after: retry.after };
+                    self.over = Happening::SentAway { after: retry.after };
                 }
                 if !text.is_empty() {
                     tracing::warn!("the server ended the link: {text}");
@@ -197,8 +222,8 @@ impl Talk {
     }
 
     fn on_verdict(&self, verdict: &wire::Verdict, happening: impl FnOnce(Verdict) -> Happening) {
-        self.say(Heard::Lateness(verdict.lateness as f64 / 1_000.0));
-        self.say(Heard::Happened(happening(Verdict {
+        self.tell.say(Heard::Lateness(verdict.lateness as f64 / 1_000.0));
+        self.tell.say(Heard::Happened(happening(Verdict {
             due_in: verdict.due_in,
             link: if verdict.stay { LinkWish::Stay } else { LinkWish::Visit },
             age: if verdict.late { Age::Late } else { Age::InTime },
@@ -213,17 +238,12 @@ impl Talk {
         });
         let error = match applied {
             Ok(terms) => {
-                self.say(Heard::Terms(version, terms));
+                self.tell.say(Heard::Terms(version, terms));
                 String::new()
             }
             Err(error) => error,
         };
         self.session.applied(wire::Applied { version, error });
-    }
-
-    fn say(&self, heard: Heard) {
-        // The daemon may be gone.
-        let _ = self.tell.send(heard);
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use backhaul_net::endpoint::{Accepted, Listener, Pending};
 use backhaul_net::{Identity, Link};
 
+use super::settings::Settings;
 use crate::clock;
 use crate::error::AgentError;
-use crate::home::{AgentHome, Config};
+use crate::home::AgentHome;
 
 /// Dials of the server that are answered in a minute: more is an attack, or a server that has gone mad.
 const DIALS: usize = 10;
@@ -39,10 +40,10 @@ impl Ear {
 
     /// The next dial that deserves an answer. Everybody has to show first that its address is its own, so that this
     /// machine can never be made to send anything to another.
-    pub async fn next(&self, config: &Config) -> Option<Pending> {
+    pub async fn next(&self, settings: &Settings) -> Option<Pending> {
         loop {
             let pending = self.listener.accept().await?;
-            if !config.allows(pending.remote().ip()) {
+            if !settings.config().allows(pending.remote().ip()) {
                 tracing::debug!("a dial from {} is ignored: it is not in allow_from", pending.remote());
                 pending.ignore();
                 continue;

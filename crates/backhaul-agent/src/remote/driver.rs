@@ -286,7 +286,11 @@ fn ended(code: u32, text: String) -> TransferError {
     }
 }
 
-async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Result<wire::Frame, NetError>>) {
+/// Reads for those who `select!`: a frame that has begun to arrive must not be dropped.
+pub(crate) async fn read_frames(
+    mut reader: FrameReader,
+    frames: mpsc::Sender<Result<wire::Frame, NetError>>,
+) {
     while let Some(frame) = reader.next().await.transpose() {
         let broken = frame.is_err();
         if frames.send(frame).await.is_err() || broken {
