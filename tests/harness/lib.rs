@@ -17,7 +17,7 @@ pub mod relay;
 pub mod trees;
 
 /// Longest that anything here may take.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(150);
 
 /// The binary under test, built first if need be.
 pub fn binary() -> &'static Path {

@@ -1,0 +1,90 @@
+//! Before a session is let in: its hello, and the wait for a slot.
+
+use std::time::Duration;
+
+use backhaul_net::PeerIdentity;
+use backhaul_net::link::FrameWriter;
+use backhaul_proto::server::{Request, ServerSession};
+use backhaul_proto::{end, wire};
+
+use super::{Asked, Desk, Ending, Frames, GOODBYE, attend, send_queued};
+use crate::fleet::Client;
+use crate::hub::Said;
+
+/// How often a waiting client hears of its place.
+const PLACE_EVERY: Duration = Duration::from_secs(10);
+
+/// Waits for the hello and admits its sender.
+pub(super) async fn greet<D: Desk>(
+    session: &mut ServerSession,
+    frames: &mut Frames,
+    peer: &PeerIdentity,
+    desk: &D,
+) -> Result<(wire::Hello, Client), Ending> {
+    let gone = || Ending::lost("the peer went away before it said hello");
+    let frame = tokio::time::timeout(Duration::from_secs(20), frames.recv())
+        .await
+        .ok()
+        .flatten()
+        .map(|arrived| *arrived)
+        .ok_or_else(gone)??;
+    let request = session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
+    let Request::Hello(hello) = request else { return Err(gone()) };
+    let client = tokio::task::block_in_place(|| desk.admit(peer, &hello))?;
+    Ok((hello, client))
+}
+
+/// A session before it is let in.
+pub(super) struct Waiting<'s> {
+    pub session: &'s mut ServerSession,
+    pub writer: &'s mut FrameWriter,
+    pub frames: &'s mut Frames,
+}
+
+/// Until the scheduler has a slot: on the open connection, with word of the place in the queue.
+pub(super) async fn wait_for_grant<D: Desk>(
+    waiting: Waiting<'_>,
+    desk: &D,
+    client: &Client,
+    hello: &wire::Hello,
+) -> Result<(), Ending> {
+    let Waiting { session, writer, frames } = waiting;
+    let mut said = match tokio::task::block_in_place(|| desk.ask(client, hello))? {
+        Asked::Granted => return desk.begin(client).await,
+        Asked::Nudge(nudge) => {
+            session.nudge(attend::nudge(&nudge));
+            send_queued(session, writer).await?;
+            let arrived = tokio::time::timeout(GOODBYE, frames.recv()).await.ok().flatten();
+            if let Some(Ok(frame)) = arrived.map(|arrived| *arrived)
+                && let Ok(Request::NudgeReply(reply)) = session.handle(frame)
+            {
+                desk.heard(client, &Request::NudgeReply(reply));
+            }
+            return Err(Ending::new(end::DONE, "nudged"));
+        }
+        Asked::Waits(said) => said,
+    };
+    let mut again = tokio::time::interval(PLACE_EVERY);
+    again.tick().await;
+    loop {
+        let place = tokio::select! {
+            said = said.recv() => match said {
+                Some(Said::Granted) => return desk.begin(client).await,
+                Some(Said::Deferred(deferral)) => return Err(desk.deferred(client, &deferral)),
+                Some(Said::Queued(place)) => Some(place),
+                Some(_) => None,
+                None => return Err(Ending::lost("the session was ended")),
+            },
+            frame = frames.recv() => return Err(match frame.map(|arrived| *arrived) {
+                None => Ending::lost("the peer went away"),
+                Some(Err(error)) => error.into(),
+                Some(Ok(_)) => Ending::new(end::AGENT, "it did not wait for its slot"),
+            }),
+            _ = again.tick() => desk.place(client),
+        };
+        if let Some(place) = place {
+            session.queued(desk.queued(client, &place));
+            send_queued(session, writer).await?;
+        }
+    }
+}
