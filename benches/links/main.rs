@@ -32,7 +32,7 @@ const SLOTS: usize = 12;
 /// How long a granted client keeps its slot.
 const RUN: Duration = Duration::from_millis(400);
 /// How long packets are counted.
-const LISTEN: Duration = Duration::from_secs(100);
+const LISTEN: Duration = Duration::from_secs(50);
 
 struct Client {
     home: AgentHome,

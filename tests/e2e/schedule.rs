@@ -49,7 +49,9 @@ fn when_all_slots_are_taken_a_push_waits_on_its_connection_and_hears_its_place()
         fs::write(dir.path().join(format!("{i}")), trees::noise(1_000_000, i)).unwrap();
     }
     let (first, second) = (server.client("first", &[dir.path()]), server.client("second", &[dir.path()]));
-    let mut running = first.command(&["-q", "backup"]).stdout(Stdio::null()).spawn().unwrap();
+    // Slowly, so that the second is there before it ends.
+    let mut running =
+        first.command(&["-q", "backup", "--limit-upload", "50MB"]).stdout(Stdio::null()).spawn().unwrap();
     wait_until("the first has begun", || server.vault_bytes() > 1_000_000);
     let waited = second.run(&["backup"]).ok();
     assert!(waited.err.contains("waiting for a slot: 1 run; 0 before it"), "{}", waited.err);

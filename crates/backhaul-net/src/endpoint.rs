@@ -94,6 +94,8 @@ impl Listener {
             .with_client_cert_verifier(clients)
             .with_single_cert(identity.chain.clone(), identity.tls_key())
             .map_err(certificate)?;
+        // Sessions are never resumed: no early data, and a fresh look at every certificate.
+        tls.send_tls13_tickets = 0;
         tls.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
         let crypto = QuicServerConfig::try_from(tls).map_err(certificate)?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
