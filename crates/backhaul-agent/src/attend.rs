@@ -164,11 +164,6 @@ impl Attendant {
         [dial, due].into_iter().flatten().min()
     }
 
-    /// True while a run, or the wait for one, is going on.
-    pub fn is_running(&self) -> bool {
-        self.run == Run::Going
-    }
-
     /// The terms it keeps to.
     pub fn terms(&self) -> &AgentTerms {
         &self.terms

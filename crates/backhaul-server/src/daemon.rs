@@ -15,7 +15,7 @@ use backhaul_object::ids::ClientId;
 use backhaul_proto::end;
 use backhaul_schedule::fleet::{NotNow, Outcome as Ended, Session};
 use backhaul_schedule::{Event, rollout};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::alerts::courier::Courier;
@@ -65,8 +65,6 @@ pub(crate) struct Inner {
     /// When each client's run began.
     pub begun: Mutex<HashMap<ClientId, Stopwatch>>,
     pub courier: Option<Courier>,
-    /// Rung when the scheduler has new deadlines, or the database is to be read at once.
-    pub bell: Notify,
     authority: Authority,
     listener: Listener,
     home: ServerHome,
@@ -118,7 +116,6 @@ impl Server {
             dials: Mutex::default(),
             triggers: Mutex::default(),
             begun: Mutex::default(),
-            bell: Notify::new(),
             knocking: Arc::new(Semaphore::new(KNOCKING_MAX)),
             sessions: Semaphore::new(SESSIONS_MAX),
         });
@@ -204,10 +201,7 @@ async fn poll(inner: Arc<Inner>) {
     let mut ticks = tokio::time::interval(POLL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = inner.bell.notified() => {}
-        }
+        ticks.tick().await;
         tokio::task::block_in_place(|| inner.look());
     }
 }

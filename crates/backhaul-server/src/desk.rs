@@ -14,7 +14,6 @@ use crate::daemon::{Inner, lock};
 use crate::dispatch::Dispatch;
 use crate::error::ServerError;
 use crate::fleet::{Client, LinkState, Which};
-use crate::gate::id;
 use crate::hub::Said;
 use crate::pull;
 use crate::session::Ending;
@@ -41,12 +40,12 @@ impl Inner {
     pub(crate) fn act(self: &Arc<Self>, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Dial(key) => self.dial(id(key), pull::run(Arc::clone(self), id(key))),
+                Action::Dial(key) => self.dial(ClientId(key), pull::run(Arc::clone(self), ClientId(key))),
                 Action::Knock(key, nudge) => {
-                    self.dial(id(key), pull::knock(Arc::clone(self), id(key), nudge))
+                    self.dial(ClientId(key), pull::knock(Arc::clone(self), ClientId(key), nudge))
                 }
                 Action::CancelDial(key) => {
-                    if let Some(dial) = lock(&self.dials).remove(&id(key)) {
+                    if let Some(dial) = lock(&self.dials).remove(&ClientId(key)) {
                         dial.abort();
                     }
                 }
@@ -56,12 +55,12 @@ impl Inner {
                 Action::Nudge(_, session, nudge) => self.hub.say(session, Said::Nudge(nudge)),
                 Action::Close(key, session, reason) => {
                     if reason == CloseReason::Stalled {
-                        self.abandon(id(key), "nothing was heard of it for ten minutes");
+                        self.abandon(ClientId(key), "nothing was heard of it for ten minutes");
                     }
                     self.hub.close(session, reason);
                 }
                 Action::Expire(key) => {
-                    self.abandon(id(key), "its connection was lost, and it did not come back in time");
+                    self.abandon(ClientId(key), "its connection was lost, and it did not come back in time");
                 }
                 Action::Alert(alert) => self.alert(&alert),
             }
@@ -88,7 +87,7 @@ impl Inner {
             Kind::Lost => AlertKind::Lost,
         };
         let (client, group) = match &said.subject {
-            Subject::Client(key) => (Some(id(*key)), None),
+            Subject::Client(key) => (Some(ClientId(*key)), None),
             Subject::Group(group) => (None, Some(group.name().to_owned())),
         };
         let alert = Alert { kind, client, group, text: said.text.clone(), obstacle: String::new() };

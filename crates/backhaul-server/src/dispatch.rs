@@ -259,20 +259,18 @@ impl Dispatch {
         self.schedule.runs_on(&client.0, session)
     }
 
-    /// The terms of a client with their version, if they are not what it was sent last.
+    /// The terms of a client, if they are not what it was sent last.
     pub fn new_terms(&mut self, client: &Client) -> Option<wire::Terms> {
-        let terms = self.terms(client);
-        let known = self.sent.get(&client.id) == Some(&terms);
-        (!known).then(|| {
-            self.sent.insert(client.id, terms);
-            terms
-        })
+        let before = self.sent.get(&client.id).copied();
+        Some(self.send_terms(client)).filter(|terms| before != Some(*terms))
     }
 
-    /// The terms of a client with their version.
-    pub fn terms(&self, client: &Client) -> wire::Terms {
+    /// The terms of a client with their version; it is sent them.
+    pub fn send_terms(&mut self, client: &Client) -> wire::Terms {
         let (version, policies) = self.versions.of(client.id);
-        policies::terms(version, &policies::policy_of(policies, client).agent)
+        let terms = policies::terms(version, &policies::policy_of(policies, client).agent);
+        self.sent.insert(client.id, terms);
+        terms
     }
 
     /// The policies, by version.

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_net::{PeerIdentity, Role};
 use backhaul_object::ObjectId;
-use backhaul_object::ids::ClientId;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::Event;
@@ -320,9 +319,7 @@ impl Desk for Gate<'_> {
     }
 
     fn terms(&self, client: &Client) -> wire::Terms {
-        let terms =
-            self.inner.with_dispatch(|dispatch| dispatch.new_terms(client).unwrap_or(dispatch.terms(client)));
-        terms.unwrap_or_default()
+        self.inner.with_dispatch(|dispatch| dispatch.send_terms(client)).unwrap_or_default()
     }
 
     fn due_after_success(&self, client: &Client) -> u64 {
@@ -337,9 +334,4 @@ impl Desk for Gate<'_> {
         let group = self.inner.with_dispatch(|dispatch| policies::group(dispatch.policies(), client));
         group.map_or_else(Throttle::default, |group| lock(&self.inner.rates).of(&group))
     }
-}
-
-/// A client's key in the scheduler.
-pub(crate) fn id(key: [u8; 16]) -> ClientId {
-    ClientId(key)
 }
