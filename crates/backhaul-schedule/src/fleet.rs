@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::Now;
 use crate::policy::{Admission, Group, Initiator, Policy};
-use crate::reach::{DialResult, Sighting};
+use crate::reach::{DialResult, Remedy, Sighting};
 
 mod calendar;
 mod client;
@@ -79,6 +79,16 @@ pub enum Trigger {
     Nudge,
     /// Its connection was lost in a run.
     Resume,
+}
+
+impl Trigger {
+    /// What has brought a run about.
+    fn remedy(self) -> Remedy {
+        match self {
+            Self::Nudge => Remedy::Nudge,
+            Self::Join | Self::Timer | Self::Manual | Self::Resume => Remedy::CheckIn,
+        }
+    }
 }
 
 /// Whether a contact stays.

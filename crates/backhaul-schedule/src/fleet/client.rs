@@ -7,7 +7,7 @@ use super::{Cause, ClientKey, Memory, NotNow, Plan, Session, Trigger};
 use crate::Now;
 use crate::due::{Record, Standing, next_begin, period_begin, standing};
 use crate::policy::Initiator;
-use crate::reach::{DialResult, Mode};
+use crate::reach::{DialResult, Mode, Remedy};
 
 /// After so many seconds of waiting a client moves up one class.
 pub(super) const AGEING: i64 = 30 * 60;
@@ -21,8 +21,6 @@ pub(super) const NUDGES_BY_HAND: u64 = 3_600;
 pub(super) const DIALS_PER_PERIOD: u32 = 12;
 /// Knocks that it gets.
 const KNOCKS_PER_PERIOD: u32 = 4;
-/// Between two dials of a client that comes by itself and has not answered for days.
-const FALLBACK_DIALS: u64 = 7 * 86_400;
 /// How long a dialled client is given before it should come by itself, in seconds.
 const SAFETY_NET: i64 = 3_600;
 /// Where another machine answers, it is not dialled again for so long, in seconds.
@@ -118,6 +116,8 @@ pub(super) struct Client {
     /// The slot that it holds.
     pub held: Option<Lane>,
     pub timer: Option<u64>,
+    /// What its run began with.
+    pub by: Remedy,
     /// It came by itself while it was being dialled: that it did not answer says little, it may have been starting.
     pub came_meanwhile: bool,
     /// Last time at which its time awake was counted, boot time.
@@ -155,6 +155,7 @@ impl Client {
             considered: None,
             held: None,
             timer: None,
+            by: Remedy::CheckIn,
             came_meanwhile: false,
             counted: None,
         }
@@ -224,6 +225,7 @@ impl Client {
             // That it is gone is believed once a dial has shown it: a clock may have jumped, or the server slept.
             _ if !by_hand && self.is_lost(now.wall) && self.tries.failures > 0 => Wish::Nothing,
             _ if !by_hand && self.dials(now.wall) >= DIALS_PER_PERIOD => Wish::Nothing,
+            Mode::Server if !by_hand && !self.memory.reach.may_dial(now.wall) => Wish::Nothing,
             Mode::Server => Wish::Start(Side::Pull, class),
             // A laptop's listener is dialled only when it matters, and not often: it is away more often than not.
             _ if !by_hand && self.dials(now.wall) >= KNOCKS_PER_PERIOD => Wish::Nothing,
@@ -347,7 +349,7 @@ impl Client {
 
     /// The next pause after a failed dial, in seconds.
     pub fn pause(&self, key: &ClientKey) -> u64 {
-        if self.falls_back() { FALLBACK_DIALS } else { pause(key, self.tries.failures, 30) }
+        pause(key, self.tries.failures, 30)
     }
 
     /// The next pause after a failed run, in seconds.

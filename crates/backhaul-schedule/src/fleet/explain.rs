@@ -68,6 +68,7 @@ pub enum Why {
     DialsSpent { dials: u32 },
     FailedRun { code: u32, why: String, again_in: u64 },
     Cut { again_in: u64 },
+    ComesItself,
     Absent { pulls: bool, seen: Option<i64> },
     Nudged,
     Linked,
@@ -89,7 +90,9 @@ impl Why {
             | Self::Cut { .. }
             | Self::GroupSilent { .. }
             | Self::Unanswered { .. } => Obstacle::Absent,
-            Self::DialsSpent { .. } | Self::Absent { .. } | Self::Unknown => Obstacle::Absent,
+            Self::DialsSpent { .. } | Self::ComesItself | Self::Absent { .. } | Self::Unknown => {
+                Obstacle::Absent
+            }
         }
     }
 }
@@ -129,6 +132,7 @@ impl fmt::Display for Why {
             Self::Cut { again_in } => {
                 write!(f, "absent: its connection was lost in a run, again in {}", again(again_in))
             }
+            Self::ComesItself => write!(f, "absent: dials were in vain for days, waiting for it to come"),
             Self::Absent { pulls, seen } => {
                 let what = if *pulls { "no address to dial" } else { "it pushes, and has not come" };
                 write!(f, "absent: {what}{}", if seen.is_none() { " yet" } else { "" })
@@ -214,6 +218,9 @@ fn absent(client: &Client, standing: Standing, now: Now, around: &Around<'_>) ->
     if client.plan.has_address && now.boot < client.tries.not_before {
         let again_in = client.tries.not_before - now.boot;
         return Why::Unanswered { failures: client.tries.failures, again_in };
+    }
+    if client.plan.has_address && client.falls_back() {
+        return Why::ComesItself;
     }
     if client.plan.has_address && client.dials(now.wall) >= DIALS_PER_PERIOD {
         return Why::DialsSpent { dials: client.dials(now.wall) };

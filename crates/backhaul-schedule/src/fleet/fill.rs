@@ -44,6 +44,7 @@ impl Fleet {
         client.held = Some(lane.clone());
         match (lane.side, client.asking.take()) {
             (Side::Push, Some(asking)) => {
+                client.by = asking.trigger.remedy();
                 client.phase = Phase::Running { session: asking.session, lease: now.boot + LEASE };
                 out.push(Action::Grant(*key, asking.session));
             }

@@ -6,12 +6,14 @@ use super::client::{Client, Tries};
 use super::watch::{ClearedBy, Here};
 use super::{Action, ClientKey};
 use crate::Now;
-use crate::due::{LOST_AFTER, is_open};
+use crate::due::{LOST_AFTER, Standing, is_open};
 use crate::policy::{Initiator, Policy};
 use crate::reach::{Auto, InWindow, Reach};
 
-/// What is kept of a client across restarts of the server.
+/// What is kept of a client across restarts of the server. What an older server did not keep is as if nothing had
+/// happened.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Memory {
     /// Its contacts.
     pub reach: Reach,
@@ -27,6 +29,8 @@ pub struct Memory {
     pub failure: Option<(u32, String)>,
     /// Seconds awake and reachable since the newest snapshot.
     pub awake: u64,
+    /// It has been late since its newest snapshot, and that was noted.
+    pub was_late: bool,
     /// Alerts that are raised.
     pub raised: super::watch::Raised,
 }
@@ -65,6 +69,16 @@ impl Client {
         self.came_meanwhile = true;
     }
 
+    /// Once for each time that it becomes late. True if that is now.
+    pub fn note_late(&mut self, standing: Standing, now: i64) -> bool {
+        let begins = matches!(standing, Standing::Late { .. }) && !self.memory.was_late;
+        if begins {
+            self.memory.was_late = true;
+            self.memory.reach.was_late(now);
+        }
+        begins
+    }
+
     /// Once a day: is it still best started from that side?
     pub fn consider_mode(&mut self, now: i64) {
         let day = now.div_euclid(86_400);
@@ -88,6 +102,10 @@ impl Client {
     pub fn succeeded(&mut self, key: &ClientKey, at: i64, took: u64, out: &mut Vec<Action>) {
         self.last_success = self.last_success.max(Some(at));
         self.memory.reach.ran(took);
+        if self.memory.was_late || self.memory.failed_runs > 0 {
+            self.memory.reach.recovered(at, self.by);
+        }
+        self.memory.was_late = false;
         self.memory.awake = 0;
         self.memory.failed_runs = 0;
         self.memory.failure = None;

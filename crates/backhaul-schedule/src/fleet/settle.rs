@@ -19,6 +19,9 @@ impl Fleet {
         self.expire(now, key, out);
         let Some(client) = self.clients.get_mut(key) else { return };
         let standing = client.standing(key, now.wall);
+        if client.note_late(standing, now.wall) {
+            self.dirty.insert(*key);
+        }
         if let Some(asking) = client.asking
             && client.phase == Phase::Idle
             && let Some(deferral) = refusal(client, &asking, standing, now)

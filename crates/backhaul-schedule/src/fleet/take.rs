@@ -10,7 +10,7 @@ use super::{
 };
 use crate::Now;
 use crate::policy::Group;
-use crate::reach::{DialResult, Sighting};
+use crate::reach::{DialResult, Remedy, Sighting};
 
 /// A ticket is good for so long, in seconds.
 const TICKET: i64 = 7 * 86_400;
@@ -263,6 +263,7 @@ impl Fleet {
             client.heard(now);
             match session {
                 Some(session) if for_a_run => {
+                    client.by = Remedy::Dial;
                     client.phase = Phase::Running { session, lease: now.boot + LEASE }
                 }
                 // It was there, and is gone before anything could begin.

@@ -57,6 +57,63 @@ fn each_period_has_its_dials() {
     assert!(dials[1..20].iter().all(|day| (1..=13).contains(day)), "{dials:?}");
 }
 
+/// 7, 16: a client whose listener is not reached for days comes by itself, and is dialled weekly however often it comes.
+#[test]
+fn a_client_that_is_never_reached_is_dialled_weekly_and_backed_up_when_it_comes() {
+    let mut fleet = Fleet::new(Admission::default());
+    let start = START - START % DAY;
+    let mut now = Now { boot: 10, wall: start };
+    let plan = shape(0).plan(now.wall);
+    let mut actions = fleet.step(now, Event::Known(key(1), Box::new(plan), Some(now.wall - HOUR)));
+    let (mut dials, mut runs, mut session) = (vec![0; 30], 0, 0);
+    while now.wall < start + 30 * DAY - HOUR {
+        while let Some(action) = actions.pop() {
+            if let Action::Dial(client) = action {
+                dials[((now.wall - start) / DAY) as usize] += 1;
+                actions.extend(fleet.step(now, Event::Dialled(client, DialResult::Silent, None)));
+            }
+        }
+        now = Now { boot: now.boot + 1_800, wall: now.wall + 1_800 };
+        actions = fleet.step(now, Event::Tick);
+        // It checks in every four hours, and asks when it is told that it is due.
+        if now.wall % (4 * HOUR) == 0 {
+            session += 1;
+            actions.extend(fleet.step(now, Event::Contact(key(1), session, Via::Visit, sighting())));
+            if fleet.due_in(now, &key(1)) == 0 {
+                session += 1;
+                let asked = fleet.step(now, Event::Request(key(1), session, Trigger::Timer, None));
+                if asked.contains(&Action::Grant(key(1), session)) {
+                    runs += 1;
+                    let outcome = Outcome::Succeeded { at: now.wall, took: 60 };
+                    actions.extend(fleet.step(now, Event::Ended(key(1), session, outcome)));
+                }
+                actions.extend(asked);
+            }
+        }
+    }
+    assert!(runs >= 28, "{runs} runs in 30 days, {dials:?}");
+    let later: u32 = dials[5..].iter().sum();
+    assert!((3..=5).contains(&later), "weekly from the fifth day on: {dials:?}");
+}
+
+/// What `auto` judges by is what happened: lateness, and who mended it.
+#[test]
+fn lateness_and_what_mended_it_are_remembered() {
+    let mut fleet = Fleet::new(Admission::default());
+    let mut now = Now { boot: 10, wall: START };
+    let plan = shape(2).plan(now.wall);
+    fleet.step(now, Event::Known(key(1), Box::new(plan), Some(now.wall)));
+    for (session, trigger, by) in [(1, Trigger::Timer, "client check-in"), (2, Trigger::Nudge, "nudge")] {
+        now = Now { boot: now.boot + 3 * DAY as u64, wall: now.wall + 3 * DAY };
+        fleet.step(now, Event::Contact(key(1), session, Via::Visit, sighting()));
+        fleet.step(now, Event::Request(key(1), session, trigger, None));
+        fleet.step(now, Event::Ended(key(1), session, Outcome::Succeeded { at: now.wall, took: 9 }));
+        let said = fleet.recommend(now, &key(1)).unwrap();
+        assert_eq!(u64::from(said.reasons.late), session, "{said}");
+        assert!(said.to_string().contains(by), "{said}");
+    }
+}
+
 /// An agent that comes when its own clock says so.
 #[derive(Debug, Clone, Copy)]
 struct Agent {

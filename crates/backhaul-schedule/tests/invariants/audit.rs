@@ -470,6 +470,9 @@ impl World {
             Why::StorageFull => self.serving == Serving::Full,
             Why::Draining => self.serving == Serving::Draining,
             Why::Unanswered { .. } | Why::DialsSpent { .. } => person.plan.has_address,
+            Why::ComesItself => {
+                self.fleet.memory(&person.key).is_some_and(|memory| memory.reach.falls_back())
+            }
             Why::Absent { .. } => person.link.is_none() && person.asking.is_none(),
         };
         if !is_true
