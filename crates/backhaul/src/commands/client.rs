@@ -6,7 +6,7 @@ use std::time::Duration;
 use backhaul_net::join_code::JoinCode;
 use backhaul_schedule::policy::units;
 use backhaul_server::clock;
-use backhaul_server::fleet::{Client, Fleet, Initiator, LinkState, Run, RunState, Terms};
+use backhaul_server::fleet::{Client, ClientState, Fleet, Initiator, LinkState, Run, RunState, Terms};
 use backhaul_server::home::{MAIN_VAULT, ServerHome};
 use serde_json::{Value, json};
 
@@ -182,6 +182,10 @@ async fn ended(fleet: &Fleet, id: i64) -> Result<Run, Failure> {
 pub fn nudge(context: &Context, name: &str) -> Done {
     let fleet = running(context)?;
     let client = fleet.require(name)?;
+    if client.state != ClientState::Active {
+        return Err(Failure::new(format!("client {name:?} is {}: nobody would hear", client.state.as_str()))
+            .hint("`backhaul client add` makes a join code for it"));
+    }
     fleet.want_nudge(client.id)?;
     let there = client.shown.link == LinkState::Standing || client.address.or(client.reported).is_some();
     let said = if there { "nudged" } else { "not here: it is nudged when it comes" };

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use backhaul_schedule::fleet::Memory;
 use backhaul_schedule::policy::lint::{Member, lint};
 use backhaul_schedule::policy::{Initiator, Policies, Policy, units};
-use backhaul_schedule::rollout::Rollout;
+use backhaul_schedule::rollout::{Rollout, State};
 use backhaul_server::fleet::{Client, Fleet};
 use backhaul_server::home::ServerHome;
 use backhaul_server::{clock, policies};
@@ -136,9 +136,17 @@ pub fn show(context: &Context, name: &str) -> Done {
 /// Lets a version that was halted go on.
 pub fn resume(context: &Context) -> Done {
     let fleet = ServerHome::at(&context.home).fleet()?;
-    let newest = fleet.newest_version()?.ok_or_else(|| Failure::new("no policy file was applied yet"))?;
-    if newest.rollout.is_none() {
-        return Err(Failure::new(format!("version {} is in force at once: it has no waves", newest.number)));
+    let none =
+        || Failure::new("no policy file was applied yet").hint("`backhaul policy apply FILE` applies one");
+    let newest = fleet.newest_version()?.ok_or_else(none)?;
+    let rollout = newest.rollout.as_ref().and_then(|text| serde_json::from_str::<Rollout>(text).ok());
+    let halted = rollout.is_some_and(|rollout| matches!(rollout.state(), State::Halted(_)));
+    if !halted {
+        return Err(Failure::new(format!(
+            "version {} was not halted: there is nothing to resume",
+            newest.number
+        ))
+        .hint("`backhaul policy list` says where it is"));
     }
     fleet.want_resume(newest.number)?;
     output::complain(&format!("version {} goes on within a second", newest.number));
