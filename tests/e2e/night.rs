@@ -52,7 +52,7 @@ fn protected(status: &Value) -> usize {
 fn a_night_of_pulls_and_a_morning_of_joins_protect_everybody_within_the_bounds() {
     // The files and the agents of a fleet, on one machine.
     let dir = tempfile::tempdir().unwrap();
-    let server = TestServer::with_policy(POLICY);
+    let server = TestServer::new();
     let mut agents: Vec<Daemon> = Vec::new();
     let mut homes = Vec::new();
     for n in 0..DESKS {
@@ -62,6 +62,13 @@ fn a_night_of_pulls_and_a_morning_of_joins_protect_everybody_within_the_bounds()
         agents.push(home.start(&["agent", "run", "--listen", &address]));
         homes.push(home);
     }
+    wait_until("every desktop is there", || {
+        let status = server.home.json(&["status"]);
+        status.as_array().unwrap().iter().all(|row| row["seen"].is_string())
+    });
+    let night = dir.path().join("night.toml");
+    fs::write(&night, POLICY).unwrap();
+    server.home.run(&["policy", "apply", night.to_str().unwrap()]).ok();
     let mut watch = Watch { running_max: 0, said: BTreeSet::new() };
     wait_until("every desktop is protected", || protected(&watch.look(&server.home)) == DESKS);
     // All laptops appear at once.
@@ -79,9 +86,8 @@ fn a_night_of_pulls_and_a_morning_of_joins_protect_everybody_within_the_bounds()
     assert!(runs.iter().all(|run| run["state"] == "done"), "{runs:?}");
     assert_eq!(runs.len(), DESKS + LAPTOPS, "one run each");
     let by = |trigger: &str| runs.iter().filter(|run| run["trigger"] == trigger).count();
-    // A desktop that was dialled before it listened may come by itself, and no laptop is dialled.
-    assert!((DESKS * 2 / 3..=DESKS).contains(&by("dialled")), "{runs:?}");
-    assert_eq!(by("dialled") + by("join") + by("timer"), DESKS + LAPTOPS, "{runs:?}");
+    assert_eq!(by("dialled"), DESKS, "every desktop, and no laptop: {runs:?}");
+    assert_eq!(by("join") + by("timer"), LAPTOPS, "{runs:?}");
     assert_bounded(runs);
     // Links that stand are shown, and one nudge starts one run.
     wait_until("every laptop is linked", || {

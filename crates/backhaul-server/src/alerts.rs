@@ -21,6 +21,7 @@ pub mod post;
 pub mod retry;
 pub mod webhook;
 
+pub use backhaul_schedule::fleet::What;
 pub use courier::Courier;
 
 /// Why somebody has to know.
@@ -88,37 +89,6 @@ impl FromStr for AlertKind {
     }
 }
 
-/// What is told about an alert.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum What {
-    /// It has begun.
-    Raised,
-    /// It is still so.
-    Reminder,
-    /// It is over.
-    Cleared,
-}
-
-impl What {
-    /// The word in the database and in output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Raised => "raised",
-            Self::Reminder => "reminder",
-            Self::Cleared => "cleared",
-        }
-    }
-}
-
-impl FromStr for What {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known =
-            [Self::Raised, Self::Reminder, Self::Cleared].into_iter().find(|what| what.as_str() == text);
-        known.ok_or_else(|| format!("{text:?} is nothing that is told of an alert"))
-    }
-}
-
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alert {
@@ -144,8 +114,5 @@ mod tests {
             assert_eq!(kind.as_str().parse(), Ok(kind));
         }
         assert!("late".parse::<AlertKind>().is_err());
-        for what in [What::Raised, What::Reminder, What::Cleared] {
-            assert_eq!(what.as_str().parse(), Ok(what));
-        }
     }
 }

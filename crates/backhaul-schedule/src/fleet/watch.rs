@@ -1,5 +1,7 @@
 //! Who has to be told of what: overdue and failing are not the same, and a holiday is neither.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::client::Client;
@@ -29,7 +31,7 @@ pub enum AlertKind {
 }
 
 /// What is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
     /// It has begun.
     Raised,
@@ -37,6 +39,26 @@ pub enum What {
     Reminder,
     /// It is over.
     Cleared,
+}
+
+impl What {
+    /// The word for it wherever it is written down.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Raised => "raised",
+            Self::Reminder => "reminder",
+            Self::Cleared => "cleared",
+        }
+    }
+}
+
+impl FromStr for What {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known =
+            [Self::Raised, Self::Reminder, Self::Cleared].into_iter().find(|what| what.as_str() == text);
+        known.ok_or_else(|| format!("{text:?} is nothing that is told of an alert"))
+    }
 }
 
 /// Of whom it is told.
@@ -181,4 +203,17 @@ pub(super) enum ClearedBy {
     Success,
     /// Any sign of life.
     Contact,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::What;
+
+    #[test]
+    fn what_is_told_is_found_by_its_word() {
+        for what in [What::Raised, What::Reminder, What::Cleared] {
+            assert_eq!(what.as_str().parse(), Ok(what));
+        }
+        assert!("over".parse::<What>().is_err());
+    }
 }
