@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use backhaul_agent::home::AgentHome;
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::link::{FrameReader, FrameWriter};
-use backhaul_net::transport::KEEP_ALIVE;
+use backhaul_net::transport::{KEEP_ALIVE, Use};
 use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::attend::AttendSession;
 use backhaul_proto::{SessionError, wire};
@@ -29,8 +29,8 @@ use tempfile::TempDir;
 const HERD: usize = 150;
 const HERD_TIME: Duration = Duration::from_secs(10);
 const SLOTS: usize = 12;
-/// How long a granted client keeps its slot.
-const RUN: Duration = Duration::from_millis(400);
+/// How long a granted client keeps its slot: long enough that the herd wants more slots than there are.
+const RUN: Duration = Duration::from_secs(1);
 /// How long packets are counted.
 const LISTEN: Duration = Duration::from_secs(50);
 
@@ -56,7 +56,8 @@ fn datagrams() -> u64 {
 }
 
 async fn attend(client: &Client) -> (AttendSession, FrameWriter, FrameReader, backhaul_net::link::Streams) {
-    let link = dial_server(&client.server, &client.home.agent().unwrap(), KEEP_ALIVE).await.unwrap();
+    let wanted = Use::Standing(KEEP_ALIVE);
+    let link = dial_server(&client.server, &client.home.agent().unwrap(), wanted).await.unwrap();
     let (mut writer, mut reader, streams) = link.split();
     let mut session = AttendSession::new(wire::Hello::default());
     writer.send(&session.poll().unwrap()).await.unwrap();
@@ -68,7 +69,7 @@ async fn attend(client: &Client) -> (AttendSession, FrameWriter, FrameReader, ba
 /// Asks for a run; returns how long it took to be granted, or the server's refusal.
 async fn ask(client: &Client, running: &AtomicUsize, most: &AtomicUsize) -> Result<Duration, String> {
     let start = Instant::now();
-    let link = dial_server(&client.server, &client.home.agent().unwrap(), KEEP_ALIVE).await.unwrap();
+    let link = dial_server(&client.server, &client.home.agent().unwrap(), Use::Work).await.unwrap();
     let (mut writer, mut reader, _streams) = link.split();
     let mut session = AgentSession::new(wire::Hello {
         intent: wire::Intent::Backup.into(),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use backhaul_agent::home::AgentHome;
 use backhaul_net::endpoint::{dial_agent, dial_server};
 use backhaul_net::link::{FrameReader, FrameWriter, Streams};
+use backhaul_net::transport::Use;
 use backhaul_net::{Identity, Link, NetError};
 use backhaul_proto::wire::{self, frame::Body};
 use backhaul_proto::{PROTOCOL, end};
@@ -39,7 +40,7 @@ impl Peer {
     async fn try_dial(home: &Home) -> Result<Self, NetError> {
         let agent = AgentHome::at(home.path());
         let servers = agent.config().unwrap().servers;
-        let link = dial_server(&servers[0], &agent.agent().unwrap(), Duration::from_secs(5)).await?;
+        let link = dial_server(&servers[0], &agent.agent().unwrap(), Use::Work).await?;
         Ok(Self::over(link))
     }
 
@@ -244,13 +245,13 @@ async fn certificates_of_other_roles_do_not_get_in() {
     let address = agent.config().unwrap().servers[0].clone();
     let own = server.home.path().join("server/tls");
     for identity in [agent.listener().unwrap(), Identity::load(&own, "dialler").unwrap()] {
-        if let Ok(link) = dial_server(&address, &identity, Duration::from_secs(5)).await {
+        if let Ok(link) = dial_server(&address, &identity, Use::Work).await {
             let answer = Peer::over(link).hello(wire::Intent::Backup, wire::Hello::default()).await;
             assert_eq!(answer, None, "turned away before a word is heard");
         }
     }
     let operator = Identity::load(&own, "operator").unwrap();
-    let link = dial_server(&address, &operator, Duration::from_secs(5)).await.unwrap();
+    let link = dial_server(&address, &operator, Use::Work).await.unwrap();
     let claim = wire::Hello { client: "bad".to_owned(), ..Default::default() };
     let answer = Peer::over(link).hello(wire::Intent::Backup, claim).await;
     assert_eq!(refused(answer).code, end::REVOKED, "an operator does not back up");

@@ -115,3 +115,37 @@ fn a_server_pulls_through_a_router() {
     assert_eq!(run[0]["state"].as_str(), Some("done"), "{run}");
     office.laptop.inside(|| restored(&client, &tree));
 }
+
+/// Joins a laptop that keeps a link, and starts its agent.
+fn attend(server: &Home, laptop: &Namespace, client: &Home, tree: &Path, code: &str) -> Daemon {
+    laptop.inside(|| client.run(&["join", code, tree.to_str().unwrap()]).ok());
+    let agent = laptop.inside(|| client.start(&["-v", "agent", "run", "--no-listen"]));
+    wait_until("its link stands", || server.json(&["status"])[0]["link"] == "standing");
+    agent
+}
+
+#[test]
+fn a_link_is_quieter_where_no_address_is_translated_and_only_there() {
+    let (Some(mut office), Some(home)) = (Office::new(), netns::Home::new()) else { return };
+    binary();
+    let dir = tempfile::tempdir().unwrap();
+    let tree = trees::everything(dir.path());
+    let paces = |agent: &Daemon, seconds: u32| {
+        agent.said().matches(&format!("for a link with a packet in {seconds} s")).count()
+    };
+    let at_home = Home::new();
+    let (server_there, _daemon) = home.server.inside(|| server("10.77.0.1:4455", "10.77.0.1"));
+    let invited = home.server.inside(|| code(&server_there, &["--initiator", "hybrid"]));
+    let behind_nat = attend(&server_there, &home.laptop, &at_home, &tree, &invited);
+
+    let at_work = Home::new();
+    let (server_here, _daemon) = office.server.inside(|| server("10.77.0.1:4455", "10.77.0.1"));
+    let invited = office.server.inside(|| code(&server_here, &["--initiator", "hybrid"]));
+    let agent = attend(&server_here, &office.laptop, &at_work, &tree, &invited);
+    wait_until("it finds that nothing is translated", || paces(&agent, 120) == 1);
+    office.roam();
+    wait_until("it does not rely on that elsewhere", || paces(&agent, 25) == 2);
+    wait_until("it finds it again", || paces(&agent, 120) == 2);
+    wait_until("its link stands", || server_here.json(&["status"])[0]["link"] == "standing");
+    assert_eq!((paces(&behind_nat, 25), paces(&behind_nat, 120)), (1, 0), "{}", behind_nat.said());
+}

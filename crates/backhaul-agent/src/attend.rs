@@ -169,6 +169,11 @@ impl Attendant {
         &self.terms
     }
 
+    /// True while it has a link and keeps it.
+    pub fn is_linked(&self) -> bool {
+        self.link == Link::Up
+    }
+
     fn next_dial(&self) -> Option<u64> {
         self.dial_at.map(|dial_at| dial_at.max(self.away_until))
     }

@@ -26,6 +26,7 @@ pub mod gates;
 pub mod home;
 pub mod inhibit;
 mod introduce;
+mod pace;
 pub mod priority;
 pub mod remote;
 pub mod resume;

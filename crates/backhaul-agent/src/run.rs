@@ -8,7 +8,7 @@ use backhaul_archive::backup::{
 };
 use backhaul_archive::find::Pattern;
 use backhaul_net::endpoint::dial_server;
-use backhaul_net::transport::KEEP_ALIVE;
+use backhaul_net::transport::Use;
 use backhaul_net::{Identity, Link, NetError};
 use backhaul_object::ObjectId;
 use backhaul_object::entry::Totals;
@@ -124,7 +124,7 @@ pub async fn dial(servers: &[String], identity: &Identity) -> Result<Link, NetEr
     let mut last =
         NetError::Unreachable { address: "the server".to_owned(), why: "no address known".to_owned() };
     for server in servers {
-        match dial_server(server, identity, KEEP_ALIVE).await {
+        match dial_server(server, identity, Use::Work).await {
             Ok(link) => return Ok(link),
             Err(error) => last = error,
         }

@@ -19,8 +19,8 @@ pub fn understand(terms: &wire::Terms) -> Result<AgentTerms, String> {
         Ok(wire::Metered::Always) => Metered::Always,
         Err(_) => return Err(format!("use {} of metered networks is not known here", terms.metered)),
     };
-    if terms.keepalive == 0 || terms.safety_net == 0 {
-        return Err("a time of nothing between packets or check-ins".to_owned());
+    if terms.safety_net == 0 {
+        return Err("no time between check-ins".to_owned());
     }
     Ok(AgentTerms {
         battery_min: percent(terms.battery_min)?,
@@ -30,7 +30,7 @@ pub fn understand(terms: &wire::Terms) -> Result<AgentTerms, String> {
         safety_net: seconds(terms.safety_net)?,
         when_late: seconds(terms.when_late)?,
         join_jitter: seconds(terms.join_jitter)?,
-        keepalive: seconds(terms.keepalive)?,
+        keepalive: Some(seconds(terms.keepalive)?).filter(|keepalive| *keepalive > 0),
         on_battery: if terms.link_on_battery { OnBattery::Always } else { OnBattery::OnlyWhenLate },
         limit_upload: Some(terms.limit_upload).filter(|limit| *limit > 0),
         yields: terms.yields,

@@ -19,7 +19,7 @@ use crate::enrol::Applicant;
 use crate::error::NetError;
 use crate::identity::{Identity, PeerIdentity, Role, TLS_NAME, certificate};
 use crate::link::Link;
-use crate::transport::{self, Keeper};
+use crate::transport::{self, Keeper, Manner, Use};
 
 mod pinned;
 
@@ -34,10 +34,15 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// An endpoint that is dialled.
 pub struct Listener {
     endpoint: Endpoint,
+    /// How standing links are accepted.
+    standing: Arc<ServerConfig>,
 }
 
 /// A dial that has not been answered yet; establish it in a task of its own.
-pub struct Pending(Incoming);
+pub struct Pending {
+    incoming: Incoming,
+    standing: Arc<ServerConfig>,
+}
 
 /// What came of an accepted dial.
 pub enum Accepted {
@@ -99,11 +104,13 @@ impl Listener {
         tls.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
         let crypto = QuicServerConfig::try_from(tls).map_err(certificate)?;
         let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+        let mut standing = config.clone();
         config.transport_config(transport::transport(keeper));
+        standing.transport_config(transport::standing(keeper));
         let bind = |source| NetError::Bind { address: address.to_string(), source };
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
         let endpoint = Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)).map_err(bind)?;
-        Ok(Self { endpoint })
+        Ok(Self { endpoint, standing: Arc::new(standing) })
     }
 
     /// Where it listens: the port is known even if 0 was asked for.
@@ -116,7 +123,8 @@ impl Listener {
 
     /// The next dial; none once the endpoint is closed.
     pub async fn accept(&self) -> Option<Pending> {
-        self.endpoint.accept().await.map(Pending)
+        let incoming = self.endpoint.accept().await?;
+        Some(Pending { incoming, standing: Arc::clone(&self.standing) })
     }
 
     /// Tells every peer goodbye and waits until they know.
@@ -129,21 +137,22 @@ impl Listener {
 impl Pending {
     /// From where it comes; it may not be true before [`Pending::challenge`].
     pub fn remote(&self) -> SocketAddr {
-        self.0.remote_address()
+        self.incoming.remote_address()
     }
 
     /// Drops the dial without a word.
     pub fn ignore(self) {
-        self.0.ignore();
+        self.incoming.ignore();
     }
 
     /// Makes the dialler show that it is where it says, before anything is done for it: unless it has, it is
     /// told to dial again, and nothing is left of this dial.
     pub fn challenge(self) -> Option<Self> {
-        match self.0.remote_address_validated() {
-            true => Some(self),
-            false => self.0.retry().err().map(|error| Self(error.into_incoming())),
+        if self.incoming.remote_address_validated() {
+            return Some(self);
         }
+        let Self { incoming, standing } = self;
+        incoming.retry().err().map(|error| Self { incoming: error.into_incoming(), standing })
     }
 
     /// Completes the handshake and says what the dialler is.
@@ -152,7 +161,11 @@ impl Pending {
     /// The handshake failed, or a session came without a certificate.
     pub async fn establish(self) -> Result<Accepted, NetError> {
         let lost = |error: ConnectionError| NetError::Lost(error.to_string());
-        let connecting = self.0.accept().map_err(lost)?;
+        let connecting = match transport::is_standing(&self.incoming.orig_dst_cid()) {
+            true => self.incoming.accept_with(self.standing),
+            false => self.incoming.accept(),
+        }
+        .map_err(lost)?;
         let connection = tokio::time::timeout(ACCEPT_TIMEOUT, connecting)
             .await
             .map_err(|_| NetError::Lost("the handshake took too long".to_owned()))?
@@ -197,12 +210,12 @@ fn peer(connection: &Connection) -> Result<PeerIdentity, NetError> {
     }
 }
 
-/// Dials a server (push); `keep_alive` is the time between two packets of an idle connection.
+/// Dials a server (push).
 ///
 /// # Errors
 /// [`NetError`] says which of the many things that can be wrong it is.
-pub async fn dial_server(address: &str, identity: &Identity, keep_alive: Duration) -> Result<Link, NetError> {
-    dial_role(address, identity, Role::Server, ALPN_PUSH, Keeper::Agent(keep_alive)).await
+pub async fn dial_server(address: &str, identity: &Identity, wanted: Use) -> Result<Link, NetError> {
+    dial_role(address, identity, Role::Server, ALPN_PUSH, Manner::ToServer(wanted)).await
 }
 
 /// Dials an agent (pull) and makes sure that it is the named client.
@@ -210,7 +223,7 @@ pub async fn dial_server(address: &str, identity: &Identity, keep_alive: Duratio
 /// # Errors
 /// As [`dial_server`].
 pub async fn dial_agent(address: &str, identity: &Identity, client: &str) -> Result<Link, NetError> {
-    let link = dial_role(address, identity, Role::AgentListener, ALPN_PULL, Keeper::Server).await?;
+    let link = dial_role(address, identity, Role::AgentListener, ALPN_PULL, Manner::ToAgent).await?;
     if link.peer().name != client {
         let found = format!("the agent of {}", link.peer().name);
         link.close("this is not the client I was looking for");
@@ -224,7 +237,7 @@ async fn dial_role(
     identity: &Identity,
     role: Role,
     alpn: &[u8],
-    keeper: Keeper,
+    manner: Manner,
 ) -> Result<Link, NetError> {
     let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority)?, provider())
@@ -234,9 +247,10 @@ async fn dial_role(
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(certificate)?
         .with_webpki_verifier(verifier)
-        .with_client_auth_cert(identity.chain.clone(), identity.tls_key())
+        // The peer has the authority's certificate, and would keep another one with every link.
+        .with_client_auth_cert(identity.chain[..1].to_vec(), identity.tls_key())
         .map_err(certificate)?;
-    let (connection, endpoint) = dial(address, tls, alpn, keeper).await?;
+    let (connection, endpoint) = dial(address, tls, alpn, manner).await?;
     let peer = peer(&connection)?;
     if peer.role != role {
         connection.close(1u32.into(), b"this certificate is for another purpose");
@@ -256,7 +270,7 @@ pub(crate) async fn dial_join(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned::PinnedAuthority::new(pin)))
         .with_no_client_auth();
-    let (connection, _) = dial(address, tls, ALPN_JOIN, Keeper::Agent(transport::KEEP_ALIVE)).await?;
+    let (connection, _) = dial(address, tls, ALPN_JOIN, Manner::ToServer(Use::Work)).await?;
     let certificates = connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
@@ -269,12 +283,12 @@ async fn dial(
     address: &str,
     mut tls: rustls::ClientConfig,
     alpn: &[u8],
-    keeper: Keeper,
+    manner: Manner,
 ) -> Result<(Connection, Endpoint), NetError> {
     tls.alpn_protocols = vec![alpn.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(certificate)?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport::transport(keeper));
+    manner.apply(&mut config);
     let resolve = |source| NetError::Resolve { address: address.to_owned(), source };
     let targets: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(resolve)?.collect();
     let mut last = resolve(std::io::Error::from(std::io::ErrorKind::NotFound));

@@ -3,10 +3,10 @@
 use backhaul_object::Compressed;
 use backhaul_proto::data::{self, Announced, PREFIX_LEN};
 use backhaul_proto::wire::Frame;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 use quinn::{
     Connection, ConnectionError, Endpoint, ReadError, ReadExactError, RecvStream, SendStream, WriteError,
@@ -21,6 +21,8 @@ const PREAMBLE: &[u8; 4] = b"BHC1";
 const DISMISSED: u32 = 2;
 /// Largest control frame.
 const FRAME_MAX: usize = 1 << 20;
+/// Before each frame: its length.
+const LEN: usize = 4;
 
 /// A connection with a verified peer.
 pub struct Link {
@@ -80,6 +82,15 @@ impl Path {
         tokio::time::timeout(patience, wait).await.is_ok() && self.connection.close_reason().is_none()
     }
 
+    /// The address of this machine from which packets leave for the peer, by the routes of now.
+    pub fn local(&self) -> Option<IpAddr> {
+        let remote = self.connection.remote_address();
+        let probe = crate::endpoint::socket_towards(remote).ok()?;
+        // Sends nothing: it only asks the kernel for a route.
+        probe.connect(remote).ok()?;
+        Some(probe.local_addr().ok()?.ip().to_canonical())
+    }
+
     /// True until the connection is closed.
     pub fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
@@ -122,11 +133,17 @@ impl From<WriteError> for Broken {
     }
 }
 
+impl From<ReadError> for Broken {
+    fn from(error: ReadError) -> Self {
+        Self(if let ReadError::ConnectionLost(error) = error { Some(error) } else { None })
+    }
+}
+
 impl From<ReadExactError> for Broken {
     fn from(error: ReadExactError) -> Self {
         match error {
-            ReadExactError::ReadError(ReadError::ConnectionLost(error)) => Self(Some(error)),
-            _ => Self(None),
+            ReadExactError::ReadError(error) => error.into(),
+            ReadExactError::FinishedEarly(_) => Self(None),
         }
     }
 }
@@ -179,7 +196,7 @@ impl Link {
 
     /// Takes the connection apart for the tasks that drive it.
     pub fn split(self) -> (FrameWriter, FrameReader, Streams) {
-        (FrameWriter(self.send), FrameReader(self.receive), Streams(self.connection))
+        (FrameWriter(self.send), FrameReader::new(self.receive), Streams(self.connection))
     }
 }
 
@@ -192,7 +209,7 @@ impl FrameWriter {
     /// # Errors
     /// The connection is gone.
     pub async fn send(&mut self, frame: &Frame) -> Result<(), NetError> {
-        let mut out = Vec::with_capacity(4 + frame.encoded_len());
+        let mut out = Vec::with_capacity(LEN + frame.encoded_len());
         out.extend_from_slice(&(frame.encoded_len() as u32).to_le_bytes());
         out.extend_from_slice(&frame.encode_to_vec());
         self.0.write_all(&out).await.map_err(lost)
@@ -207,28 +224,50 @@ impl FrameWriter {
 }
 
 /// Receives control frames.
-pub struct FrameReader(RecvStream);
+pub struct FrameReader {
+    stream: RecvStream,
+    /// What has arrived of frames that are not whole; without memory while there is none.
+    held: BytesMut,
+}
 
 impl FrameReader {
-    /// The next frame; none at the end of the stream.
+    fn new(stream: RecvStream) -> Self {
+        Self { stream, held: BytesMut::new() }
+    }
+
+    /// The next frame; none at the end of the stream. Waiting for it may be given up and taken up again.
     ///
     /// # Errors
     /// The connection is gone, or a frame is malformed or too long.
     pub async fn next(&mut self) -> Result<Option<Frame>, NetError> {
-        let mut len = [0; 4];
-        match self.0.read_exact(&mut len).await {
-            Ok(()) => {}
-            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(error) => return Err(lost(error)),
+        loop {
+            if let Some(frame) = take_frame(&mut self.held)? {
+                return Ok(Some(frame));
+            }
+            match self.stream.read_chunk(FRAME_MAX, true).await.map_err(lost)? {
+                Some(chunk) => self.held.extend_from_slice(&chunk.bytes),
+                None if self.held.is_empty() => return Ok(None),
+                None => return Err(lost(Broken(None))),
+            }
         }
-        let len = u32::from_le_bytes(len) as usize;
-        if len > FRAME_MAX {
-            return Err(NetError::Malformed(format!("a control frame of {len} bytes")));
-        }
-        let mut bytes = vec![0; len];
-        self.0.read_exact(&mut bytes).await.map_err(lost)?;
-        Frame::decode(&bytes[..]).map(Some).map_err(|error| NetError::Malformed(error.to_string()))
     }
+}
+
+/// Takes a frame off the front of what has arrived, if it is whole.
+fn take_frame(held: &mut BytesMut) -> Result<Option<Frame>, NetError> {
+    let Some(len) = held.first_chunk() else { return Ok(None) };
+    let len = u32::from_le_bytes(*len) as usize;
+    if len > FRAME_MAX {
+        return Err(NetError::Malformed(format!("a control frame of {len} bytes")));
+    }
+    if held.len() < LEN + len {
+        return Ok(None);
+    }
+    let bytes = held.split_to(LEN + len);
+    if held.is_empty() {
+        *held = BytesMut::new();
+    }
+    Frame::decode(&bytes[LEN..]).map(Some).map_err(|error| NetError::Malformed(error.to_string()))
 }
 
 /// Opens and accepts the object streams.

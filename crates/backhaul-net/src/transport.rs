@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use quinn_proto::HashedConnectionIdGenerator;
+use quinn::{ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn_proto::{
+    ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, RandomConnectionIdGenerator,
+};
 
 /// Silence after which a connection is given up, by the side that has the agent: two lost keep-alives.
 const IDLE: Duration = Duration::from_secs(60);
@@ -18,32 +20,50 @@ const STREAMS: u32 = 8;
 /// 100 ms at 1 Gbit/s.
 const STREAM_WINDOW: u32 = 16 << 20;
 const WINDOW: u32 = 32 << 20;
+/// The largest frame, and one more.
+const STANDING_WINDOW: u32 = 2 << 20;
 /// What a sender holds until it is acknowledged: 100 ms at 1 Gbit/s and no more, for it is memory of the agent.
 const SEND_WINDOW: u64 = 12 << 20;
 /// Larger datagrams made throughput collapse in measurement (loss of one costs too much).
 const MTU_MAX: u16 = 6_500;
 
+/// What a connection to a server is dialled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// To move data.
+    Work,
+    /// To stand, silent for nearly all of its life, with so long between two of its packets.
+    Standing(Duration),
+}
+
 /// Which side of a session an endpoint is: only the agent keeps connections alive, one packet pair does for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeper {
+pub(crate) enum Keeper {
     /// The agent's side, with the time between its keep-alives.
     Agent(Duration),
     /// The server's.
     Server,
 }
 
-/// For every connection of an endpoint.
+impl Keeper {
+    fn timers(self, config: &mut TransportConfig) {
+        let (idle, keep_alive) = match self {
+            Self::Agent(every) => (IDLE.max(every * 5 / 2), Some(every)),
+            Self::Server => (IDLE_SERVER, None),
+        };
+        config
+            .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle.as_millis() as u32))))
+            .keep_alive_interval(keep_alive);
+    }
+}
+
+/// For connections that move data.
 pub(crate) fn transport(keeper: Keeper) -> Arc<TransportConfig> {
-    let (idle, keep_alive) = match keeper {
-        Keeper::Agent(every) => (IDLE.max(every * 5 / 2), Some(every)),
-        Keeper::Server => (IDLE_SERVER, None),
-    };
     let mut config = TransportConfig::default();
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
+    keeper.timers(&mut config);
     config
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle.as_millis() as u32))))
-        .keep_alive_interval(keep_alive)
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
@@ -52,6 +72,54 @@ pub(crate) fn transport(keeper: Keeper) -> Arc<TransportConfig> {
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu));
     Arc::new(config)
+}
+
+/// For standing links, of which a server holds thousands: a word now and then in one small datagram. Room to send
+/// many datagrams at once would cost 12 KiB a link, and the search for the path's largest datagram a dozen packets.
+pub(crate) fn standing(keeper: Keeper) -> Arc<TransportConfig> {
+    let mut config = TransportConfig::default();
+    keeper.timers(&mut config);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STANDING_WINDOW))
+        .receive_window(VarInt::from_u32(STANDING_WINDOW))
+        .send_window(u64::from(STANDING_WINDOW))
+        .datagram_receive_buffer_size(None)
+        .enable_segmentation_offload(false)
+        .mtu_discovery_config(None);
+    Arc::new(config)
+}
+
+/// Length of the id by which a standing link's first packet names the server (RFC 9000, section 7.2: the dialler makes
+/// it up, 8 to 20 bytes). Everything else about a dial is sealed when the server must choose how much memory to give
+/// it. It is a hint and no right: whoever lies gets a slow connection, or wastes a little memory.
+const STANDING_ID: usize = 12;
+
+/// Whom a connection is dialled to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    ToServer(Use),
+    ToAgent,
+}
+
+impl Manner {
+    pub(crate) fn apply(self, config: &mut ClientConfig) {
+        match self {
+            Self::ToServer(Use::Work) => config.transport_config(transport(Keeper::Agent(KEEP_ALIVE))),
+            Self::ToServer(Use::Standing(every)) => {
+                config.transport_config(standing(Keeper::Agent(every))).initial_dst_cid_provider(Arc::new(
+                    || RandomConnectionIdGenerator::new(STANDING_ID).generate_cid(),
+                ))
+            }
+            Self::ToAgent => config.transport_config(transport(Keeper::Server)),
+        };
+    }
+}
+
+/// True for the first id of a dial that is marked so.
+pub(crate) fn is_standing(first: &ConnectionId) -> bool {
+    first.len() == STANDING_ID
 }
 
 /// For both kinds of endpoint.

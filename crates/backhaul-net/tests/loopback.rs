@@ -1,15 +1,15 @@
 //! Real sockets on loopback: enrolment, sessions, and who is turned away.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backhaul_net::authority::Authority;
 use backhaul_net::endpoint::{Accepted, Listener, dial_agent, dial_server};
 use backhaul_net::enrol::{Application, EnrolError, Refusal, enrol};
 use backhaul_net::join_code::{JoinCode, Secret};
-use backhaul_net::transport::KEEP_ALIVE;
+use backhaul_net::transport::{KEEP_ALIVE, Use};
 use backhaul_net::{Identity, Link, NetError, Role};
-use backhaul_proto::wire::{Frame, List, frame::Body};
+use backhaul_proto::wire::{Frame, List, Read, frame::Body};
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
@@ -68,7 +68,7 @@ async fn a_new_machine_gets_its_certificates_and_both_directions_work() {
     let home = tempfile::tempdir().unwrap();
     enrolled.agent.save(home.path(), "agent").unwrap();
     let agent = Identity::load(home.path(), "agent").unwrap();
-    let (dialled, accepted) = tokio::join!(dial_server(&address, &agent, KEEP_ALIVE), session(&listener));
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &agent, Use::Work), session(&listener));
     let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
     assert_eq!((accepted.peer().role, accepted.peer().name.as_str()), (Role::Agent, "desk"));
     assert!(accepted.peer().verify(b"message", &agent.sign(b"message").unwrap()));
@@ -115,11 +115,11 @@ async fn certificates_of_another_authority_or_purpose_are_turned_away() {
     let (authority, other) = (Authority::create(now()).unwrap(), Authority::create(now()).unwrap());
     let (listener, address) = server(&authority);
     let stranger = other.issue_own(Role::Agent, "desk", now()).unwrap();
-    let (dialled, accepted) = tokio::join!(dial_server(&address, &stranger, KEEP_ALIVE), session(&listener));
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &stranger, Use::Work), session(&listener));
     assert!(matches!(dialled, Err(NetError::WrongAuthority { .. })));
     assert!(accepted.is_err());
     let dialler = authority.issue_own(Role::ServerDialler, "server", now()).unwrap();
-    let (_, accepted) = tokio::join!(dial_server(&address, &dialler, KEEP_ALIVE), session(&listener));
+    let (_, accepted) = tokio::join!(dial_server(&address, &dialler, Use::Work), session(&listener));
     assert!(matches!(accepted, Err(NetError::WrongRole { .. })));
 }
 
@@ -131,7 +131,7 @@ async fn a_certificate_out_of_its_time_is_a_question_of_clocks() {
     let listener = Listener::server("127.0.0.1:0".parse().unwrap(), &identity, &[7; 32]).unwrap();
     let address = listener.address().unwrap().to_string();
     let agent = authority.issue_own(Role::Agent, "desk", now() + year).unwrap();
-    let (dialled, _) = tokio::join!(dial_server(&address, &agent, KEEP_ALIVE), session(&listener));
+    let (dialled, _) = tokio::join!(dial_server(&address, &agent, Use::Work), session(&listener));
     assert!(matches!(dialled, Err(NetError::Clock { .. })), "{:?}", dialled.err());
 }
 
@@ -141,9 +141,65 @@ async fn nobody_there_is_said_so() {
     let agent = authority.issue_own(Role::Agent, "desk", now()).unwrap();
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
-    assert!(matches!(dial_server(&address, &agent, KEEP_ALIVE).await, Err(NetError::Unreachable { .. })));
+    assert!(matches!(dial_server(&address, &agent, Use::Work).await, Err(NetError::Unreachable { .. })));
     assert!(matches!(
-        dial_server("no-such-host.invalid:1", &agent, KEEP_ALIVE).await,
+        dial_server("no-such-host.invalid:1", &agent, Use::Work).await,
         Err(NetError::Resolve { .. })
     ));
+}
+
+/// A dial that must first show its address, and whether the server has room for objects on it.
+async fn takes_objects(listener: &Listener, address: &str, agent: &Identity, wanted: Use) -> bool {
+    let accept = async {
+        loop {
+            if let Some(known) = listener.accept().await.unwrap().challenge() {
+                return known.establish().await.unwrap();
+            }
+        }
+    };
+    let (dialled, _accepted) = tokio::join!(dial_server(address, agent, wanted), accept);
+    let (_writer, _reader, streams) = dialled.unwrap().split();
+    tokio::time::timeout(Duration::from_millis(300), streams.open()).await.is_ok()
+}
+
+#[tokio::test]
+async fn a_link_that_only_stands_is_given_no_more_room_than_it_needs() {
+    let authority = Authority::create(now()).unwrap();
+    let (listener, address) = server(&authority);
+    let agent = authority.issue_own(Role::Agent, "desk", now()).unwrap();
+    assert!(takes_objects(&listener, &address, &agent, Use::Work).await);
+    assert!(!takes_objects(&listener, &address, &agent, Use::Standing(KEEP_ALIVE)).await);
+}
+
+#[tokio::test]
+async fn frames_arrive_whole_though_waiting_for_them_is_given_up_again_and_again() {
+    let authority = Authority::create(now()).unwrap();
+    let (listener, address) = server(&authority);
+    let agent = authority.issue_own(Role::Agent, "desk", now()).unwrap();
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &agent, Use::Work), session(&listener));
+    let (mut writer, _r, _s) = dialled.unwrap().split();
+    let (_w, mut reader, _t) = accepted.unwrap().split();
+    let frames: Vec<Frame> = (1..40)
+        .map(|n| Frame { body: Some(Body::Read(Read { ids: vec![vec![n; usize::from(n) * 9_000].into()] })) })
+        .collect();
+    let sent = frames.clone();
+    let send = async move {
+        for frame in &sent {
+            writer.send(frame).await.unwrap();
+        }
+        writer.end().await;
+    };
+    let receive = async {
+        let (mut got, mut given_up) = (Vec::new(), 0);
+        loop {
+            match tokio::time::timeout(Duration::from_micros(50), reader.next()).await {
+                Err(_) => given_up += 1,
+                Ok(Ok(Some(frame))) => got.push(frame),
+                Ok(end) => return (end.unwrap(), got, given_up),
+            }
+        }
+    };
+    let ((), (end, got, given_up)) = tokio::join!(send, receive);
+    assert_eq!((end, got), (None, frames));
+    assert!(given_up > 0, "it never waited");
 }

@@ -96,7 +96,12 @@ impl ServerSession {
 
     /// The next frame to send.
     pub fn poll(&mut self) -> Option<wire::Frame> {
-        self.out.pop_front()
+        let frame = self.out.pop_front();
+        if self.out.is_empty() {
+            // A link stands for days with nothing to say: its queue is not to hold on to its room.
+            self.out = VecDeque::new();
+        }
+        frame
     }
 
     /// Takes a frame from the agent.

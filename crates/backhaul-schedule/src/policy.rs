@@ -188,8 +188,8 @@ pub struct AgentTerms {
     pub when_late: i64,
     /// Seconds within which it dials after it has joined a network.
     pub join_jitter: i64,
-    /// Seconds between the packets that keep a standing link alive.
-    pub keepalive: i64,
+    /// Seconds between the packets that keep a standing link alive; none: the agent suits them to its network.
+    pub keepalive: Option<i64>,
     /// Whether a standing link is kept on battery.
     pub on_battery: OnBattery,
     /// Bytes a second that it may send.
@@ -208,8 +208,7 @@ impl Default for AgentTerms {
             safety_net: 4 * HOUR,
             when_late: 20 * 60,
             join_jitter: 2,
-            // Home routers may forget a UDP flow after 30 s (RFC 9000, section 10.1.2).
-            keepalive: 25,
+            keepalive: None,
             on_battery: OnBattery::OnlyWhenLate,
             limit_upload: None,
             yields: true,

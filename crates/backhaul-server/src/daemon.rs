@@ -69,7 +69,7 @@ pub(crate) struct Inner {
     listener: Listener,
     home: ServerHome,
     knocking: Arc<Semaphore>,
-    sessions: Semaphore,
+    sessions: Arc<Semaphore>,
 }
 
 /// A running server.
@@ -117,7 +117,7 @@ impl Server {
             triggers: Mutex::default(),
             begun: Mutex::default(),
             knocking: Arc::new(Semaphore::new(KNOCKING_MAX)),
-            sessions: Semaphore::new(SESSIONS_MAX),
+            sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
         });
         // Before anybody is let in, the scheduler knows everybody.
         inner.clear_stale_alerts();
@@ -192,7 +192,13 @@ async fn accept(inner: Arc<Inner>) {
         }
         let Ok(slot) = Arc::clone(&inner.knocking).try_acquire_owned() else { continue };
         let inner = Arc::clone(&inner);
-        tokio::spawn(async move { inner.establish(pending, slot).await });
+        // Apart, so that the task of a link that stands for days holds no room for it.
+        let arrival = Box::pin(Arc::clone(&inner).establish(pending, slot));
+        tokio::spawn(async move {
+            if let Some((link, session, _place)) = arrival.await {
+                inner.serve(link, session, Purpose::Theirs).await;
+            }
+        });
     }
 }
 
@@ -207,24 +213,29 @@ async fn poll(inner: Arc<Inner>) {
 }
 
 impl Inner {
-    /// Lets one in who knocks; `slot` is held only until it is known who that is.
-    async fn establish(self: &Arc<Self>, pending: Pending, slot: OwnedSemaphorePermit) {
+    /// Sees to one who knocks, and lets it in if it is for a session; `slot` is held only until it is known who that is.
+    async fn establish(
+        self: Arc<Self>,
+        pending: Pending,
+        slot: OwnedSemaphorePermit,
+    ) -> Option<(Link, Session, OwnedSemaphorePermit)> {
         match pending.establish().await {
             Err(error) => tracing::info!("a dial was turned away: {error}"),
             Ok(Accepted::Session(link)) => {
                 drop(slot);
-                let Ok(_session) = self.sessions.try_acquire() else {
-                    return link.close("the server has too many sessions; try again");
+                let Ok(place) = Arc::clone(&self.sessions).try_acquire_owned() else {
+                    link.close("the server has too many sessions; try again");
+                    return None;
                 };
                 let known = match link.peer().role {
                     // Whoever has this certificate may do anything here.
                     Role::Operator => Some(self.hub.open(link.hangup())),
                     _ => self.hub.let_in(link.hangup(), &link.peer().name),
                 };
-                let Some(session) = known else {
-                    return link.close("too many sessions of this client have not said hello");
-                };
-                self.serve(link, session, Purpose::Theirs).await;
+                match known {
+                    Some(session) => return Some((link, session, place)),
+                    None => link.close("too many sessions of this client have not said hello"),
+                }
             }
             Ok(Accepted::Join(applicant)) => {
                 if let Err(error) = self.enrol(applicant).await {
@@ -232,6 +243,7 @@ impl Inner {
                 }
             }
         }
+        None
     }
 
     async fn enrol(&self, applicant: Applicant) -> Result<(), ServerError> {

@@ -11,13 +11,12 @@ use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::Event;
 use backhaul_schedule::fleet::{Deferral, NotNow, Nudge, NudgeAnswer, Place, Session, Trigger, Via};
 use backhaul_schedule::reach::{HasBattery, Nat, Sighting};
-use tokio::sync::mpsc;
 
 use crate::alerts::{Alert, AlertKind};
 use crate::clock;
 use crate::daemon::{Inner, lock};
 use crate::fleet::{Client, Instance, LinkState, Machine, Met};
-use crate::hub::Said;
+use crate::hub::Ear;
 use crate::policies;
 use crate::rates::Throttle;
 use crate::session::{self, Asked, Desk, Ending, EndingKind};
@@ -255,7 +254,7 @@ impl Desk for Gate<'_> {
         self.inner.begin_run(client.id, initiator, link)
     }
 
-    fn attend(&self, client: &Client) -> mpsc::UnboundedReceiver<Said> {
+    fn attend(&self, client: &Client) -> Ear {
         tracing::info!(client = %client.name, address = %self.remote, "linked");
         self.inner.hub.listen(self.session)
     }

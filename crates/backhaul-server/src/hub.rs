@@ -1,6 +1,6 @@
 //! All open sessions: who they are, how to end them, and how to say something to their peers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use backhaul_net::link::Hangup;
 use backhaul_object::ids::ClientId;
 use backhaul_proto::{end, wire};
 use backhaul_schedule::fleet::{CloseReason, Deferral, Nudge, Place, Session};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use crate::session::Ending;
 
@@ -37,14 +37,52 @@ pub enum Said {
     Terms(wire::Terms),
 }
 
+/// What was said to a session and is not heard yet: the scheduler may be faster than the session. Not a channel,
+/// which has room for 32 from the first: a link stands for days, and there are thousands.
+#[derive(Default)]
+struct Mailbox {
+    said: Mutex<VecDeque<Said>>,
+    bell: Notify,
+}
+
+impl Mailbox {
+    fn put(&self, said: Said) {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).push_back(said);
+        self.bell.notify_one();
+    }
+
+    fn take(&self) -> Option<Said> {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = said.pop_front();
+        if said.is_empty() {
+            *said = VecDeque::new();
+        }
+        first
+    }
+}
+
+/// Hears what is said to a session.
+pub struct Ear(Arc<Mailbox>);
+
+impl Ear {
+    /// Waits for the next. May be given up and taken up again.
+    pub async fn hear(&mut self) -> Said {
+        loop {
+            // The bell remembers one ring, so nothing is missed in between.
+            match self.0.take() {
+                Some(said) => return said,
+                None => self.0.bell.notified().await,
+            }
+        }
+    }
+}
+
 struct Live {
     /// Before it has said hello: the name in its certificate.
     stranger: Option<String>,
     client: Option<ClientId>,
     hangup: Hangup,
-    say: mpsc::UnboundedSender<Said>,
-    /// What was said is kept until somebody listens: the scheduler may be faster than the session.
-    said: Option<mpsc::UnboundedReceiver<Said>>,
+    said: Arc<Mailbox>,
 }
 
 /// The one backup session of a client that is writing.
@@ -65,8 +103,7 @@ struct State {
 impl State {
     fn insert(&mut self, hangup: Hangup, stranger: Option<String>) -> Session {
         self.next += 1;
-        let (say, said) = mpsc::unbounded_channel();
-        self.live.insert(self.next, Live { stranger, client: None, hangup, say, said: Some(said) });
+        self.live.insert(self.next, Live { stranger, client: None, hangup, said: Arc::default() });
         self.next
     }
 }
@@ -114,17 +151,15 @@ impl Hub {
         Ok(())
     }
 
-    /// What is said to a session. There is one listener.
-    pub fn listen(&self, session: Session) -> mpsc::UnboundedReceiver<Said> {
-        let said = self.state().live.get_mut(&session).and_then(|live| live.said.take());
-        said.unwrap_or_else(|| mpsc::unbounded_channel().1)
+    /// What is said to a session; nothing, if it is not there. There is one listener.
+    pub fn listen(&self, session: Session) -> Ear {
+        Ear(self.state().live.get(&session).map(|live| Arc::clone(&live.said)).unwrap_or_default())
     }
 
     /// Says something to a session, if it is still there.
     pub fn say(&self, session: Session, said: Said) {
         if let Some(live) = self.state().live.get(&session) {
-            // Who has stopped listening is about to leave.
-            let _ = live.say.send(said);
+            live.said.put(said);
         }
     }
 

@@ -258,7 +258,7 @@ pub fn terms(version: u64, terms: &AgentTerms) -> wire::Terms {
         safety_net: terms.safety_net.unsigned_abs(),
         when_late: terms.when_late.unsigned_abs(),
         join_jitter: terms.join_jitter.unsigned_abs(),
-        keepalive: terms.keepalive.unsigned_abs(),
+        keepalive: terms.keepalive.map_or(0, i64::unsigned_abs),
         link_on_battery: terms.on_battery == OnBattery::Always,
         limit_upload: terms.limit_upload.unwrap_or(0),
         yields: terms.yields,

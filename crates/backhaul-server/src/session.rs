@@ -33,8 +33,6 @@ use ingest::{CommitRequest, Ingest, Report};
 
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(3);
-/// Frames of the peer that wait to be heard. An idle link has none, and its queue no memory.
-const FRAMES: usize = 64;
 /// Software name in the welcome.
 const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
 
@@ -79,50 +77,49 @@ struct Conversation {
     outcome: Outcome,
 }
 
-/// Carries a session from hello to goodbye.
+/// What a session has come to when its peer is known and may begin.
+enum Opened {
+    /// It waits, perhaps for days.
+    Standing(Box<Start>),
+    /// It moves data.
+    Working(Box<Start>),
+    /// It was refused, or has left.
+    Ended(Outcome),
+}
+
+/// Carries a session from hello to goodbye. Each part is apart, so that the task of a link that stands holds no room
+/// for the others.
 pub async fn serve<D: Desk>(link: Link, vault: Arc<OpenVault>, desk: &D) -> Outcome {
-    let peer = link.peer().clone();
-    let (mut writer, reader, streams) = link.split();
-    let hangup = streams.hangup();
-    let mut session = ServerSession::new();
-    let (frames_in, mut frames) = mpsc::channel(FRAMES);
-    let reading = tokio::spawn(read_frames(reader, frames_in));
-    let outcome = match greet(&mut session, &mut frames, &peer, desk).await {
-        Ok((hello, client)) => match hello.intent() {
-            wire::Intent::Attend => attend::attend(session, writer, frames, desk, &client).await,
-            intent => {
-                let waiting = Waiting { session: &mut session, writer: &mut writer, frames: &mut frames };
-                let granted = match intent {
-                    // Apart, so that the task of a link that only waits stays small.
-                    wire::Intent::Backup => Box::pin(wait_for_grant(waiting, desk, &client, &hello)).await,
-                    _ => Ok(()),
-                };
-                match granted {
-                    Ok(()) => {
-                        let start = Start { hello, client, peer, session, writer, streams };
-                        Box::pin(converse(start, vault, frames, desk)).await
-                    }
-                    Err(ending) => refuse(session, writer, ending).await,
-                }
-            }
-        },
-        Err(ending) => refuse(session, writer, ending).await,
+    let hangup = link.hangup();
+    let outcome = match Box::pin(open(link, desk)).await {
+        Opened::Standing(start) => Box::pin(attend::attend(start, desk)).await,
+        Opened::Working(start) => Box::pin(converse(start, vault, desk)).await,
+        Opened::Ended(outcome) => outcome,
     };
     hangup.close("the session is over");
-    reading.abort();
     outcome
 }
 
-/// Boxed: a channel has room for 32 from the first, and a link that waits for days should not hold it.
-type Arrival = Box<Result<wire::Frame, NetError>>;
-type Frames = mpsc::Receiver<Arrival>;
-
-async fn read_frames(mut reader: FrameReader, frames: mpsc::Sender<Arrival>) {
-    while let Some(frame) = reader.next().await.transpose() {
-        let broken = frame.is_err();
-        if frames.send(Box::new(frame)).await.is_err() || broken {
-            return;
+/// Until the peer is let in.
+async fn open<D: Desk>(link: Link, desk: &D) -> Opened {
+    let peer = link.peer().clone();
+    let (mut writer, mut frames, streams) = link.split();
+    let mut session = ServerSession::new();
+    let (hello, client) = match greet(&mut session, &mut frames, &peer, desk).await {
+        Ok(known) => known,
+        Err(ending) => return Opened::Ended(refuse(session, writer, ending).await),
+    };
+    let intent = hello.intent();
+    if intent == wire::Intent::Backup {
+        let waiting = Waiting { session: &mut session, writer: &mut writer, frames: &mut frames };
+        if let Err(ending) = wait_for_grant(waiting, desk, &client, &hello).await {
+            return Opened::Ended(refuse(session, writer, ending).await);
         }
+    }
+    let start = Box::new(Start { intent, client, peer, session, writer, frames, streams });
+    match intent {
+        wire::Intent::Attend => Opened::Standing(start),
+        _ => Opened::Working(start),
     }
 }
 
@@ -133,20 +130,22 @@ async fn send_queued(session: &mut ServerSession, writer: &mut FrameWriter) -> R
     Ok(())
 }
 
+/// A session at its begin.
 struct Start {
-    hello: wire::Hello,
+    intent: wire::Intent,
     client: Client,
     peer: PeerIdentity,
     session: ServerSession,
     writer: FrameWriter,
+    frames: FrameReader,
     streams: Streams,
 }
 
 /// The part after admission.
-async fn converse<D: Desk>(start: Start, vault: Arc<OpenVault>, frames: Frames, desk: &D) -> Outcome {
-    let Start { hello, client, peer, session, writer, streams } = start;
+async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -> Outcome {
+    let Start { intent, client, peer, session, writer, frames, streams } = *start;
     let (client_id, operator) = (client.id, peer.role == Role::Operator);
-    let wants_backup = hello.intent() == wire::Intent::Backup;
+    let wants_backup = intent == wire::Intent::Backup;
     let owning = Arc::clone(&vault);
     let owned = tokio::task::spawn_blocking(move || owning.vault.owned(client_id)).await;
     let (reports_in, reports) = mpsc::unbounded_channel();
@@ -239,16 +238,16 @@ impl Conversation {
         })
     }
 
-    async fn run<D: Desk>(mut self, mut frames: Frames, desk: &D) -> Outcome {
+    async fn run<D: Desk>(mut self, mut frames: FrameReader, desk: &D) -> Outcome {
         let ending = loop {
             if let Err(error) = send_queued(&mut self.session, &mut self.writer).await {
                 break Some(Ending::from(error));
             }
             tokio::select! {
-                frame = frames.recv() => match frame.map(|arrived| *arrived) {
-                    None => break Some(Ending::lost("the peer went away")),
-                    Some(Err(error)) => break Some(error.into()),
-                    Some(Ok(frame)) => match self.on_frame(frame, desk).await {
+                frame = frames.next() => match frame {
+                    Ok(None) => break Some(Ending::lost("the peer went away")),
+                    Err(error) => break Some(error.into()),
+                    Ok(Some(frame)) => match self.on_frame(frame, desk).await {
                         Ok(true) => break None,
                         Ok(false) => {}
                         Err(ending) => break Some(ending),

@@ -8,7 +8,7 @@ use backhaul_agent::remote::Listed;
 use backhaul_agent::{Remote, run};
 use backhaul_net::Role;
 use backhaul_net::endpoint::dial_server;
-use backhaul_net::transport::KEEP_ALIVE;
+use backhaul_net::transport::Use;
 use backhaul_server::ServerError;
 use backhaul_server::daemon::{Duty, Server};
 use backhaul_server::home::ServerHome;
@@ -65,7 +65,7 @@ impl Reader {
             Some(server) => server.address().to_string(),
             None => loopback(&server_home.config()?.listen)?,
         };
-        let link = dial_server(&address, &server_home.identity(Role::Operator)?, KEEP_ALIVE).await?;
+        let link = dial_server(&address, &server_home.identity(Role::Operator)?, Use::Work).await?;
         Ok(Self { remote: Remote::browse(link, client).await?, server })
     }
 

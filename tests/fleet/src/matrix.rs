@@ -10,6 +10,8 @@ use crate::sim;
 use crate::stats::percentile;
 use crate::tally::{Kind, SAMPLES, Tally};
 
+/// Seconds between the packets of a laptop's link: home networks translate addresses.
+const KEEPALIVE: i64 = 25;
 /// Points of a curve of cumulated shares: one for each half percent.
 pub const POINTS: usize = 201;
 /// From this share of busy samples on the server is called saturated: polls leave slots free for moments though many wait.
@@ -164,7 +166,7 @@ fn kind(case: &Case, kind: &mut Kind, fair: f64, days: f64) -> Figures {
     let (missed, blocked) = (share(kind.missed), share(kind.missed_blocked));
     let a_day = |count: u64| count as f64 / days;
     // Both ways.
-    let keepalive = case.laptop_policy(Arm::Hybrid).agent.keepalive.max(1) as f64;
+    let keepalive = case.laptop_policy(Arm::Hybrid).agent.keepalive.unwrap_or(KEEPALIVE) as f64;
     let packets = 2.0 * a_day(kind.linked) / 1_000.0 / keepalive;
     let values = [
         missed,

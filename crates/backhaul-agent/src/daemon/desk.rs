@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use backhaul_net::transport::KEEP_ALIVE;
 use backhaul_proto::wire;
 use tokio::sync::mpsc;
 
@@ -16,6 +17,7 @@ use crate::error::AgentError;
 use crate::gates::{self, Urgency, Verdict};
 use crate::inhibit::Inhibitor;
 use crate::introduce;
+use crate::pace::{Pace, Passage};
 use crate::priority::Priority;
 use crate::run::{self, RunRequest};
 use crate::signals::Signal;
@@ -29,6 +31,9 @@ pub(super) struct Desk {
     tell: mpsc::UnboundedSender<Said>,
     /// The number of the newest link: what happens to older ones is of no interest.
     link: u64,
+    pace: Pace,
+    /// The time between two packets of that link.
+    keep_alive: Duration,
     gates: (Gate, Gate),
 }
 
@@ -43,7 +48,8 @@ impl Desk {
             Priority::Low.apply();
         }
         let attendant = Attendant::new(terms, RandomState::new().build_hasher().finish());
-        Self { daemon, attendant, outlook, tell, link: 0, gates: (Gate::Open, Gate::Open) }
+        let (pace, gates) = (Pace::default(), (Gate::Open, Gate::Open));
+        Self { daemon, attendant, outlook, tell, link: 0, pace, keep_alive: KEEP_ALIVE, gates }
     }
 
     /// When it wants to hear of the time.
@@ -79,6 +85,8 @@ impl Desk {
                 self.happen(happening);
             }
             Heard::Happened(happening) => tracing::debug!("of an older link: {happening:?}"),
+            Heard::Passage(passage) if said.link == Some(self.link) => self.on_passage(passage),
+            Heard::Passage(_) => {}
             Heard::Lateness(lateness) => *lock(&self.outlook.lateness) = lateness,
             Heard::Terms(version, terms) => {
                 tracing::info!("keeps to policy version {version}");
@@ -149,7 +157,9 @@ impl Desk {
         };
         let report = Some(introduce::report(&self.outlook.conditions(), self.daemon.port()));
         let hello = wire::Hello { report, not_now, ..hello };
-        let keep_alive = Duration::from_secs(self.attendant.terms().keepalive.clamp(5, 120).unsigned_abs());
+        let keep_alive = self.fitting();
+        self.keep_alive = keep_alive;
+        tracing::info!("dials the server for a link with a packet in {} s", keep_alive.as_secs());
         let (wanted, wishes) = mpsc::unbounded_channel();
         self.link += 1;
         let tell = Tell::new(self.link, self.tell.clone());
@@ -159,8 +169,28 @@ impl Desk {
         *lock(&self.daemon.standing) = Some(Standing { wanted, task });
     }
 
-    fn migrate(&self) {
-        self.want(Wanted::Migrate);
+    /// The time between two packets of a link in this network.
+    fn fitting(&self) -> Duration {
+        let network = self.outlook.signals.now().network.map(|network| network.fingerprint);
+        self.pace.of(self.attendant.terms(), network)
+    }
+
+    /// A link keeps the pace it was dialled with: one that could be quieter, or must not be so quiet, is dialled again.
+    fn on_passage(&mut self, passage: Passage) {
+        if let Some(network) = self.outlook.signals.now().network {
+            self.pace.learn(network.fingerprint, passage);
+        }
+        if self.attendant.is_linked() && self.fitting() != self.keep_alive {
+            self.dial();
+        }
+    }
+
+    fn migrate(&mut self) {
+        if self.fitting() < self.keep_alive {
+            self.dial();
+        } else {
+            self.want(Wanted::Migrate);
+        }
         for path in self.daemon.ways.open() {
             tokio::spawn(async move { link::migrate(&path).await });
         }

@@ -1,9 +1,11 @@
 //! The link to the server: dialled, kept for as long as it is wanted, its words passed on.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::link::{FrameWriter, Path};
+use backhaul_net::transport::Use;
 use backhaul_net::{Link, NetError};
 use backhaul_proto::attend::{AttendSession, Event};
 use backhaul_proto::{SessionError, wire};
@@ -13,6 +15,7 @@ use tokio::sync::mpsc;
 use crate::attend::{Age, Happening, LinkWish, Verdict};
 use crate::error::AgentError;
 use crate::home::AgentHome;
+use crate::pace::Passage;
 use crate::remote::read_frames;
 use crate::terms;
 
@@ -43,6 +46,8 @@ pub(super) enum Heard {
     Happened(Happening),
     /// New terms, with their version.
     Terms(u64, AgentTerms),
+    /// Whether the server sees the address that this machine has.
+    Passage(Passage),
     /// How old the newest snapshot is, in limits of the policy.
     Lateness(f64),
 }
@@ -110,7 +115,7 @@ async fn dial(home: &AgentHome, servers: &[String], keep_alive: Duration) -> Res
     let mut last =
         NetError::Unreachable { address: "the server".to_owned(), why: "no address known".to_owned() };
     for server in servers {
-        match dial_server(server, &identity, keep_alive).await {
+        match dial_server(server, &identity, Use::Standing(keep_alive)).await {
             Ok(link) => return Ok(link),
             Err(error) => last = error,
         }
@@ -197,6 +202,7 @@ impl Talk {
                     self.on_terms(&terms);
                 }
                 self.on_verdict(&welcome.verdict.unwrap_or_default(), Happening::Linked);
+                self.on_observed(&welcome.observed);
             }
             Ok(Event::Verdict(verdict)) => self.on_verdict(&verdict, Happening::Told),
             Ok(Event::Nudged(nudge)) => {
@@ -228,6 +234,13 @@ impl Talk {
             link: if verdict.stay { LinkWish::Stay } else { LinkWish::Visit },
             age: if verdict.late { Age::Late } else { Age::InTime },
         })));
+    }
+
+    fn on_observed(&self, observed: &str) {
+        let seen = observed.parse().map(|seen: SocketAddr| seen.ip().to_canonical());
+        let (Some(own), Ok(seen)) = (self.path.local(), seen) else { return };
+        let passage = if own == seen { Passage::Plain } else { Passage::Translated };
+        self.tell.say(Heard::Passage(passage));
     }
 
     /// New terms are kept before they are confirmed.

@@ -123,11 +123,10 @@ fn agent(place: &Place, text: &PolicyText) -> Result<AgentTerms, PolicyError> {
         safety_net: place.seconds("checkin.safety_net", safety_net.as_deref(), default.safety_net)?,
         when_late: place.seconds("checkin.when_late", when_late.as_deref(), default.when_late)?,
         join_jitter: place.seconds("checkin.join_jitter", join_jitter.as_deref(), default.join_jitter)?,
-        keepalive: place.seconds(
-            "standing.keepalive",
-            text.standing.keepalive.as_deref(),
-            default.keepalive,
-        )?,
+        keepalive: match text.standing.keepalive.as_deref() {
+            None => default.keepalive,
+            Some(text) => Some(place.seconds("standing.keepalive", Some(text), 0)?),
+        },
         on_battery: text.standing.on_battery.unwrap_or(default.on_battery),
         limit_upload: place.size("limit_upload", text.limit_upload.as_deref())?,
         yields: text.yields.unwrap_or(default.yields),
@@ -136,9 +135,9 @@ fn agent(place: &Place, text: &PolicyText) -> Result<AgentTerms, PolicyError> {
         let why = "a late client must not need more battery than one that is in time";
         return Err(place.error("gates.battery_min_late", terms.battery_min_late, why));
     }
-    if !(5..=120).contains(&terms.keepalive) {
+    if let Some(keepalive) = terms.keepalive.filter(|keepalive| !(5..=120).contains(keepalive)) {
         let why = "from 5s to 120s: less is noise, more and routers forget the link";
-        return Err(place.error("standing.keepalive", units::seconds(terms.keepalive), why));
+        return Err(place.error("standing.keepalive", units::seconds(keepalive), why));
     }
     if terms.safety_net > 7 * DAY || terms.when_late < 60 {
         let why = "check-ins come at least weekly, and not more often than once a minute";
@@ -308,7 +307,7 @@ mod tests {
         let laptops = &all.policies["laptops"];
         assert_eq!(laptops.initiator, Some(Initiator::Auto));
         assert!(laptops.window.as_ref().unwrap().of_client);
-        assert_eq!((laptops.agent.limit_upload, laptops.agent.keepalive), (Some(2_000_000), 20));
+        assert_eq!((laptops.agent.limit_upload, laptops.agent.keepalive), (Some(2_000_000), Some(20)));
         assert_eq!(
             (all.admission.reserve_for_clients, all.admission.bytes_per_group["lab"]),
             (3, 10_000_000)

@@ -8,11 +8,10 @@ use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::fleet::{Deferral, Nudge, Place};
 use backhaul_store::StoreError;
-use tokio::sync::mpsc;
 
 use crate::error::ServerError;
 use crate::fleet::{Client, ClientState};
-use crate::hub::Said;
+use crate::hub::Ear;
 use crate::rates::Throttle;
 
 /// Why a session ends before its time: a code of [`end`] and words for the other side.
@@ -102,7 +101,7 @@ pub enum Asked {
     /// Not here: the agent was dialled to be nudged.
     Nudge(Nudge),
     /// It waits, and is told more.
-    Waits(mpsc::UnboundedReceiver<Said>),
+    Waits(Ear),
 }
 
 /// The desk at which sessions are let in, wait, and hear of their clients: the daemon behind it decides.
@@ -114,7 +113,7 @@ pub trait Desk: Send + Sync {
     /// Its run begins: its older sessions have stopped writing, and the run is written down.
     fn begin(&self, client: &Client) -> impl Future<Output = Result<(), Ending>> + Send;
     /// It wants to be told: what it hears from now on.
-    fn attend(&self, client: &Client) -> mpsc::UnboundedReceiver<Said>;
+    fn attend(&self, client: &Client) -> Ear;
     /// It has said something while it attends.
     fn heard(&self, client: &Client, what: &Request);
     /// Its run has made this snapshot, and so many files could not be read: that is written down before it is told.

@@ -1,13 +1,12 @@
 //! A session that waits: the client says how it stands, hears when it is due, and is nudged. It may last for days, so it
 //! holds no keys, no list of what the client owns, and no threads.
 
-use backhaul_net::link::FrameWriter;
-use backhaul_proto::server::{Request, ServerSession};
+use backhaul_proto::server::Request;
 use backhaul_proto::{PROTOCOL, end, wire};
 use backhaul_schedule::fleet::{Cause, Nudge};
 use bytes::Bytes;
 
-use super::{Desk, Ending, Frames, Outcome, SOFTWARE, farewell, send_queued};
+use super::{Desk, Ending, Outcome, SOFTWARE, Start, farewell, send_queued};
 use crate::clock;
 use crate::fleet::Client;
 use crate::hub::Said;
@@ -16,43 +15,26 @@ use crate::hub::Said;
 const FRAMES: u64 = 60;
 const FRAME_EVERY_MS: u64 = 1_000;
 
-pub(super) async fn attend<D: Desk>(
-    mut session: ServerSession,
-    mut writer: FrameWriter,
-    mut frames: Frames,
-    desk: &D,
-    client: &Client,
-) -> Outcome {
+pub(super) async fn attend<D: Desk>(mut start: Box<Start>, desk: &D) -> Outcome {
+    let Start { client, session, writer, frames, .. } = &mut *start;
     let mut said = desk.attend(client);
-    let terms = desk.terms(client);
-    session.attend(wire::Welcome {
-        protocol: PROTOCOL,
-        software: SOFTWARE.to_owned(),
-        server_time: clock::now(),
-        client: client.name.clone(),
-        client_id: Bytes::copy_from_slice(client.id.as_bytes()),
-        verdict: Some(desk.verdict(client)),
-        terms: Some(terms),
-        observed: desk.observed().to_string(),
-        ..Default::default()
-    });
+    session.attend(welcome(client, desk));
     let mut forgiven = 0;
     let ending = loop {
-        if let Err(error) = send_queued(&mut session, &mut writer).await {
+        if let Err(error) = Box::pin(send_queued(session, writer)).await {
             break Some(Ending::from(error));
         }
         tokio::select! {
-            said = said.recv() => match said {
-                Some(Said::Nudge(said)) => session.nudge(nudge(&said)),
-                Some(Said::Verdict(verdict)) => session.verdict(verdict),
-                Some(Said::Terms(terms)) => session.terms(terms),
-                Some(Said::Granted | Said::Queued(_) | Said::Deferred(_)) => {}
-                None => break Some(Ending::lost("the session was ended")),
+            said = said.hear() => match said {
+                Said::Nudge(said) => session.nudge(nudge(&said)),
+                Said::Verdict(verdict) => session.verdict(verdict),
+                Said::Terms(terms) => session.terms(terms),
+                Said::Granted | Said::Queued(_) | Said::Deferred(_) => {}
             },
-            frame = frames.recv() => match frame.map(|arrived| *arrived) {
-                None => break Some(Ending::lost("the peer went away")),
-                Some(Err(error)) => break Some(error.into()),
-                Some(Ok(frame)) => {
+            frame = frames.next() => match frame {
+                Ok(None) => break Some(Ending::lost("the peer went away")),
+                Err(error) => break Some(error.into()),
+                Ok(Some(frame)) => {
                     forgiven = forgiven.max(clock::boot_ms()) + FRAME_EVERY_MS;
                     if forgiven > clock::boot_ms() + FRAMES * FRAME_EVERY_MS {
                         break Some(Ending::busy("this client says too much".to_owned(), 600));
@@ -69,8 +51,22 @@ pub(super) async fn attend<D: Desk>(
     if let Some(ending) = ending.as_ref().filter(|ending| ending.code != end::DONE) {
         session.end(ending.code, &ending.text, ending.retry.clone());
     }
-    farewell(&mut session, &mut writer).await;
+    Box::pin(farewell(session, writer)).await;
     Outcome { committed: None, ending }
+}
+
+fn welcome<D: Desk>(client: &Client, desk: &D) -> wire::Welcome {
+    wire::Welcome {
+        protocol: PROTOCOL,
+        software: SOFTWARE.to_owned(),
+        server_time: clock::now(),
+        client: client.name.clone(),
+        client_id: Bytes::copy_from_slice(client.id.as_bytes()),
+        verdict: Some(desk.verdict(client)),
+        terms: Some(desk.terms(client)),
+        observed: desk.observed().to_string(),
+        ..Default::default()
+    }
 }
 
 /// A nudge as it travels.

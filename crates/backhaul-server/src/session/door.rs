@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use backhaul_net::PeerIdentity;
-use backhaul_net::link::FrameWriter;
+use backhaul_net::link::{FrameReader, FrameWriter};
 use backhaul_proto::server::{Request, ServerSession};
 use backhaul_proto::{end, wire};
 
-use super::{Asked, Desk, Ending, Frames, GOODBYE, attend, send_queued};
+use super::{Asked, Desk, Ending, GOODBYE, attend, send_queued};
 use crate::fleet::Client;
 use crate::hub::Said;
 
@@ -17,17 +17,13 @@ const PLACE_EVERY: Duration = Duration::from_secs(10);
 /// Waits for the hello and admits its sender.
 pub(super) async fn greet<D: Desk>(
     session: &mut ServerSession,
-    frames: &mut Frames,
+    frames: &mut FrameReader,
     peer: &PeerIdentity,
     desk: &D,
 ) -> Result<(wire::Hello, Client), Ending> {
     let gone = || Ending::lost("the peer went away before it said hello");
-    let frame = tokio::time::timeout(Duration::from_secs(20), frames.recv())
-        .await
-        .ok()
-        .flatten()
-        .map(|arrived| *arrived)
-        .ok_or_else(gone)??;
+    let heard = tokio::time::timeout(Duration::from_secs(20), frames.next()).await;
+    let frame = heard.map_err(|_| gone())??.ok_or_else(gone)?;
     let request = session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
     let Request::Hello(hello) = request else { return Err(gone()) };
     let client = tokio::task::block_in_place(|| desk.admit(peer, &hello))?;
@@ -38,7 +34,7 @@ pub(super) async fn greet<D: Desk>(
 pub(super) struct Waiting<'s> {
     pub session: &'s mut ServerSession,
     pub writer: &'s mut FrameWriter,
-    pub frames: &'s mut Frames,
+    pub frames: &'s mut FrameReader,
 }
 
 /// Until the scheduler has a slot: on the open connection, with word of the place in the queue.
@@ -54,8 +50,8 @@ pub(super) async fn wait_for_grant<D: Desk>(
         Asked::Nudge(nudge) => {
             session.nudge(attend::nudge(&nudge));
             send_queued(session, writer).await?;
-            let arrived = tokio::time::timeout(GOODBYE, frames.recv()).await.ok().flatten();
-            if let Some(Ok(frame)) = arrived.map(|arrived| *arrived)
+            let arrived = tokio::time::timeout(GOODBYE, frames.next()).await;
+            if let Ok(Ok(Some(frame))) = arrived
                 && let Ok(Request::NudgeReply(reply)) = session.handle(frame)
             {
                 desk.heard(client, &Request::NudgeReply(reply));
@@ -68,17 +64,16 @@ pub(super) async fn wait_for_grant<D: Desk>(
     again.tick().await;
     loop {
         let place = tokio::select! {
-            said = said.recv() => match said {
-                Some(Said::Granted) => return desk.begin(client).await,
-                Some(Said::Deferred(deferral)) => return Err(desk.deferred(client, &deferral)),
-                Some(Said::Queued(place)) => Some(place),
-                Some(_) => None,
-                None => return Err(Ending::lost("the session was ended")),
+            said = said.hear() => match said {
+                Said::Granted => return desk.begin(client).await,
+                Said::Deferred(deferral) => return Err(desk.deferred(client, &deferral)),
+                Said::Queued(place) => Some(place),
+                _ => None,
             },
-            frame = frames.recv() => return Err(match frame.map(|arrived| *arrived) {
-                None => Ending::lost("the peer went away"),
-                Some(Err(error)) => error.into(),
-                Some(Ok(_)) => Ending::new(end::AGENT, "it did not wait for its slot"),
+            frame = frames.next() => return Err(match frame {
+                Ok(None) => Ending::lost("the peer went away"),
+                Err(error) => error.into(),
+                Ok(Some(_)) => Ending::new(end::AGENT, "it did not wait for its slot"),
             }),
             _ = again.tick() => desk.place(client),
         };

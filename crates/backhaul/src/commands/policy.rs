@@ -51,7 +51,7 @@ fn describe(name: &str, policy: &Policy, clients: &[String]) -> Value {
             "safety_net": units::seconds(agent.safety_net), "when_late": units::seconds(agent.when_late),
             "join_jitter": units::seconds(agent.join_jitter),
         },
-        "standing": { "keepalive": units::seconds(agent.keepalive), "on_battery": agent.on_battery },
+        "standing": { "keepalive": agent.keepalive.map(units::seconds), "on_battery": agent.on_battery },
         "limit_upload": agent.limit_upload, "yields": agent.yields, "clients": clients,
     })
 }
