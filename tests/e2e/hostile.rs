@@ -312,3 +312,14 @@ async fn an_agent_ignores_dials_from_where_its_server_is_not() {
         answered > 0
     });
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dials_and_says_nothing_does_not_keep_an_agent_from_its_backup() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let (_home, address, agent) = listening(&server, "", dir.path());
+    let identity = Identity::load(&server.home.path().join("server/tls"), "dialler").unwrap();
+    let _silent = dial_agent(&address, &identity, "desk").await.unwrap();
+    wait_until("it has enough", || agent.said().contains("the server is there, and says nothing"));
+    let run = tokio::task::block_in_place(|| server.home.json(&["client", "run", "desk", "--wait"]));
+    assert_eq!(run[0]["state"].as_str(), Some("done"), "{run}");
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
+mod clocks;
 mod copies;
 mod enrol;
 mod hostile;

@@ -33,6 +33,24 @@ fn the_server_dials_a_due_client_by_itself_once_a_period() {
 }
 
 #[test]
+fn a_desktop_that_is_only_dialled_keeps_to_a_new_policy_from_its_next_run_on() {
+    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[&tree]);
+    let _agent = home.start(&["agent", "run", "--listen", &address]);
+    wait_until("there is a snapshot", || count(&server.home, &["--client", "desk"]) == 1);
+    let newer = dir.path().join("newer.toml");
+    fs::write(&newer, EAGER.replace("[admission]", "limit_upload = \"3MB\"\n[admission]")).unwrap();
+    let version = server.home.json(&["policy", "apply", newer.to_str().unwrap()])["version"].clone();
+    assert_ne!(server.home.json(&["status"])[0]["terms_version"], version, "it does not know yet");
+    server.home.run(&["client", "run", "desk", "--wait"]).ok();
+    wait_until("it keeps to it", || server.home.json(&["status"])[0]["terms_version"] == version);
+    let kept = fs::read_to_string(home.path().join("agent/terms.json")).unwrap();
+    assert!(kept.contains("3000000"), "{kept}");
+}
+
+#[test]
 fn a_laptop_comes_by_itself_when_it_is_due() {
     let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
     let tree = trees::everything(dir.path());

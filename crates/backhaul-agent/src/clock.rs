@@ -1,6 +1,6 @@
 //! The only place in this crate that reads the time.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -25,9 +25,14 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
+    /// Since then.
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
     /// Milliseconds since then.
     pub fn elapsed_ms(&self) -> u64 {
-        self.0.elapsed().as_millis() as u64
+        self.elapsed().as_millis() as u64
     }
 }
 

@@ -25,6 +25,7 @@ use crate::introduce;
 use crate::remote::Limits;
 use crate::run::{self, Passage, RunReport, RunRequest};
 use crate::signals::{Senses, Signal, Signals};
+use crate::terms;
 use crate::ways::Ways;
 
 mod desk;
@@ -176,7 +177,7 @@ impl AgentDaemon {
         let (config, conditions) = (self.settings.config(), outlook.conditions());
         let not_now = self.unwilling(&config, &conditions, *lock(&outlook.lateness));
         let is_unwilling = not_now.is_some();
-        let passage = self.passage(wire::Trigger::Dialled, Vec::new(), not_now, &conditions);
+        let passage = self.passage((wire::Trigger::Dialled, Vec::new()), not_now, &conditions, tell);
         let request = RunRequest { paths: config.paths, passage, ..RunRequest::default() };
         happened(Happening::Pulled);
         let outcome = run::run(&self.home, link, &ear.identity, &config.servers, &request).await;
@@ -226,12 +227,24 @@ impl AgentDaemon {
 
     fn passage(
         &self,
-        trigger: wire::Trigger,
-        ticket: Vec<u8>,
+        (trigger, ticket): (wire::Trigger, Vec<u8>),
         not_now: Option<wire::NotNow>,
         conditions: &Conditions,
+        tell: &mpsc::UnboundedSender<Said>,
     ) -> Passage {
         let (_, terms) = self.home.terms();
+        let (home, tell) = (self.home.clone(), tell.clone());
+        let adopting = move |terms: &wire::Terms| {
+            // A machine that is only pulled hears of them nowhere else for hours.
+            if home.terms().0 == terms.version {
+                return None;
+            }
+            let (adopted, applied) = terms::adopt(&home, terms);
+            if let Some(terms) = adopted {
+                let _ = tell.send(Said { link: None, heard: Heard::Terms(applied.version, terms) });
+            }
+            Some(applied)
+        };
         let gate = gates::decide(&terms, conditions, f64::INFINITY, Urgency::Automatic, clock::now() as i64);
         let cap = if let Verdict::Open { cap } = gate { cap } else { None };
         Passage {
@@ -240,6 +253,7 @@ impl AgentDaemon {
             ticket,
             not_now,
             report: Some(introduce::report(conditions, self.port())),
+            terms: Some(Arc::new(adopting)),
             limits: Limits { per_s: terms.limit_upload.and_then(NonZeroU64::new), cap },
             ways: self.ways.clone(),
             waiting: Some(Arc::new(|queued| {

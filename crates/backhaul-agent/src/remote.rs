@@ -76,9 +76,14 @@ pub struct Opening {
     pub hello: wire::Hello,
     /// Hears of the place in the queue.
     pub waiting: Option<Waiting>,
+    /// Takes the policy's terms; without it they are left to who attends.
+    pub terms: Option<Adopting>,
     /// Bytes that may be sent.
     pub limits: Limits,
 }
+
+/// Takes the policy's terms, and says whether they are kept; nothing, if they were before.
+pub type Adopting = Arc<dyn Fn(&wire::Terms) -> Option<wire::Applied> + Send + Sync>;
 
 /// Bounds of what a session sends.
 #[derive(Clone, Copy, Default, Debug)]
@@ -182,15 +187,13 @@ impl Remote {
     /// # Errors
     /// The server did not let us in or told us when to come back, or the connection broke.
     pub async fn open(link: Link, opening: Opening) -> Result<Self, AgentError> {
-        let Opening { hello, waiting, limits } = opening;
+        let limits = opening.limits;
         let shared = Arc::new(Shared::default());
         let (commands, inbox) = mpsc::unbounded_channel();
         let (outbound, objects) = mpsc::channel(OUTBOUND_MAX);
         let (answer, answered) = oneshot::channel();
-        let not_now = hello.not_now.clone();
-        let session = backhaul_proto::agent::AgentSession::new(hello);
         let hangup = link.hangup();
-        let driver = driver::Driver::new(session, Arc::clone(&shared), answer, waiting, not_now);
+        let driver = driver::Driver::new(opening, Arc::clone(&shared), answer);
         let driver = tokio::spawn(driver.run(link, inbox, objects, limits));
         let welcome = match answered.await {
             Ok(Answered::Welcome(welcome)) => *welcome,

@@ -21,7 +21,7 @@ use crate::clock::{self, Stopwatch};
 use crate::error::AgentError;
 use crate::home::AgentHome;
 use crate::introduce;
-use crate::remote::{Limits, Opening, Remote, Waiting};
+use crate::remote::{Adopting, Limits, Opening, Remote, Waiting};
 use crate::resume::{Redial, Resuming};
 use crate::ways::Ways;
 
@@ -55,6 +55,8 @@ pub struct Passage {
     pub not_now: Option<wire::NotNow>,
     /// Hears of the place in the queue.
     pub waiting: Option<Waiting>,
+    /// Takes the policy's terms.
+    pub terms: Option<Adopting>,
     /// Bounds of what is sent.
     pub limits: Limits,
     /// Connections under way.
@@ -81,7 +83,7 @@ impl Passage {
                 told(queued);
             }
         });
-        Opening { hello, waiting: Some(waiting), limits: self.limits }
+        Opening { hello, waiting: Some(waiting), terms: self.terms.clone(), limits: self.limits }
     }
 
     async fn open(&self, link: Link, home: &AgentHome) -> Result<Remote, AgentError> {

@@ -37,6 +37,18 @@ pub fn understand(terms: &wire::Terms) -> Result<AgentTerms, String> {
     })
 }
 
+/// Keeps terms that have arrived, before that is confirmed; returns the confirmation, or why they cannot be kept.
+pub fn adopt(home: &AgentHome, terms: &wire::Terms) -> (Option<AgentTerms>, wire::Applied) {
+    let version = terms.version;
+    let adopted = understand(terms).and_then(|terms| {
+        home.keep_terms(version, &terms).map(|()| terms).map_err(|error| error.to_string())
+    });
+    match adopted {
+        Ok(terms) => (Some(terms), wire::Applied { version, ..Default::default() }),
+        Err(error) => (None, wire::Applied { version, error }),
+    }
+}
+
 impl AgentHome {
     /// The terms that are kept to, with their version; the default ones before any were received.
     pub fn terms(&self) -> (u64, AgentTerms) {

@@ -125,6 +125,11 @@ impl AgentSession {
         }
     }
 
+    /// Says which terms are kept to from now on.
+    pub fn applied(&mut self, applied: wire::Applied) {
+        self.out.push_back(frame(Body::Applied(applied)));
+    }
+
     /// Asks for objects on the reply stream.
     pub fn read(&mut self, ids: &[ObjectId]) {
         let ids = ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();

@@ -125,7 +125,9 @@ impl ServerSession {
                 Ok(Request::Report(report))
             }
             (Body::NotNow(not_now), Phase::Attending) => Ok(Request::NotNow(not_now)),
-            (Body::Applied(applied), Phase::Attending) => Ok(Request::Applied(applied)),
+            (Body::Applied(applied), Phase::Attending | Phase::Open | Phase::Committing) => {
+                Ok(Request::Applied(applied))
+            }
             (_, Phase::Attending | Phase::Nudging) => Err(SessionError::Protocol("frame out of turn")),
             (_, Phase::Greeting | Phase::Welcoming) => Err(SessionError::Protocol("expected a hello")),
             (Body::Ask(ask), Phase::Open) if self.granted => self.on_ask(&ask),

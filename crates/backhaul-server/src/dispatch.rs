@@ -259,18 +259,17 @@ impl Dispatch {
         self.schedule.runs_on(&client.0, session)
     }
 
-    /// The terms of a client, if they are not what it was sent last.
+    /// The terms of a client for its link, if they are not what was sent over it last.
     pub fn new_terms(&mut self, client: &Client) -> Option<wire::Terms> {
-        let before = self.sent.get(&client.id).copied();
-        Some(self.send_terms(client)).filter(|terms| before != Some(*terms))
+        let terms = self.terms(client);
+        let before = self.sent.insert(client.id, terms);
+        Some(terms).filter(|terms| before != Some(*terms))
     }
 
-    /// The terms of a client with their version; it is sent them.
-    pub fn send_terms(&mut self, client: &Client) -> wire::Terms {
+    /// The terms of a client with their version.
+    pub fn terms(&self, client: &Client) -> wire::Terms {
         let (version, policies) = self.versions.of(client.id);
-        let terms = policies::terms(version, &policies::policy_of(policies, client).agent);
-        self.sent.insert(client.id, terms);
-        terms
+        policies::terms(version, &policies::policy_of(policies, client).agent)
     }
 
     /// The policies, by version.

@@ -10,6 +10,7 @@ use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::Event;
 use backhaul_schedule::fleet::{Deferral, NotNow, Nudge, NudgeAnswer, Place, Session, Trigger, Via};
+use backhaul_schedule::policy::units;
 use backhaul_schedule::reach::{HasBattery, Nat, Sighting};
 
 use crate::alerts::{Alert, AlertKind};
@@ -31,6 +32,8 @@ const PROGRESS_EVERY_MS: u64 = 20_000;
 const SEEN_EVERY: u64 = 30;
 /// A refusal without an end is asked again after so many seconds.
 const UNWILLING: u64 = 3_600;
+/// A clock that is off by more seconds than this is worth a word.
+const CLOCK_OFF: i64 = 300;
 
 /// What a session that the server dialled is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,11 @@ impl Gate<'_> {
 
     /// Tells the database and the scheduler that a client is here.
     fn meet(&self, client: &Client, hello: &wire::Hello) -> Result<(), Ending> {
+        let ahead = hello.client_time as i64 - clock::now() as i64;
+        if ahead.abs() > CLOCK_OFF {
+            let (off, way) = (units::seconds(ahead.abs()), if ahead > 0 { "ahead" } else { "behind" });
+            tracing::warn!(client = %client.name, "its clock is {off} {way}; the server's counts");
+        }
         let report = hello.report.clone().unwrap_or_default();
         self.met(client, &report)?;
         if hello.intent() == wire::Intent::Browse {
@@ -256,6 +264,8 @@ impl Desk for Gate<'_> {
 
     fn attend(&self, client: &Client) -> Ear {
         tracing::info!(client = %client.name, address = %self.remote, "linked");
+        // They are in the welcome.
+        self.inner.with_dispatch(|dispatch| dispatch.new_terms(client));
         self.inner.hub.listen(self.session)
     }
 
@@ -318,7 +328,7 @@ impl Desk for Gate<'_> {
     }
 
     fn terms(&self, client: &Client) -> wire::Terms {
-        self.inner.with_dispatch(|dispatch| dispatch.send_terms(client)).unwrap_or_default()
+        self.inner.with_dispatch(|dispatch| dispatch.terms(client)).unwrap_or_default()
     }
 
     fn due_after_success(&self, client: &Client) -> u64 {

@@ -173,7 +173,11 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
     };
     let streams = Arc::new(streams);
     let welcome = match talk.welcome(wants_backup) {
-        Ok(welcome) => wire::Welcome { verdict: Some(desk.verdict(&talk.client)), ..welcome },
+        Ok(welcome) => wire::Welcome {
+            verdict: Some(desk.verdict(&talk.client)),
+            terms: wants_backup.then(|| desk.terms(&talk.client)),
+            ..welcome
+        },
         Err(ending) => return refuse(talk.session, talk.writer, ending).await,
     };
     if let Some(grant) = &welcome.grant {
@@ -286,7 +290,8 @@ impl Conversation {
             Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
             // Only to show that the run goes on, where there is nothing to send for long.
             Request::Report(_) => {}
-            Request::NotNow(_) | Request::NudgeReply(_) | Request::Applied(_) => {
+            Request::Applied(_) => tokio::task::block_in_place(|| desk.heard(&self.client, &request)),
+            Request::NotNow(_) | Request::NudgeReply(_) => {
                 return Err(Ending::new(end::PROTOCOL, "it does not attend"));
             }
             Request::Ask(batch, prefixes) => {

@@ -206,7 +206,7 @@ impl Desk {
             (Arc::clone(&self.daemon), self.tell.clone(), self.outlook.conditions());
         tokio::spawn(async move {
             let _turn = daemon.turn.lock().await;
-            let passage = daemon.passage(trigger, ticket, None, &conditions);
+            let passage = daemon.passage((trigger, ticket), None, &conditions, &tell);
             let config = daemon.settings.config();
             let request = RunRequest { paths: config.paths, passage, ..RunRequest::default() };
             let on_mains = conditions.power.supply == Supply::Mains;

@@ -243,20 +243,12 @@ impl Talk {
         self.tell.say(Heard::Passage(passage));
     }
 
-    /// New terms are kept before they are confirmed.
     fn on_terms(&mut self, terms: &wire::Terms) {
-        let version = terms.version;
-        let applied = terms::understand(terms).and_then(|terms| {
-            self.home.keep_terms(version, &terms).map(|()| terms).map_err(|e| e.to_string())
-        });
-        let error = match applied {
-            Ok(terms) => {
-                self.tell.say(Heard::Terms(version, terms));
-                String::new()
-            }
-            Err(error) => error,
-        };
-        self.session.applied(wire::Applied { version, error });
+        let (adopted, applied) = terms::adopt(&self.home, terms);
+        if let Some(terms) = adopted {
+            self.tell.say(Heard::Terms(applied.version, terms));
+        }
+        self.session.applied(applied);
     }
 }
 

@@ -15,11 +15,15 @@ use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::{Retry, SessionError, end, wire};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Answered, Command, Limits, Shared, Waiting, lost, travelling};
-use crate::clock;
+use super::{Adopting, Answered, Command, Limits, Opening, Shared, Waiting, lost, travelling};
+use crate::clock::{self, Stopwatch};
 
 /// How often a session shows that it goes on, where it has nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+/// How long a server may take for the next word to one who is not let in yet.
+const SILENCE: Duration = Duration::from_secs(55);
+/// How long it may take to answer, while it has to check and write what it was sent.
+const STALL: Duration = Duration::from_secs(600);
 
 /// A read that was asked for: its replies come in this order.
 struct PendingRead {
@@ -33,8 +37,11 @@ pub(super) struct Driver {
     shared: Arc<Shared>,
     answer: Option<oneshot::Sender<Answered>>,
     waiting: Option<Waiting>,
+    adopting: Option<Adopting>,
     /// What the hello said about not wanting to.
     not_now: Option<wire::NotNow>,
+    /// When something was heard last.
+    heard: Stopwatch,
     asked: HashMap<u64, Sender<Vec<Answer>>>,
     committed: Option<Sender<wire::Committed>>,
     lists: Vec<Sender<Vec<wire::SnapshotRow>>>,
@@ -43,19 +50,16 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(
-        session: AgentSession,
-        shared: Arc<Shared>,
-        answer: oneshot::Sender<Answered>,
-        waiting: Option<Waiting>,
-        not_now: Option<wire::NotNow>,
-    ) -> Self {
+    pub(super) fn new(opening: Opening, shared: Arc<Shared>, answer: oneshot::Sender<Answered>) -> Self {
+        let Opening { hello, waiting, terms, .. } = opening;
         Self {
-            session,
+            not_now: hello.not_now.clone(),
+            session: AgentSession::new(hello),
             shared,
             answer: Some(answer),
             waiting,
-            not_now,
+            adopting: terms,
+            heard: Stopwatch::start(),
             asked: HashMap::new(),
             committed: None,
             lists: Vec::new(),
@@ -95,8 +99,18 @@ impl Driver {
                     Some(command) => self.on_command(command, &reads),
                     None => self.closing = true,
                 },
-                frame = frames.recv() => if self.on_arrival(frame).is_break() { break },
-                _ = beat.tick() => self.session.heartbeat(),
+                frame = frames.recv() => {
+                    self.heard = Stopwatch::start();
+                    if self.on_arrival(frame).is_break() {
+                        break;
+                    }
+                }
+                _ = beat.tick() => {
+                    if self.heard.elapsed() >= self.patience() {
+                        self.broken("the server is there, and says nothing");
+                    }
+                    self.session.heartbeat();
+                }
             }
         }
         let _ = self.send_queued(&mut writer).await;
@@ -105,6 +119,17 @@ impl Driver {
         }
         for task in tasks {
             task.abort();
+        }
+    }
+
+    /// How long the server may be silent: a link that carries packets and no words must not keep this machine from its
+    /// backup. Who waits for a slot hears of its place every ten seconds, and a server ends a run that stalls.
+    fn patience(&self) -> Duration {
+        let waits = !self.asked.is_empty() || self.committed.is_some() || !self.lists.is_empty();
+        match (&self.answer, waits || !self.stats.is_empty()) {
+            (Some(_), _) => SILENCE,
+            (None, true) => STALL,
+            (None, false) => Duration::MAX,
         }
     }
 
@@ -130,7 +155,7 @@ impl Driver {
         match command {
             Command::Ask(queries, reply) => match self.session.ask(queries) {
                 Ok(batch) => drop(self.asked.insert(batch, reply)),
-                Err(error) => self.broken(&error),
+                Err(error) => self.broken(&error.to_string()),
             },
             Command::Read(ids, reply) => {
                 self.session.read(&ids);
@@ -140,7 +165,7 @@ impl Driver {
                 let (header, body) = travelling(&commitment.manifest);
                 match self.session.commit(commitment.objects, header, body, commitment.signature.into()) {
                     Ok(()) => self.committed = Some(reply),
-                    Err(error) => self.broken(&error),
+                    Err(error) => self.broken(&error.to_string()),
                 }
             }
             Command::List(reply) => {
@@ -158,8 +183,8 @@ impl Driver {
         }
     }
 
-    fn broken(&mut self, error: &SessionError) {
-        self.shared.fail(end::PROTOCOL, TransferError::Lost(error.to_string()));
+    fn broken(&mut self, why: &str) {
+        self.shared.fail(end::PROTOCOL, TransferError::Lost(why.to_owned()));
         self.closing = true;
     }
 
@@ -193,6 +218,11 @@ impl Driver {
         // Whoever asked may have stopped waiting.
         match event {
             Event::Welcome(welcome) => {
+                if let (Some(adopting), Some(terms)) = (&self.adopting, &welcome.terms)
+                    && let Some(applied) = adopting(terms)
+                {
+                    self.session.applied(applied);
+                }
                 if let Some(answer) = self.answer.take() {
                     let _ = answer.send(Answered::Welcome(welcome));
                 }

@@ -114,7 +114,7 @@ pub trait Desk: Send + Sync {
     fn begin(&self, client: &Client) -> impl Future<Output = Result<(), Ending>> + Send;
     /// It wants to be told: what it hears from now on.
     fn attend(&self, client: &Client) -> Ear;
-    /// It has said something while it attends.
+    /// It has said something of itself.
     fn heard(&self, client: &Client, what: &Request);
     /// Its run has made this snapshot, and so many files could not be read: that is written down before it is told.
     fn committed(&self, client: &Client, snapshot: ObjectId, errors: u64);

@@ -1,0 +1,76 @@
+//! Machines whose clock is years off: the server's clock counts, and nobody's history is harmed.
+
+use std::process::Command;
+
+use backhaul_tests::netns::skipped;
+use backhaul_tests::{Daemon, Home, TestServer, trees, wait_until};
+use serde_json::Value;
+
+/// Due from the first minute of the day on (UTC).
+const DAILY: &str = "[policy.default]\nspread = \"1m\"\nstanding = { keepalive = \"5s\" }\n\
+                     checkin = { when_late = \"60s\", join_jitter = \"1s\" }\n";
+
+/// A command of a machine whose clock is wrong by `days`. None, said aloud, where clocks cannot be turned.
+fn off_by(days: i64, home: &Home, args: &[&str]) -> Option<Command> {
+    // The tool itself would stand between a signal and the command: only its environment is used.
+    let mut tool = Command::new("faketime");
+    let shown = tool.args(["--exclude-monotonic", "-f", &format!("{days:+}d"), "env"]).output();
+    let Some(shown) = shown.ok().filter(|shown| shown.status.success()) else {
+        skipped("there is no faketime");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let wanted = |name: &str| ["LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"].contains(&name);
+    let mut command = home.command(args);
+    command.envs(text.lines().filter_map(|line| line.split_once('=')).filter(|(name, _)| wanted(name)));
+    // Files keep their times: it is the machine that is wrong.
+    command.env("NO_FAKE_STAT", "1");
+    Some(command)
+}
+
+fn status(server: &TestServer) -> Value {
+    server.home.json(&["status"])[0].clone()
+}
+
+#[test]
+fn a_client_that_lives_in_the_future_is_backed_up_once_a_day_by_the_servers_clock() {
+    let (server, dir) = (TestServer::with_policy(DAILY), tempfile::tempdir().unwrap());
+    let (tree, laptop) = (trees::everything(dir.path()), Home::new());
+    server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]);
+    let Some(agent) = off_by(3 * 365, &laptop, &["-v", "agent", "run", "--no-listen"]) else { return };
+    let agent = Daemon::start(agent);
+    wait_until("it is protected and linked", || {
+        let row = status(&server);
+        row["state"] == "protected" && row["link"] == "standing"
+    });
+    assert!(server.said().contains("its clock is 1095d ahead"), "{}", server.said());
+    let runs = server.home.json(&["runs"]);
+    assert_eq!(runs.as_array().unwrap().len(), 1, "no run after run: {runs}");
+    let year = |text: &Value| text.as_str().unwrap()[..4].parse::<i64>().unwrap();
+    let this_year = year(&runs[0]["started_at"]);
+    let plan = server.home.json(&["plan", "--until", "48h"]);
+    assert!(plan.as_array().unwrap().iter().any(|row| row["client"] == "laptop"), "{plan}");
+    let snapshots = laptop.json(&["snapshots"]);
+    assert!((this_year - year(&snapshots[0]["time"])).abs() <= 1, "{snapshots}");
+    agent.terminate();
+
+    // Put right, it goes on where it was: the next snapshot is newer, and nothing is read twice.
+    laptop.run(&["backup"]).ok();
+    let snapshots = laptop.json(&["snapshots"]);
+    assert_eq!(snapshots.as_array().unwrap().len(), 2, "{snapshots}");
+    assert_eq!(status(&server)["state"], "protected");
+}
+
+#[test]
+fn a_client_that_lives_in_the_past_is_told_that_its_clock_is_wrong_and_comes_when_it_is_right() {
+    let (server, dir) = (TestServer::with_policy(DAILY), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let laptop = server.client("laptop", &[&tree]);
+    let Some(mut backup) = off_by(-20 * 365, &laptop, &["backup"]) else { return };
+    let output = backup.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("clock"), "{said}");
+    assert_eq!(server.home.json(&["snapshots", "--client", "laptop"]).as_array().unwrap().len(), 0);
+    laptop.run(&["backup"]).ok();
+    assert_eq!(status(&server)["state"], "protected");
+}
