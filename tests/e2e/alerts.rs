@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use backhaul_tests::listeners::{MailServer, Manners, WebServer};
-use backhaul_tests::{Home, misfit};
+use backhaul_tests::{Home, misfit, wait_until};
 use serde_json::Value;
 
 fn assert_fits(name: &str, document: &Value) {
@@ -126,4 +126,41 @@ fn a_config_that_cannot_work_is_refused_by_name() {
         let refused = home.run(&["alerts"]).expect(1);
         assert!(refused.err.contains(named) && refused.err.contains("config.toml"), "{}", refused.err);
     }
+}
+
+#[test]
+fn a_running_server_tells_by_the_channels_of_its_config_once_that_was_read_again() {
+    let (before, after) = (WebServer::start("200 OK"), WebServer::start("200 OK"));
+    let hook = |port: u16| format!("[alerts.webhook]\nurl = \"http://127.0.0.1:{port}/x\"\n");
+    let home = home(&hook(before.port));
+    let daemon = home.start(&["server", "run"]);
+    let raise = |kind: &str| {
+        let db = rusqlite::Connection::open(home.path().join("server/fleet.sqlite")).unwrap();
+        db.execute(
+            "INSERT INTO alerts (kind, raised_at, text, obstacle, announce)
+                 VALUES (?1, unixepoch(), 'something is wrong', '', 'raised')",
+            [kind],
+        )
+        .unwrap();
+    };
+    let reload = || {
+        let pid = rustix::process::Pid::from_raw(daemon.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    };
+    raise("clone");
+    // It looks once a minute for what others have raised, and when its config was read.
+    reload();
+    wait_until("the first is told", || before.requests().len() == 1);
+    let path = home.path().join("server/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let right = config.replace(&before.port.to_string(), &after.port.to_string());
+    fs::write(&path, config + "nonsense").unwrap();
+    reload();
+    wait_until("it says that the config is wrong", || daemon.said().contains("nonsense"));
+    fs::write(&path, right).unwrap();
+    raise("rollout-halted");
+    reload();
+    wait_until("the second is told", || after.requests().len() == 1);
+    assert!(after.requests()[0].body.contains("rollout-halted"), "{:?}", after.requests());
+    assert_eq!(before.requests().len(), 1);
 }

@@ -136,7 +136,10 @@ impl Server {
     /// # Errors
     /// The config cannot be read: the old one stays in force.
     pub fn reload(&self) -> Result<(), ServerError> {
-        self.inner.home.config()?;
+        match &self.inner.courier {
+            Some(courier) => courier.reload(&self.inner.home)?,
+            None => drop(self.inner.home.config()?),
+        }
         self.inner.refresh();
         Ok(())
     }

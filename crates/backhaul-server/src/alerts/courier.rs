@@ -22,9 +22,13 @@ const AT_ONCE: usize = 4;
 /// The database is looked at so often even if nobody rings: what another process raised is found within this.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// By which it is delivered: those of the newest config.
+type Channels = Arc<Mutex<Arc<Post>>>;
+
 /// The running task. Dropped, it ends; what was under way is delivered again by the next.
 pub struct Courier {
     bell: Arc<Notify>,
+    post: Channels,
     task: JoinHandle<()>,
 }
 
@@ -34,23 +38,32 @@ impl Courier {
     /// # Errors
     /// No server here, or its config or database cannot be used.
     pub fn start(home: &ServerHome) -> Result<Self, ServerError> {
-        let config = home.config()?;
-        let server = config.names.first().cloned().unwrap_or_else(|| "backhaul".to_owned());
-        Ok(Self::with(home.fleet()?, Post::new(config.alerts, server)))
+        Ok(Self::with(home.fleet()?, post_of(home)?))
+    }
+
+    /// From now on delivers by the channels of the home's config as it is now.
+    ///
+    /// # Errors
+    /// It cannot be read: all stays as it was.
+    pub fn reload(&self, home: &ServerHome) -> Result<(), ServerError> {
+        let post = post_of(home)?;
+        *self.post.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(post);
+        self.wake();
+        Ok(())
     }
 
     /// Starts to deliver from a database by given channels.
     pub fn with(fleet: Fleet, post: Post) -> Self {
-        let bell = Arc::new(Notify::new());
+        let (bell, post) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Arc::new(post))));
         let mut rounds = Rounds {
             books: Arc::new(Mutex::new(fleet)),
-            post: Arc::new(post),
+            post: Arc::clone(&post),
             under_way: JoinSet::new(),
             taken: HashMap::new(),
         };
         let rung = Arc::clone(&bell);
         let task = tokio::spawn(async move { rounds.run(&rung).await });
-        Self { bell, task }
+        Self { bell, post, task }
     }
 
     /// There is something new to deliver.
@@ -79,7 +92,7 @@ impl Drop for Courier {
 
 struct Rounds {
     books: Arc<Mutex<Fleet>>,
-    post: Arc<Post>,
+    post: Channels,
     under_way: JoinSet<Result<String, SendError>>,
     /// Deliveries that are under way.
     taken: HashMap<Id, Delivery>,
@@ -109,8 +122,9 @@ impl Rounds {
     /// Starts what is due and has a place; returns how long nothing more will be due.
     async fn dispatch(&mut self) -> Result<Duration, ServerError> {
         let now = clock::now();
-        let (post, looked_at) = (Arc::clone(&self.post), AT_ONCE + self.taken.len());
-        let pending = self.books(move |fleet| collect(fleet, &post, now, looked_at)).await?;
+        let post = Arc::clone(&*self.post.lock().unwrap_or_else(PoisonError::into_inner));
+        let (by, looked_at) = (Arc::clone(&post), AT_ONCE + self.taken.len());
+        let pending = self.books(move |fleet| collect(fleet, &by, now, looked_at)).await?;
         for (delivery, row) in pending {
             // Two messages about one alert to one recipient go one after the other: the newer must not arrive first.
             let same = |taken: &Delivery| taken.alert == delivery.alert && taken.route == delivery.route;
@@ -123,7 +137,7 @@ impl Rounds {
             if self.taken.len() >= AT_ONCE {
                 break;
             }
-            let (post, sent) = (Arc::clone(&self.post), delivery.clone());
+            let (post, sent) = (Arc::clone(&post), delivery.clone());
             let task = self.under_way.spawn(async move { attempt(&post, &sent, &row, now).await });
             self.taken.insert(task.id(), delivery);
         }
@@ -170,6 +184,12 @@ impl Rounds {
         });
         done.await.map_err(|error| ServerError::Broken(error.to_string()))?
     }
+}
+
+fn post_of(home: &ServerHome) -> Result<Post, ServerError> {
+    let config = home.config()?;
+    let server = config.names.first().cloned().unwrap_or_else(|| "backhaul".to_owned());
+    Ok(Post::new(config.alerts, server))
 }
 
 /// Hands out what is to be told, and looks up what is pending.
