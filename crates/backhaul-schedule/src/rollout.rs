@@ -220,6 +220,11 @@ impl Rollout {
         self.members.remove(&Key(client));
     }
 
+    /// Everybody else is gone.
+    pub fn keep_only(&mut self, is_here: impl Fn(&ClientKey) -> bool) {
+        self.members.retain(|key, _| is_here(&key.0));
+    }
+
     /// A client has applied a version, or could not (with what code): then it counts as one that failed. It may
     /// say at each contact which version it goes by.
     pub fn applied(&mut self, client: ClientKey, version: u64, result: Result<(), u32>) {

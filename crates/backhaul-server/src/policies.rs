@@ -35,6 +35,17 @@ pub fn in_force(fleet: &Fleet) -> Result<Policies, ServerError> {
     Ok(read(&fleet.policy_text()?)?)
 }
 
+/// Who has which version, for whoever only looks.
+///
+/// # Errors
+/// As [`in_force`].
+pub fn versions(fleet: &Fleet, now: i64) -> Result<Versions, ServerError> {
+    let clients = fleet.clients()?;
+    let mut versions = Versions::default();
+    versions.refresh(fleet, &clients.iter().collect::<Vec<_>>(), now)?;
+    Ok(versions)
+}
+
 /// A version with what it says.
 #[derive(Debug, Clone, Default)]
 struct Loaded {
@@ -182,7 +193,10 @@ fn begin(
     clients: &[&Client],
     now: i64,
 ) -> Option<Rollout> {
-    if let Some(kept) = version.rollout.as_ref().and_then(|text| serde_json::from_str(text).ok()) {
+    let kept = version.rollout.as_ref().and_then(|text| serde_json::from_str::<Rollout>(text).ok());
+    if let Some(mut kept) = kept {
+        // Who left while no server ran would be waited for.
+        kept.keep_only(|key| clients.iter().any(|client| client.id.0 == *key));
         return Some(kept);
     }
     let (rules, before) = (policies.rollout.as_ref()?, before?);

@@ -98,7 +98,10 @@ pub fn explain(context: &Context, name: &str, what_if: &[String]) -> Done {
     let fleet = home.fleet()?;
     let client = fleet.require(name)?;
     let newest = status::newest(&home)?.get(&client.id).copied();
-    let mut policy = policies::policy_of(&policies::in_force(&fleet)?, &client);
+    let now = backhaul_server::clock::now() as i64;
+    let versions = policies::versions(&fleet, now)?;
+    let (_, policies) = versions.of(client.id);
+    let mut policy = policies::policy_of(policies, &client);
     for change in what_if {
         let wrong = || Failure::usage(format!("--what-if {change:?}: say rpo=4h, period=1d or spread=1h"));
         let (key, value) = change.split_once('=').ok_or_else(wrong)?;
@@ -111,7 +114,6 @@ pub fn explain(context: &Context, name: &str, what_if: &[String]) -> Done {
         }
     }
     let memory = fleet.memory(client.id)?.and_then(|text| serde_json::from_str::<Memory>(&text).ok());
-    let now = backhaul_server::clock::now() as i64;
     let memory = memory.unwrap_or_default();
     let recommended = memory.recommend(&policy, now);
     let changed = memory.auto.as_ref().and_then(|auto| auto.pending());
@@ -120,7 +122,7 @@ pub fn explain(context: &Context, name: &str, what_if: &[String]) -> Done {
             "client": name, "initiator": client.initiator.as_str(), "mode": client.shown.mode,
             "recommended": recommended.mode.to_string(), "provisional": recommended.provisional,
             "reasons": recommended.reasons.to_string(), "figures": recommended.reasons,
-            "state": policies::judge(&policies::in_force(&fleet)?, &client, newest, now as u64).as_str(),
+            "state": policies::judge(policies, &client, newest, now as u64).as_str(),
             "obstacle": client.shown.obstacle.as_str(), "why": client.shown.why,
             "run_seconds": memory.reach.duration(), "stay_seconds": memory.reach.stretch(),
         }));

@@ -69,7 +69,7 @@ pub fn status(context: &Context, check: bool) -> Done {
     let (fleet, now) = (home.fleet()?, clock::now());
     let newest = newest(&home)?;
     let mut lines = Vec::new();
-    let policies = policies::in_force(&fleet)?;
+    let versions = policies::versions(&fleet, now as i64)?;
     // The server has the lock while it runs; what it shows is true only then.
     let running = home.lock().is_err();
     for mut client in fleet.clients()? {
@@ -77,7 +77,8 @@ pub fn status(context: &Context, check: bool) -> Done {
             client.shown.link = LinkState::None;
         }
         let last = fleet.last_run(client.id)?;
-        lines.push(judge(&policies, newest.get(&client.id).copied(), client, last, now, running));
+        let (_, policies) = versions.of(client.id);
+        lines.push(judge(policies, newest.get(&client.id).copied(), client, last, now, running));
     }
     if context.global.json {
         output::json(&lines.iter().map(|line| describe(line, now)).collect::<Vec<_>>());
