@@ -4,19 +4,21 @@
 //! - [`arm`]: the ways of scheduling that are compared;
 //! - [`day`]: a machine's day: when it is awake, where, on which network;
 //! - [`machine`]: one machine and what it is doing;
-//! - [`sim`]: the heap of events, comings and goings; [`talk`]: what agent and server say to each other; [`job`]: runs;
+//! - [`agenda`]: what will happen; [`sim`]: events, comings and goings; [`talk`]: what agent and server say to each other; [`job`]: runs;
 //! - [`server`]: the scheduler's side; [`fault`]: what breaks;
-//! - [`tally`]: what is counted; [`matrix`]: all arms and seeds; [`stats`], [`table`] and [`plot`]: what is made of it;
+//! - [`gauge`], [`tally`]: what is measured and counted; [`matrix`]: all arms and seeds; [`stats`], [`table`] and [`plot`]: what is made of it;
 //! - [`check`]: a short run that must come out as promised.
 //!
 //! Everything follows from the seed: the same seed gives the same tables.
 
+mod agenda;
 pub mod arm;
 pub mod case;
 pub mod check;
 pub mod clock;
 pub mod day;
 pub mod fault;
+mod gauge;
 pub mod job;
 pub mod lot;
 pub mod machine;

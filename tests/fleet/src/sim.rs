@@ -1,12 +1,11 @@
-//! Events in virtual time: a heap of what will happen, and machines that come and go.
+//! Events in virtual time, and machines that come and go.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 
 use backhaul_agent::attend::{Attendant, Fingerprint, Gate, Happening, Order};
-use backhaul_schedule::due::{Record, Standing, standing};
 use backhaul_schedule::fleet::{Action, ClientKey, Event, Nudge, offset};
 
+use crate::agenda::Agenda;
 use crate::arm::{Arm, Manner, OnJoin};
 use crate::case::{Case, MINUTE};
 use crate::day::{self, Then};
@@ -14,13 +13,12 @@ use crate::fault::{self, Fault, Outages};
 use crate::lot::Lot;
 use crate::machine::{self, Machine, Mind, Power};
 use crate::server::Server;
-use crate::tally::{SAMPLES, Tally};
+use crate::tally::Tally;
 
 /// A connection of which nothing is heard is gone after this, in ms.
 const IDLE: u64 = 60_000;
 /// A network is believed in after so many ms; longer after sleep.
 const SETTLE: [u64; 2] = [5_000, 15_000];
-const SAMPLE: u64 = 5 * MINUTE;
 
 /// A machine, by its number.
 pub(crate) type Id = usize;
@@ -72,29 +70,6 @@ pub(crate) enum Todo {
     Done(Id),
 }
 
-struct Later {
-    at: u64,
-    number: u64,
-    ev: Ev,
-}
-
-impl PartialEq for Later {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-impl Eq for Later {}
-impl PartialOrd for Later {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Later {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
 /// One run of one arm.
 pub struct Sim<'c> {
     pub(crate) case: &'c Case,
@@ -107,8 +82,7 @@ pub struct Sim<'c> {
     pub(crate) todo: VecDeque<Todo>,
     pub(crate) sessions: u64,
     pub(crate) lot: Lot,
-    heap: BinaryHeap<Reverse<Later>>,
-    planned: u64,
+    agenda: Agenda,
 }
 
 /// Runs an arm of a case with a seed.
@@ -124,17 +98,16 @@ pub fn run(case: &Case, arm: Arm, seed: u64) -> Tally {
         todo: VecDeque::new(),
         sessions: 0,
         lot: Lot::new(seed, u64::MAX),
-        heap: BinaryHeap::new(),
-        planned: 0,
+        agenda: Agenda::default(),
     };
     sim.begin();
     let end = case.local(case.days, 0.0);
-    while let Some(Reverse(later)) = sim.heap.pop() {
-        if later.at > end {
+    while let Some((at, ev)) = sim.agenda.next() {
+        if at > end {
             break;
         }
-        sim.now = later.at;
-        sim.happen(later.ev);
+        sim.now = at;
+        sim.happen(ev);
         sim.drain();
     }
     sim.finish()
@@ -151,8 +124,7 @@ impl Sim<'_> {
     }
 
     pub(crate) fn plan(&mut self, at: u64, ev: Ev) {
-        self.planned += 1;
-        self.heap.push(Reverse(Later { at: at.max(self.now), number: self.planned, ev }));
+        self.agenda.put(at.max(self.now), ev);
     }
 
     pub(crate) fn plan_in(&mut self, ms: u64, ev: Ev) {
@@ -366,48 +338,6 @@ impl Sim<'_> {
         }
     }
 
-    /// Notes since when a machine has been due and able, for the time that it waits.
-    pub(crate) fn watch(&mut self, id: Id) {
-        let machine = &self.machines[id];
-        let Some(stretch) = machine.online.filter(|stretch| machine.willing && !stretch.place.blocked) else {
-            return;
-        };
-        let begin = self.case.begin();
-        let wall = begin + (self.now / 1_000) as i64;
-        let added = begin + (machine.added / 1_000) as i64;
-        let record = Record { offset: offset(&machine.key), last_success: machine.recorded, added };
-        let stands = standing(self.server.policy(machine), &record, wall);
-        let (turn, machine) = (machine.turn, &mut self.machines[id]);
-        match stands {
-            Standing::Due { .. } | Standing::Late { .. } if machine.ready.is_none() => {
-                (machine.ready, machine.unstarted) = (Some(self.now), Some(self.now));
-            }
-            Standing::Due { .. } | Standing::Late { .. } => {}
-            Standing::Protected { next } | Standing::Early { next } | Standing::Waiting { next } => {
-                let at = u64::try_from(next - begin).unwrap_or(0) * 1_000 + 1_000;
-                if at < stretch.to {
-                    self.plan(at, Ev::Ready(id, turn));
-                }
-            }
-        }
-    }
-
-    fn sample(&mut self) {
-        self.plan_in(SAMPLE, Ev::Sample);
-        let (day, hour) = self.case.day_of(self.now);
-        if day < self.case.warm_up || day % 7 >= 5 {
-            return;
-        }
-        let (running, waiting) = (self.server.fleet.running(), self.server.fleet.waiting());
-        let slot = &mut self.tally.load[((hour * 12.0) as usize).min(SAMPLES - 1)];
-        *slot = (slot.0 + running as u64, slot.1 + waiting as u64);
-        self.tally.sampled += 1;
-        if (10.0..18.0).contains(&hour) {
-            self.tally.busy.0 += 1;
-            self.tally.busy.1 += u64::from(running >= self.case.slots);
-        }
-    }
-
     /// Everything that follows at once.
     pub(crate) fn drain(&mut self) {
         while let Some(todo) = self.todo.pop_front() {
@@ -462,20 +392,5 @@ impl Sim<'_> {
         let mut tail = [0; 8];
         tail.copy_from_slice(&key[8..]);
         u64::from_le_bytes(tail) as usize
-    }
-
-    fn finish(mut self) -> Tally {
-        for id in 0..self.machines.len() {
-            let machine = &self.machines[id];
-            let class = machine.class();
-            let waits = |since: u64| ((self.now - since) as f64 / MINUTE as f64) as f32;
-            // Whoever still waits has waited at least so long.
-            let (start, snapshot) = (machine.unstarted.map(waits), machine.ready.map(waits));
-            self.tally.kind(class).to_start.extend(start);
-            self.tally.kind(class).to_snapshot.extend(snapshot);
-        }
-        self.tally.judged = self.server.judged + self.server.fleet.judged();
-        (self.tally.steps, self.tally.spent) = (self.server.steps, self.server.spent);
-        self.tally
     }
 }
