@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
+use backhaul_tests::netns::skipped;
 use backhaul_tests::{Home, trees, wait_until};
+use rustix::fs::FileType;
 
 fn saved(dir: &Path) -> Home {
     let home = Home::new();
@@ -101,4 +103,46 @@ fn a_link_with_a_slash_is_what_it_leads_to_and_without_is_warned_about() {
     home.run(&["-q", "backup", &format!("{}/", link.display())]).ok();
     let found = home.run(&["find", "f", "--snapshot", &format!("latest:{}", dir.path().display())]).ok();
     assert_eq!(found.out.lines().count(), 1, "{}", found.out);
+}
+
+#[test]
+fn devices_come_back_for_root_and_are_named_for_everybody_else() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may make devices");
+    }
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("dev");
+    fs::create_dir(&tree).unwrap();
+    let made = |name: &str, kind, device| trees::special(&tree, name, kind, device);
+    let null = rustix::fs::makedev(1, 3);
+    if made("null", FileType::CharacterDevice, null).is_err() {
+        return skipped("this machine lets nobody make devices");
+    }
+    made("disk", FileType::BlockDevice, rustix::fs::makedev(259, 1_048_575)).unwrap();
+    made("pipe", FileType::Fifo, 0).unwrap();
+    fs::hard_link(tree.join("null"), tree.join("zero")).unwrap();
+    let home = saved(&tree);
+    let from = format!("latest:{}", tree.display());
+    let done = home.json(&["restore", &from, "-t", out.path().to_str().unwrap(), "--verify"]);
+    assert_eq!((done["special"].as_u64(), done["verified"].as_bool()), (Some(4), Some(true)), "{done}");
+    trees::assert_equal(&tree, out.path());
+    let listed = home.run(&["ls", "-l", &from]).ok();
+    assert!(listed.out.contains("brw") && listed.out.contains("(259:1048575)"), "{}", listed.out);
+
+    // A socket has taken the place of a device meanwhile: that is seen, and put right.
+    fs::remove_file(out.path().join("disk")).unwrap();
+    trees::special(out.path(), "disk", FileType::Socket, 0).unwrap();
+    let kept = ["restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "never", "--verify"];
+    let done = home.run(&kept).expect(3);
+    assert!(done.err.contains("disk: differs from the snapshot"), "{}", done.err);
+    home.run(&["restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "always"]).ok();
+    trees::assert_equal(&tree, out.path());
+
+    let (user, theirs) = (Home::unprivileged(), tempfile::tempdir().unwrap());
+    fs::set_permissions(theirs.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    Command::new("cp").arg("-a").arg(home.path().join(".")).arg(user.path()).status().unwrap();
+    Command::new("chown").arg("-R").arg("65534").arg(user.path()).status().unwrap();
+    let done = user.run(&["restore", &from, "-t", theirs.path().join("out").to_str().unwrap()]).expect(3);
+    assert_eq!(done.err.matches("only root may make a device").count(), 3, "{}", done.err);
+    assert!(done.err.contains("null") && theirs.path().join("out/pipe").symlink_metadata().is_ok());
 }

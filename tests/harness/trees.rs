@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, FileType, Mode};
+
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -38,11 +40,22 @@ pub fn everything(dir: &Path) -> PathBuf {
     fs::hard_link(at("huge"), at("deep/huge-too")).unwrap();
     symlink("../tiny", at("deep/link")).unwrap();
     symlink("/nowhere", at("dangling")).unwrap();
+    special(&root, "pipe", FileType::Fifo, 0).unwrap();
+    special(&root, "socket", FileType::Socket, 0).unwrap();
+    for name in ["pipe", "socket", "dangling"] {
+        fs::hard_link(at(name), at(&format!("deep/{name}-too"))).unwrap();
+    }
     fs::write(root.join(OsStr::from_bytes(b"not-\xff\xfe-utf8")), b"strange").unwrap();
     fs::write(at("with\nnewline"), b"line").unwrap();
+    fs::set_permissions(at("pipe"), fs::Permissions::from_mode(0o622)).unwrap();
     fs::set_permissions(at("tiny"), fs::Permissions::from_mode(0o4751)).unwrap();
     fs::set_permissions(at("deep/er/est"), fs::Permissions::from_mode(0o1777)).unwrap();
     root
+}
+
+/// Makes a special file; only root may make devices.
+pub fn special(dir: &Path, name: &str, kind: FileType, device: u64) -> std::io::Result<()> {
+    Ok(rustix::fs::mknodat(CWD, dir.join(name), kind, Mode::RUSR | Mode::WUSR, device)?)
 }
 
 /// All files below a directory, sorted.
@@ -76,15 +89,20 @@ fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
             let kind = if meta.is_dir() {
                 open.push(path.clone());
                 "dir".to_owned()
-            } else if meta.is_symlink() {
-                format!("link to {:?}", fs::read_link(&path).unwrap())
             } else {
                 let first = inodes.entry(meta.ino()).or_insert_with(|| name.clone()).clone();
                 let linked = if meta.nlink() > 1 { format!("{first:?}") } else { String::new() };
-                format!("file {} {:x?} {linked}", meta.len(), checksum(&fs::read(&path).unwrap()))
+                let what = match FileType::from_raw_mode(meta.mode()) {
+                    FileType::Symlink => format!("link to {:?}", fs::read_link(&path).unwrap()),
+                    FileType::RegularFile => {
+                        format!("file {} {:x?}", meta.len(), checksum(&fs::read(&path).unwrap()))
+                    }
+                    other => format!("{other:?} {:x}", meta.rdev()),
+                };
+                format!("{what} {linked}")
             };
             let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
-            let time = if meta.is_symlink() { (0, 0) } else { (meta.mtime(), meta.mtime_nsec()) };
+            let time = (meta.mtime(), meta.mtime_nsec());
             all.insert(name, format!("{kind} {mode:o} {uid}:{gid} {time:?}"));
         }
     }

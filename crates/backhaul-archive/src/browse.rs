@@ -220,7 +220,7 @@ impl<'a> Tree<'a> {
             Located::Entry(entry) => match &entry.body {
                 Body::Directory { node, .. } => Some(Folder::Node(*node)),
                 Body::Folded(entries) => Some(Folder::Entries(entries.clone())),
-                Body::File { .. } | Body::Symlink(_) => None,
+                Body::File { .. } | Body::Symlink(_) | Body::Special(_) => None,
             },
         }
     }

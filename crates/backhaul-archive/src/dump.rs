@@ -54,7 +54,9 @@ pub enum DumpError {
 pub fn dump_file(source: &dyn ObjectSource, entry: &Entry, out: &mut dyn Write) -> Result<u64, DumpError> {
     match &entry.body {
         Body::File { size, content, .. } => dump_content(source, content, *size, out),
-        Body::Directory { .. } | Body::Folded(_) | Body::Symlink(_) => Err(DumpError::NotAFile),
+        Body::Directory { .. } | Body::Folded(_) | Body::Symlink(_) | Body::Special(_) => {
+            Err(DumpError::NotAFile)
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_object::ObjectId;
+use backhaul_object::entry::Body;
 use backhaul_object::source::{ObjectSource, TransferError};
 use thiserror::Error;
 
@@ -25,6 +26,7 @@ use crate::browse::{BrowseError, Tree};
 mod fetch;
 mod out;
 mod place;
+mod plain;
 mod report;
 mod run;
 
@@ -68,6 +70,8 @@ pub struct RestoreProgress {
     pub dirs: AtomicU64,
     /// Symbolic links made.
     pub symlinks: AtomicU64,
+    /// Pipes, sockets and devices made.
+    pub special: AtomicU64,
     /// Bytes of file content written.
     pub bytes: AtomicU64,
     /// Entries left as they were.
@@ -87,6 +91,8 @@ pub struct Restored {
     pub dirs: u64,
     /// Symbolic links made.
     pub symlinks: u64,
+    /// Pipes, sockets and devices made.
+    pub special: u64,
     /// Bytes of file content written; a hard link adds none.
     pub bytes: u64,
     /// Entries left as they were because of [`Overwrite`].
@@ -177,10 +183,7 @@ fn start(
     let engine = fetch::Engine { source, place: place.as_ref(), overwrite: request.overwrite, report };
     run::run(&engine, request, mode, tree.start(&located))?;
     if let (Some(place), true, crate::browse::Located::Entry(entry)) = (&place, made && changes, &located)
-        && !matches!(
-            entry.body,
-            backhaul_object::entry::Body::File { .. } | backhaul_object::entry::Body::Symlink(_)
-        )
+        && matches!(entry.body, Body::Directory { .. } | Body::Folded(_))
     {
         engine.finish_dir(place, b"", &entry.metadata);
     }

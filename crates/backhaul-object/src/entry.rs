@@ -9,6 +9,8 @@ use crate::node::References;
 
 /// Extension of a directory that was not saved itself, but leads to what was: it has no time of its own.
 pub const EXTENSION_WAY: u64 = 2;
+/// Extension of what is no regular file and has further names: its link group, 8 bytes.
+pub const EXTENSION_LINK: u64 = 4;
 /// Longest name in bytes.
 pub const NAME_MAX: usize = 255;
 /// Longest symbolic link target in bytes.
@@ -68,6 +70,28 @@ pub struct Totals {
     pub bytes: u64,
 }
 
+/// What has no content and is no way to any file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Special {
+    /// A named pipe.
+    Fifo,
+    /// A socket: only that there was one.
+    Socket,
+    /// A character device.
+    Character(Device),
+    /// A block device.
+    Block(Device),
+}
+
+/// The numbers of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Device {
+    /// Which driver.
+    pub major: u32,
+    /// Which of its devices.
+    pub minor: u32,
+}
+
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
@@ -91,6 +115,8 @@ pub enum Body {
     Folded(Vec<Entry>),
     /// A symbolic link.
     Symlink(Vec<u8>),
+    /// A pipe, socket or device.
+    Special(Special),
 }
 
 /// One name in a directory.
@@ -112,11 +138,28 @@ impl Entry {
         self.extensions.iter().any(|(tag, _)| *tag == EXTENSION_WAY)
     }
 
+    /// The extensions of what is no regular file.
+    pub fn extensions_of_plain(link: Option<u64>) -> Vec<(u64, Vec<u8>)> {
+        link.map(|group| (EXTENSION_LINK, group.to_le_bytes().to_vec())).into_iter().collect()
+    }
+
+    /// Entries with one number in one snapshot are names of one inode.
+    pub fn link(&self) -> Option<u64> {
+        let extension = || self.extensions.iter().find(|(tag, _)| *tag == EXTENSION_LINK);
+        match &self.body {
+            Body::File { link, .. } => *link,
+            Body::Symlink(_) | Body::Special(_) => {
+                extension().and_then(|(_, group)| Some(u64::from_le_bytes(group[..].try_into().ok()?)))
+            }
+            Body::Directory { .. } | Body::Folded(_) => None,
+        }
+    }
+
     /// Sums over this entry and what is below it.
     pub fn totals(&self) -> Totals {
         match &self.body {
             Body::File { size, .. } => Totals { files: 1, dirs: 0, bytes: *size },
-            Body::Symlink(_) => Totals { files: 1, dirs: 0, bytes: 0 },
+            Body::Symlink(_) | Body::Special(_) => Totals { files: 1, dirs: 0, bytes: 0 },
             Body::Directory { totals, .. } => Totals { dirs: totals.dirs + 1, ..*totals },
             Body::Folded(entries) => {
                 let below: Totals = entries.iter().map(Entry::totals).sum();
@@ -206,7 +249,40 @@ fn encode_body(out: &mut Vec<u8>, body: &Body, references: &mut References) {
             out.push(5);
             encode_all(out, entries, references);
         }
+        Body::Special(special) => {
+            out.push(6);
+            encode_special(out, *special);
+        }
     }
+}
+
+fn encode_special(out: &mut Vec<u8>, special: Special) {
+    let (kind, device) = match special {
+        Special::Fifo => (0, None),
+        Special::Socket => (1, None),
+        Special::Character(device) => (2, Some(device)),
+        Special::Block(device) => (3, Some(device)),
+    };
+    out.push(kind);
+    if let Some(Device { major, minor }) = device {
+        out.put_varint(u64::from(major));
+        out.put_varint(u64::from(minor));
+    }
+}
+
+fn decode_special(r: &mut Reader<'_>) -> Result<Special, FormatError> {
+    let kind = r.u8("kind of special file")?;
+    let mut device = || {
+        let mut number = |what| r.count(what, u32::MAX as usize).map(|number| number as u32);
+        Ok::<_, FormatError>(Device { major: number("major number")?, minor: number("minor number")? })
+    };
+    Ok(match kind {
+        0 => Special::Fifo,
+        1 => Special::Socket,
+        2 => Special::Character(device()?),
+        3 => Special::Block(device()?),
+        other => return Err(FormatError::Unknown { what: "kind of special file", value: u64::from(other) }),
+    })
 }
 
 fn encode_content(out: &mut Vec<u8>, content: &Content, references: &mut References) {
@@ -317,6 +393,7 @@ fn decode_body(r: &mut Reader<'_>, ids: &[ObjectId], depth: usize) -> Result<Bod
         3 => Body::Symlink(r.bytes("link target", TARGET_MAX)?.to_vec()),
         4 => Body::Directory { node: reference(r, ids)?, totals: decode_totals(r)? },
         5 => Body::Folded(decode_all(r, ids, depth + 1)?),
+        6 => Body::Special(decode_special(r)?),
         other => return Err(FormatError::Unknown { what: "entry type", value: u64::from(other) }),
     })
 }

@@ -69,7 +69,7 @@ fn read(store: &Store, id: &ObjectId) -> BTreeMap<Vec<u8>, Tree> {
 fn read_entry(store: &Store, entry: Entry) -> Tree {
     match entry.body {
         Body::File { content: Content::Inline(bytes), .. } => Tree::File(bytes),
-        Body::File { .. } | Body::Symlink(_) => Tree::File(vec![]),
+        Body::File { .. } | Body::Symlink(_) | Body::Special(_) => Tree::File(vec![]),
         Body::Directory { node, .. } => Tree::Folder(read(store, &node)),
         Body::Folded(entries) => Tree::Folder(
             entries.into_iter().map(|entry| (entry.name.clone(), read_entry(store, entry))).collect(),

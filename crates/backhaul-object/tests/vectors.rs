@@ -8,7 +8,7 @@ use std::path::Path;
 use backhaul_object::bundle::{self, BundleBuilder};
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::entry::{Body, Content, Entry, Metadata, Totals};
+use backhaul_object::entry::{Body, Content, Device, Entry, Metadata, Special, Totals};
 use backhaul_object::flist::{self, Piece};
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::VaultKey;
@@ -153,6 +153,31 @@ fn node_object() {
     assert_eq!(objects[0].0, root);
     assert_eq!(node::decode(&objects[0].1).unwrap(), Node::Leaf(entries));
     check("node.txt", &sealed(objects.remove(0).1));
+}
+
+#[test]
+fn special_files() {
+    let plain = |name: &str, body, link| Entry {
+        body,
+        extensions: Entry::extensions_of_plain(link),
+        ..file(name, Content::Empty, 0)
+    };
+    let device = Device { major: 259, minor: 1_048_575 };
+    let entries = vec![
+        plain("block", Body::Special(Special::Block(device)), Some(0x0102_0304_0506_0708)),
+        plain("character", Body::Special(Special::Character(Device { major: 1, minor: 3 })), None),
+        plain("link", Body::Symlink(b"fifo".to_vec()), Some(9)),
+        plain("pipe", Body::Special(Special::Fifo), None),
+        plain("socket", Body::Special(Special::Socket), None),
+    ];
+    let (_, done) = directory(entries.clone());
+    let mut objects = Vec::new();
+    let (_, totals) = write_root(done, &key().id_key(), &mut |id, object| objects.push((id, object)));
+    assert_eq!(totals, Totals { files: 5, dirs: 0, bytes: 0 });
+    let links: Vec<_> = entries.iter().map(Entry::link).collect();
+    assert_eq!(links, [Some(0x0102_0304_0506_0708), None, Some(9), None, None]);
+    assert_eq!(node::decode(&objects[0].1).unwrap(), Node::Leaf(entries));
+    check("special.txt", &sealed(objects.remove(0).1));
 }
 
 /// Where big directories are cut follows from names and key alone.

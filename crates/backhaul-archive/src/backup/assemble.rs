@@ -118,8 +118,8 @@ impl<'a> Assembler<'a> {
                 self.note_losses(record.attributes, record.sparse);
                 self.events.push(Event::Known { name, metadata, link, record });
             }
-            Step::Symlink { name, metadata, target } => {
-                self.events.push(Event::Symlink { name, metadata, target })
+            Step::Plain { name, metadata, body, link } => {
+                self.events.push(Event::Plain { name, metadata, body, link })
             }
             Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
             Step::NotKept(_) | Step::Unreadable { .. } => {}
@@ -262,8 +262,8 @@ impl<'a> Assembler<'a> {
         let draw = match event {
             Event::Enter(entry) => Draw::Enter(entry),
             Event::Leave => Draw::Leave,
-            Event::Symlink { name, metadata, target } => {
-                let entry = Entry { name, metadata, body: Body::Symlink(target), extensions: vec![] };
+            Event::Plain { name, metadata, body, link } => {
+                let entry = Entry { name, metadata, body, extensions: Entry::extensions_of_plain(link) };
                 Draw::Entry { entry, record: None, in_open_bundle: false }
             }
             Event::Known { name, metadata, link, record } => {

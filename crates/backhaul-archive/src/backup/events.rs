@@ -1,6 +1,6 @@
 //! What passes through the assembler, in path order.
 
-use backhaul_object::entry::{Entry, Metadata};
+use backhaul_object::entry::{Body, Entry, Metadata};
 use backhaul_object::source::Answers;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
@@ -12,10 +12,11 @@ use super::state::Record;
 pub(super) enum Event {
     Enter(Entry),
     Leave,
-    Symlink {
+    Plain {
         name: Vec<u8>,
         metadata: Metadata,
-        target: Vec<u8>,
+        body: Body,
+        link: Option<u64>,
     },
     Content {
         id: ObjectId,

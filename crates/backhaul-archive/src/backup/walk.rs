@@ -8,7 +8,7 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use backhaul_object::entry::Metadata;
+use backhaul_object::entry::{Body, Device, Metadata, Special};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
 use super::read::{Job, PARTS_MAX, Part};
@@ -27,8 +27,8 @@ pub(super) enum Step {
     Known { name: Vec<u8>, metadata: Metadata, link: Option<u64>, record: Box<Record> },
     /// A file that is being read.
     Read { name: Vec<u8>, path: Vec<u8>, changed: bool, link: Option<u64>, size: u64, parts: Receiver<Part> },
-    /// A symbolic link.
-    Symlink { name: Vec<u8>, metadata: Metadata, target: Vec<u8> },
+    /// Something without content.
+    Plain { name: Vec<u8>, metadata: Metadata, body: Body, link: Option<u64> },
     /// Something of a kind that is not kept.
     NotKept(&'static str),
     /// Something that could not be read.
@@ -49,7 +49,7 @@ impl Step {
             }
             Self::NotKept(kind) => not_kept(figures, kind),
             Self::Unreadable { path, why } => figures.errors.push((to_path(path), why.clone())),
-            Self::Enter { .. } | Self::Way { .. } | Self::Leave | Self::Symlink { .. } => {}
+            Self::Enter { .. } | Self::Way { .. } | Self::Leave | Self::Plain { .. } => {}
         }
     }
 }
@@ -212,9 +212,12 @@ impl<'a> Walk<'a> {
             FileType::Directory => self.enter_directory(dir, name, stat, device),
             FileType::RegularFile => self.file(dir, name, stat),
             FileType::Symlink => self.symlink(dir, name, stat),
-            FileType::Fifo => self.send(Step::NotKept("fifo")),
-            FileType::Socket => self.send(Step::NotKept("socket")),
-            FileType::BlockDevice | FileType::CharacterDevice => self.send(Step::NotKept("device")),
+            FileType::Fifo => self.plain(name, stat, Body::Special(Special::Fifo)),
+            FileType::Socket => self.plain(name, stat, Body::Special(Special::Socket)),
+            FileType::CharacterDevice => {
+                self.plain(name, stat, Body::Special(Special::Character(device_of(stat))))
+            }
+            FileType::BlockDevice => self.plain(name, stat, Body::Special(Special::Block(device_of(stat)))),
             FileType::Unknown => self.send(Step::NotKept("unknown kind")),
         }
     }
@@ -291,18 +294,17 @@ impl<'a> Walk<'a> {
     }
 
     fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, stat: &Stat) -> Result<(), Over> {
-        count(&self.request.progress.files, 1);
-        if stat.st_nlink > 1 {
-            self.send(Step::NotKept("hard links of symbolic links"))?;
-        }
         match rustix::fs::readlinkat(&**dir, name, Vec::new()) {
-            Ok(target) => self.send(Step::Symlink {
-                name: name.to_bytes().to_vec(),
-                metadata: metadata(stat),
-                target: target.into_bytes(),
-            }),
+            Ok(target) => self.plain(name, stat, Body::Symlink(target.into_bytes())),
             Err(error) => self.unreadable(error),
         }
+    }
+
+    /// What has no content is whole with its entry.
+    fn plain(&mut self, name: &CString, stat: &Stat, body: Body) -> Result<(), Over> {
+        count(&self.request.progress.files, 1);
+        let link = (stat.st_nlink > 1).then(|| self.link_group(stat));
+        self.send(Step::Plain { name: name.to_bytes().to_vec(), metadata: metadata(stat), body, link })
     }
 
     fn is_excluded(&self) -> bool {
@@ -350,6 +352,10 @@ pub(super) fn has_attributes(fd: &OwnedFd) -> bool {
         // There are more than fit.
         Err(error) => error == rustix::io::Errno::RANGE,
     }
+}
+
+fn device_of(stat: &Stat) -> Device {
+    Device { major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) }
 }
 
 pub(super) fn metadata(stat: &Stat) -> Metadata {

@@ -133,7 +133,7 @@ impl<'a> Walker<'a> {
                     visit(&self.path, Event::Leave(entry.metadata))?;
                 }
             }
-            Body::File { .. } | Body::Symlink(_) => {}
+            Body::File { .. } | Body::Symlink(_) | Body::Special(_) => {}
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl Ahead {
                 match &entry.body {
                     Body::Directory { node, .. } => out.push_back(*node),
                     Body::Folded(below) => collect(below, out),
-                    Body::File { .. } | Body::Symlink(_) => {}
+                    Body::File { .. } | Body::Symlink(_) | Body::Special(_) => {}
                 }
             }
         }

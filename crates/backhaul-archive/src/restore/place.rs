@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backhaul_object::entry::Metadata;
+use backhaul_object::entry::{Body, Device, Entry, Metadata, Special};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Uid};
 use rustix::io::Errno;
 
@@ -158,20 +158,55 @@ pub(crate) fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<()
     }
 }
 
-/// Makes a symbolic link, replacing what was there.
-pub(crate) fn symlink(dir: &OwnedFd, name: &[u8], to: &[u8]) -> Result<(), String> {
-    match fs::symlinkat(to, dir, name) {
+/// Makes a symbolic link or a special file, replacing what was there.
+pub(crate) fn make(dir: &OwnedFd, name: &[u8], body: &Body) -> Result<(), String> {
+    let make = || match body {
+        Body::Symlink(to) => fs::symlinkat(&to[..], dir, name),
+        Body::Special(special) => {
+            let (kind, device) = node(*special);
+            fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, device)
+        }
+        _ => Err(Errno::INVAL),
+    };
+    let made = match make() {
         Err(Errno::EXIST) => {
             clear(dir, name)?;
-            fs::symlinkat(to, dir, name).map_err(|error| error.to_string())
+            make()
         }
-        other => other.map_err(|error| error.to_string()),
+        other => other,
+    };
+    made.map_err(|error| match body {
+        Body::Special(Special::Character(_) | Special::Block(_)) if error == Errno::PERM => {
+            "only root may make a device".to_owned()
+        }
+        _ => error.to_string(),
+    })
+}
+
+/// The type and, for a device, the number of a special file.
+fn node(special: Special) -> (FileType, u64) {
+    let number = |device: Device| fs::makedev(device.major, device.minor);
+    match special {
+        Special::Fifo => (FileType::Fifo, 0),
+        Special::Socket => (FileType::Socket, 0),
+        Special::Character(device) => (FileType::CharacterDevice, number(device)),
+        Special::Block(device) => (FileType::BlockDevice, number(device)),
     }
 }
 
-/// True for a symbolic link to that.
-pub(crate) fn links_to(dir: &OwnedFd, name: &[u8], to: &[u8]) -> bool {
-    fs::readlinkat(dir, name, Vec::new()).is_ok_and(|found| found.as_bytes() == to)
+/// True when a symbolic link or special file is there, and the same.
+pub(crate) fn is_as(dir: &OwnedFd, name: &[u8], body: &Body) -> bool {
+    match body {
+        Body::Symlink(to) => {
+            fs::readlinkat(dir, name, Vec::new()).is_ok_and(|found| found.as_bytes() == &to[..])
+        }
+        Body::Special(special) => look(dir, name).ok().flatten().is_some_and(|stat| {
+            let (kind, device) = node(*special);
+            let is_device = matches!(special, Special::Character(_) | Special::Block(_));
+            FileType::from_raw_mode(stat.st_mode) == kind && (!is_device || stat.st_rdev == device)
+        }),
+        _ => false,
+    }
 }
 
 fn times(metadata: &Metadata) -> fs::Timestamps {
@@ -200,19 +235,33 @@ pub(crate) fn apply(fd: impl AsFd, metadata: &Metadata) -> Result<bool, Errno> {
     Ok(owned)
 }
 
-/// As [`apply`], for a symbolic link itself (which has no mode).
-pub(crate) fn apply_to_link(dir: &OwnedFd, name: &[u8], metadata: &Metadata) -> Result<bool, Errno> {
-    let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+/// As [`apply`], for a symbolic link itself (which has no mode) or a special file, neither of which can be opened: by a
+/// handle that only names it, so that nothing that takes its place is touched.
+pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<bool, Errno> {
+    let metadata = &entry.metadata;
+    let fd = fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let stat = fs::fstat(&fd)?;
     let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
     if !owned {
         let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-        owned = match fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
+        owned = match fs::chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
             Ok(()) => true,
             Err(Errno::PERM | Errno::INVAL) => false,
             Err(error) => return Err(error),
         };
     }
-    fs::utimensat(dir, name, &times(metadata), AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        // The handle of a link would lead to where the link leads.
+        FileType::Symlink => {}
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
+            let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
+            let handle = format!("/proc/self/fd/{}", fd.as_raw_fd());
+            fs::chmod(handle, Mode::from_raw_mode(RawMode::from(mode)))?;
+        }
+        // Somebody has put a file there.
+        _ => return Err(Errno::STALE),
+    }
+    fs::utimensat(&fd, "", &times(metadata), AtFlags::EMPTY_PATH)?;
     Ok(owned)
 }
 

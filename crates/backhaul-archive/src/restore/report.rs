@@ -20,6 +20,7 @@ pub(crate) struct Report {
     files: AtomicU64,
     dirs: AtomicU64,
     symlinks: AtomicU64,
+    special: AtomicU64,
     bytes: AtomicU64,
     skipped: AtomicU64,
     unowned: AtomicU64,
@@ -36,6 +37,7 @@ impl Report {
             files: AtomicU64::new(0),
             dirs: AtomicU64::new(0),
             symlinks: AtomicU64::new(0),
+            special: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             unowned: AtomicU64::new(0),
@@ -60,6 +62,11 @@ impl Report {
     pub(crate) fn symlink(&self) {
         count(&self.symlinks, 1);
         count(&self.progress.symlinks, 1);
+    }
+
+    pub(crate) fn special(&self) {
+        count(&self.special, 1);
+        count(&self.progress.special, 1);
     }
 
     pub(crate) fn skipped(&self) {
@@ -111,6 +118,7 @@ impl Report {
             files: self.files.load(Ordering::Relaxed),
             dirs: self.dirs.load(Ordering::Relaxed),
             symlinks: self.symlinks.load(Ordering::Relaxed),
+            special: self.special.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
             errors,

@@ -1,4 +1,4 @@
-//! The walk of a restore: directories and links at once, files in batches.
+//! The walk of a restore: directories and what has no content at once, files in batches.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -31,8 +31,8 @@ struct Batch {
 }
 
 /// A directory that the walk is in.
-struct Folder {
-    relative: Arc<[u8]>,
+pub(super) struct Folder {
+    pub(super) relative: Arc<[u8]>,
     /// Made by this restore: nothing is in it that was there before.
     fresh: bool,
     /// It only leads to what was saved.
@@ -40,15 +40,15 @@ struct Folder {
     fd: Option<OwnedFd>,
 }
 
-struct Run<'r, 'a> {
-    engine: &'r Engine<'a>,
-    request: &'r RestoreRequest,
-    mode: Mode,
+pub(super) struct Run<'r, 'a> {
+    pub(super) engine: &'r Engine<'a>,
+    pub(super) request: &'r RestoreRequest,
+    pub(super) mode: Mode,
     /// The open folders; only the last has its descriptor open.
-    folders: Vec<Folder>,
+    pub(super) folders: Vec<Folder>,
     batch: Batch,
     /// Where the first file of each link group is.
-    links: HashMap<u64, (Arc<[u8]>, Vec<u8>)>,
+    pub(super) links: HashMap<u64, (Arc<[u8]>, Vec<u8>)>,
 }
 
 /// Restores or compares everything from `start`.
@@ -78,7 +78,7 @@ impl Engine<'_> {
 }
 
 impl Run<'_, '_> {
-    fn writes(&self) -> bool {
+    pub(super) fn writes(&self) -> bool {
         self.mode == Mode::Write && !self.request.dry_run
     }
 
@@ -145,13 +145,13 @@ impl Run<'_, '_> {
     fn entry(&mut self, entry: &Entry, relative: &[u8]) -> Result<Step, String> {
         match &entry.body {
             Body::Directory { .. } | Body::Folded(_) => self.directory(entry, relative),
-            Body::Symlink(to) => self.symlink(entry, to).map(|()| Step::Over),
+            Body::Symlink(_) | Body::Special(_) => self.plain(entry).map(|()| Step::Over),
             Body::File { .. } => self.file(entry).map(|()| Step::Over),
         }
     }
 
     /// The innermost folder, open; `None` when it is not there (in a dry run).
-    fn here(&mut self) -> Result<Option<&OwnedFd>, String> {
+    pub(super) fn here(&mut self) -> Result<Option<&OwnedFd>, String> {
         let dry = self.request.dry_run && self.mode == Mode::Write;
         let (Some(place), Some(folder)) = (self.engine.place, self.folders.last_mut()) else {
             return if dry { Ok(None) } else { Err("the target folder is not there".to_owned()) };
@@ -166,7 +166,7 @@ impl Run<'_, '_> {
         Ok(folder.fd.as_ref())
     }
 
-    fn is_fresh(&self) -> bool {
+    pub(super) fn is_fresh(&self) -> bool {
         self.folders.last().is_some_and(|folder| folder.fresh)
     }
 
@@ -200,39 +200,6 @@ impl Run<'_, '_> {
             }
         }
         Ok(Step::Into)
-    }
-
-    fn symlink(&mut self, entry: &Entry, to: &[u8]) -> Result<(), String> {
-        let (writes, fresh, overwrite) = (self.writes(), self.is_fresh(), self.engine.overwrite);
-        let compare = self.mode == Mode::Compare;
-        let mut unowned = false;
-        if let Some(dir) = self.here()? {
-            let same = || place::links_to(dir, &entry.name, to);
-            if compare {
-                if !same() {
-                    return Err("differs from the snapshot: another link".to_owned());
-                }
-                self.engine.report.symlink();
-                return Ok(());
-            }
-            if !fresh
-                && let Some(stat) = look(dir, &entry.name)?
-                && place::judge(&stat, &entry.metadata, overwrite, same) != Verdict::Write
-            {
-                self.engine.report.skipped();
-                return Ok(());
-            }
-            if writes {
-                place::symlink(dir, &entry.name, to)?;
-                let done = place::apply_to_link(dir, &entry.name, &entry.metadata);
-                unowned = !done.map_err(|error| format!("metadata not set: {error}"))?;
-            }
-        }
-        if unowned {
-            self.engine.report.unowned();
-        }
-        self.engine.report.symlink();
-        Ok(())
     }
 
     fn file(&mut self, entry: &Entry) -> Result<(), String> {
@@ -340,7 +307,7 @@ impl Run<'_, '_> {
     }
 }
 
-fn look(dir: &OwnedFd, name: &[u8]) -> Result<Option<rustix::fs::Stat>, String> {
+pub(super) fn look(dir: &OwnedFd, name: &[u8]) -> Result<Option<rustix::fs::Stat>, String> {
     place::look(dir, name).map_err(|error| error.to_string())
 }
 

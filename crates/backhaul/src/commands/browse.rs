@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use backhaul_archive::browse::{Located, Tree};
 use backhaul_archive::dump::dump_file;
 use backhaul_archive::find::Pattern;
-use backhaul_object::entry::{Body, Entry};
+use backhaul_object::entry::{Body, Entry, Special};
 use serde_json::{Value, json};
 
 use super::{Context, Done};
@@ -100,6 +100,10 @@ fn kind(entry: &Entry) -> (&'static str, char) {
         Body::File { .. } => ("file", '-'),
         Body::Directory { .. } | Body::Folded(_) => ("dir", 'd'),
         Body::Symlink(_) => ("symlink", 'l'),
+        Body::Special(Special::Fifo) => ("fifo", 'p'),
+        Body::Special(Special::Socket) => ("socket", 's'),
+        Body::Special(Special::Character(_)) => ("character device", 'c'),
+        Body::Special(Special::Block(_)) => ("block device", 'b'),
     }
 }
 
@@ -136,6 +140,9 @@ fn format(name: &[u8], entry: &Entry, listing: Listing) -> String {
     let (kind, size, time) = (kind(entry).1, entry.totals().bytes, output::time(meta.mtime_s));
     let target = match &entry.body {
         Body::Symlink(target) => format!(" -> {}", String::from_utf8_lossy(target)),
+        Body::Special(Special::Character(device) | Special::Block(device)) => {
+            format!(" ({}:{})", device.major, device.minor)
+        }
         _ => String::new(),
     };
     format!("{kind}{mode} {:>5} {:>5} {size:>12} {time} {name}{target}", meta.uid, meta.gid)

@@ -60,7 +60,7 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
             .collect();
         output::json(&json!({
             "snapshot": id, "target": args.target, "files": restored.files, "dirs": restored.dirs,
-            "symlinks": restored.symlinks, "bytes": restored.bytes, "skipped": restored.skipped,
+            "symlinks": restored.symlinks, "special": restored.special, "bytes": restored.bytes, "skipped": restored.skipped,
             "dry_run": args.dry_run, "verified": args.verify && restored.errors.is_empty(), "errors": errors,
         }));
         return;
@@ -70,8 +70,12 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
     }
     let (verb, target) = (if args.dry_run { "would restore" } else { "restored" }, args.target.display());
     let (files, dirs, links) = (restored.files, restored.dirs, restored.symlinks);
+    let special = match restored.special {
+        0 => String::new(),
+        n => format!(", {n} pipes, sockets and devices"),
+    };
     output::line(&format!(
-        "{verb} {files} files, {dirs} folders, {links} links, {} to {target}",
+        "{verb} {files} files, {dirs} folders, {links} links{special}, {} to {target}",
         output::bytes(restored.bytes)
     ));
     if restored.skipped > 0 {
