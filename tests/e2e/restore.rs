@@ -146,3 +146,34 @@ fn devices_come_back_for_root_and_are_named_for_everybody_else() {
     assert_eq!(done.err.matches("only root may make a device").count(), 3, "{}", done.err);
     assert!(done.err.contains("null") && theirs.path().join("out/pipe").symlink_metadata().is_ok());
 }
+
+/// Programs that set attributes do not change a file's own time, and a place may give attributes to what is made in it.
+#[test]
+fn attributes_come_back_are_seen_when_they_change_and_none_is_added() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("folder")).unwrap();
+    fs::write(tree.join("file"), trees::noise(600_000, 1)).unwrap();
+    fs::write(tree.join("folder/plain"), b"plain").unwrap();
+    if !trees::attribute(&tree.join("file"), "user.comment", b"first") {
+        return skipped("there are no extended attributes here");
+    }
+    trees::attribute(&tree.join("folder"), "user.comment", b"folder");
+    let (home, from) = (saved(&tree), format!("latest:{}", tree.display()));
+    // Whatever is made in the target inherits an access list.
+    assert!(trees::attribute(out.path(), "system.posix_acl_default", &trees::acl(7)));
+    let restore = |name: &str| {
+        let to = out.path().join(name);
+        home.run(&["restore", &from, "-t", to.to_str().unwrap()]).ok();
+        trees::assert_equal(&tree, &to);
+    };
+    restore("first");
+    // Nothing but the attribute is another, and nothing is sent for it but the entry.
+    assert!(trees::attribute(&tree.join("file"), "user.comment", b"second"));
+    let again = home.json(&["backup", tree.to_str().unwrap()]);
+    assert!(again["bytes_stored"].as_u64().unwrap() < 20_000, "{again}");
+    restore("second");
+    // A file that is known from the last run keeps them, though it is not read.
+    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+    restore("third");
+}

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fs::{CWD, FileType, Mode, XattrFlags};
 
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -47,10 +47,60 @@ pub fn everything(dir: &Path) -> PathBuf {
     }
     fs::write(root.join(OsStr::from_bytes(b"not-\xff\xfe-utf8")), b"strange").unwrap();
     fs::write(at("with\nnewline"), b"line").unwrap();
+    attribute(&at("huge"), "user.comment", &noise(3_000, 5));
+    attribute(&at("deep"), "user.empty", b"");
+    attribute(&at("deep"), "system.posix_acl_default", &acl(6));
+    attribute(&at("deep/twin"), "system.posix_acl_access", &acl(4));
+    attribute(&at("deep/er/000.txt"), "user.of-a-file-that-may-not-be-written", b"\x00\xff");
+    // For root only.
+    attribute(&at("tiny"), "security.capability", &CAPABILITY);
+    for name in ["dangling", "pipe", "deep", "empty"] {
+        attribute(&at(name), "trusted.backhaul", name.as_bytes());
+    }
+    fs::set_permissions(at("deep/er/000.txt"), fs::Permissions::from_mode(0o444)).unwrap();
     fs::set_permissions(at("pipe"), fs::Permissions::from_mode(0o622)).unwrap();
     fs::set_permissions(at("tiny"), fs::Permissions::from_mode(0o4751)).unwrap();
     fs::set_permissions(at("deep/er/est"), fs::Permissions::from_mode(0o1777)).unwrap();
     root
+}
+
+/// Sets an extended attribute, where the file system and the user's rights allow it.
+pub fn attribute(path: &Path, name: &str, value: &[u8]) -> bool {
+    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).is_ok()
+}
+
+/// An access list in the kernel's form (acl(5), `posix_acl_xattr.h`): one more user, with these rights.
+pub fn acl(rights: u16) -> Vec<u8> {
+    const NOBODY_IN_PARTICULAR: u32 = u32::MAX;
+    let entries = [(0x01, 7, NOBODY_IN_PARTICULAR), (0x02, rights, 1_234), (0x04, 5, NOBODY_IN_PARTICULAR)];
+    let mut out = 2u32.to_le_bytes().to_vec();
+    for (tag, rights, id) in
+        entries.into_iter().chain([(0x10, 7, NOBODY_IN_PARTICULAR), (0x20, 0, NOBODY_IN_PARTICULAR)])
+    {
+        let (tag, rights): (u16, u16) = (tag, rights);
+        out.extend([&tag.to_le_bytes()[..], &rights.to_le_bytes(), &id.to_le_bytes()].concat());
+    }
+    out
+}
+
+/// `CAP_NET_BIND_SERVICE`, permitted and effective (`struct vfs_cap_data`, revision 2).
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// All extended attributes, a line each.
+fn attributes(path: &Path) -> String {
+    let mut names = vec![0u8; 65_536];
+    let len = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);
+    let mut all: Vec<String> = names[..len]
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| {
+            let mut value = vec![0u8; 65_536];
+            let len = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
+            format!("{}={:x?}", String::from_utf8_lossy(name), &value[..len])
+        })
+        .collect();
+    all.sort();
+    all.join(" ")
 }
 
 /// Makes a special file; only root may make devices.
@@ -103,7 +153,8 @@ fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
             };
             let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
             let time = (meta.mtime(), meta.mtime_nsec());
-            all.insert(name, format!("{kind} {mode:o} {uid}:{gid} {time:?}"));
+            let attributes = attributes(&path);
+            all.insert(name, format!("{kind} {mode:o} {uid}:{gid} {time:?} {attributes}"));
         }
     }
     all
@@ -115,7 +166,7 @@ fn checksum(bytes: &[u8]) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// Asserts that two trees are equal in names, kinds, contents, modes, owners, times and hard links.
+/// Asserts that two trees are equal in names, kinds, contents, modes, owners, times, hard links and extended attributes.
 pub fn assert_equal(a: &Path, b: &Path) {
     let (a, b) = (describe(a), describe(b));
     for (name, what) in &a {

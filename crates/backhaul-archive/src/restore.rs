@@ -185,7 +185,7 @@ fn start(
     if let (Some(place), true, crate::browse::Located::Entry(entry)) = (&place, made && changes, &located)
         && matches!(entry.body, Body::Directory { .. } | Body::Folded(_))
     {
-        engine.finish_dir(place, b"", &entry.metadata);
+        engine.finish_dir(place, b"", &entry.metadata, Some(&entry.attributes()));
     }
     Ok(engine.report.finish())
 }

@@ -11,6 +11,8 @@ use crate::node::References;
 pub const EXTENSION_WAY: u64 = 2;
 /// Extension of what is no regular file and has further names: its link group, 8 bytes.
 pub const EXTENSION_LINK: u64 = 4;
+/// Extension of what has extended attributes, once for each: varint length of the name, name, value.
+pub const EXTENSION_ATTRIBUTE: u64 = 6;
 /// Longest name in bytes.
 pub const NAME_MAX: usize = 255;
 /// Longest symbolic link target in bytes.
@@ -21,8 +23,11 @@ pub const DIRECT_CHUNKS_MAX: usize = 8;
 const FOLDED_MAX: usize = 4_096;
 /// Folded directories within each other in one node.
 pub const FOLD_DEPTH_MAX: usize = 64;
-const EXTENSIONS_MAX: usize = 64;
-const EXTENSION_MAX: usize = 64 << 10;
+/// Most attributes kept of one entry, with some room for other extensions.
+pub const ATTRIBUTES_MAX: usize = 1_000;
+const EXTENSIONS_MAX: usize = 1_024;
+/// The largest attribute that Linux has, with its name.
+const EXTENSION_MAX: usize = (64 << 10) + 258;
 
 /// Ownership, mode and modification time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,6 +97,32 @@ pub struct Device {
     pub minor: u32,
 }
 
+/// An extended attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// With its namespace: `user.comment`.
+    pub name: Vec<u8>,
+    /// Any bytes.
+    pub value: Vec<u8>,
+}
+
+impl Attribute {
+    /// As it is in an entry.
+    pub fn extension(&self) -> (u64, Vec<u8>) {
+        let mut out = Vec::with_capacity(2 + self.name.len() + self.value.len());
+        out.put_bytes(&self.name);
+        out.extend_from_slice(&self.value);
+        (EXTENSION_ATTRIBUTE, out)
+    }
+
+    fn from_extension(bytes: &[u8]) -> Option<Self> {
+        let mut r = Reader::new(bytes);
+        let name = r.bytes("attribute", NAME_MAX).ok()?.to_vec();
+        let value = r.rest().to_vec();
+        (!name.is_empty() && !name.contains(&0)).then_some(Self { name, value })
+    }
+}
+
 /// What a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
@@ -141,6 +172,18 @@ impl Entry {
     /// The extensions of what is no regular file.
     pub fn extensions_of_plain(link: Option<u64>) -> Vec<(u64, Vec<u8>)> {
         link.map(|group| (EXTENSION_LINK, group.to_le_bytes().to_vec())).into_iter().collect()
+    }
+
+    /// The same entry with extended attributes.
+    pub fn with_attributes(mut self, attributes: &[Attribute]) -> Self {
+        self.extensions.extend(attributes.iter().map(Attribute::extension));
+        self
+    }
+
+    /// Its extended attributes.
+    pub fn attributes(&self) -> Vec<Attribute> {
+        let own = self.extensions.iter().filter(|(tag, _)| *tag == EXTENSION_ATTRIBUTE);
+        own.filter_map(|(_, bytes)| Attribute::from_extension(bytes)).collect()
     }
 
     /// Entries with one number in one snapshot are names of one inode.

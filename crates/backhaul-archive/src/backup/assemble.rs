@@ -108,18 +108,21 @@ impl<'a> Assembler<'a> {
     fn step(&mut self, step: Step) -> Result<(), BackupError> {
         step.count(&mut self.figures);
         match step {
-            Step::Enter { name, metadata } => self.events.push(Event::Enter(directory_entry(name, metadata))),
+            Step::Enter { name, metadata, attributes } => {
+                let entry = directory_entry(name, metadata).with_attributes(&attributes);
+                self.events.push(Event::Enter(entry));
+            }
             Step::Way { name, metadata } => {
                 let extensions = vec![(EXTENSION_WAY, Vec::new())];
                 self.events.push(Event::Enter(Entry { extensions, ..directory_entry(name, metadata) }));
             }
             Step::Leave => self.events.push(Event::Leave),
-            Step::Known { name, metadata, link, record } => {
-                self.note_losses(record.attributes, record.sparse);
-                self.events.push(Event::Known { name, metadata, link, record });
+            Step::Known { name, metadata, link, record, attributes } => {
+                self.note_losses(record.sparse);
+                self.events.push(Event::Known { name, metadata, link, record, attributes });
             }
-            Step::Plain { name, metadata, body, link } => {
-                self.events.push(Event::Plain { name, metadata, body, link })
+            Step::Plain { name, metadata, body, link, attributes } => {
+                self.events.push(Event::Plain { name, metadata, body, link, attributes })
             }
             Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
             Step::NotKept(_) | Step::Unreadable { .. } => {}
@@ -147,7 +150,9 @@ impl<'a> Assembler<'a> {
                     }
                 }
                 Part::Done(read) => {
-                    self.note_losses(read.attributes, read.sparse);
+                    self.note_losses(read.sparse);
+                    let unread = read.unread.iter().map(|why| (to_path(&path), why.clone()));
+                    self.figures.errors.extend(unread);
                     self.figures.bytes_read += read.size;
                     if let Some(why) = read.unstable {
                         self.figures.errors.push((to_path(&path), why.to_owned()));
@@ -165,10 +170,7 @@ impl<'a> Assembler<'a> {
         Err(TransferError::Lost("a reading thread failed".to_owned()).into())
     }
 
-    fn note_losses(&mut self, attributes: bool, sparse: bool) {
-        if attributes {
-            not_kept(&mut self.figures, "extended attributes");
-        }
+    fn note_losses(&mut self, sparse: bool) {
         if sparse {
             not_kept(&mut self.figures, "holes of sparse files");
         }
@@ -262,14 +264,16 @@ impl<'a> Assembler<'a> {
         let draw = match event {
             Event::Enter(entry) => Draw::Enter(entry),
             Event::Leave => Draw::Leave,
-            Event::Plain { name, metadata, body, link } => {
+            Event::Plain { name, metadata, body, link, attributes } => {
                 let entry = Entry { name, metadata, body, extensions: Entry::extensions_of_plain(link) };
+                let entry = entry.with_attributes(&attributes);
                 Draw::Entry { entry, record: None, in_open_bundle: false }
             }
-            Event::Known { name, metadata, link, record } => {
+            Event::Known { name, metadata, link, record, attributes } => {
                 let (size, content) = (record.fingerprint.size, record.content.clone());
                 let entry =
                     Entry { name, metadata, body: Body::File { size, content, link }, extensions: vec![] };
+                let entry = entry.with_attributes(&attributes);
                 Draw::Entry { entry, record: Some(record), in_open_bundle: false }
             }
             Event::File { name, link, inline, read, path } => {
@@ -305,12 +309,13 @@ impl<'a> Assembler<'a> {
             path,
             fingerprint: read.fingerprint,
             racy: read.racy,
-            attributes: read.attributes,
+            attributes: !read.attributes.is_empty(),
             sparse: read.sparse,
             content: content.clone(),
         };
         let body = Body::File { size: read.size, content, link };
         let entry = Entry { name, metadata: read.metadata, body, extensions: vec![] };
+        let entry = entry.with_attributes(&read.attributes);
         Draw::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
     }
 

@@ -1,6 +1,6 @@
 //! What passes through the assembler, in path order.
 
-use backhaul_object::entry::{Body, Entry, Metadata};
+use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use backhaul_object::source::Answers;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
@@ -17,6 +17,7 @@ pub(super) enum Event {
         metadata: Metadata,
         body: Body,
         link: Option<u64>,
+        attributes: Vec<Attribute>,
     },
     Content {
         id: ObjectId,
@@ -36,6 +37,7 @@ pub(super) enum Event {
         metadata: Metadata,
         link: Option<u64>,
         record: Box<Record>,
+        attributes: Vec<Attribute>,
     },
     /// The contents since the last file belong to one that could not be read to its end.
     Abandoned,

@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::INLINE_MAX;
-use backhaul_object::entry::Metadata;
+use backhaul_object::entry::{Attribute, Metadata};
 use backhaul_object::seal::identify_content;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::state::Fingerprint;
-use super::walk::{has_attributes, metadata};
+use super::walk::{metadata, too_many};
 use super::{BackupRequest, VaultParameters, count};
+use crate::attributes::{self, Handle};
 
 /// Reading threads: enough to hide the latency of one disk.
 pub(super) const THREADS: usize = 4;
@@ -57,7 +58,9 @@ pub(super) struct Outcome {
     pub(super) size: u64,
     /// The time stamps cannot prove that a later change would show.
     pub(super) racy: bool,
-    pub(super) attributes: bool,
+    pub(super) attributes: Vec<Attribute>,
+    /// Attributes that could not be read, in words.
+    pub(super) unread: Vec<String>,
     pub(super) sparse: bool,
     /// It changed while it was read.
     pub(super) unstable: Option<&'static str>,
@@ -98,7 +101,8 @@ impl<'a> Readers<'a> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let sampled = (self.request.now)();
         let fd = rustix::fs::openat(&*job.dir, &job.name, flags, Mode::empty())?;
-        let attributes = has_attributes(&fd);
+        let (mut attributes, mut unread) = attributes::read(&Handle::open(&fd));
+        unread.extend(too_many(&mut attributes));
         let mut file = File::from(fd);
         let mut before = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
@@ -141,7 +145,9 @@ impl<'a> Readers<'a> {
         let sparse = (before.st_blocks as u64).saturating_mul(512) < fingerprint.size.saturating_sub(4_096);
         let metadata = metadata(&before);
         count(&self.request.progress.bytes_read, size);
-        Ok(Part::Done(Box::new(Outcome { metadata, fingerprint, size, racy, attributes, sparse, unstable })))
+        count(&self.request.progress.errors, unread.len() as u64);
+        let outcome = Outcome { metadata, fingerprint, size, racy, attributes, unread, sparse, unstable };
+        Ok(Part::Done(Box::new(outcome)))
     }
 
     fn read_whole(&self, file: &mut File, size: u64) -> std::io::Result<Vec<u8>> {

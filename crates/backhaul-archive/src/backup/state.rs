@@ -61,7 +61,7 @@ pub struct Record {
     pub fingerprint: Fingerprint,
     /// The stamps prove nothing: read it again.
     pub racy: bool,
-    /// It has attributes that are not kept.
+    /// It has extended attributes: they are read again, for they are not here.
     pub attributes: bool,
     /// It has holes that are not kept as such.
     pub sparse: bool,

@@ -189,15 +189,11 @@ fn what_cannot_be_kept_or_read_is_named_and_the_rest_is_saved() {
     let tree = tempfile::tempdir().unwrap();
     fs::write(tree.path().join("good"), b"good").unwrap();
     fs::File::create(tree.path().join("holes")).unwrap().set_len(10_000_000).unwrap();
-    let flags = rustix::fs::XattrFlags::empty();
-    let labelled = rustix::fs::setxattr(tree.path().join("good"), "user.label", b"x", flags).is_ok();
     let sink = Memory::new(parameters().id_key);
     let saved = save(tree.path(), None, &sink, later).unwrap();
     let not_kept =
         |kind: &str| saved.figures.not_kept.iter().find(|(known, _)| known == kind).map(|(_, n)| *n);
     assert_eq!(not_kept("holes of sparse files"), Some(1));
-    // Where the file system keeps none there is nothing to lose.
-    assert_eq!(not_kept("extended attributes"), labelled.then_some(1));
     assert_eq!(saved.totals.files, 2);
     let missing = save(&tree.path().join("nothing"), None, &sink, later).err().unwrap();
     assert!(matches!(missing, BackupError::Path { .. }));

@@ -8,27 +8,34 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use backhaul_object::entry::{Body, Device, Metadata, Special};
+use backhaul_object::entry::{ATTRIBUTES_MAX, Attribute, Body, Device, Metadata, Special};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
 use super::read::{Job, PARTS_MAX, Part};
 use super::state::{Fingerprint, Record, Records};
 use super::{BackupError, BackupRequest, Figures, VaultParameters, count, to_path};
+use crate::attributes::{self, Handle};
 
 /// One step of the walk.
 pub(super) enum Step {
     /// A directory begins.
-    Enter { name: Vec<u8>, metadata: Metadata },
+    Enter { name: Vec<u8>, metadata: Metadata, attributes: Vec<Attribute> },
     /// A directory begins of which only the way to something below is kept.
     Way { name: Vec<u8>, metadata: Metadata },
     /// The innermost directory ends.
     Leave,
     /// A file as it was in the last run.
-    Known { name: Vec<u8>, metadata: Metadata, link: Option<u64>, record: Box<Record> },
+    Known {
+        name: Vec<u8>,
+        metadata: Metadata,
+        link: Option<u64>,
+        record: Box<Record>,
+        attributes: Vec<Attribute>,
+    },
     /// A file that is being read.
     Read { name: Vec<u8>, path: Vec<u8>, changed: bool, link: Option<u64>, size: u64, parts: Receiver<Part> },
     /// Something without content.
-    Plain { name: Vec<u8>, metadata: Metadata, body: Body, link: Option<u64> },
+    Plain { name: Vec<u8>, metadata: Metadata, body: Body, link: Option<u64>, attributes: Vec<Attribute> },
     /// Something of a kind that is not kept.
     NotKept(&'static str),
     /// Something that could not be read.
@@ -212,12 +219,14 @@ impl<'a> Walk<'a> {
             FileType::Directory => self.enter_directory(dir, name, stat, device),
             FileType::RegularFile => self.file(dir, name, stat),
             FileType::Symlink => self.symlink(dir, name, stat),
-            FileType::Fifo => self.plain(name, stat, Body::Special(Special::Fifo)),
-            FileType::Socket => self.plain(name, stat, Body::Special(Special::Socket)),
+            FileType::Fifo => self.plain(dir, name, stat, Body::Special(Special::Fifo)),
+            FileType::Socket => self.plain(dir, name, stat, Body::Special(Special::Socket)),
             FileType::CharacterDevice => {
-                self.plain(name, stat, Body::Special(Special::Character(device_of(stat))))
+                self.plain(dir, name, stat, Body::Special(Special::Character(device_of(stat))))
             }
-            FileType::BlockDevice => self.plain(name, stat, Body::Special(Special::Block(device_of(stat)))),
+            FileType::BlockDevice => {
+                self.plain(dir, name, stat, Body::Special(Special::Block(device_of(stat))))
+            }
             FileType::Unknown => self.send(Step::NotKept("unknown kind")),
         }
     }
@@ -240,19 +249,24 @@ impl<'a> Walk<'a> {
         }
         count(&self.request.progress.dirs, 1);
         let device = device.or(self.request.one_file_system.then_some(stat.st_dev));
-        self.send(Step::Enter { name: name.to_bytes().to_vec(), metadata: metadata(stat) })?;
+        let enter =
+            |attributes| Step::Enter { name: name.to_bytes().to_vec(), metadata: metadata(stat), attributes };
         // A mount point is kept as an empty directory when the walk must stay on its file system.
-        if device.is_none_or(|device| device == stat.st_dev) {
-            match rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty()) {
-                Ok(fd) => {
-                    if has_attributes(&fd) {
-                        self.send(Step::NotKept("extended attributes"))?;
-                    }
-                    self.depth += 1;
-                    self.directory(&Arc::new(fd), device)?;
-                    self.depth -= 1;
-                }
-                Err(error) => self.unreadable(error)?,
+        if device.is_some_and(|device| device != stat.st_dev) {
+            self.send(enter(Vec::new()))?;
+            return self.send(Step::Leave);
+        }
+        match rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty()) {
+            Ok(fd) => {
+                let attributes = self.attributes(&Handle::open(&fd))?;
+                self.send(enter(attributes))?;
+                self.depth += 1;
+                self.directory(&Arc::new(fd), device)?;
+                self.depth -= 1;
+            }
+            Err(error) => {
+                self.send(enter(Vec::new()))?;
+                self.unreadable(error)?;
             }
         }
         self.send(Step::Leave)
@@ -267,8 +281,9 @@ impl<'a> Walk<'a> {
         let before = record.is_some();
         let plain_name = name.to_bytes().to_vec();
         if let Some(record) = record.filter(|r| !r.racy && r.fingerprint == Fingerprint::of(stat)) {
-            let metadata = metadata(stat);
-            return self.send(Step::Known { name: plain_name, metadata, link, record: Box::new(record) });
+            let (metadata, record) = (metadata(stat), Box::new(record));
+            let attributes = if record.attributes { self.named_attributes(dir, name)? } else { Vec::new() };
+            return self.send(Step::Known { name: plain_name, metadata, link, record, attributes });
         }
         let (parts_in, parts) = sync_channel(PARTS_MAX);
         let job = Job { dir: Arc::clone(dir), name: name.clone(), parts: parts_in };
@@ -295,16 +310,38 @@ impl<'a> Walk<'a> {
 
     fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, stat: &Stat) -> Result<(), Over> {
         match rustix::fs::readlinkat(&**dir, name, Vec::new()) {
-            Ok(target) => self.plain(name, stat, Body::Symlink(target.into_bytes())),
+            Ok(target) => self.plain(dir, name, stat, Body::Symlink(target.into_bytes())),
             Err(error) => self.unreadable(error),
         }
     }
 
     /// What has no content is whole with its entry.
-    fn plain(&mut self, name: &CString, stat: &Stat, body: Body) -> Result<(), Over> {
+    fn plain(&mut self, dir: &OwnedFd, name: &CString, stat: &Stat, body: Body) -> Result<(), Over> {
         count(&self.request.progress.files, 1);
         let link = (stat.st_nlink > 1).then(|| self.link_group(stat));
-        self.send(Step::Plain { name: name.to_bytes().to_vec(), metadata: metadata(stat), body, link })
+        let attributes = self.named_attributes(dir, name)?;
+        let (name, metadata) = (name.to_bytes().to_vec(), metadata(stat));
+        self.send(Step::Plain { name, metadata, body, link, attributes })
+    }
+
+    /// The attributes of what is not open, and may be nothing that can be opened.
+    fn named_attributes(&mut self, dir: &OwnedFd, name: &CString) -> Result<Vec<Attribute>, Over> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(dir, name, flags, Mode::empty()) {
+            Ok(fd) => self.attributes(&Handle::named(&fd)),
+            // It vanished between the two looks.
+            Err(rustix::io::Errno::NOENT) => Ok(Vec::new()),
+            Err(error) => self.unreadable(error).map(|()| Vec::new()),
+        }
+    }
+
+    fn attributes(&mut self, handle: &Handle<'_>) -> Result<Vec<Attribute>, Over> {
+        let (mut found, unread) = attributes::read(handle);
+        for why in unread.into_iter().chain(too_many(&mut found)) {
+            count(&self.request.progress.errors, 1);
+            self.send(Step::Unreadable { path: self.path.clone(), why })?;
+        }
+        Ok(found)
     }
 
     fn is_excluded(&self) -> bool {
@@ -344,14 +381,12 @@ fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// True when there is something a later version will keep.
-pub(super) fn has_attributes(fd: &OwnedFd) -> bool {
-    let mut names = [0u8; 64];
-    match rustix::fs::flistxattr(fd, &mut names) {
-        Ok(len) => len > 0,
-        // There are more than fit.
-        Err(error) => error == rustix::io::Errno::RANGE,
-    }
+/// Cuts off what an entry has no room for, and says so.
+pub(super) fn too_many(attributes: &mut Vec<Attribute>) -> Option<String> {
+    let count = attributes.len();
+    attributes.truncate(ATTRIBUTES_MAX);
+    (count > ATTRIBUTES_MAX)
+        .then(|| format!("only {ATTRIBUTES_MAX} of its {count} extended attributes are saved"))
 }
 
 fn device_of(stat: &Stat) -> Device {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backhaul_object::entry::{Content, Metadata};
+use backhaul_object::entry::{Attribute, Content, Metadata};
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId};
 use bytes::Bytes;
@@ -45,6 +45,7 @@ pub(crate) struct FileJob {
     pub(crate) dir: Arc<[u8]>,
     pub(crate) name: Vec<u8>,
     pub(crate) metadata: Metadata,
+    pub(crate) attributes: Vec<Attribute>,
     pub(crate) size: u64,
     pub(crate) content: Content,
     pub(crate) link: Option<u64>,

@@ -76,14 +76,10 @@ impl<'o> Out<'o> {
 }
 
 fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> {
-    match place::apply(file, &job.metadata) {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            engine.report.unowned();
-            Ok(())
-        }
-        Err(error) => Err(format!("metadata not set: {error}")),
-    }
+    let missed = place::apply(file, &job.metadata, Some(&job.attributes))
+        .map_err(|error| format!("metadata not set: {error}"))?;
+    engine.report.missed(&job.path(), missed);
+    Ok(())
 }
 
 impl Write for Out<'_> {

@@ -6,11 +6,12 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backhaul_object::entry::{Body, Device, Entry, Metadata, Special};
+use backhaul_object::entry::{Attribute, Body, Device, Entry, Metadata, Special};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Uid};
 use rustix::io::Errno;
 
 use super::Overwrite;
+use crate::attributes::{self, Handle, Unset};
 
 /// Longest path handed to one system call; longer ones are opened name by name.
 const PATH_AT_ONCE: usize = 2_048;
@@ -216,28 +217,41 @@ fn times(metadata: &Metadata) -> fs::Timestamps {
     }
 }
 
-/// Owner, then mode, then times, on an open file or directory. False when the owner could not be set; then
-/// set-user-id and set-group-id are left out.
-pub(crate) fn apply(fd: impl AsFd, metadata: &Metadata) -> Result<bool, Errno> {
-    let stat = fs::fstat(&fd)?;
+/// What of the metadata could not be set.
+pub(crate) struct Missed {
+    /// The owner: then set-user-id and set-group-id are left out.
+    pub(crate) owner: bool,
+    /// Attributes.
+    pub(crate) attributes: Unset,
+}
+
+/// Owner, then attributes (a change of owner drops some, and a mode may forbid to set them), then mode and times, on an
+/// open file or directory.
+pub(crate) fn apply(
+    fd: &impl AsFd,
+    metadata: &Metadata,
+    attributes: Option<&[Attribute]>,
+) -> Result<Missed, Errno> {
+    let stat = fs::fstat(fd)?;
     let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
     if !owned {
         let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-        owned = match fs::fchown(&fd, Some(uid), Some(gid)) {
+        owned = match fs::fchown(fd, Some(uid), Some(gid)) {
             Ok(()) => true,
             Err(Errno::PERM | Errno::INVAL) => false,
             Err(error) => return Err(error),
         };
     }
+    let unset = attributes.map(|wanted| attributes::write(&Handle::open(fd), wanted)).unwrap_or_default();
     let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
-    fs::fchmod(&fd, Mode::from_raw_mode(RawMode::from(mode)))?;
-    fs::futimens(&fd, &times(metadata))?;
-    Ok(owned)
+    fs::fchmod(fd, Mode::from_raw_mode(RawMode::from(mode)))?;
+    fs::futimens(fd, &times(metadata))?;
+    Ok(Missed { owner: !owned, attributes: unset })
 }
 
 /// As [`apply`], for a symbolic link itself (which has no mode) or a special file, neither of which can be opened: by a
 /// handle that only names it, so that nothing that takes its place is touched.
-pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<bool, Errno> {
+pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Result<Missed, Errno> {
     let metadata = &entry.metadata;
     let fd = fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fs::fstat(&fd)?;
@@ -250,6 +264,7 @@ pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Resul
             Err(error) => return Err(error),
         };
     }
+    let unset = attributes::write(&Handle::named(&fd), &entry.attributes());
     match FileType::from_raw_mode(stat.st_mode) {
         // The handle of a link would lead to where the link leads.
         FileType::Symlink => {}
@@ -262,7 +277,7 @@ pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Resul
         _ => return Err(Errno::STALE),
     }
     fs::utimensat(&fd, "", &times(metadata), AtFlags::EMPTY_PATH)?;
-    Ok(owned)
+    Ok(Missed { owner: !owned, attributes: unset })
 }
 
 /// Lets the owner write into a directory until its own mode is set.

@@ -6,6 +6,7 @@ use backhaul_object::entry::{Body, Entry};
 use rustix::fs::{AtFlags, linkat};
 
 use super::Mode;
+use super::fetch::join;
 use super::place::{self, Target, Verdict};
 use super::run::{Run, look};
 
@@ -17,7 +18,7 @@ impl Run<'_, '_> {
         let verify = self.request.verify && !self.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
         let first = entry.link().and_then(|group| self.links.get(&group).cloned());
-        let mut unowned = false;
+        let mut missed = None;
         if let Some(dir) = self.here()? {
             let same = || place::is_as(dir, &entry.name, &entry.body);
             if compare {
@@ -39,15 +40,15 @@ impl Run<'_, '_> {
                 if !linked {
                     place::make(dir, &entry.name, &entry.body)?;
                     let done = place::apply_to_plain(dir, &entry.name, entry);
-                    unowned = !done.map_err(|error| format!("metadata not set: {error}"))?;
+                    missed = Some(done.map_err(|error| format!("metadata not set: {error}"))?);
                 }
             }
         }
         if let (Some(group), true, Some(folder)) = (entry.link(), writes, self.folders.last()) {
             self.links.entry(group).or_insert_with(|| (folder.relative.clone(), entry.name.clone()));
         }
-        if unowned {
-            self.engine.report.unowned();
+        if let (Some(missed), Some(folder)) = (missed, self.folders.last()) {
+            self.engine.report.missed(&join(&folder.relative, &entry.name), missed);
         }
         match entry.body {
             Body::Special(_) => self.engine.report.special(),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::source::TransferError;
 
+use super::place::Missed;
 use super::{RestoreProgress, Restored, count};
 
 /// Errors kept by name; further ones are counted.
@@ -24,6 +25,7 @@ pub(crate) struct Report {
     bytes: AtomicU64,
     skipped: AtomicU64,
     unowned: AtomicU64,
+    unprivileged: AtomicU64,
     unnamed: AtomicU64,
     errors: Mutex<Vec<(PathBuf, String)>>,
     fatal: Mutex<Option<TransferError>>,
@@ -41,6 +43,7 @@ impl Report {
             bytes: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             unowned: AtomicU64::new(0),
+            unprivileged: AtomicU64::new(0),
             unnamed: AtomicU64::new(0),
             errors: Mutex::new(Vec::new()),
             fatal: Mutex::new(None),
@@ -78,9 +81,11 @@ impl Report {
         count(&self.progress.verified, 1);
     }
 
-    /// The owner of something could not be set.
-    pub(crate) fn unowned(&self) {
-        count(&self.unowned, 1);
+    /// Something of an entry's metadata could not be set.
+    pub(crate) fn missed(&self, relative: &[u8], missed: Missed) {
+        count(&self.unowned, u64::from(missed.owner));
+        count(&self.unprivileged, missed.attributes.privileged);
+        missed.attributes.failed.into_iter().for_each(|why| self.error(relative, why));
     }
 
     pub(crate) fn error(&self, relative: &[u8], why: String) {
@@ -108,6 +113,11 @@ impl Report {
         let unowned = self.unowned.load(Ordering::Relaxed);
         if unowned > 0 {
             let why = format!("owner not set: not root ({unowned} entries)");
+            errors.push((self.target.clone(), why));
+        }
+        let unprivileged = self.unprivileged.load(Ordering::Relaxed);
+        if unprivileged > 0 {
+            let why = format!("{unprivileged} attributes of the system not set: not root");
             errors.push((self.target.clone(), why));
         }
         let unnamed = self.unnamed.load(Ordering::Relaxed);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use backhaul_object::entry::{Body, Entry, Metadata};
+use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use backhaul_object::source::TransferError;
 use rustix::fs::{AtFlags, linkat};
 use rustix::io::Errno;
@@ -24,10 +24,18 @@ const BATCH_BYTES: u64 = 64 << 20;
 struct Batch {
     jobs: Vec<FileJob>,
     links: Vec<FileJob>,
-    leaves: Vec<(Arc<[u8]>, Metadata)>,
+    leaves: Vec<Leaf>,
     /// Left as they were, and to be compared.
     kept: Vec<FileJob>,
     bytes: u64,
+}
+
+/// A directory whose content is complete.
+struct Leaf {
+    relative: Arc<[u8]>,
+    metadata: Metadata,
+    /// None: they stay as they are.
+    attributes: Option<Vec<Attribute>>,
 }
 
 /// A directory that the walk is in.
@@ -37,6 +45,7 @@ pub(super) struct Folder {
     fresh: bool,
     /// It only leads to what was saved.
     way: bool,
+    attributes: Option<Vec<Attribute>>,
     fd: Option<OwnedFd>,
 }
 
@@ -58,7 +67,7 @@ pub(crate) fn run(
     mode: Mode,
     start: Start,
 ) -> Result<(), RestoreError> {
-    let top = Folder { relative: Arc::from(&b""[..]), fresh: false, way: false, fd: None };
+    let top = Folder { relative: Arc::from(&b""[..]), fresh: false, way: false, attributes: None, fd: None };
     let (batch, links) = (Batch::default(), HashMap::new());
     let mut run = Run { engine, request, mode, folders: vec![top], batch, links };
     Walker::new(engine.source, start, Vec::new()).run(&mut |path, event| run.event(path, event))?;
@@ -68,10 +77,15 @@ pub(crate) fn run(
 
 impl Engine<'_> {
     /// The metadata of a directory whose content is complete.
-    pub(crate) fn finish_dir(&self, place: &Target, relative: &[u8], metadata: &Metadata) {
-        match place.dir(relative).and_then(|fd| place::apply(&fd, metadata)) {
-            Ok(true) => {}
-            Ok(false) => self.report.unowned(),
+    pub(crate) fn finish_dir(
+        &self,
+        place: &Target,
+        relative: &[u8],
+        metadata: &Metadata,
+        attributes: Option<&[Attribute]>,
+    ) {
+        match place.dir(relative).and_then(|fd| place::apply(&fd, metadata, attributes)) {
+            Ok(missed) => self.report.missed(relative, missed),
             Err(error) => self.report.error(relative, format!("metadata not set: {error}")),
         }
     }
@@ -95,7 +109,8 @@ impl Run<'_, '_> {
                     && (folder.fresh || self.changes_folders())
                 {
                     let metadata = if folder.way { self.with_own_time(&folder, metadata) } else { metadata };
-                    self.batch.leaves.push((folder.relative, metadata));
+                    let Folder { relative, attributes, .. } = folder;
+                    self.batch.leaves.push(Leaf { relative, metadata, attributes });
                 }
             }
             Event::Entry(entry) => {
@@ -188,7 +203,10 @@ impl Run<'_, '_> {
         if let Some(outer) = self.folders.last_mut() {
             outer.fd = None;
         }
-        self.folders.push(Folder { relative: Arc::from(relative), fresh, way: entry.is_way(), fd: None });
+        let (relative, way, attributes) = (Arc::from(relative), entry.is_way(), Some(entry.attributes()));
+        // It was not saved itself: what it has stays.
+        let attributes = attributes.filter(|_| !way);
+        self.folders.push(Folder { relative, fresh, way, attributes, fd: None });
         if writes && !fresh && self.changes_folders() {
             match self.here() {
                 Ok(Some(dir)) => place::unlock(dir),
@@ -208,7 +226,8 @@ impl Run<'_, '_> {
         let (fresh, overwrite) = (self.is_fresh(), self.engine.overwrite);
         let dir = self.folders.last().map(|folder| Arc::clone(&folder.relative)).unwrap_or_default();
         let (name, metadata, content) = (entry.name.clone(), entry.metadata, content.clone());
-        let job = FileJob { dir, name, metadata, size, content, link };
+        let attributes = entry.attributes();
+        let job = FileJob { dir, name, metadata, attributes, size, content, link };
         let write = self.mode == Mode::Write;
         if write && link.is_some_and(|group| self.links.contains_key(&group)) {
             self.batch.links.push(job);
@@ -253,8 +272,8 @@ impl Run<'_, '_> {
         // What was left as it was has not been proven equal by its time and size.
         fetch::run(self.engine, kept, Mode::Compare)?;
         if let Some(place) = self.engine.place {
-            for (relative, metadata) in leaves {
-                self.engine.finish_dir(place, &relative, &metadata);
+            for Leaf { relative, metadata, attributes } in leaves {
+                self.engine.finish_dir(place, &relative, &metadata, attributes.as_deref());
             }
         }
         Ok(())
