@@ -30,7 +30,10 @@ fn browsing_and_restoring_need_no_daemon_in_one_home() {
     let tree_text = tree.to_str().unwrap();
     home.run(&["-q", "quickstart", tree_text]).ok();
     let listed = home.run(&["ls", &format!("latest:{tree_text}/deep")]).ok().out;
-    assert_eq!(listed.lines().collect::<Vec<_>>(), ["er/", "huge-too", "link", "twin"]);
+    assert_eq!(
+        listed.lines().collect::<Vec<_>>(),
+        ["dangling-too", "er/", "huge-too", "link", "pipe-too", "socket-too", "twin"]
+    );
     let found = home.run(&["find", "39?.txt"]).ok().out;
     assert_eq!(found.lines().count(), 10);
     let dumped = home.run(&["dump", &format!("latest:{tree_text}/tiny")]).ok().out;

@@ -7,6 +7,12 @@ use crate::header::{MEMBERS_MAX, REFERENCES_MAX};
 use crate::ids::ObjectId;
 use crate::node::References;
 
+mod attribute;
+mod special;
+
+pub use attribute::Attribute;
+pub use special::{Device, Special};
+
 /// Extension of a directory that was not saved itself, but leads to what was: it has no time of its own.
 pub const EXTENSION_WAY: u64 = 2;
 /// Extension of what is no regular file and has further names: its link group, 8 bytes.
@@ -73,54 +79,6 @@ pub struct Totals {
     pub dirs: u64,
     /// Bytes of file content.
     pub bytes: u64,
-}
-
-/// What has no content and is no way to any file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Special {
-    /// A named pipe.
-    Fifo,
-    /// A socket: only that there was one.
-    Socket,
-    /// A character device.
-    Character(Device),
-    /// A block device.
-    Block(Device),
-}
-
-/// The numbers of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Device {
-    /// Which driver.
-    pub major: u32,
-    /// Which of its devices.
-    pub minor: u32,
-}
-
-/// An extended attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attribute {
-    /// With its namespace: `user.comment`.
-    pub name: Vec<u8>,
-    /// Any bytes.
-    pub value: Vec<u8>,
-}
-
-impl Attribute {
-    /// As it is in an entry.
-    pub fn extension(&self) -> (u64, Vec<u8>) {
-        let mut out = Vec::with_capacity(2 + self.name.len() + self.value.len());
-        out.put_bytes(&self.name);
-        out.extend_from_slice(&self.value);
-        (EXTENSION_ATTRIBUTE, out)
-    }
-
-    fn from_extension(bytes: &[u8]) -> Option<Self> {
-        let mut r = Reader::new(bytes);
-        let name = r.bytes("attribute", NAME_MAX).ok()?.to_vec();
-        let value = r.rest().to_vec();
-        (!name.is_empty() && !name.contains(&0)).then_some(Self { name, value })
-    }
 }
 
 /// What a name stands for.
@@ -294,38 +252,9 @@ fn encode_body(out: &mut Vec<u8>, body: &Body, references: &mut References) {
         }
         Body::Special(special) => {
             out.push(6);
-            encode_special(out, *special);
+            special::encode(out, *special);
         }
     }
-}
-
-fn encode_special(out: &mut Vec<u8>, special: Special) {
-    let (kind, device) = match special {
-        Special::Fifo => (0, None),
-        Special::Socket => (1, None),
-        Special::Character(device) => (2, Some(device)),
-        Special::Block(device) => (3, Some(device)),
-    };
-    out.push(kind);
-    if let Some(Device { major, minor }) = device {
-        out.put_varint(u64::from(major));
-        out.put_varint(u64::from(minor));
-    }
-}
-
-fn decode_special(r: &mut Reader<'_>) -> Result<Special, FormatError> {
-    let kind = r.u8("kind of special file")?;
-    let mut device = || {
-        let mut number = |what| r.count(what, u32::MAX as usize).map(|number| number as u32);
-        Ok::<_, FormatError>(Device { major: number("major number")?, minor: number("minor number")? })
-    };
-    Ok(match kind {
-        0 => Special::Fifo,
-        1 => Special::Socket,
-        2 => Special::Character(device()?),
-        3 => Special::Block(device()?),
-        other => return Err(FormatError::Unknown { what: "kind of special file", value: u64::from(other) }),
-    })
 }
 
 fn encode_content(out: &mut Vec<u8>, content: &Content, references: &mut References) {
@@ -436,7 +365,7 @@ fn decode_body(r: &mut Reader<'_>, ids: &[ObjectId], depth: usize) -> Result<Bod
         3 => Body::Symlink(r.bytes("link target", TARGET_MAX)?.to_vec()),
         4 => Body::Directory { node: reference(r, ids)?, totals: decode_totals(r)? },
         5 => Body::Folded(decode_all(r, ids, depth + 1)?),
-        6 => Body::Special(decode_special(r)?),
+        6 => Body::Special(special::decode(r)?),
         other => return Err(FormatError::Unknown { what: "entry type", value: u64::from(other) }),
     })
 }
