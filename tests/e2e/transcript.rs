@@ -11,7 +11,8 @@ fn frames(log: &str) -> (Vec<String>, Vec<String>) {
     let of = |arrow: &str| {
         let lines =
             backup.clone().filter_map(|line| line.split_once(arrow).map(|(_, frame)| frame.to_owned()));
-        lines.filter(|frame| !frame.starts_with("Durable")).collect()
+        // When something is durable depends on the disk; whether the terms are news, on an earlier visit.
+        lines.filter(|frame| !frame.starts_with("Durable") && frame != "Applied").collect()
     };
     (of("frame > "), of("frame < "))
 }
