@@ -6,8 +6,9 @@ use backhaul_schedule::reach::DialResult;
 use backhaul_schedule::{Action, Event, Fleet, Now};
 use jiff::civil::date;
 use jiff::tz::TimeZone;
+use proptest::prelude::*;
 
-use super::world::{DAY, Shape, key, sighting};
+use super::world::{DAY, HOUR, START, Shape, key, sighting};
 
 /// What may happen to one client, in any order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,5 +150,68 @@ fn a_client_starts_whatever_comes_first() {
             let (runs, why) = play(mode, &order);
             assert!(runs, "mode {mode}, {order:?}: {why:?}");
         }
+    }
+}
+
+/// A client links some seconds after it has become due, or before; its agent does nothing by itself. Returns how long after
+/// the later of both it is nudged.
+fn nudged_after(mode: u8, links: i64) -> Option<i64> {
+    let due = START - START % DAY + DAY;
+    let shape = Shape { mode, address: false, group: 0, vault: 0, window: 0, period: 0, pause: None };
+    let mut plan = shape.plan(due - DAY);
+    plan.policy = backhaul_schedule::Policy { spread: 1, ..(*plan.policy).clone() }.into();
+    let (from, mut fleet) = (due - 2 * HOUR, Fleet::new(Admission::default()));
+    let at = |wall: i64| Now { boot: 5_000 + (wall - from) as u64, wall };
+    let mut actions = fleet.step(at(from), Event::Known(key(TARGET), Box::new(plan), Some(due - 20 * HOUR)));
+    for wall in from + 1..due + 2 * HOUR {
+        if actions.iter().any(|action| matches!(action, Action::Nudge(..))) {
+            return Some(wall - 1 - due.max(due + links));
+        }
+        actions.clear();
+        if fleet.next_deadline().is_some_and(|next| next <= at(wall).boot) {
+            actions.extend(fleet.step(at(wall), Event::Tick));
+        }
+        if wall == due + links {
+            actions.extend(fleet.step(at(wall), Event::Contact(key(TARGET), 1, Via::Standing, sighting())));
+        }
+    }
+    None
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(16) })]
+    /// 8: whether it links or becomes due first, it is nudged as soon after the second.
+    #[test]
+    fn who_links_is_nudged_whatever_comes_first(mode in 1..3u8, apart in 0..HOUR) {
+        let nudged = nudged_after(mode, apart);
+        prop_assert!(nudged.is_some_and(|after| (0..60).contains(&after)), "{nudged:?}");
+        prop_assert_eq!(nudged, nudged_after(mode, -apart));
+    }
+
+    /// 7: whoever waits for nothing but the end of a pause, or of a refusal, is dialled or nudged when that has come.
+    #[test]
+    fn what_ends_by_itself_wakes(mode in 0..3u8, refuses in any::<bool>(), ends in 60..3 * HOUR) {
+        let shape = Shape { mode, address: mode == 0, group: 0, vault: 0, window: 0, period: 0, pause: None };
+        let plan = shape.plan(START - DAY);
+        let plan = backhaul_schedule::fleet::Plan { paused_until: (!refuses).then_some(START + ends), ..plan };
+        let (mut fleet, mut now) = (Fleet::new(Admission { slots: 0, ..Admission::default() }), Now { boot: 5_000, wall: START });
+        fleet.step(now, Event::Known(key(TARGET), Box::new(plan), Some(START - 22 * HOUR)));
+        if mode != 0 {
+            fleet.step(now, Event::Contact(key(TARGET), 1, Via::Standing, sighting()));
+        }
+        if refuses {
+            fleet.step(now, Event::Unwilling(key(TARGET), NotNow { reason: "on battery".into(), until: START + ends }));
+        }
+        let slots = Event::Admission(Box::new(Admission { slots: 1, ..Admission::default() }));
+        prop_assert_eq!(fleet.step(now, slots), []);
+        let mut woken = Vec::new();
+        while woken.is_empty() {
+            let passed = fleet.next_deadline().map_or(DAY as u64, |at| at.saturating_sub(now.boot).max(1));
+            now = Now { boot: now.boot + passed, wall: now.wall + passed as i64 };
+            prop_assert!(now.wall <= START + ends, "not woken until {now:?}");
+            woken = fleet.step(now, Event::Tick);
+        }
+        prop_assert_eq!(now.wall, START + ends);
+        prop_assert!(matches!(woken[..], [Action::Dial(_) | Action::Nudge(..)]), "{woken:?}");
     }
 }
