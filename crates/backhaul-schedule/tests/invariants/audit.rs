@@ -17,6 +17,8 @@ impl World {
     pub fn happen(&mut self, event: Event) {
         let before = self.lateness();
         let seen: Vec<_> = self.people.iter().map(|person| (person.key, person.last_seen)).collect();
+        let superseded = self.superseded(&event);
+        let dialled = self.is_dialled(&event);
         self.enter(&event);
         let asks = match &event {
             Event::Request(key, session, ..) if self.person(key).is_some() => Some((*key, *session)),
@@ -31,11 +33,16 @@ impl World {
         if let Some(asks) = asks {
             self.check_answer(asks, &actions);
         }
+        self.check_superseded(&superseded, &actions);
         if let Event::Removed(key) = &event {
             self.check_removed(key, &actions);
+            if dialled && !actions.contains(&Action::CancelDial(*key)) {
+                self.fail(25, "goes on dialling a client that is gone".into());
+            }
         }
         self.check_books(&event);
         self.check_memory(&event, &before, &seen);
+        self.keep();
         if self.now.boot > self.jumped {
             self.check_nobody_is_left();
         }

@@ -67,6 +67,8 @@ promises! {
     what_was_seen_stays_seen: [21];
     /// 22.
     an_alert_is_raised_once_and_ends_with_a_success: [22];
+    /// 24: what a server that starts again has is what it knew.
+    nothing_is_known_that_is_not_written_down: [24];
     /// 25.
     nothing_is_left_of_a_client_that_is_removed: [25];
     /// 26.

@@ -1,5 +1,6 @@
 //! A world with its own books about every client: what the server ought to know, kept apart from what it does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use backhaul_schedule::due::{self, Record, Standing};
@@ -168,6 +169,8 @@ pub struct World {
     /// Promises that were broken: their numbers, and how.
     pub broken: Vec<(u8, String, usize)>,
     pub log: Vec<String>,
+    /// What is written down of the clients.
+    pub kept: BTreeMap<Key, Memory>,
 }
 
 impl World {
@@ -183,6 +186,7 @@ impl World {
             dark: Vec::new(),
             broken: Vec::new(),
             log: Vec::new(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -257,11 +261,8 @@ impl World {
 
     /// The server is killed and starts again: all that it has is what it kept, and which runs were open.
     pub fn crash(&mut self) {
-        let kept: Vec<(Key, Memory)> = self
-            .people
-            .iter()
-            .map(|person| (person.key, self.fleet.memory(&person.key).cloned().unwrap_or_default()))
-            .collect();
+        let kept: Vec<(Key, Memory)> =
+            self.people.iter().map(|person| (person.key, self.kept(&person.key))).collect();
         self.fleet = Fleet::new(self.admission.clone());
         self.now.boot += 1;
         self.dark.clear();
