@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use crate::Now;
-use crate::fleet::{Action, Class, ClientKey, Event, Fleet, Outcome, Session, Trigger, Why};
+use crate::fleet::{Action, Class, ClientKey, Event, Fleet, LEASE, Outcome, Session, Trigger, Why};
 use crate::reach::DialResult;
 
 /// Steps of one forecast at most.
 const STEPS_MAX: usize = 1_000_000;
 /// Length of a run where none was measured yet, in seconds.
 const RUN: u64 = 300;
+/// How often something is heard of a run that goes on, in seconds.
+const BEAT: u64 = LEASE / 2;
 
 /// How a run will begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub fn forecast(fleet: &Fleet, now: Now, until: i64) -> Vec<Planned> {
         fleet: fleet.clone(),
         now,
         session: Session::MAX / 2,
-        ends: BTreeMap::new(),
+        runs: BTreeMap::new(),
         plan: Vec::new(),
     };
     ahead.absent(until);
@@ -66,27 +68,35 @@ struct Ahead {
     fleet: Fleet,
     now: Now,
     session: Session,
-    /// Runs that are going on, by when they end.
-    ends: BTreeMap<(u64, ClientKey), Session>,
+    /// Runs that are going on, by when they are heard of next.
+    runs: BTreeMap<(u64, ClientKey), Run>,
     plan: Vec<Planned>,
+}
+
+/// A run that is going on.
+#[derive(Clone, Copy)]
+struct Run {
+    session: Session,
+    /// When it ends, in seconds since boot.
+    end: u64,
 }
 
 impl Ahead {
     fn next(&self) -> Option<u64> {
-        let end = self.ends.keys().next().map(|(at, _)| *at);
-        [end, self.fleet.next_deadline()].into_iter().flatten().min()
+        let heard = self.runs.keys().next().map(|(at, _)| *at);
+        [heard, self.fleet.next_deadline()].into_iter().flatten().min()
     }
 
     fn happen(&mut self) {
-        while let Some(((at, client), session)) =
-            self.ends.first_key_value().map(|(key, session)| (*key, *session))
-        {
-            if at > self.now.boot {
-                break;
+        while let Some(first) = self.runs.first_entry().filter(|first| first.key().0 <= self.now.boot) {
+            let ((_, client), Run { session, end }) = first.remove_entry();
+            if end > self.now.boot {
+                self.step(Event::Progress(client, session));
+                self.goes_on(client, Run { session, end });
+            } else {
+                let took = self.usual(&client);
+                self.step(Event::Ended(client, session, Outcome::Succeeded { at: self.now.wall, took }));
             }
-            self.ends.remove(&(at, client));
-            let took = self.usual(&client);
-            self.step(Event::Ended(client, session, Outcome::Succeeded { at: self.now.wall, took }));
         }
         self.step(Event::Tick);
         self.come();
@@ -97,7 +107,7 @@ impl Ahead {
         let away: Vec<ClientKey> =
             self.fleet.clients().filter(|client| self.is_away(client)).copied().collect();
         for client in away {
-            let at = self.now.wall + self.fleet.due_in(self.now, &client) as i64;
+            let at = self.fleet.let_in_at(self.now, &client);
             if at <= until {
                 let class = self.fleet.class_at(at, &client);
                 let took = self.usual(&client) as i64;
@@ -152,6 +162,10 @@ impl Ahead {
         let class = self.fleet.class_at(self.now.wall, &client);
         let at = self.now.wall;
         self.plan.push(Planned { client, at, until: at + took as i64, start, class });
-        self.ends.insert((self.now.boot + took, client), session);
+        self.goes_on(client, Run { session, end: self.now.boot + took });
+    }
+
+    fn goes_on(&mut self, client: ClientKey, run: Run) {
+        self.runs.insert((run.end.min(self.now.boot + BEAT), client), run);
     }
 }

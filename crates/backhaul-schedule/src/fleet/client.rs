@@ -27,6 +27,8 @@ const SAFETY_NET: i64 = 3_600;
 const STRANGER: u64 = 86_400;
 /// A client that came by itself while it was being dialled is dialled again after this, in seconds.
 const STARTING: u64 = 5;
+/// From one obstacle in time to the next, when looking ahead: a pause, a shut window, its own moment, and some.
+const JUMPS: u32 = 16;
 /// First pause after a run that failed once it had begun, in seconds.
 const RETRY: u64 = 300;
 /// A refusal is good for so long at most, in seconds.
@@ -190,6 +192,14 @@ impl Client {
         self.mode() == Mode::Hybrid || self.falls_back()
     }
 
+    /// The session that it runs on, or asks on.
+    pub fn newest(&self) -> Option<Session> {
+        match self.phase {
+            Phase::Running { session, .. } => Some(session),
+            _ => self.asking.map(|asking| asking.session),
+        }
+    }
+
     pub fn is_paused(&self, now: i64) -> bool {
         self.plan.paused_until.is_some_and(|until| now < until)
     }
@@ -333,6 +343,24 @@ impl Client {
         let dialled = self.mode() == Mode::Server && self.plan.has_address && !self.falls_back();
         let net = if dialled && !(due && self.tries.failures > 0) { SAFETY_NET } else { 0 };
         wait.max(paused) + net
+    }
+
+    /// From which moment on it is due and let in when it asks, seconds since 1970.
+    pub fn let_in_at(&self, key: &ClientKey, now: i64) -> i64 {
+        if self.manual.is_some() || self.nudged.wanted {
+            return now;
+        }
+        let late = self.last_success.unwrap_or(self.plan.added).saturating_add(self.plan.policy.rpo);
+        let mut at = self.plan.paused_until.map_or(now, |until| until.max(now));
+        // From a shut window to its opening, and from there to its own moment.
+        for _ in 0..JUMPS {
+            at = match self.standing(key, at) {
+                Standing::Due { .. } | Standing::Late { .. } => break,
+                Standing::Early { next } | Standing::Waiting { next } if late > at => next.min(late),
+                Standing::Early { next } | Standing::Waiting { next } | Standing::Protected { next } => next,
+            }
+        }
+        at
     }
 
     /// A dial was not answered.

@@ -250,6 +250,11 @@ impl Fleet {
         u64::try_from(fresh.due_in(key, now)).unwrap_or(0)
     }
 
+    /// From which moment on a client that comes by itself is let in because it is due, seconds since 1970.
+    pub fn let_in_at(&self, now: Now, key: &ClientKey) -> i64 {
+        self.clients.get(key).map_or(i64::MAX, |client| client.let_in_at(key, now.wall))
+    }
+
     /// In how many seconds a client's next run is due, whoever starts it.
     pub fn starts_in(&self, now: Now, key: &ClientKey) -> u64 {
         let Some(client) = self.clients.get(key) else { return 0 };

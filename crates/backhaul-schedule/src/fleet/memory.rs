@@ -109,7 +109,6 @@ impl Client {
         self.memory.awake = 0;
         self.memory.failed_runs = 0;
         self.memory.failure = None;
-        self.memory.not_now = None;
         (self.manual, self.nudged.wanted, self.retry_at) = (None, false, 0);
         self.clear(key, ClearedBy::Success, out);
     }

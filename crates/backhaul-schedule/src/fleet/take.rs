@@ -111,7 +111,11 @@ impl Fleet {
             // Who comes anew says anew what it does not want.
             _ => client.memory.not_now = None,
         }
-        if via == Via::Standing && goes_on.is_none() {
+        let newer = client.link.is_some_and(|link| link.session > session);
+        if via == Via::Standing && newer {
+            // What was said first may be heard last.
+            out.push(Action::Close(*key, session, CloseReason::Superseded));
+        } else if via == Via::Standing && goes_on.is_none() {
             let older = client.link.replace(Link { session, since: now });
             if let Some(older) = older {
                 client.memory.reach.online(older.since.wall, now.wall);
@@ -170,6 +174,10 @@ impl Fleet {
         }
         let Some(client) = self.clients.get_mut(key) else { return };
         let phase = client.phase;
+        if client.newest().is_some_and(|newest| newest > session) {
+            // What was asked first may be heard last.
+            return out.push(Action::Close(*key, session, CloseReason::Superseded));
+        }
         if phase != Phase::Idle {
             client.phase = Phase::Running { session, lease: now.boot + LEASE };
             client.asking = None;

@@ -63,4 +63,33 @@ proptest! {
         let ends = Action::Close(key(1), newest, CloseReason::Stalled);
         prop_assert!(told.contains(&ends), "{:?}", told);
     }
+
+    /// 5: connections may be heard of in another order than they were made in; the newest stays.
+    #[test]
+    fn the_newest_connection_stays_in_whatever_order_they_are_heard(
+        order in Just((1..6u64).collect::<Vec<_>>()).prop_shuffle(), slots in 0..2usize,
+    ) {
+        let mut fleet = Fleet::new(Admission { slots, ..Admission::default() });
+        let now = Now { boot: 10, wall: START };
+        let shape = Shape { mode: 1, address: false, group: 0, vault: 0, window: 0, period: 0, pause: None };
+        fleet.step(now, Event::Known(key(1), Box::new(shape.plan(START - DAY)), Some(START - 2 * DAY)));
+        let mut newest = 0;
+        for session in order {
+            for event in [
+                Event::Contact(key(1), session, Via::Standing, sighting()),
+                Event::Request(key(1), session, Trigger::Timer, None),
+            ] {
+                let told = fleet.step(now, event);
+                let older = newest.min(session);
+                let closes = |session| told.contains(&Action::Close(key(1), session, CloseReason::Superseded));
+                prop_assert!(older == 0 || closes(older), "{told:?}");
+                prop_assert!(!closes(newest.max(session)), "{told:?}");
+            }
+            newest = newest.max(session);
+            prop_assert_eq!(fleet.linked_on(&key(1)), Some(newest));
+            prop_assert_eq!(fleet.runs_on(&key(1), newest), slots > 0);
+        }
+        fleet.step(now, Event::Admission(Box::default()));
+        prop_assert!(fleet.runs_on(&key(1), newest));
+    }
 }
