@@ -142,10 +142,10 @@ fn a_link_is_quieter_where_no_address_is_translated_and_only_there() {
     let (server_here, _daemon) = office.server.inside(|| server("10.77.0.1:4455", "10.77.0.1"));
     let invited = office.server.inside(|| code(&server_here, &["--initiator", "hybrid"]));
     let agent = attend(&server_here, &office.laptop, &at_work, &tree, &invited);
-    wait_until("it finds that nothing is translated", || paces(&agent, 120) == 1);
+    wait_until("it finds that nothing is translated", || paces(&agent, 100) == 1);
     office.roam();
     wait_until("it does not rely on that elsewhere", || paces(&agent, 25) == 2);
-    wait_until("it finds it again", || paces(&agent, 120) == 2);
+    wait_until("it finds it again", || paces(&agent, 100) == 2);
     wait_until("its link stands", || server_here.json(&["status"])[0]["link"] == "standing");
-    assert_eq!((paces(&behind_nat, 25), paces(&behind_nat, 120)), (1, 0), "{}", behind_nat.said());
+    assert_eq!((paces(&behind_nat, 25), paces(&behind_nat, 100)), (1, 0), "{}", behind_nat.said());
 }

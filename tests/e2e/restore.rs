@@ -142,9 +142,14 @@ fn devices_come_back_for_root_and_are_named_for_everybody_else() {
     fs::set_permissions(theirs.path(), fs::Permissions::from_mode(0o777)).unwrap();
     Command::new("cp").arg("-a").arg(home.path().join(".")).arg(user.path()).status().unwrap();
     Command::new("chown").arg("-R").arg("65534").arg(user.path()).status().unwrap();
-    let done = user.run(&["restore", &from, "-t", theirs.path().join("out").to_str().unwrap()]).expect(3);
+    let into = theirs.path().join("out");
+    fs::create_dir(&into).unwrap();
+    fs::write(into.join("disk"), b"mine").unwrap();
+    Command::new("chown").arg("-R").arg("65534").arg(&into).status().unwrap();
+    let done = user.run(&["restore", &from, "-t", into.to_str().unwrap()]).expect(3);
     assert_eq!(done.err.matches("only root may make a device").count(), 3, "{}", done.err);
-    assert!(done.err.contains("null") && theirs.path().join("out/pipe").symlink_metadata().is_ok());
+    assert!(done.err.contains("null") && into.join("pipe").symlink_metadata().is_ok());
+    assert_eq!(fs::read(into.join("disk")).unwrap(), b"mine", "what cannot be replaced stays");
 }
 
 /// Programs that set attributes do not change a file's own time, and a place may give attributes to what is made in it.
@@ -176,4 +181,40 @@ fn attributes_come_back_are_seen_when_they_change_and_none_is_added() {
     // A file that is known from the last run keeps them, though it is not read.
     home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
     restore("third");
+}
+
+#[test]
+fn a_restore_onto_what_is_there_takes_no_attributes_from_folders_and_keeps_links() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("folder")).unwrap();
+    symlink("nowhere", tree.join("a")).unwrap();
+    trees::special(&tree, "b", FileType::Fifo, 0).unwrap();
+    fs::hard_link(tree.join("a"), tree.join("folder/a-too")).unwrap();
+    fs::hard_link(tree.join("b"), tree.join("folder/b-too")).unwrap();
+    let home = saved(&tree);
+    let restore = |path: &Path, to: &Path| {
+        let from = format!("latest:{}", path.display());
+        home.run(&["restore", &from, "-t", to.to_str().unwrap()]).ok();
+    };
+    restore(&tree, out.path());
+    // Further names are lost, and found by the first that is still there.
+    for name in ["folder/a-too", "folder/b-too"] {
+        fs::remove_file(out.path().join(name)).unwrap();
+    }
+    restore(&tree, out.path());
+    trees::assert_equal(&tree, out.path());
+    if !trees::attribute(&out.path().join("folder"), "user.mine", b"mine") {
+        return skipped("there are no extended attributes here");
+    }
+    fs::remove_file(out.path().join("a")).unwrap();
+    restore(&tree, out.path());
+    let mut value = [0; 8];
+    let len = rustix::fs::getxattr(out.path().join("folder"), "user.mine", &mut value[..]).unwrap();
+    assert_eq!(&value[..len], b"mine");
+    // A folder above what was saved says nothing of a new target: neither a time nor what it inherited.
+    let above = out.path().join("above");
+    restore(dir.path(), &above);
+    let age = fs::metadata(&above).unwrap().modified().unwrap().elapsed().unwrap();
+    assert!(age < std::time::Duration::from_secs(3_600), "{age:?}");
 }

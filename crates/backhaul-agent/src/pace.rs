@@ -8,9 +8,9 @@ use backhaul_schedule::policy::AgentTerms;
 
 use crate::signals::network::Fingerprint;
 
-/// Where no address is translated, no router forgets a link after half a minute; firewalls that follow flows keep one
-/// for at least two minutes (RFC 4787, section 4.3).
-const UNTRANSLATED: Duration = Duration::from_secs(120);
+/// Where no address is translated, no router forgets a link after half a minute. Firewalls that follow flows keep one for
+/// two minutes (RFC 4787, section 4.3; `nf_conntrack_udp_timeout_stream`), and a packet may be late.
+const UNTRANSLATED: Duration = Duration::from_secs(100);
 /// Networks that are remembered; after that it begins anew.
 const NETWORKS: usize = 64;
 

@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use backhaul_object::entry::Attribute;
+use backhaul_object::entry::{ATTRIBUTES_BYTES, ATTRIBUTES_MAX, Attribute};
 use rustix::fs::{self, XattrFlags};
 use rustix::io::Errno;
 
@@ -30,7 +30,7 @@ impl<'f> Handle<'f> {
         Self::Named(format!("/proc/self/fd/{}", fd.as_raw_fd()))
     }
 
-    fn list(&self) -> Result<Vec<Vec<u8>>, Errno> {
+    fn list(&self, room: &mut Vec<u8>) -> Result<Vec<Vec<u8>>, Errno> {
         let query = match self {
             Self::Open(fd) => fs::flistxattr_query(fd),
             Self::Named(path) => fs::listxattr_query(&path[..]),
@@ -41,26 +41,22 @@ impl<'f> Handle<'f> {
             Ok(_) | Err(Errno::TOOBIG) => {}
             Err(error) => return Err(error),
         }
-        let mut names = vec![0u8; LARGEST];
+        room.resize(LARGEST, 0);
         let len = match self {
-            Self::Open(fd) => fs::flistxattr(fd, &mut names[..])?,
-            Self::Named(path) => fs::listxattr(&path[..], &mut names[..])?,
+            Self::Open(fd) => fs::flistxattr(fd, &mut room[..])?,
+            Self::Named(path) => fs::listxattr(&path[..], &mut room[..])?,
         };
-        Ok(names[..len]
-            .split(|byte| *byte == 0)
-            .filter(|name| !name.is_empty())
-            .map(<[u8]>::to_vec)
-            .collect())
+        Ok(room[..len].split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
     }
 
-    fn get(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        let mut value = vec![0u8; LARGEST];
+    /// Read where there is room for the largest, and kept in no more than it takes.
+    fn get(&self, name: &[u8], room: &mut Vec<u8>) -> Result<Vec<u8>, Errno> {
+        room.resize(LARGEST, 0);
         let len = match self {
-            Self::Open(fd) => fs::fgetxattr(fd, name, &mut value[..])?,
-            Self::Named(path) => fs::getxattr(&path[..], name, &mut value[..])?,
+            Self::Open(fd) => fs::fgetxattr(fd, name, &mut room[..])?,
+            Self::Named(path) => fs::getxattr(&path[..], name, &mut room[..])?,
         };
-        value.truncate(len);
-        Ok(value)
+        Ok(room[..len].to_vec())
     }
 
     fn set(&self, attribute: &Attribute) -> Result<(), Errno> {
@@ -79,17 +75,28 @@ impl<'f> Handle<'f> {
     }
 }
 
-/// All attributes in the order of their names, and those that could not be read, in words.
+/// All attributes in the order of their names, and in words those that could not be read or that an entry has no room
+/// for.
 pub(crate) fn read(handle: &Handle<'_>) -> (Vec<Attribute>, Vec<String>) {
-    let mut names = match handle.list() {
+    let mut room = Vec::new();
+    let mut names = match handle.list(&mut room) {
         Ok(names) => names,
         Err(error) => return (Vec::new(), vec![format!("its extended attributes: {error}")]),
     };
     names.sort_unstable();
-    let (mut found, mut unread) = (Vec::new(), Vec::new());
+    let (mut found, mut unread, mut left) = (Vec::new(), Vec::new(), ATTRIBUTES_BYTES);
     for name in names {
-        match handle.get(&name) {
-            Ok(value) => found.push(Attribute { name, value }),
+        match handle.get(&name, &mut room) {
+            Ok(value) if found.len() < ATTRIBUTES_MAX && name.len() + value.len() <= left => {
+                left -= name.len() + value.len();
+                found.push(Attribute { name, value });
+            }
+            Ok(value) => unread.push(format!(
+                "its attribute {} of {} bytes is not saved: more than {ATTRIBUTES_MAX}, or than {} KiB together",
+                String::from_utf8_lossy(&name),
+                value.len(),
+                ATTRIBUTES_BYTES >> 10
+            )),
             // It vanished between the two looks.
             Err(Errno::NODATA) => {}
             Err(error) => unread.push(format!("its attribute {}: {error}", String::from_utf8_lossy(&name))),
@@ -107,15 +114,30 @@ pub(crate) struct Unset {
     pub(crate) failed: Vec<String>,
 }
 
-/// Sets attributes, and removes others that the place gave to what was made in it.
-pub(crate) fn write(handle: &Handle<'_>, wanted: &[Attribute]) -> Unset {
+/// What happens to attributes that are not wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// They stay: what they are on was there before, and the snapshot may not know all of it.
+    Stay,
+    /// They go: the place gave them to what was made in it just now.
+    Go,
+}
+
+/// Sets attributes.
+pub(crate) fn write(handle: &Handle<'_>, wanted: &[Attribute], others: Others) -> Unset {
     let mut unset = Unset::default();
-    let there = handle.list().unwrap_or_default();
+    let there = match others {
+        Others::Stay => Vec::new(),
+        Others::Go => handle.list(&mut Vec::new()).unwrap_or_default(),
+    };
     for name in there.iter().filter(|name| is_kept(name) && !wanted.iter().any(|one| one.name == **name)) {
         // Whoever may not remove it may not see it, or is told at the next attribute.
         let _ = handle.remove(name);
     }
-    for attribute in wanted {
+    // Access lists last: they may forbid the others.
+    let is_list = |attribute: &&Attribute| attribute.name.starts_with(b"system.posix_acl_");
+    let lists = wanted.iter().filter(is_list);
+    for attribute in wanted.iter().filter(|attribute| !is_list(attribute)).chain(lists) {
         match handle.set(attribute) {
             Ok(()) => {}
             Err(Errno::PERM)

@@ -21,6 +21,7 @@ use backhaul_object::entry::Body;
 use backhaul_object::source::{ObjectSource, TransferError};
 use thiserror::Error;
 
+use crate::attributes::Others;
 use crate::browse::{BrowseError, Tree};
 
 mod fetch;
@@ -184,8 +185,10 @@ fn start(
     run::run(&engine, request, mode, tree.start(&located))?;
     if let (Some(place), true, crate::browse::Located::Entry(entry)) = (&place, made && changes, &located)
         && matches!(entry.body, Body::Directory { .. } | Body::Folded(_))
+        // One that only leads to what was saved says nothing of the target.
+        && !entry.is_way()
     {
-        engine.finish_dir(place, b"", &entry.metadata, Some(&entry.attributes()));
+        engine.finish_dir(place, b"", &entry.metadata, Some((&entry.attributes(), Others::Go)));
     }
     Ok(engine.report.finish())
 }

@@ -31,6 +31,8 @@ const FOLDED_MAX: usize = 4_096;
 pub const FOLD_DEPTH_MAX: usize = 64;
 /// Most attributes kept of one entry, with some room for other extensions.
 pub const ATTRIBUTES_MAX: usize = 1_000;
+/// Most bytes of attributes kept of one entry, with their names.
+pub const ATTRIBUTES_BYTES: usize = 256 << 10;
 const EXTENSIONS_MAX: usize = 1_024;
 /// The largest attribute that Linux has, with its name.
 const EXTENSION_MAX: usize = (64 << 10) + 258;
@@ -345,7 +347,14 @@ fn decode_one(
         if tag % 2 == 1 {
             return Err(FormatError::Unknown { what: "extension", value: tag });
         }
-        extensions.push((tag, r.bytes("extension", EXTENSION_MAX)?.to_vec()));
+        let value = r.bytes("extension", EXTENSION_MAX)?;
+        match tag {
+            EXTENSION_LINK if value.len() != 8 => return Err(FormatError::Invalid("link group")),
+            EXTENSION_ATTRIBUTE if Attribute::from_extension(value).is_none() => {
+                return Err(FormatError::Invalid("extended attribute"));
+            }
+            _ => extensions.push((tag, value.to_vec())),
+        }
     }
     Ok(Entry { name, metadata, body, extensions })
 }

@@ -21,6 +21,8 @@ use crate::seal::Object;
 pub const FOLD_MAX: usize = 4 << 10;
 /// Size over which a directory is split, in bytes.
 pub const NODE_MAX: usize = 32 << 10;
+/// A leaf ends with the entry that makes it so large: only extended attributes do. The largest entry still fits after it.
+const LEAF_BYTES: usize = 4 << 20;
 /// Entries per leaf: fewest, most; the mean is 2^[`SPLIT_BITS`] above the fewest.
 const LEAF_ENTRIES: std::ops::Range<usize> = 64..1_024;
 const SPLIT_BITS: u32 = 8;
@@ -90,13 +92,15 @@ pub struct DirectoryBuilder<'k> {
     key: &'k IdKey,
     leaves: Vec<Vec<Entry>>,
     size: usize,
+    /// Encoded bytes of the last leaf.
+    leaf: usize,
     branches: Vec<Branch>,
 }
 
 impl<'k> DirectoryBuilder<'k> {
     /// An empty directory.
     pub fn new(key: &'k IdKey) -> Self {
-        Self { key, leaves: vec![Vec::new()], size: 0, branches: Vec::new() }
+        Self { key, leaves: vec![Vec::new()], size: 0, leaf: 0, branches: Vec::new() }
     }
 
     /// Adds a finished child directory: folded if small enough, else written through `emit`.
@@ -123,7 +127,8 @@ impl<'k> DirectoryBuilder<'k> {
 
     /// Adds an entry; leaves that are complete go out through `emit` once the directory is known to be split.
     pub fn push(&mut self, entry: Entry, emit: &mut dyn FnMut(ObjectId, Object)) {
-        self.size += encoded_len(std::slice::from_ref(&entry));
+        let len = encoded_len(std::slice::from_ref(&entry));
+        self.size += len;
         let cut = is_boundary(self.key, &entry.name);
         if self.leaves.is_empty() {
             self.leaves.push(Vec::new());
@@ -131,8 +136,13 @@ impl<'k> DirectoryBuilder<'k> {
         let last = self.leaves.len() - 1;
         let leaf = &mut self.leaves[last];
         leaf.push(entry);
-        if (cut && leaf.len() >= LEAF_ENTRIES.start) || leaf.len() >= LEAF_ENTRIES.end {
+        self.leaf += len;
+        if (cut && leaf.len() >= LEAF_ENTRIES.start)
+            || leaf.len() >= LEAF_ENTRIES.end
+            || self.leaf >= LEAF_BYTES
+        {
             self.leaves.push(Vec::new());
+            self.leaf = 0;
         }
         if self.size > NODE_MAX {
             let open = self.leaves.pop();

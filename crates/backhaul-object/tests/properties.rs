@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use backhaul_object::entry::{Body, Content, Entry, FOLD_DEPTH_MAX, Metadata};
+use backhaul_object::entry::{Attribute, Body, Content, Entry, FOLD_DEPTH_MAX, Metadata};
 use backhaul_object::flist::{self, Piece};
 use backhaul_object::header::{Compressor, Reference};
 use backhaul_object::keys::{IdKey, VaultKey};
@@ -180,4 +180,39 @@ proptest! {
         sealed.body = Bytes::from(body);
         prop_assert!(sealed.unseal(&key.data_key()).is_err());
     }
+}
+
+/// Whatever is on them, files make nodes that can be sealed.
+#[test]
+fn a_folder_of_large_attributes_is_cut_and_comes_back() {
+    let key = VaultKey::new([1; 32]).id_key();
+    let (mut store, mut builder) = (Store::new(), DirectoryBuilder::new(&key));
+    let entries: Vec<Entry> = (0..200u8)
+        .map(|n| {
+            let body = Body::File { size: 0, content: Content::Empty, link: None };
+            let value = |i: u8| vec![n ^ i; 60 << 10];
+            let attributes =
+                [1, 2, 3, 4].map(|i| Attribute { name: format!("user.{i}").into_bytes(), value: value(i) });
+            Entry { name: vec![b'n', n.max(1)], metadata: Metadata::default(), body, extensions: vec![] }
+                .with_attributes(&attributes)
+        })
+        .skip(1)
+        .filter(|entry| entry.name[1] != b'/')
+        .collect();
+    for entry in entries.clone() {
+        builder.push(entry, &mut |id, object| drop(store.insert(id, object)));
+    }
+    let done = builder.finish(&mut |id, object| drop(store.insert(id, object)));
+    let (root, _) = write_root(done, &key, &mut |id, object| drop(store.insert(id, object)));
+    let (mut packer, mut found, mut open) = (Packer::new(3).unwrap(), Vec::new(), vec![root]);
+    while let Some(id) = open.pop() {
+        store[&id].clone().compress(&key, &mut packer).unwrap();
+        match node::decode(&store[&id]).unwrap() {
+            Node::Leaf(entries) => found.extend(entries),
+            Node::Index(branches) => open.extend(branches.iter().map(|branch| branch.node)),
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    assert_eq!(found, entries);
+    assert!(found.iter().all(|entry| entry.attributes().len() == 4));
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use backhaul_object::bundle::{self, BundleBuilder};
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::entry::{Body, Content, Device, Entry, Metadata, Special, Totals};
+use backhaul_object::entry::{Attribute, Body, Content, Device, Entry, Metadata, Special, Totals};
 use backhaul_object::flist::{self, Piece};
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::VaultKey;
@@ -167,7 +167,10 @@ fn special_files() {
         plain("block", Body::Special(Special::Block(device)), Some(0x0102_0304_0506_0708)),
         plain("character", Body::Special(Special::Character(Device { major: 1, minor: 3 })), None),
         plain("link", Body::Symlink(b"fifo".to_vec()), Some(9)),
-        plain("pipe", Body::Special(Special::Fifo), None),
+        plain("pipe", Body::Special(Special::Fifo), None).with_attributes(&[
+            Attribute { name: b"trusted.a".to_vec(), value: vec![] },
+            Attribute { name: b"user.b".to_vec(), value: b"\x00value".to_vec() },
+        ]),
         plain("socket", Body::Special(Special::Socket), None),
     ];
     let (_, done) = directory(entries.clone());

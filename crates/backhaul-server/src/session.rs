@@ -74,6 +74,8 @@ struct Conversation {
     reads: mpsc::Sender<Vec<ObjectId>>,
     grant: Option<(u64, Option<ObjectId>)>,
     peer: PeerIdentity,
+    /// The version of the terms that it was sent and has not confirmed.
+    terms: Option<u64>,
     outcome: Outcome,
 }
 
@@ -169,6 +171,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         reads,
         grant: None,
         peer,
+        terms: None,
         outcome: Outcome::default(),
     };
     let streams = Arc::new(streams);
@@ -180,6 +183,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         },
         Err(ending) => return refuse(talk.session, talk.writer, ending).await,
     };
+    talk.terms = welcome.terms.map(|terms| terms.version);
     if let Some(grant) = &welcome.grant {
         let session = SessionId::try_from(&grant.session[..]).unwrap_or(SessionId([0; 16]));
         let (vault, owned, streams) = (Arc::clone(&vault), Arc::clone(&owned), Arc::clone(&streams));
@@ -290,7 +294,13 @@ impl Conversation {
             Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
             // Only to show that the run goes on, where there is nothing to send for long.
             Request::Report(_) => {}
-            Request::Applied(_) => tokio::task::block_in_place(|| desk.heard(&self.client, &request)),
+            Request::Applied(ref applied) => {
+                // Once, and only for what it was sent.
+                if self.terms.take() != Some(applied.version) {
+                    return Err(Ending::new(end::PROTOCOL, "it was sent no such terms"));
+                }
+                tokio::task::block_in_place(|| desk.heard(&self.client, &request));
+            }
             Request::NotNow(_) | Request::NudgeReply(_) => {
                 return Err(Ending::new(end::PROTOCOL, "it does not attend"));
             }

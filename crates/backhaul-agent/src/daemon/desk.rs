@@ -21,6 +21,7 @@ use crate::pace::{Pace, Passage};
 use crate::priority::Priority;
 use crate::run::{self, RunRequest};
 use crate::signals::Signal;
+use crate::signals::network::Fingerprint;
 use crate::signals::power::Supply;
 
 /// The machine that decides, with hands.
@@ -32,8 +33,9 @@ pub(super) struct Desk {
     /// The number of the newest link: what happens to older ones is of no interest.
     link: u64,
     pace: Pace,
-    /// The time between two packets of that link.
+    /// The time between two packets of that link, and the network that it was dialled in.
     keep_alive: Duration,
+    dialled_in: Option<Fingerprint>,
     gates: (Gate, Gate),
 }
 
@@ -49,7 +51,17 @@ impl Desk {
         }
         let attendant = Attendant::new(terms, RandomState::new().build_hasher().finish());
         let (pace, gates) = (Pace::default(), (Gate::Open, Gate::Open));
-        Self { daemon, attendant, outlook, tell, link: 0, pace, keep_alive: KEEP_ALIVE, gates }
+        Self {
+            daemon,
+            attendant,
+            outlook,
+            tell,
+            link: 0,
+            pace,
+            keep_alive: KEEP_ALIVE,
+            dialled_in: None,
+            gates,
+        }
     }
 
     /// When it wants to hear of the time.
@@ -158,7 +170,7 @@ impl Desk {
         let report = Some(introduce::report(&self.outlook.conditions(), self.daemon.port()));
         let hello = wire::Hello { report, not_now, ..hello };
         let keep_alive = self.fitting();
-        self.keep_alive = keep_alive;
+        (self.keep_alive, self.dialled_in) = (keep_alive, self.network());
         tracing::info!("dials the server for a link with a packet in {} s", keep_alive.as_secs());
         let (wanted, wishes) = mpsc::unbounded_channel();
         self.link += 1;
@@ -171,14 +183,17 @@ impl Desk {
 
     /// The time between two packets of a link in this network.
     fn fitting(&self) -> Duration {
-        let network = self.outlook.signals.now().network.map(|network| network.fingerprint);
-        self.pace.of(self.attendant.terms(), network)
+        self.pace.of(self.attendant.terms(), self.network())
+    }
+
+    fn network(&self) -> Option<Fingerprint> {
+        self.outlook.signals.now().network.map(|network| network.fingerprint)
     }
 
     /// A link keeps the pace it was dialled with: one that could be quieter, or must not be so quiet, is dialled again.
     fn on_passage(&mut self, passage: Passage) {
-        if let Some(network) = self.outlook.signals.now().network {
-            self.pace.learn(network.fingerprint, passage);
+        if let Some(network) = self.dialled_in {
+            self.pace.learn(network, passage);
         }
         if self.attendant.is_linked() && self.fitting() != self.keep_alive {
             self.dial();

@@ -22,6 +22,8 @@ use crate::clock::{self, Stopwatch};
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// How long a server may take for the next word to one who is not let in yet.
 const SILENCE: Duration = Duration::from_secs(55);
+/// How long a goodbye may take: what was said before it may still be on its way.
+const GOODBYE: Duration = Duration::from_secs(30);
 /// How long it may take to answer, while it has to check and write what it was sent.
 const STALL: Duration = Duration::from_secs(600);
 
@@ -113,10 +115,13 @@ impl Driver {
                 }
             }
         }
-        let _ = self.send_queued(&mut writer).await;
-        if self.closing {
-            writer.end().await;
-        }
+        let goodbye = async {
+            if self.send_queued(&mut writer).await.is_ok() && self.closing {
+                writer.end().await;
+            }
+        };
+        // A server that takes nothing must not hold this machine either.
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
         for task in tasks {
             task.abort();
         }
@@ -125,12 +130,17 @@ impl Driver {
     /// How long the server may be silent: a link that carries packets and no words must not keep this machine from its
     /// backup. Who waits for a slot hears of its place every ten seconds, and a server ends a run that stalls.
     fn patience(&self) -> Duration {
-        let waits = !self.asked.is_empty() || self.committed.is_some() || !self.lists.is_empty();
-        match (&self.answer, waits || !self.stats.is_empty()) {
+        match (&self.answer, self.awaits()) {
             (Some(_), _) => SILENCE,
             (None, true) => STALL,
             (None, false) => Duration::MAX,
         }
+    }
+
+    /// True when the server has been asked something.
+    fn awaits(&self) -> bool {
+        let asked = !self.asked.is_empty() || self.committed.is_some();
+        asked || !self.lists.is_empty() || !self.stats.is_empty()
     }
 
     async fn send_queued(&mut self, writer: &mut FrameWriter) -> Result<(), NetError> {
@@ -152,6 +162,10 @@ impl Driver {
     }
 
     fn on_command(&mut self, command: Command, reads: &mpsc::UnboundedSender<PendingRead>) {
+        if !self.awaits() {
+            // It had nothing to say before.
+            self.heard = Stopwatch::start();
+        }
         match command {
             Command::Ask(queries, reply) => match self.session.ask(queries) {
                 Ok(batch) => drop(self.asked.insert(batch, reply)),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::Receiver;
 
 use backhaul_object::bundle::BundleBuilder;
-use backhaul_object::entry::{Body, Content, DIRECT_CHUNKS_MAX, EXTENSION_WAY, Entry, Metadata};
+use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, EXTENSION_WAY, Entry, Metadata};
 use backhaul_object::flist::{self, Piece};
 use backhaul_object::source::{Answer, ObjectSink, Query, TransferError};
 use backhaul_object::{Kind, Object, ObjectId, Proof};
@@ -55,6 +55,8 @@ pub(super) struct Assembler<'a> {
     bundle: OpenBundle,
     current: Current,
     waiting: VecDeque<Draw>,
+    /// Bytes of extensions in it.
+    waiting_bytes: usize,
 }
 
 impl<'a> Assembler<'a> {
@@ -78,6 +80,7 @@ impl<'a> Assembler<'a> {
             bundle: OpenBundle::default(),
             current: Current::default(),
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
         }
     }
 
@@ -109,6 +112,7 @@ impl<'a> Assembler<'a> {
         step.count(&mut self.figures);
         match step {
             Step::Enter { name, metadata, attributes } => {
+                self.hold(&attributes);
                 let entry = directory_entry(name, metadata).with_attributes(&attributes);
                 self.events.push(Event::Enter(entry));
             }
@@ -119,9 +123,11 @@ impl<'a> Assembler<'a> {
             Step::Leave => self.events.push(Event::Leave),
             Step::Known { name, metadata, link, record, attributes } => {
                 self.note_losses(record.sparse);
+                self.hold(&attributes);
                 self.events.push(Event::Known { name, metadata, link, record, attributes });
             }
             Step::Plain { name, metadata, body, link, attributes } => {
+                self.hold(&attributes);
                 self.events.push(Event::Plain { name, metadata, body, link, attributes })
             }
             Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
@@ -151,6 +157,7 @@ impl<'a> Assembler<'a> {
                 }
                 Part::Done(read) => {
                     self.note_losses(read.sparse);
+                    self.hold(&read.attributes);
                     let unread = read.unread.iter().map(|why| (to_path(&path), why.clone()));
                     self.figures.errors.extend(unread);
                     self.figures.bytes_read += read.size;
@@ -174,6 +181,11 @@ impl<'a> Assembler<'a> {
         if sparse {
             not_kept(&mut self.figures, "holes of sparse files");
         }
+    }
+
+    /// Attributes wait in memory like contents.
+    fn hold(&mut self, attributes: &[Attribute]) {
+        self.held += attributes.iter().map(Attribute::size).sum::<usize>();
     }
 
     fn content(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole) {
@@ -287,9 +299,15 @@ impl<'a> Assembler<'a> {
             }
             Event::Content { .. } => return,
         };
+        self.waiting_bytes += match &draw {
+            Draw::Enter(entry) | Draw::Entry { entry, .. } => {
+                entry.extensions.iter().map(|(_, value)| value.len()).sum()
+            }
+            Draw::Leave => 0,
+        };
         self.waiting.push_back(draw);
         let full = self.bundle.builder.is_full(self.parameters.descriptor.bundle_target as usize);
-        if full || self.waiting.len() >= WAITING_MAX {
+        if full || self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= BATCH_BYTES {
             self.close_bundle();
         } else if self.bundle.builder.is_empty() {
             self.drain(None);
@@ -309,7 +327,8 @@ impl<'a> Assembler<'a> {
             path,
             fingerprint: read.fingerprint,
             racy: read.racy,
-            attributes: !read.attributes.is_empty(),
+            // What could not be read is tried again, and named again.
+            attributes: !read.attributes.is_empty() || !read.unread.is_empty(),
             sparse: read.sparse,
             content: content.clone(),
         };
@@ -353,6 +372,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn drain(&mut self, closed: Option<ObjectId>) {
+        self.waiting_bytes = 0;
         for draw in self.waiting.drain(..) {
             match draw {
                 Draw::Enter(entry) => self.tree.enter(entry),

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 
 use super::state::Fingerprint;
-use super::walk::{metadata, too_many};
+use super::walk::metadata;
 use super::{BackupRequest, VaultParameters, count};
 use crate::attributes::{self, Handle};
 
@@ -59,7 +59,7 @@ pub(super) struct Outcome {
     /// The time stamps cannot prove that a later change would show.
     pub(super) racy: bool,
     pub(super) attributes: Vec<Attribute>,
-    /// Attributes that could not be read, in words.
+    /// Attributes that are not saved, in words.
     pub(super) unread: Vec<String>,
     pub(super) sparse: bool,
     /// It changed while it was read.
@@ -101,8 +101,7 @@ impl<'a> Readers<'a> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let sampled = (self.request.now)();
         let fd = rustix::fs::openat(&*job.dir, &job.name, flags, Mode::empty())?;
-        let (mut attributes, mut unread) = attributes::read(&Handle::open(&fd));
-        unread.extend(too_many(&mut attributes));
+        let (attributes, unread) = attributes::read(&Handle::open(&fd));
         let mut file = File::from(fd);
         let mut before = rustix::fs::fstat(&file)?;
         if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {

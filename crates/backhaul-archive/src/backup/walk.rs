@@ -8,7 +8,7 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use backhaul_object::entry::{ATTRIBUTES_MAX, Attribute, Body, Device, Metadata, Special};
+use backhaul_object::entry::{Attribute, Body, Device, Metadata, Special};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
 use super::read::{Job, PARTS_MAX, Part};
@@ -253,7 +253,8 @@ impl<'a> Walk<'a> {
             |attributes| Step::Enter { name: name.to_bytes().to_vec(), metadata: metadata(stat), attributes };
         // A mount point is kept as an empty directory when the walk must stay on its file system.
         if device.is_some_and(|device| device != stat.st_dev) {
-            self.send(enter(Vec::new()))?;
+            let attributes = self.named_attributes(dir, name)?;
+            self.send(enter(attributes))?;
             return self.send(Step::Leave);
         }
         match rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty()) {
@@ -336,8 +337,8 @@ impl<'a> Walk<'a> {
     }
 
     fn attributes(&mut self, handle: &Handle<'_>) -> Result<Vec<Attribute>, Over> {
-        let (mut found, unread) = attributes::read(handle);
-        for why in unread.into_iter().chain(too_many(&mut found)) {
+        let (found, unread) = attributes::read(handle);
+        for why in unread {
             count(&self.request.progress.errors, 1);
             self.send(Step::Unreadable { path: self.path.clone(), why })?;
         }
@@ -379,14 +380,6 @@ fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-/// Cuts off what an entry has no room for, and says so.
-pub(super) fn too_many(attributes: &mut Vec<Attribute>) -> Option<String> {
-    let count = attributes.len();
-    attributes.truncate(ATTRIBUTES_MAX);
-    (count > ATTRIBUTES_MAX)
-        .then(|| format!("only {ATTRIBUTES_MAX} of its {count} extended attributes are saved"))
 }
 
 fn device_of(stat: &Stat) -> Device {

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use super::Mode;
 use super::fetch::{Engine, FileJob};
 use super::place::{self, Comparer};
+use crate::attributes::Others;
 
 /// A file being written or compared; opened at the first byte, so that content which cannot be read at all
 /// replaces nothing.
@@ -76,7 +77,7 @@ impl<'o> Out<'o> {
 }
 
 fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> {
-    let missed = place::apply(file, &job.metadata, Some(&job.attributes))
+    let missed = place::apply(file, &job.metadata, Some((&job.attributes, Others::Go)))
         .map_err(|error| format!("metadata not set: {error}"))?;
     engine.report.missed(&job.path(), missed);
     Ok(())

@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFla
 use rustix::io::Errno;
 
 use super::Overwrite;
-use crate::attributes::{self, Handle, Unset};
+use crate::attributes::{self, Handle, Others, Unset};
 
 /// Longest path handed to one system call; longer ones are opened name by name.
 const PATH_AT_ONCE: usize = 2_048;
@@ -139,12 +139,17 @@ pub(crate) fn create(dir: &OwnedFd, name: &[u8]) -> Result<Option<File>, Errno> 
     }
 }
 
+/// A name of its own for what is not yet in its place.
+fn part_name() -> Vec<u8> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!(".backhaul-{}-{number}.part", std::process::id()).into_bytes()
+}
+
 /// Makes a new file under a name of its own, to be moved into place when it is whole.
 pub(crate) fn create_part(dir: &OwnedFd) -> Result<(File, Vec<u8>), Errno> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
     loop {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let name = format!(".backhaul-{}-{number}.part", std::process::id()).into_bytes();
+        let name = part_name();
         if let Some(file) = create(dir, &name)? {
             return Ok((file, name));
         }
@@ -159,40 +164,62 @@ pub(crate) fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<()
     }
 }
 
-/// Makes a symbolic link or a special file, replacing what was there.
-pub(crate) fn make(dir: &OwnedFd, name: &[u8], body: &Body) -> Result<(), String> {
-    let make = || match body {
+/// Makes a symbolic link or a special file under its name, or a further name of one; what was there is replaced by it in
+/// one step, and stays where it cannot be made. `dress` finishes what was made, under the name that it has then.
+pub(crate) fn put<T>(
+    dir: &OwnedFd,
+    name: &[u8],
+    make: impl Fn(&[u8]) -> Result<(), Errno>,
+    dress: impl FnOnce(&[u8]) -> Result<T, Errno>,
+) -> Result<T, String> {
+    let text = |error: Errno| error.to_string();
+    let dress = |at: &[u8]| dress(at).map_err(|error| format!("metadata not set: {error}"));
+    match make(name) {
+        Ok(()) => return dress(name),
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(text(error)),
+    }
+    let part = loop {
+        let part = part_name();
+        match make(&part) {
+            Ok(()) => break part,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(text(error)),
+        }
+    };
+    let done = dress(&part).and_then(|done| put_in_place(dir, &part, name).map(|()| done));
+    // Also where both names were the same file's already: then a rename leaves both.
+    clear(dir, &part)?;
+    done
+}
+
+/// Makes what an entry without content is.
+pub(crate) fn make(dir: &OwnedFd, name: &[u8], body: &Body) -> Result<(), Errno> {
+    match body {
         Body::Symlink(to) => fs::symlinkat(&to[..], dir, name),
         Body::Special(special) => {
-            let (kind, device) = node(*special);
+            let (kind, device) = node(*special).ok_or(Errno::OVERFLOW)?;
             fs::mknodat(dir, name, kind, Mode::RUSR | Mode::WUSR, device)
         }
         _ => Err(Errno::INVAL),
-    };
-    let made = match make() {
-        Err(Errno::EXIST) => {
-            clear(dir, name)?;
-            make()
-        }
-        other => other,
-    };
-    made.map_err(|error| match body {
-        Body::Special(Special::Character(_) | Special::Block(_)) if error == Errno::PERM => {
-            "only root may make a device".to_owned()
-        }
-        _ => error.to_string(),
-    })
+    }
 }
 
-/// The type and, for a device, the number of a special file.
-fn node(special: Special) -> (FileType, u64) {
-    let number = |device: Device| fs::makedev(device.major, device.minor);
-    match special {
+/// Largest numbers of a device that Linux has (`MINORBITS` in `kdev_t.h`): larger ones would be those of another.
+const MAJOR_MAX: u32 = (1 << 12) - 1;
+const MINOR_MAX: u32 = (1 << 20) - 1;
+
+/// The type and, for a device, the number of a special file; none for numbers that there are not.
+fn node(special: Special) -> Option<(FileType, u64)> {
+    let number = |Device { major, minor }: Device| {
+        (major <= MAJOR_MAX && minor <= MINOR_MAX).then(|| fs::makedev(major, minor))
+    };
+    Some(match special {
         Special::Fifo => (FileType::Fifo, 0),
         Special::Socket => (FileType::Socket, 0),
-        Special::Character(device) => (FileType::CharacterDevice, number(device)),
-        Special::Block(device) => (FileType::BlockDevice, number(device)),
-    }
+        Special::Character(device) => (FileType::CharacterDevice, number(device)?),
+        Special::Block(device) => (FileType::BlockDevice, number(device)?),
+    })
 }
 
 /// True when a symbolic link or special file is there, and the same.
@@ -201,10 +228,19 @@ pub(crate) fn is_as(dir: &OwnedFd, name: &[u8], body: &Body) -> bool {
         Body::Symlink(to) => {
             fs::readlinkat(dir, name, Vec::new()).is_ok_and(|found| found.as_bytes() == &to[..])
         }
-        Body::Special(special) => look(dir, name).ok().flatten().is_some_and(|stat| {
-            let (kind, device) = node(*special);
+        Body::Special(_) => look(dir, name).ok().flatten().is_some_and(|stat| is_of_kind(&stat, body)),
+        _ => false,
+    }
+}
+
+/// True for a symbolic link where that is wanted, or a special file of the same kind and number.
+fn is_of_kind(stat: &Stat, body: &Body) -> bool {
+    let found = FileType::from_raw_mode(stat.st_mode);
+    match body {
+        Body::Symlink(_) => found == FileType::Symlink,
+        Body::Special(special) => node(*special).is_some_and(|(kind, device)| {
             let is_device = matches!(special, Special::Character(_) | Special::Block(_));
-            FileType::from_raw_mode(stat.st_mode) == kind && (!is_device || stat.st_rdev == device)
+            found == kind && (!is_device || stat.st_rdev == device)
         }),
         _ => false,
     }
@@ -230,7 +266,7 @@ pub(crate) struct Missed {
 pub(crate) fn apply(
     fd: &impl AsFd,
     metadata: &Metadata,
-    attributes: Option<&[Attribute]>,
+    attributes: Option<(&[Attribute], Others)>,
 ) -> Result<Missed, Errno> {
     let stat = fs::fstat(fd)?;
     let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
@@ -242,11 +278,11 @@ pub(crate) fn apply(
             Err(error) => return Err(error),
         };
     }
-    let unset = attributes.map(|wanted| attributes::write(&Handle::open(fd), wanted)).unwrap_or_default();
+    let unset = attributes.map(|(wanted, others)| attributes::write(&Handle::open(fd), wanted, others));
     let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
     fs::fchmod(fd, Mode::from_raw_mode(RawMode::from(mode)))?;
     fs::futimens(fd, &times(metadata))?;
-    Ok(Missed { owner: !owned, attributes: unset })
+    Ok(Missed { owner: !owned, attributes: unset.unwrap_or_default() })
 }
 
 /// As [`apply`], for a symbolic link itself (which has no mode) or a special file, neither of which can be opened: by a
@@ -255,6 +291,11 @@ pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Resul
     let metadata = &entry.metadata;
     let fd = fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
     let stat = fs::fstat(&fd)?;
+    if !is_of_kind(&stat, &entry.body) || stat.st_nlink != 1 {
+        // Somebody has put something else there.
+        return Err(Errno::STALE);
+    }
+    let handle = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
     if !owned {
         let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
@@ -264,19 +305,14 @@ pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Resul
             Err(error) => return Err(error),
         };
     }
-    let unset = attributes::write(&Handle::named(&fd), &entry.attributes());
-    match FileType::from_raw_mode(stat.st_mode) {
-        // The handle of a link would lead to where the link leads.
-        FileType::Symlink => {}
-        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
-            let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
-            let handle = format!("/proc/self/fd/{}", fd.as_raw_fd());
-            fs::chmod(handle, Mode::from_raw_mode(RawMode::from(mode)))?;
-        }
-        // Somebody has put a file there.
-        _ => return Err(Errno::STALE),
+    let unset = attributes::write(&Handle::named(&fd), &entry.attributes(), Others::Go);
+    // A symbolic link has no mode.
+    if !matches!(entry.body, Body::Symlink(_)) {
+        let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
+        fs::chmod(&handle[..], Mode::from_raw_mode(RawMode::from(mode)))?;
     }
-    fs::utimensat(&fd, "", &times(metadata), AtFlags::EMPTY_PATH)?;
+    // The path leads to the handle and not beyond it, to a link itself, too.
+    fs::utimensat(fs::CWD, &handle[..], &times(metadata), AtFlags::empty())?;
     Ok(Missed { owner: !owned, attributes: unset })
 }
 

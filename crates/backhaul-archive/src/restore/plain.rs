@@ -2,12 +2,12 @@
 
 use std::os::fd::OwnedFd;
 
-use backhaul_object::entry::{Body, Entry};
+use backhaul_object::entry::{Body, Entry, Special};
 use rustix::fs::{AtFlags, linkat};
 
 use super::Mode;
 use super::fetch::join;
-use super::place::{self, Target, Verdict};
+use super::place::{self, Missed, Target, Verdict};
 use super::run::{Run, look};
 
 const DIFFERS: &str = "differs from the snapshot: another link or special file";
@@ -27,10 +27,14 @@ impl Run<'_, '_> {
                 }
             } else if !fresh
                 && let Some(stat) = look(dir, &entry.name)?
-                && place::judge(&stat, &entry.metadata, overwrite, same) != Verdict::Write
+                && let verdict = place::judge(&stat, &entry.metadata, overwrite, same)
+                && verdict != Verdict::Write
             {
                 let differs = verify && !same();
                 self.engine.report.skipped();
+                if verdict == Verdict::Same {
+                    self.note_first(entry);
+                }
                 return if differs { Err(DIFFERS.to_owned()) } else { Ok(()) };
             } else if writes {
                 let linked = match (&first, place) {
@@ -38,14 +42,12 @@ impl Run<'_, '_> {
                     _ => false,
                 };
                 if !linked {
-                    place::make(dir, &entry.name, &entry.body)?;
-                    let done = place::apply_to_plain(dir, &entry.name, entry);
-                    missed = Some(done.map_err(|error| format!("metadata not set: {error}"))?);
+                    missed = Some(make(dir, entry)?);
                 }
             }
         }
-        if let (Some(group), true, Some(folder)) = (entry.link(), writes, self.folders.last()) {
-            self.links.entry(group).or_insert_with(|| (folder.relative.clone(), entry.name.clone()));
+        if writes {
+            self.note_first(entry);
         }
         if let (Some(missed), Some(folder)) = (missed, self.folders.last()) {
             self.engine.report.missed(&join(&folder.relative, &entry.name), missed);
@@ -56,6 +58,22 @@ impl Run<'_, '_> {
         }
         Ok(())
     }
+
+    /// Where the further names of an entry find it.
+    fn note_first(&mut self, entry: &Entry) {
+        if let (Some(group), Some(folder)) = (entry.link(), self.folders.last()) {
+            self.links.entry(group).or_insert_with(|| (folder.relative.clone(), entry.name.clone()));
+        }
+    }
+}
+
+fn make(dir: &OwnedFd, entry: &Entry) -> Result<Missed, String> {
+    let make = |name: &[u8]| place::make(dir, name, &entry.body);
+    let is_device = matches!(entry.body, Body::Special(Special::Character(_) | Special::Block(_)));
+    if is_device && !rustix::process::geteuid().is_root() {
+        return Err("only root may make a device".to_owned());
+    }
+    place::put(dir, &entry.name, make, |name| place::apply_to_plain(dir, name, entry))
 }
 
 /// Links an entry's name to the first of its group, if that is still what this restore has made.
@@ -70,6 +88,6 @@ fn further_name(
     if !place::is_as(&from, name, &entry.body) {
         return Err("the first name is something else now".to_owned());
     }
-    place::clear(dir, &entry.name)?;
-    linkat(&from, name, dir, &entry.name[..], AtFlags::empty()).map_err(|error| error.to_string())
+    let link = |to: &[u8]| linkat(&from, name, dir, to, AtFlags::empty());
+    place::put(dir, &entry.name, link, |_| Ok(()))
 }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use super::fetch::{self, Engine, FileJob, join};
 use super::place::{self, Target, Verdict};
 use super::{Mode, Overwrite, RestoreError, RestoreRequest};
+use crate::attributes::Others;
 use crate::browse::walker::{Event, Start, Step, Walker};
 
 /// A batch ends at this many files, or as many finished directories.
@@ -36,6 +37,7 @@ struct Leaf {
     metadata: Metadata,
     /// None: they stay as they are.
     attributes: Option<Vec<Attribute>>,
+    others: Others,
 }
 
 /// A directory that the walk is in.
@@ -82,7 +84,7 @@ impl Engine<'_> {
         place: &Target,
         relative: &[u8],
         metadata: &Metadata,
-        attributes: Option<&[Attribute]>,
+        attributes: Option<(&[Attribute], Others)>,
     ) {
         match place.dir(relative).and_then(|fd| place::apply(&fd, metadata, attributes)) {
             Ok(missed) => self.report.missed(relative, missed),
@@ -109,8 +111,11 @@ impl Run<'_, '_> {
                     && (folder.fresh || self.changes_folders())
                 {
                     let metadata = if folder.way { self.with_own_time(&folder, metadata) } else { metadata };
-                    let Folder { relative, attributes, .. } = folder;
-                    self.batch.leaves.push(Leaf { relative, metadata, attributes });
+                    let Folder { relative, attributes, fresh, .. } = folder;
+                    let others = if fresh { Others::Go } else { Others::Stay };
+                    let bytes = attributes.iter().flatten().map(Attribute::size).sum::<usize>();
+                    self.batch.bytes += bytes as u64;
+                    self.batch.leaves.push(Leaf { relative, metadata, attributes, others });
                 }
             }
             Event::Entry(entry) => {
@@ -227,6 +232,7 @@ impl Run<'_, '_> {
         let dir = self.folders.last().map(|folder| Arc::clone(&folder.relative)).unwrap_or_default();
         let (name, metadata, content) = (entry.name.clone(), entry.metadata, content.clone());
         let attributes = entry.attributes();
+        self.batch.bytes += attributes.iter().map(Attribute::size).sum::<usize>() as u64;
         let job = FileJob { dir, name, metadata, attributes, size, content, link };
         let write = self.mode == Mode::Write;
         if write && link.is_some_and(|group| self.links.contains_key(&group)) {
@@ -272,8 +278,9 @@ impl Run<'_, '_> {
         // What was left as it was has not been proven equal by its time and size.
         fetch::run(self.engine, kept, Mode::Compare)?;
         if let Some(place) = self.engine.place {
-            for Leaf { relative, metadata, attributes } in leaves {
-                self.engine.finish_dir(place, &relative, &metadata, attributes.as_deref());
+            for Leaf { relative, metadata, attributes, others } in leaves {
+                let attributes = attributes.as_deref().map(|wanted| (wanted, others));
+                self.engine.finish_dir(place, &relative, &metadata, attributes);
             }
         }
         Ok(())

@@ -13,6 +13,11 @@ pub struct Attribute {
 }
 
 impl Attribute {
+    /// Bytes of name and value.
+    pub fn size(&self) -> usize {
+        self.name.len() + self.value.len()
+    }
+
     /// As it is in an entry.
     pub fn extension(&self) -> (u64, Vec<u8>) {
         let mut out = Vec::with_capacity(2 + self.name.len() + self.value.len());
