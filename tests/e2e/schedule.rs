@@ -1,9 +1,10 @@
 //! Backups that nobody starts.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
-use backhaul_tests::{Home, TestServer, free_port, trees, wait_until};
+use backhaul_tests::{Daemon, Home, TestServer, free_port, trees, wait_until};
 
 /// Due from the first minute of the day on (UTC).
 const EAGER: &str = "[policy.default]\nspread = \"1m\"\n[admission]\nslots = 1\n";
@@ -12,15 +13,19 @@ fn count(home: &Home, client: &[&str]) -> usize {
     home.json(&[&["snapshots"], client].concat()).as_array().unwrap().len()
 }
 
+/// A desktop whose agent listens: the server dials it by itself.
+fn dialled(server: &TestServer, tree: &Path) -> (Home, Daemon) {
+    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[tree]);
+    let agent = home.start(&["agent", "run", "--listen", &address]);
+    wait_until("there is a snapshot", || count(&server.home, &["--client", "desk"]) == 1);
+    (home, agent)
+}
+
 #[test]
 fn the_server_dials_a_due_client_by_itself_once_a_period() {
     let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
-    let tree = trees::everything(dir.path());
-    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    // It listens before it is known: the first dial finds it.
-    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[&tree]);
-    let _agent = home.start(&["agent", "run", "--listen", &address]);
-    wait_until("there is a snapshot", || count(&server.home, &["--client", "desk"]) == 1);
+    let (_home, _agent) = dialled(&server, &trees::everything(dir.path()));
     wait_until("status says so", || {
         let status = server.home.json(&["status"]);
         (status[0]["state"].as_str(), status[0]["why"].as_str()) == (Some("protected"), Some(""))
@@ -35,11 +40,7 @@ fn the_server_dials_a_due_client_by_itself_once_a_period() {
 #[test]
 fn a_desktop_that_is_only_dialled_keeps_to_a_new_policy_from_its_next_run_on() {
     let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
-    let tree = trees::everything(dir.path());
-    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[&tree]);
-    let _agent = home.start(&["agent", "run", "--listen", &address]);
-    wait_until("there is a snapshot", || count(&server.home, &["--client", "desk"]) == 1);
+    let (home, _agent) = dialled(&server, &trees::everything(dir.path()));
     let newer = dir.path().join("newer.toml");
     fs::write(&newer, EAGER.replace("[admission]", "limit_upload = \"3MB\"\n[admission]")).unwrap();
     let version = server.home.json(&["policy", "apply", newer.to_str().unwrap()])["version"].clone();

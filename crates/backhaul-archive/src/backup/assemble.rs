@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::mpsc::Receiver;
 
 use backhaul_object::bundle::BundleBuilder;
-use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, EXTENSION_WAY, Entry, Metadata};
+use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
 use backhaul_object::flist::{self, Piece};
 use backhaul_object::source::{Answer, ObjectSink, Query, TransferError};
 use backhaul_object::{Kind, Object, ObjectId, Proof};
@@ -111,24 +111,19 @@ impl<'a> Assembler<'a> {
     fn step(&mut self, step: Step) -> Result<(), BackupError> {
         step.count(&mut self.figures);
         match step {
-            Step::Enter { name, metadata, attributes } => {
-                self.hold(&attributes);
-                let entry = directory_entry(name, metadata).with_attributes(&attributes);
+            Step::Enter(entry) => {
+                self.held += extensions(&entry);
                 self.events.push(Event::Enter(entry));
             }
-            Step::Way { name, metadata } => {
-                let extensions = vec![(EXTENSION_WAY, Vec::new())];
-                self.events.push(Event::Enter(Entry { extensions, ..directory_entry(name, metadata) }));
-            }
             Step::Leave => self.events.push(Event::Leave),
-            Step::Known { name, metadata, link, record, attributes } => {
+            Step::Known { entry, record } => {
                 self.note_losses(record.sparse);
-                self.hold(&attributes);
-                self.events.push(Event::Known { name, metadata, link, record, attributes });
+                self.held += extensions(&entry);
+                self.events.push(Event::Known { entry, record });
             }
-            Step::Plain { name, metadata, body, link, attributes } => {
-                self.hold(&attributes);
-                self.events.push(Event::Plain { name, metadata, body, link, attributes })
+            Step::Plain(entry) => {
+                self.held += extensions(&entry);
+                self.events.push(Event::Plain(entry));
             }
             Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
             Step::NotKept(_) | Step::Unreadable { .. } => {}
@@ -157,7 +152,7 @@ impl<'a> Assembler<'a> {
                 }
                 Part::Done(read) => {
                     self.note_losses(read.sparse);
-                    self.hold(&read.attributes);
+                    self.held += read.attributes.iter().map(Attribute::size).sum::<usize>();
                     let unread = read.unread.iter().map(|why| (to_path(&path), why.clone()));
                     self.figures.errors.extend(unread);
                     self.figures.bytes_read += read.size;
@@ -181,11 +176,6 @@ impl<'a> Assembler<'a> {
         if sparse {
             not_kept(&mut self.figures, "holes of sparse files");
         }
-    }
-
-    /// Attributes wait in memory like contents.
-    fn hold(&mut self, attributes: &[Attribute]) {
-        self.held += attributes.iter().map(Attribute::size).sum::<usize>();
     }
 
     fn content(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole) {
@@ -276,16 +266,8 @@ impl<'a> Assembler<'a> {
         let draw = match event {
             Event::Enter(entry) => Draw::Enter(entry),
             Event::Leave => Draw::Leave,
-            Event::Plain { name, metadata, body, link, attributes } => {
-                let entry = Entry { name, metadata, body, extensions: Entry::extensions_of_plain(link) };
-                let entry = entry.with_attributes(&attributes);
-                Draw::Entry { entry, record: None, in_open_bundle: false }
-            }
-            Event::Known { name, metadata, link, record, attributes } => {
-                let (size, content) = (record.fingerprint.size, record.content.clone());
-                let entry =
-                    Entry { name, metadata, body: Body::File { size, content, link }, extensions: vec![] };
-                let entry = entry.with_attributes(&attributes);
+            Event::Plain(entry) => Draw::Entry { entry, record: None, in_open_bundle: false },
+            Event::Known { entry, record } => {
                 Draw::Entry { entry, record: Some(record), in_open_bundle: false }
             }
             Event::File { name, link, inline, read, path } => {
@@ -300,9 +282,7 @@ impl<'a> Assembler<'a> {
             Event::Content { .. } => return,
         };
         self.waiting_bytes += match &draw {
-            Draw::Enter(entry) | Draw::Entry { entry, .. } => {
-                entry.extensions.iter().map(|(_, value)| value.len()).sum()
-            }
+            Draw::Enter(entry) | Draw::Entry { entry, .. } => extensions(entry),
             Draw::Leave => 0,
         };
         self.waiting.push_back(draw);
@@ -396,6 +376,11 @@ impl<'a> Assembler<'a> {
             }
         }
     }
+}
+
+/// Bytes of an entry that wait in memory like contents: nothing else in it is large.
+fn extensions(entry: &Entry) -> usize {
+    entry.extensions.iter().map(|(_, value)| value.len()).sum()
 }
 
 pub(super) fn directory_entry(name: Vec<u8>, metadata: Metadata) -> Entry {

@@ -1,6 +1,6 @@
 //! What passes through the assembler, in path order.
 
-use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
+use backhaul_object::entry::Entry;
 use backhaul_object::source::Answers;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
@@ -12,13 +12,7 @@ use super::state::Record;
 pub(super) enum Event {
     Enter(Entry),
     Leave,
-    Plain {
-        name: Vec<u8>,
-        metadata: Metadata,
-        body: Body,
-        link: Option<u64>,
-        attributes: Vec<Attribute>,
-    },
+    Plain(Entry),
     Content {
         id: ObjectId,
         proof: Proof,
@@ -33,11 +27,8 @@ pub(super) enum Event {
         path: Vec<u8>,
     },
     Known {
-        name: Vec<u8>,
-        metadata: Metadata,
-        link: Option<u64>,
+        entry: Entry,
         record: Box<Record>,
-        attributes: Vec<Attribute>,
     },
     /// The contents since the last file belong to one that could not be read to its end.
     Abandoned,

@@ -8,9 +8,10 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use backhaul_object::entry::{Attribute, Body, Device, Metadata, Special};
+use backhaul_object::entry::{Attribute, Body, Device, EXTENSION_WAY, Entry, Metadata, Special};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
 
+use super::assemble::directory_entry;
 use super::read::{Job, PARTS_MAX, Part};
 use super::state::{Fingerprint, Record, Records};
 use super::{BackupError, BackupRequest, Figures, VaultParameters, count, to_path};
@@ -19,23 +20,15 @@ use crate::attributes::{self, Handle};
 /// One step of the walk.
 pub(super) enum Step {
     /// A directory begins.
-    Enter { name: Vec<u8>, metadata: Metadata, attributes: Vec<Attribute> },
-    /// A directory begins of which only the way to something below is kept.
-    Way { name: Vec<u8>, metadata: Metadata },
+    Enter(Entry),
     /// The innermost directory ends.
     Leave,
     /// A file as it was in the last run.
-    Known {
-        name: Vec<u8>,
-        metadata: Metadata,
-        link: Option<u64>,
-        record: Box<Record>,
-        attributes: Vec<Attribute>,
-    },
+    Known { entry: Entry, record: Box<Record> },
     /// A file that is being read.
     Read { name: Vec<u8>, path: Vec<u8>, changed: bool, link: Option<u64>, size: u64, parts: Receiver<Part> },
     /// Something without content.
-    Plain { name: Vec<u8>, metadata: Metadata, body: Body, link: Option<u64>, attributes: Vec<Attribute> },
+    Plain(Entry),
     /// Something of a kind that is not kept.
     NotKept(&'static str),
     /// Something that could not be read.
@@ -56,7 +49,7 @@ impl Step {
             }
             Self::NotKept(kind) => not_kept(figures, kind),
             Self::Unreadable { path, why } => figures.errors.push((to_path(path), why.clone())),
-            Self::Enter { .. } | Self::Way { .. } | Self::Leave | Self::Plain { .. } => {}
+            Self::Enter(_) | Self::Leave | Self::Plain(_) => {}
         }
     }
 }
@@ -175,7 +168,10 @@ impl<'a> Walk<'a> {
                         let stat = rustix::fs::fstat(&fd).unwrap_or(stat);
                         // Its time is other people's: with it no two snapshots of one tree would be equal.
                         let metadata = Metadata { mtime_s: 0, mtime_ns: 0, ..metadata(&stat) };
-                        self.send(Step::Way { name: name.clone(), metadata })?;
+                        // Only the way to something below is kept.
+                        let extensions = vec![(EXTENSION_WAY, Vec::new())];
+                        let way = Entry { extensions, ..directory_entry(name.clone(), metadata) };
+                        self.send(Step::Enter(way))?;
                         self.between(&Arc::new(fd), below)?;
                         self.send(Step::Leave)
                     }
@@ -249,8 +245,10 @@ impl<'a> Walk<'a> {
         }
         count(&self.request.progress.dirs, 1);
         let device = device.or(self.request.one_file_system.then_some(stat.st_dev));
-        let enter =
-            |attributes| Step::Enter { name: name.to_bytes().to_vec(), metadata: metadata(stat), attributes };
+        let enter = |attributes: Vec<Attribute>| {
+            let entry = directory_entry(name.to_bytes().to_vec(), metadata(stat));
+            Step::Enter(entry.with_attributes(&attributes))
+        };
         // A mount point is kept as an empty directory when the walk must stay on its file system.
         if device.is_some_and(|device| device != stat.st_dev) {
             let attributes = self.named_attributes(dir, name)?;
@@ -282,9 +280,11 @@ impl<'a> Walk<'a> {
         let before = record.is_some();
         let plain_name = name.to_bytes().to_vec();
         if let Some(record) = record.filter(|r| !r.racy && r.fingerprint == Fingerprint::of(stat)) {
-            let (metadata, record) = (metadata(stat), Box::new(record));
             let attributes = if record.attributes { self.named_attributes(dir, name)? } else { Vec::new() };
-            return self.send(Step::Known { name: plain_name, metadata, link, record, attributes });
+            let body = Body::File { size: record.fingerprint.size, content: record.content.clone(), link };
+            let entry = Entry { name: plain_name, metadata: metadata(stat), body, extensions: vec![] };
+            let (entry, record) = (entry.with_attributes(&attributes), Box::new(record));
+            return self.send(Step::Known { entry, record });
         }
         let (parts_in, parts) = sync_channel(PARTS_MAX);
         let job = Job { dir: Arc::clone(dir), name: name.clone(), parts: parts_in };
@@ -321,8 +321,9 @@ impl<'a> Walk<'a> {
         count(&self.request.progress.files, 1);
         let link = (stat.st_nlink > 1).then(|| self.link_group(stat));
         let attributes = self.named_attributes(dir, name)?;
-        let (name, metadata) = (name.to_bytes().to_vec(), metadata(stat));
-        self.send(Step::Plain { name, metadata, body, link, attributes })
+        let (name, extensions) = (name.to_bytes().to_vec(), Entry::extensions_of_plain(link));
+        let entry = Entry { name, metadata: metadata(stat), body, extensions };
+        self.send(Step::Plain(entry.with_attributes(&attributes)))
     }
 
     /// The attributes of what is not open, and may be nothing that can be opened.
