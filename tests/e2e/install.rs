@@ -40,9 +40,10 @@ fn both_units_are_printed_and_systemd_finds_no_fault() {
     for (role, more) in [("server", &[][..]), ("agent", &["--listen", "127.0.0.1:4456"][..])] {
         for user in [&[][..], &["--user"][..]] {
             let unit = printed(&home, &[&[role, "install", "--print"], user, more].concat());
+            let program = fs::canonicalize(binary()).unwrap().display().to_string();
+            let program = if program.contains(' ') { format!("\"{program}\"") } else { program };
             let start = format!(
-                "ExecStart={} --home {} {role} run{}",
-                fs::canonicalize(binary()).unwrap().display(),
+                "ExecStart={program} --home {} {role} run{}",
                 home.path().display(),
                 more.iter().map(|word| format!(" {word}")).collect::<String>(),
             );

@@ -1,8 +1,9 @@
 //! The first five minutes.
 
 use std::fs;
+use std::process::Command;
 
-use backhaul_tests::{Home, trees};
+use backhaul_tests::{Home, binary, trees};
 
 #[test]
 fn one_command_backs_up_and_proves_it_and_again() {
@@ -21,6 +22,24 @@ fn one_command_backs_up_and_proves_it_and_again() {
     assert_eq!(snapshots.as_array().unwrap().len(), 2);
     let second = snapshots[1]["bytes_stored"].as_u64().unwrap();
     assert!(second * 50 < snapshots[0]["bytes_stored"].as_u64().unwrap(), "{snapshots}");
+}
+
+#[test]
+fn what_it_says_to_type_next_can_be_typed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (home, tree) = (dir.path().join("my home"), dir.path().join("it's a $tree"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("f"), b"f").unwrap();
+    let made = Command::new(binary()).arg("--home").arg(&home).arg("quickstart").arg(&tree).output().unwrap();
+    let said = String::from_utf8(made.stdout).unwrap();
+    let program = binary().display().to_string();
+    for (what, shows) in [("browse", "f\n"), ("again", "equal")] {
+        let line = said.lines().find_map(|line| line.trim().strip_prefix(what)).unwrap();
+        let typed = line.trim().replacen("backhaul", &program, 1);
+        let done = Command::new("sh").arg("-c").arg(&typed).output().unwrap();
+        let out = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && out.contains(shows), "{typed}: {done:?}");
+    }
 }
 
 #[test]

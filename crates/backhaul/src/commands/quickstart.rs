@@ -116,13 +116,16 @@ async fn prove(context: &Context, report: &RunReport) -> Result<u64, Failure> {
     }
 }
 
+/// What to type next, ready for a shell.
 fn advise(home: &Path, paths: &[PathBuf]) {
-    let backhaul = format!("backhaul --home {}", home.display());
+    let quoted = |text: String| shlex::try_quote(&text).map(|quoted| quoted.into_owned()).unwrap_or(text);
+    let backhaul = format!("backhaul --home {}", quoted(home.display().to_string()));
+    let path = paths[0].display();
     output::line("");
     output::line("What next:");
-    output::line(&format!("  browse        {backhaul} ls -l latest:{}", paths[0].display()));
+    output::line(&format!("  browse        {backhaul} ls -l {}", quoted(format!("latest:{path}"))));
     output::line(&format!("  restore       {backhaul} restore latest -t ./restored"));
-    output::line(&format!("  again         {backhaul} quickstart {}", paths[0].display()));
+    output::line(&format!("  again         {backhaul} quickstart {}", quoted(path.to_string())));
     output::line(&format!("  next machine  {backhaul} server run"));
     output::line(&format!("                {backhaul} client add NAME"));
     output::line(&format!("  every day     {backhaul} server run, and {backhaul} agent run"));
