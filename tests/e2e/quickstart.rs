@@ -32,7 +32,7 @@ fn what_it_says_to_type_next_can_be_typed() {
     fs::write(tree.join("f"), b"f").unwrap();
     let made = Command::new(binary()).arg("--home").arg(&home).arg("quickstart").arg(&tree).output().unwrap();
     let said = String::from_utf8(made.stdout).unwrap();
-    let program = binary().display().to_string();
+    let program = format!("'{}'", binary().display());
     for (what, shows) in [("browse", "f\n"), ("again", "equal")] {
         let line = said.lines().find_map(|line| line.trim().strip_prefix(what)).unwrap();
         let typed = line.trim().replacen("backhaul", &program, 1);

@@ -10,7 +10,8 @@
 //! - [`ways`]: the connections of runs, to be moved and closed from elsewhere;
 //! - [`introduce`], [`terms`]: what it says about itself, and what the policy asks of it;
 //! - [`signals`]: what is sensed of the machine: network, sleep, power, cost;
-//! - [`gates`]: whether it may be backed up now;
+//! - [`gates`]: whether it may be backed up now; [`pace`]: how often a link must be heard of;
+//! - [`priority`], [`inhibit`]: yields to other programs, and keeps the machine awake for a run;
 //! - [`clock`]: the only place that reads the time.
 //!
 //! Invariants:

@@ -3,12 +3,13 @@
 //! - [`place`] is the only code that touches the target: everything goes through directory descriptors
 //!   opened beneath it without following symbolic links;
 //! - [`fetch`] turns a batch of files into few large reads and writes them with several threads;
-//! - [`run`] walks the tree, makes directories and links, and ends every batch with its hard links and the
-//!   metadata of the directories that are complete.
+//! - [`run`] walks the tree, makes directories, and ends every batch with its hard links and the metadata of the
+//!   directories that are complete; [`plain`] makes links, pipes, sockets and devices.
 //!
 //! Invariants:
 //! - nothing outside the target is written;
 //! - no file is left under its name with a part of its content: it is removed and named in the errors;
+//! - nothing goes before what replaces it is whole, and folders that were there lose nothing that is not in the snapshot;
 //! - memory is bounded by the batch limits, whatever the size of a file or directory; only hard links
 //!   cost memory by their number (one record per group).
 

@@ -7,6 +7,7 @@
 //!   in force, and how a new version spreads;
 //! - [`hub`]: all open sessions; [`gate`]: how one is let in; [`pull`]: dials of the server;
 //! - [`ticket`]: places in the queue that survive; [`rates`]: how fast bytes are accepted;
+//! - [`alerts`]: what people are told without asking;
 //! - [`enrolment`]: answers join requests;
 //! - [`session`]: one conversation, whoever dialled: [`session::ingest`] checks and stores what arrives,
 //!   [`session::answers`] says what is there, [`session::reads`] sends what may be read;
