@@ -35,11 +35,9 @@ fn mail(port: u16) -> String {
 fn a_test_message_arrives_by_every_channel() {
     let (smtp, web, dir) =
         (MailServer::start(Manners::Kind), WebServer::start("200 OK"), tempfile::tempdir().unwrap());
-    let (script, out) = (dir.path().join("notify"), dir.path().join("out"));
-    fs::write(&script, format!("#!/bin/sh\ncat > {}\n", out.display())).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let out = dir.path().join("out");
     let home = home(&format!(
-        "[alerts]\nowners = true\ncommand = [{script:?}]\n{}\
+        "[alerts]\nowners = true\ncommand = ['/bin/sh', '-c', 'cat > \"$1\"', 'notify', {out:?}]\n{}\
          [alerts.webhook]\nurl = \"http://127.0.0.1:{}/x\"\nheader = {{ X-Key = \"k\" }}\n",
         mail(smtp.port),
         web.port

@@ -5,6 +5,7 @@ mod alerts;
 mod clocks;
 mod copies;
 mod enrol;
+mod fidelity;
 mod hostile;
 mod install;
 mod interrupt;

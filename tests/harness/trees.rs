@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode, XattrFlags};
+use rustix::fs::{CWD, FileType, IFlags, Mode, SeekFrom, XattrFlags, ioctl_getflags, seek};
 
 /// Bytes that do not compress, the same for the same seed.
 pub fn noise(len: usize, seed: u64) -> Vec<u8> {
@@ -33,6 +33,8 @@ pub fn everything(dir: &Path) -> PathBuf {
     fs::write(at("tiny"), b"tiny").unwrap();
     fs::write(at("huge"), noise(9_000_000, 1)).unwrap();
     fs::write(at("zeroes"), vec![0; 6_000_000]).unwrap();
+    sparse(&at("sparse"), 9_000_000, &[(0, 4_096), (5 << 20, 70_000)]);
+    sparse(&at("deep/all hole"), 3_000_000, &[]);
     for i in 0..400u64 {
         fs::write(at(&format!("deep/er/{i:03}.txt")), noise(100 + i as usize * 30, i + 2)).unwrap();
     }
@@ -62,6 +64,26 @@ pub fn everything(dir: &Path) -> PathBuf {
     fs::set_permissions(at("tiny"), fs::Permissions::from_mode(0o4751)).unwrap();
     fs::set_permissions(at("deep/er/est"), fs::Permissions::from_mode(0o1777)).unwrap();
     root
+}
+
+/// Makes a file of holes, but for noise of these lengths at these places.
+pub fn sparse(path: &Path, len: u64, data: &[(u64, usize)]) {
+    let file = fs::File::create(path).unwrap();
+    file.set_len(len).unwrap();
+    for (at, bytes) in data {
+        file.write_all_at(&noise(*bytes, *at + 1), *at).unwrap();
+    }
+}
+
+/// Where a file has data, in the system's own words.
+pub fn extents(path: &Path) -> Vec<(u64, u64)> {
+    let file = fs::File::open(path).unwrap();
+    let (mut at, mut all) = (0, Vec::new());
+    while let Ok(data) = seek(&file, SeekFrom::Data(at)) {
+        at = seek(&file, SeekFrom::Hole(data)).unwrap();
+        all.push((data, at));
+    }
+    all
 }
 
 /// Sets an extended attribute, where the file system and the user's rights allow it.
@@ -145,7 +167,8 @@ fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
                 let what = match FileType::from_raw_mode(meta.mode()) {
                     FileType::Symlink => format!("link to {:?}", fs::read_link(&path).unwrap()),
                     FileType::RegularFile => {
-                        format!("file {} {:x?}", meta.len(), checksum(&fs::read(&path).unwrap()))
+                        let (sum, extents) = (checksum(&path), extents(&path));
+                        format!("file {} {sum:x} data at {extents:?}", meta.len())
                     }
                     other => format!("{other:?} {:x}", meta.rdev()),
                 };
@@ -153,20 +176,41 @@ fn describe(root: &Path) -> BTreeMap<PathBuf, String> {
             };
             let (mode, uid, gid) = (meta.mode(), meta.uid(), meta.gid());
             let time = (meta.mtime(), meta.mtime_nsec());
-            let attributes = attributes(&path);
-            all.insert(name, format!("{kind} {mode:o} {uid}:{gid} {time:?} {attributes}"));
+            let (attributes, flags) = (attributes(&path), flags(&path, &meta));
+            all.insert(name, format!("{kind} {mode:o} {uid}:{gid} {time:?} {flags} {attributes}"));
         }
     }
     all
 }
 
-fn checksum(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+/// Of all that is in a file, but for its holes.
+fn checksum(path: &Path) -> u64 {
+    let file = fs::File::open(path).unwrap();
+    let (mut sum, mut buffer) = (0xcbf2_9ce4_8422_2325u64, vec![0; 1 << 20]);
+    for (mut at, end) in extents(path) {
+        while at < end {
+            let n = (end - at).min(buffer.len() as u64) as usize;
+            file.read_exact_at(&mut buffer[..n], at).unwrap();
+            let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+            sum = buffer[..n].iter().fold(sum, step);
+            at += n as u64;
+        }
+    }
+    sum
 }
 
-/// Asserts that two trees are equal in names, kinds, contents, modes, owners, times, hard links and extended attributes.
+/// Inode flags, where there are any.
+fn flags(path: &Path, meta: &fs::Metadata) -> String {
+    if !meta.is_file() && !meta.is_dir() {
+        return String::new();
+    }
+    let flags = fs::File::open(path).map(|file| ioctl_getflags(&file));
+    let flags = flags.ok().and_then(Result::ok).unwrap_or(IFlags::empty());
+    format!("{:?}", flags.intersection(IFlags::all()))
+}
+
+/// Asserts that two trees are equal in names, kinds, contents, holes, modes, owners, times, hard links, flags and
+/// extended attributes.
 pub fn assert_equal(a: &Path, b: &Path) {
     let (a, b) = (describe(a), describe(b));
     for (name, what) in &a {

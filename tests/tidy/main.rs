@@ -40,11 +40,12 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("backhaul-object", &[][..]),
         ("backhaul-proto", &["object"][..]),
         ("backhaul-archive", &["object"][..]),
+        ("backhaul-child", &[][..]),
         ("backhaul-store", &["object"][..]),
         ("backhaul-net", &["object", "proto"][..]),
-        ("backhaul-agent", &["archive", "net", "proto", "schedule", "object"][..]),
+        ("backhaul-agent", &["archive", "child", "net", "proto", "schedule", "object"][..]),
         ("backhaul-schedule", &[][..]),
-        ("backhaul-server", &["store", "net", "proto", "schedule", "object"][..]),
+        ("backhaul-server", &["child", "store", "net", "proto", "schedule", "object"][..]),
         ("backhaul", &["agent", "archive", "net", "object", "proto", "schedule", "server", "store"][..]),
     ])
 }

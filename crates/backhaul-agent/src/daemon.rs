@@ -178,7 +178,13 @@ impl AgentDaemon {
         let not_now = self.unwilling(&config, &conditions, *lock(&outlook.lateness));
         let is_unwilling = not_now.is_some();
         let passage = self.passage((wire::Trigger::Dialled, Vec::new()), not_now, &conditions, tell);
-        let request = RunRequest { paths: config.paths, passage, ..RunRequest::default() };
+        let request = match RunRequest::of(&config, passage) {
+            Ok(request) => request,
+            Err(error) => {
+                link.close(&error.to_string());
+                return (self.told)(&Err(error));
+            }
+        };
         happened(Happening::Pulled);
         let outcome = run::run(&self.home, link, &ear.identity, &config.servers, &request).await;
         let outcome = match outcome {
@@ -203,11 +209,11 @@ impl AgentDaemon {
             Err(_) if is_unwilling => happened(Happening::Ended(End::Needless)),
             Err(AgentError::Deferred { why, .. }) => {
                 tracing::info!("{why}");
-                happened(Happening::Ended(end_of(&outcome, &request.passage)));
+                happened(Happening::Ended(end_of(&outcome, &request.passage.kept)));
             }
             _ => {
                 (self.told)(&outcome);
-                happened(Happening::Ended(end_of(&outcome, &request.passage)));
+                happened(Happening::Ended(end_of(&outcome, &request.passage.kept)));
             }
         }
     }
@@ -304,12 +310,12 @@ fn not_now(reason: String, until: Option<i64>) -> wire::NotNow {
     wire::NotNow { reason, for_seconds: left }
 }
 
-fn end_of(outcome: &Result<RunReport, AgentError>, passage: &Passage) -> End {
+fn end_of(outcome: &Result<RunReport, AgentError>, kept: &Mutex<Vec<u8>>) -> End {
     match outcome {
         Ok(report) => End::Done { due_in: report.due_in },
         Err(AgentError::Deferred { after, ticket, .. }) => {
             End::Deferred { after: *after, ticket: ticket.clone() }
         }
-        Err(_) => End::Failed { ticket: lock(&passage.kept).clone() },
+        Err(_) => End::Failed { ticket: lock(kept).clone() },
     }
 }

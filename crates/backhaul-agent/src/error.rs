@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use backhaul_archive::backup::BackupError;
+use backhaul_child::CallError;
 use backhaul_net::NetError;
 use backhaul_net::enrol::EnrolError;
 use backhaul_object::FormatError;
@@ -40,6 +41,12 @@ pub enum AgentError {
         /// Why.
         why: String,
     },
+    /// What the config says of what to save and to leave out cannot be used.
+    #[error("config.toml, [backup]: {0}")]
+    Sources(String),
+    /// A program that is to run before a backup did not do what it should.
+    #[error("no backup was made, because what is to run before it failed: {0}")]
+    Before(CallError),
     /// Nothing was said to be saved.
     #[error("no paths to back up: name some, or `join` with some")]
     NoPaths,

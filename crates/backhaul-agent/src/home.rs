@@ -13,6 +13,7 @@ use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::error::AgentError;
+use crate::sources::Sources;
 
 /// `config.toml` (schemas/config/agent.json).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct Config {
     /// Runs that the server starts by dialling are refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refuse_pulls: bool,
+    /// What of the paths is saved, and what is done before and after.
+    #[serde(default)]
+    pub backup: Sources,
 }
 
 impl Config {
@@ -86,6 +90,8 @@ impl AgentHome {
             };
             prefix.parse::<Prefix>().map_err(wrong)?;
         }
+        let wrong = |why: String| AgentError::File { path: path.clone(), why: format!("[backup]: {why}") };
+        config.backup.check().map_err(wrong)?;
         Ok(config)
     }
 
@@ -118,8 +124,14 @@ impl AgentHome {
         enrolled.listener.save(&self.tls(), "listener")?;
         let mut servers = vec![enrolled.address.clone()];
         servers.extend(code.addresses.iter().filter(|address| **address != enrolled.address).cloned());
-        let config =
-            Config { client: enrolled.client, servers, paths, allow_from: Vec::new(), refuse_pulls: false };
+        let config = Config {
+            client: enrolled.client,
+            servers,
+            paths,
+            allow_from: Vec::new(),
+            refuse_pulls: false,
+            backup: Sources::default(),
+        };
         self.write_config(&config)?;
         Ok(config)
     }

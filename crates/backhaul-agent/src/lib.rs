@@ -25,6 +25,7 @@ pub mod daemon;
 pub mod error;
 pub mod gates;
 pub mod home;
+mod hooks;
 pub mod inhibit;
 mod introduce;
 mod pace;
@@ -33,6 +34,7 @@ pub mod remote;
 pub mod resume;
 pub mod run;
 pub mod signals;
+pub mod sources;
 pub mod terms;
 pub mod ways;
 

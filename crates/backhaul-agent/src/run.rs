@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backhaul_archive::backup::excludes::Excludes;
 use backhaul_archive::backup::{
     BackupError, BackupProgress, BackupRequest, Figures, Saved, backup, dry_run, state,
 };
-use backhaul_archive::find::Pattern;
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::transport::Use;
 use backhaul_net::{Identity, Link, NetError};
@@ -19,10 +19,12 @@ use backhaul_proto::wire;
 
 use crate::clock::{self, Stopwatch};
 use crate::error::AgentError;
-use crate::home::AgentHome;
+use crate::home::{AgentHome, Config};
+use crate::hooks::{self, Hooks};
 use crate::introduce;
 use crate::remote::{Adopting, Limits, Opening, Remote, Waiting};
 use crate::resume::{Redial, Resuming};
+use crate::sources::Sources;
 use crate::ways::Ways;
 
 /// What to save; empty paths mean those of the config.
@@ -31,7 +33,9 @@ pub struct RunRequest {
     /// Absolute paths.
     pub paths: Vec<PathBuf>,
     /// What to leave out.
-    pub exclude: Vec<Pattern>,
+    pub exclude: Excludes,
+    /// What is run before and after.
+    pub hooks: Hooks,
     /// Free labels.
     pub tags: Vec<String>,
     /// Stay on the file systems of the paths.
@@ -40,6 +44,19 @@ pub struct RunRequest {
     pub progress: Arc<BackupProgress>,
     /// What made it begin, and how it is carried.
     pub passage: Passage,
+}
+
+impl RunRequest {
+    /// What the config says.
+    ///
+    /// # Errors
+    /// Something that it says of what to leave out cannot be read by now.
+    pub fn of(config: &Config, passage: Passage) -> Result<Self, AgentError> {
+        let Sources { one_file_system, .. } = config.backup;
+        let exclude = config.backup.excludes().map_err(AgentError::Sources)?;
+        let (paths, hooks) = (config.paths.clone(), config.backup.hooks());
+        Ok(Self { paths, exclude, hooks, one_file_system, passage, ..Self::default() })
+    }
 }
 
 /// How a run gets to the server.
@@ -196,13 +213,41 @@ pub async fn run(
             return Err(error);
         }
     };
+    let scene = hooks::Scene { client: remote.welcome().client.clone(), trigger: request.passage.trigger };
+    if let Err(error) = hooks::before(&request.hooks, &scene).await {
+        remote.give_up(error.to_string()).await;
+        return Err(error);
+    }
+    let result = run_granted(home, remote, identity, servers, &request, watch).await;
+    let told = hooks::after(&request.hooks, &scene, &result).await;
+    drop(lock);
+    let mut report = result?;
+    if let Err(error) = told {
+        let program = PathBuf::from(request.hooks.after.first().cloned().unwrap_or_default());
+        report.figures.errors.push((program, error.to_string()));
+    }
+    if let Some(snapshot) = report.snapshot {
+        tracing::info!(client = %report.client, %snapshot, files = report.totals.files, "backed up");
+    }
+    Ok(report)
+}
+
+/// From the server's word that it may to the snapshot.
+async fn run_granted(
+    home: &AgentHome,
+    remote: Remote,
+    identity: &Identity,
+    servers: &[String],
+    request: &RunRequest,
+    watch: Stopwatch,
+) -> Result<RunReport, AgentError> {
     let again = Passage { trigger: wire::Trigger::Resume, waiting: None, ..request.passage.clone() };
     let redialling = Redialling { home: home.clone(), servers: servers.to_vec(), again };
     let Finished { saved, remote, redialled } = save(home, request.clone(), remote, redialling).await?;
     // A session that this side has dialled is one of its agent's key, whatever the first was.
     let own = if redialled { Some(home.agent()?) } else { None };
     let identity = own.as_ref().unwrap_or(identity);
-    let report = match commit(saved, &remote, &request, |id| identity.sign(id.as_bytes()), watch) {
+    let report = match commit(saved, &remote, request, |id| identity.sign(id.as_bytes()), watch) {
         Ok(report) => report,
         Err(error) => {
             remote.give_up(error.to_string()).await;
@@ -210,10 +255,6 @@ pub async fn run(
         }
     };
     remote.close().await;
-    drop(lock);
-    if let Some(snapshot) = report.snapshot {
-        tracing::info!(client = %report.client, %snapshot, files = report.totals.files, "backed up");
-    }
     Ok(report)
 }
 

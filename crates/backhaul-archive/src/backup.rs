@@ -1,6 +1,7 @@
 //! From files to a snapshot's root: `walk → read → ask → bundle → compress → send`.
 //!
-//! - [`walk`] lists everything in path order and looks each file up in the [`state`] of the last run;
+//! - [`walk`] lists everything below the [`roots`] in path order, [`look`]s at it, drops what the [`excludes`] say, looks
+//!   each file up in the [`state`] of the last run, and tells [`step`] by step what there is;
 //! - [`read`] reads what changed, in several threads, and cuts big files into chunks;
 //! - [`assemble`] takes the results in path order, asks the sink what it lacks, and bundles small files;
 //! - [`tree`] draws the directories;
@@ -27,14 +28,16 @@ use backhaul_object::source::{ObjectSink, TransferError};
 use backhaul_object::{FormatError, ObjectId};
 use thiserror::Error;
 
-use crate::find::Pattern;
-
 mod assemble;
 mod events;
+pub mod excludes;
+mod look;
 mod outbound;
 mod read;
 mod recent;
+mod roots;
 pub mod state;
+mod step;
 mod tree;
 mod walk;
 
@@ -47,8 +50,8 @@ const STEPS_MAX: usize = 128;
 pub struct BackupRequest<'a> {
     /// Absolute paths; each is saved with everything below it.
     pub paths: Vec<PathBuf>,
-    /// What to leave out, by name or whole path.
-    pub exclude: Vec<Pattern>,
+    /// What to leave out below them.
+    pub exclude: excludes::Excludes,
     /// Directories that are never saved: the home of the program itself.
     pub skip: Vec<PathBuf>,
     /// Stay on the file systems of `paths`.
@@ -114,6 +117,8 @@ pub struct Figures {
     pub errors: Vec<(PathBuf, String)>,
     /// What is there but not kept, by kind, with counts.
     pub not_kept: Vec<(String, u64)>,
+    /// What is not wanted, by reason, with counts; a folder counts once, whatever is in it.
+    pub left_out: Vec<(String, u64)>,
 }
 
 /// A tree that is in the vault and waits for its snapshot.
@@ -172,7 +177,7 @@ pub fn backup(
     parameters: &VaultParameters,
     sink: &dyn ObjectSink,
 ) -> Result<Saved, BackupError> {
-    let roots = &walk::roots(request)?;
+    let roots = &roots::roots(request)?;
     let name = StateName::new(&request.paths, parameters);
     let opened = request.state.map(|dir| state::open(dir, &name)).transpose()?;
     let (known, journal) = opened.map_or((None, None), |(known, journal)| (Some(known), Some(journal)));
@@ -211,7 +216,7 @@ pub fn backup(
 fn spawn_walk<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     walk: walk::Walk<'scope>,
-    roots: &'scope walk::Roots,
+    roots: &'scope roots::Roots,
 ) -> Result<(), BackupError> {
     let thread = std::thread::Builder::new().stack_size(walk::STACK);
     let spawned = thread.spawn_scoped(scope, move || walk.run(roots));
@@ -224,7 +229,7 @@ fn spawn_walk<'scope>(
 /// # Errors
 /// As [`backup`].
 pub fn dry_run(request: &BackupRequest<'_>, parameters: &VaultParameters) -> Result<Figures, BackupError> {
-    let roots = &walk::roots(request)?;
+    let roots = &roots::roots(request)?;
     let name = StateName::new(&request.paths, parameters);
     let known = request.state.map(|dir| state::peek(dir, &name)).transpose()?;
     let (_, records) = known.map_or_else(Default::default, state::Known::split);

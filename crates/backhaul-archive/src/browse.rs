@@ -209,7 +209,7 @@ impl<'a> Tree<'a> {
         let walker = Walker::new(self.source, self.start(located), prefix);
         walker.run(&mut |path, event| match event {
             Event::Entry(entry) => visit(path, entry),
-            Event::Leave(_) => Ok(Step::Into),
+            Event::Leave => Ok(Step::Into),
             Event::Unreadable(error) => Err(error),
         })
     }
@@ -259,7 +259,7 @@ impl<'a> Tree<'a> {
                 Ok(Step::Over)
             }
             Event::Entry(_) => Err(ControlFlow::Break(())),
-            Event::Leave(_) => Ok(Step::Over),
+            Event::Leave => Ok(Step::Over),
             Event::Unreadable(error) => Err(ControlFlow::Continue(error)),
         });
         match end {

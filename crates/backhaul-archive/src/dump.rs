@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use backhaul_object::entry::{Body, Content, Entry};
-use backhaul_object::flist::{self, Piece};
+use backhaul_object::flist;
+use backhaul_object::piece::Piece;
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{FormatError, Kind, Object, ObjectId, bundle};
 use bytes::Bytes;
@@ -47,13 +48,68 @@ pub enum DumpError {
     Write(#[from] io::Error),
 }
 
+/// Takes the bytes of a file in order.
+pub trait Sink {
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// They cannot be written, or are not those that are wanted.
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// The next bytes are so many zeros that take no room.
+    ///
+    /// # Errors
+    /// As [`Sink::data`].
+    fn hole(&mut self, len: u64) -> io::Result<()>;
+}
+
+/// Where there are no holes, zeros are written.
+impl<W: Write + ?Sized> Sink for W {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn hole(&mut self, len: u64) -> io::Result<()> {
+        io::copy(&mut io::repeat(0).take(len), self).map(drop)
+    }
+}
+
+/// Knows bytes of a file that need not be read from the vault.
+pub(crate) trait Near: Sync {
+    /// The `len` bytes at `at`, if they are those of the chunk.
+    fn find(&self, at: u64, id: ObjectId, len: u64) -> Option<Bytes>;
+}
+
+/// A piece of a file that has been read.
+#[derive(Debug, Clone)]
+pub(crate) enum Part {
+    Data(Bytes),
+    Hole(u64),
+}
+
+impl Part {
+    pub(crate) fn len(&self) -> u64 {
+        match self {
+            Self::Data(bytes) => bytes.len() as u64,
+            Self::Hole(len) => *len,
+        }
+    }
+
+    pub(crate) fn put(&self, out: &mut dyn Sink) -> io::Result<()> {
+        match self {
+            Self::Data(bytes) => out.data(bytes),
+            Self::Hole(len) => out.hole(*len),
+        }
+    }
+}
+
 /// Writes the content of a file to `out`; returns how many bytes.
 ///
 /// # Errors
 /// [`DumpError`]; `out` may by then have received a beginning of the content.
-pub fn dump_file(source: &dyn ObjectSource, entry: &Entry, out: &mut dyn Write) -> Result<u64, DumpError> {
+pub fn dump_file(source: &dyn ObjectSource, entry: &Entry, out: &mut dyn Sink) -> Result<u64, DumpError> {
     match &entry.body {
-        Body::File { size, content, .. } => dump_content(source, content, *size, out),
+        Body::File { size, content, .. } => dump_content(source, (content, *size), None, out),
         Body::Directory { .. } | Body::Folded(_) | Body::Symlink(_) | Body::Special(_) => {
             Err(DumpError::NotAFile)
         }
@@ -63,9 +119,9 @@ pub fn dump_file(source: &dyn ObjectSource, entry: &Entry, out: &mut dyn Write) 
 /// As [`dump_file`], from the parts of an entry.
 pub(crate) fn dump_content(
     source: &dyn ObjectSource,
-    content: &Content,
-    size: u64,
-    out: &mut dyn Write,
+    (content, size): (&Content, u64),
+    near: Option<&dyn Near>,
+    out: &mut dyn Sink,
 ) -> Result<u64, DumpError> {
     let found = match content {
         Content::Empty => 0,
@@ -74,14 +130,14 @@ pub(crate) fn dump_content(
             let object = read_one(source, *bundle)?;
             put(out, &member_of(&object, *bundle, *member)?)?
         }
-        Content::Chunks(pieces) => stream(source, Pieces::new(source, pieces.clone()), out)?,
-        Content::Flist(id) => stream(source, Pieces::from_flist(source, *id)?, out)?,
+        Content::Chunks(pieces) => stream(source, Pieces::new(source, pieces.clone()), near, out)?,
+        Content::Flist(id) => stream(source, Pieces::from_flist(source, *id)?, near, out)?,
     };
     if found == size { Ok(found) } else { Err(DumpError::Size { expected: size, found }) }
 }
 
-fn put(out: &mut dyn Write, bytes: &[u8]) -> io::Result<u64> {
-    out.write_all(bytes)?;
+fn put(out: &mut dyn Sink, bytes: &[u8]) -> io::Result<u64> {
+    out.data(bytes)?;
     Ok(bytes.len() as u64)
 }
 
@@ -154,7 +210,11 @@ impl<'a> Pieces<'a> {
             match pieces.pop_front() {
                 None => drop(self.lists.pop()),
                 Some(piece) if level == 0 => return Ok(Some(piece)),
-                Some(piece) => self.open(piece.id, Some(level - 1))?,
+                // Only the lowest lists have holes.
+                Some(piece) => match piece.id() {
+                    Some(id) => self.open(id, Some(level - 1))?,
+                    None => return Ok(Some(piece)),
+                },
             }
         }
         Ok(None)
@@ -169,7 +229,8 @@ impl<'a> Pieces<'a> {
                 None => self.next()?,
             };
             let Some(piece) = next else { return Ok(group) };
-            bytes = bytes.saturating_add(piece.len);
+            // A hole is not read.
+            bytes = bytes.saturating_add(piece.id().map_or(0, |_| piece.len()));
             if !group.is_empty() && (bytes > READ_BYTES || group.len() >= READ_PIECES) {
                 *held = Some(piece);
                 return Ok(group);
@@ -179,30 +240,45 @@ impl<'a> Pieces<'a> {
     }
 }
 
-type Group = Result<Vec<Bytes>, DumpError>;
+type Group = Result<Vec<Part>, DumpError>;
 
-fn stream(source: &dyn ObjectSource, pieces: Pieces<'_>, out: &mut dyn Write) -> Result<u64, DumpError> {
+fn stream(
+    source: &dyn ObjectSource,
+    pieces: Pieces<'_>,
+    near: Option<&dyn Near>,
+    out: &mut dyn Sink,
+) -> Result<u64, DumpError> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Group>(1);
-        scope.spawn(move || read_ahead(source, pieces, &sender));
+        scope.spawn(move || read_ahead(source, pieces, near, &sender));
         drain(&receiver, out)
     })
 }
 
-fn drain(receiver: &Receiver<Group>, out: &mut dyn Write) -> Result<u64, DumpError> {
-    let mut written = 0;
+fn drain(receiver: &Receiver<Group>, out: &mut dyn Sink) -> Result<u64, DumpError> {
+    let mut written = 0u64;
     while let Ok(group) = receiver.recv() {
-        for bytes in group? {
-            written += put(out, &bytes)?;
+        for part in group? {
+            part.put(out)?;
+            written = written.saturating_add(part.len());
         }
     }
     Ok(written)
 }
 
-fn read_ahead(source: &dyn ObjectSource, mut pieces: Pieces<'_>, sender: &SyncSender<Group>) {
-    let mut held = None;
+fn read_ahead(
+    source: &dyn ObjectSource,
+    mut pieces: Pieces<'_>,
+    near: Option<&dyn Near>,
+    sender: &SyncSender<Group>,
+) {
+    let (mut held, mut at) = (None, 0u64);
     loop {
-        let group = pieces.group(&mut held).and_then(|group| read_group(source, &group));
+        let group = pieces.group(&mut held).and_then(|group| {
+            let parts = read_group(source, near, at, &group);
+            at = group.iter().fold(at, |at, piece| at.saturating_add(piece.len()));
+            parts
+        });
         let last = match &group {
             Ok(group) => group.is_empty(),
             Err(_) => true,
@@ -213,24 +289,42 @@ fn read_ahead(source: &dyn ObjectSource, mut pieces: Pieces<'_>, sender: &SyncSe
     }
 }
 
-/// The chunks' bytes; a chunk that occurs twice is asked for once.
-fn read_group(source: &dyn ObjectSource, group: &[Piece]) -> Group {
-    if group.is_empty() {
-        return Ok(Vec::new());
-    }
+/// Where the bytes of a piece come from.
+enum From {
+    Near(Bytes),
+    /// The place in the read.
+    Vault(usize),
+    Nowhere,
+}
+
+/// The bytes of the pieces from `at` on; a chunk that occurs twice is asked for once.
+fn read_group(source: &dyn ObjectSource, near: Option<&dyn Near>, mut at: u64, group: &[Piece]) -> Group {
     let (mut ids, mut index) = (Vec::new(), HashMap::new());
     let mut places = Vec::with_capacity(group.len());
     for piece in group {
-        places.push(*index.entry(piece.id).or_insert_with(|| {
-            ids.push(piece.id);
-            ids.len() - 1
-        }));
+        places.push(match *piece {
+            Piece::Hole { .. } => From::Nowhere,
+            Piece::Data { id, len } => match near.and_then(|near| near.find(at, id, len)) {
+                Some(bytes) => From::Near(bytes),
+                None => From::Vault(*index.entry(id).or_insert_with(|| {
+                    ids.push(id);
+                    ids.len() - 1
+                })),
+            },
+        });
+        at = at.saturating_add(piece.len());
     }
-    let objects = source.read(&ids)?;
+    let objects = if ids.is_empty() { Vec::new() } else { source.read(&ids)? };
     let mut out = Vec::with_capacity(group.len());
     for (piece, place) in group.iter().zip(places) {
-        let object = objects.get(place).ok_or(TransferError::NotFound(piece.id))?;
-        out.push(chunk_of(object, piece.len).map_err(|why| DumpError::Format { id: piece.id, why })?);
+        out.push(match (*piece, place) {
+            (_, From::Near(bytes)) => Part::Data(bytes),
+            (Piece::Data { id, len }, From::Vault(place)) => {
+                let object = objects.get(place).ok_or(TransferError::NotFound(id))?;
+                Part::Data(chunk_of(object, len).map_err(|why| DumpError::Format { id, why })?)
+            }
+            (piece, _) => Part::Hole(piece.len()),
+        });
     }
     Ok(out)
 }

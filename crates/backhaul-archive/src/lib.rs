@@ -4,18 +4,24 @@
 //! `backhaul-object` ([`ObjectSource`](backhaul_object::source::ObjectSource),
 //! [`ObjectSink`](backhaul_object::source::ObjectSink)) and never learns where they lead.
 //!
-//! - [`attributes`]: what files have besides content;
+//! - [`attributes`], [`flags`]: what files have besides content; [`extents`]: where they have any;
+//! - [`patterns`]: what is meant by rules like those of gitignore;
 //! - [`backup`]: a tree of files into a sink;
 //! - [`restore`]: a snapshot back to files, or compared with them;
-//! - [`browse`], [`find`], [`dump`]: looking into a snapshot without restoring it.
+//! - [`browse`], [`find`], [`diff`], [`dump`], [`export`]: looking into a snapshot without restoring it.
 //!
 //! Work is done by threads and bounded queues; there is no async here, and no clock: time is an argument.
 
 mod attributes;
 pub mod backup;
 pub mod browse;
+pub mod diff;
 pub mod dump;
+pub mod export;
+mod extents;
 pub mod find;
+mod flags;
+pub mod patterns;
 pub mod restore;
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //!
 //! - [`place`] is the only code that touches the target: everything goes through directory descriptors
 //!   opened beneath it without following symbolic links;
+//! - [`part`] is how what is there is replaced in one step; [`base`] is what of it need not be fetched;
 //! - [`fetch`] turns a batch of files into few large reads and writes them with several threads;
-//! - [`run`] walks the tree, makes directories, and ends every batch with its hard links and the metadata of the
+//! - [`run`] walks the tree, takes what the [`select`]ion wants, makes [`folders`], [`delete`]s what is too much, and ends every batch with its hard links and the metadata of the
 //!   directories that are complete; [`plain`] makes links, pipes, sockets and devices.
 //!
 //! Invariants:
@@ -13,26 +14,33 @@
 //! - memory is bounded by the batch limits, whatever the size of a file or directory; only hard links
 //!   cost memory by their number (one record per group).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_object::ObjectId;
-use backhaul_object::entry::Body;
+use backhaul_object::keys::IdKey;
 use backhaul_object::source::{ObjectSource, TransferError};
 use thiserror::Error;
 
 use crate::attributes::Others;
-use crate::browse::{BrowseError, Tree};
+use crate::browse::{BrowseError, Located, Tree};
 
+mod base;
+mod compare;
+mod delete;
 mod fetch;
+mod folders;
 mod out;
+mod part;
 mod place;
 mod plain;
 mod report;
 mod run;
+mod select;
 
 use report::Report;
+pub use select::Selection;
 
 /// What happens to what is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,8 +56,24 @@ pub enum Overwrite {
     Never,
 }
 
+/// Something that a restore does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing was there.
+    Create,
+    /// Something was, and is replaced.
+    Replace,
+    /// What is there stays.
+    Keep,
+    /// What is there goes, with all that is in it.
+    Delete,
+}
+
+/// Hears of what is done.
+pub type Tell = dyn Fn(Act, &Path) + Send + Sync;
+
 /// What to restore, and how.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RestoreRequest {
     /// The folder to restore into; made if it is not there.
     pub target: PathBuf,
@@ -59,8 +83,33 @@ pub struct RestoreRequest {
     pub dry_run: bool,
     /// What happens to what is already there.
     pub overwrite: Overwrite,
+    /// Which part is wanted.
+    pub select: Selection,
+    /// Removes from the folders that are restored what the snapshot does not have, but for what the selection excludes.
+    pub delete: bool,
+    /// Makes the vault's ids: with it, what the files in their places or an interrupted restore have is not fetched again.
+    pub id_key: Option<IdKey>,
+    /// Hears of each thing that is done, or in a dry run would be.
+    pub tell: Option<Arc<Tell>>,
     /// Counted up while the restore runs.
     pub progress: Arc<RestoreProgress>,
+}
+
+impl RestoreRequest {
+    /// Everything into a folder, as commands do it when nothing else is said.
+    pub fn to(target: PathBuf) -> Self {
+        Self {
+            target,
+            verify: false,
+            dry_run: false,
+            overwrite: Overwrite::default(),
+            select: Selection::default(),
+            delete: false,
+            id_key: None,
+            tell: None,
+            progress: Arc::default(),
+        }
+    }
 }
 
 /// Counters to watch a restore by.
@@ -78,6 +127,8 @@ pub struct RestoreProgress {
     pub bytes: AtomicU64,
     /// Entries left as they were.
     pub skipped: AtomicU64,
+    /// Names removed.
+    pub deleted: AtomicU64,
     /// Files compared after writing.
     pub verified: AtomicU64,
     /// Errors so far.
@@ -99,6 +150,8 @@ pub struct Restored {
     pub bytes: u64,
     /// Entries left as they were because of [`Overwrite`].
     pub skipped: u64,
+    /// Names removed because the snapshot does not have them.
+    pub deleted: u64,
     /// What could not be restored, by its place under the target.
     pub errors: Vec<(PathBuf, String)>,
 }
@@ -181,17 +234,50 @@ fn start(
     let target = |source| RestoreError::Target { path: request.target.clone(), source };
     let changes = mode == Mode::Write && !request.dry_run;
     let (place, made) = place::Target::open(&request.target, changes).map_err(target)?;
-    let report = Report::new(request.target.clone(), Arc::clone(&request.progress));
-    let engine = fetch::Engine { source, place: place.as_ref(), overwrite: request.overwrite, report };
-    run::run(&engine, request, mode, tree.start(&located))?;
-    if let (Some(place), true, crate::browse::Located::Entry(entry)) = (&place, made && changes, &located)
-        && matches!(entry.body, Body::Directory { .. } | Body::Folded(_))
+    let report = Report::new(request);
+    let engine = fetch::Engine {
+        source,
+        place: place.as_ref(),
+        overwrite: request.overwrite,
+        id_key: request.id_key.clone(),
+        report,
+    };
+    let (prefix, extent) = match &located {
+        Located::Root => (Vec::new(), Extent::Snapshot),
+        Located::Entry(entry) if entry.is_folder() => (absolute(from), Extent::Folder),
+        Located::Entry(_) => (parent(absolute(from)), Extent::One),
+    };
+    run::run(&engine, request, mode, (prefix, tree.start(&located)), extent)?;
+    if let (Some(place), true, Located::Entry(entry)) = (&place, made && changes, &located)
+        && entry.is_folder()
         // One that only leads to what was saved says nothing of the target.
         && !entry.is_way()
     {
         engine.finish_dir(place, b"", &entry.metadata, Some((&entry.attributes(), Others::Go)));
     }
     Ok(engine.report.finish())
+}
+
+/// What a restore begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything, under its absolute paths.
+    Snapshot,
+    /// What is in one folder.
+    Folder,
+    /// One file or link.
+    One,
+}
+
+/// A path in a snapshot, from its root and without `/` at its end.
+fn absolute(from: Option<&[u8]>) -> Vec<u8> {
+    let names = from.unwrap_or_default().split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+    names.flat_map(|name| [b"/", name].concat()).collect()
+}
+
+fn parent(mut path: Vec<u8>) -> Vec<u8> {
+    path.truncate(path.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
+    path
 }
 
 fn count(counter: &AtomicU64, n: u64) {

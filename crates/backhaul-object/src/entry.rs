@@ -2,10 +2,10 @@
 
 use crate::codec::{FormatError, Reader, Write};
 use crate::descriptor::INLINE_MAX;
-use crate::flist::Piece;
 use crate::header::{MEMBERS_MAX, REFERENCES_MAX};
 use crate::ids::ObjectId;
 use crate::node::References;
+use crate::piece::Piece;
 
 mod attribute;
 mod special;
@@ -19,11 +19,13 @@ pub const EXTENSION_WAY: u64 = 2;
 pub const EXTENSION_LINK: u64 = 4;
 /// Extension of what has extended attributes, once for each: varint length of the name, name, value.
 pub const EXTENSION_ATTRIBUTE: u64 = 6;
+/// Extension of what has inode flags: varint of those that are kept (`FS_*_FL` of `linux/fs.h`), not 0.
+pub const EXTENSION_FLAGS: u64 = 8;
 /// Longest name in bytes.
 pub const NAME_MAX: usize = 255;
 /// Longest symbolic link target in bytes.
 pub const TARGET_MAX: usize = 4_095;
-/// Most chunks listed in the entry itself; more go to a file list.
+/// Most chunks and holes listed in the entry itself; more go to a file list.
 pub const DIRECT_CHUNKS_MAX: usize = 8;
 /// Bounds for what one folded directory may hold, checked before allocation.
 const FOLDED_MAX: usize = 4_096;
@@ -66,7 +68,7 @@ pub enum Content {
         /// The member's number.
         member: u16,
     },
-    /// At most [`DIRECT_CHUNKS_MAX`] chunks.
+    /// At most [`DIRECT_CHUNKS_MAX`] chunks and holes.
     Chunks(Vec<Piece>),
     /// A file list.
     Flist(ObjectId),
@@ -129,6 +131,11 @@ impl Entry {
         self.extensions.iter().any(|(tag, _)| *tag == EXTENSION_WAY)
     }
 
+    /// True for a directory, folded or not.
+    pub fn is_folder(&self) -> bool {
+        matches!(self.body, Body::Directory { .. } | Body::Folded(_))
+    }
+
     /// The extensions of what is no regular file.
     pub fn extensions_of_plain(link: Option<u64>) -> Vec<(u64, Vec<u8>)> {
         link.map(|group| (EXTENSION_LINK, group.to_le_bytes().to_vec())).into_iter().collect()
@@ -138,6 +145,22 @@ impl Entry {
     pub fn with_attributes(mut self, attributes: &[Attribute]) -> Self {
         self.extensions.extend(attributes.iter().map(Attribute::extension));
         self
+    }
+
+    /// The same entry with inode flags; 0 is none.
+    pub fn with_flags(mut self, flags: u32) -> Self {
+        if flags != 0 {
+            let mut value = Vec::new();
+            value.put_varint(u64::from(flags));
+            self.extensions.push((EXTENSION_FLAGS, value));
+        }
+        self
+    }
+
+    /// Its inode flags; 0 when it has none.
+    pub fn flags(&self) -> u32 {
+        let own = self.extensions.iter().find(|(tag, _)| *tag == EXTENSION_FLAGS);
+        own.and_then(|(_, value)| decode_flags(value).ok()).unwrap_or(0)
     }
 
     /// Its extended attributes.
@@ -275,8 +298,7 @@ fn encode_content(out: &mut Vec<u8>, content: &Content, references: &mut Referen
             out.push(3);
             out.put_varint(pieces.len() as u64);
             for piece in pieces {
-                out.put_varint(piece.len);
-                out.put_varint(references.whole(piece.id));
+                piece.encode(out, |id| references.whole(id));
             }
         }
         Content::Flist(id) => {
@@ -353,10 +375,21 @@ fn decode_one(
             EXTENSION_ATTRIBUTE if Attribute::from_extension(value).is_none() => {
                 return Err(FormatError::Invalid("extended attribute"));
             }
-            _ => extensions.push((tag, value.to_vec())),
+            EXTENSION_FLAGS => {
+                decode_flags(value)?;
+            }
+            _ => {}
         }
+        extensions.push((tag, value.to_vec()));
     }
     Ok(Entry { name, metadata, body, extensions })
+}
+
+fn decode_flags(value: &[u8]) -> Result<u32, FormatError> {
+    let mut r = Reader::new(value);
+    let flags = r.count("inode flags", u32::MAX as usize)? as u32;
+    r.finish()?;
+    if flags == 0 { Err(FormatError::Invalid("no inode flags")) } else { Ok(flags) }
 }
 
 fn reference(r: &mut Reader<'_>, ids: &[ObjectId]) -> Result<ObjectId, FormatError> {
@@ -391,8 +424,7 @@ fn decode_content(r: &mut Reader<'_>, ids: &[ObjectId]) -> Result<Content, Forma
             let count = r.count("chunks", DIRECT_CHUNKS_MAX)?;
             let mut pieces = Vec::with_capacity(count);
             for _ in 0..count {
-                let len = r.varint("chunk length")?;
-                pieces.push(Piece { id: reference(r, ids)?, len });
+                pieces.push(Piece::decode(r, |index| ids.get(index).copied())?);
             }
             Content::Chunks(pieces)
         }

@@ -1,7 +1,7 @@
 //! File lists: the chunks of one large file, in up to a few levels.
 //!
-//! Payload: level byte, then per entry (length in bytes, reference index). Level 0 refers to chunks, level
-//! n to lists of level n - 1. A list is cut after an entry whose id has [`SPLIT_BITS`] low zero bits, so a
+//! Payload: level byte, then per entry (length in bytes, reference index). Level 0 refers to chunks and has the
+//! holes, level n refers to lists of level n - 1. A list is cut after an entry whose id has [`SPLIT_BITS`] low zero bits, so a
 //! changed chunk rewrites one list per level.
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use crate::codec::{FormatError, Reader, Write};
 use crate::header::{Kind, REFERENCES_MAX, Reference};
 use crate::ids::ObjectId;
 use crate::keys::IdKey;
+use crate::piece::Piece;
 use crate::seal::Object;
 
 /// One list in 2^10 entries on average.
@@ -18,15 +19,6 @@ const SPLIT_BITS: u64 = 10;
 const ENTRIES: std::ops::Range<usize> = 256..4_096;
 /// Deepest list: 1024^4 chunks of 1 MiB are far over any file.
 const LEVELS_MAX: u8 = 4;
-
-/// One piece of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
-    /// Its chunk (level 0) or list.
-    pub id: ObjectId,
-    /// Bytes of the file that it covers.
-    pub len: u64,
-}
 
 /// A decoded list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,11 +38,11 @@ pub fn build(pieces: &[Piece], key: &IdKey, mut emit: impl FnMut(ObjectId, Objec
         for group in groups(&current) {
             let object = encode(level, group);
             let (id, _) = object.identify(key);
-            next.push(Piece { id, len: group.iter().map(|p| p.len).sum() });
+            next.push(Piece::Data { id, len: group.iter().map(Piece::len).fold(0, u64::saturating_add) });
             emit(id, object);
         }
-        if let [top] = next[..] {
-            return top.id;
+        if let [Piece::Data { id, .. }] = next[..] {
+            return id;
         }
         current = next;
         level += 1;
@@ -64,7 +56,8 @@ fn groups(pieces: &[Piece]) -> impl Iterator<Item = &[Piece]> {
             return None;
         }
         let wanted = |(i, p): (usize, &Piece)| {
-            i + 1 >= ENTRIES.start && p.id.prefix().trailing_zeros() as u64 >= SPLIT_BITS
+            let zeros = p.id().map_or(0, |id| u64::from(id.prefix().trailing_zeros()));
+            i + 1 >= ENTRIES.start && zeros >= SPLIT_BITS
         };
         let cut = rest.iter().enumerate().position(wanted).map_or(rest.len(), |i| i + 1);
         let (head, tail) = rest.split_at(cut.min(ENTRIES.end));
@@ -79,12 +72,12 @@ fn encode(level: u8, pieces: &[Piece]) -> Object {
     let mut seen = std::collections::HashMap::new();
     payload.put_varint(pieces.len() as u64);
     for piece in pieces {
-        let index = *seen.entry(piece.id).or_insert_with(|| {
-            references.push(Reference::whole(piece.id));
-            references.len() - 1
+        piece.encode(&mut payload, |id| {
+            *seen.entry(id).or_insert_with(|| {
+                references.push(Reference::whole(id));
+                references.len() as u64 - 1
+            })
         });
-        payload.put_varint(piece.len);
-        payload.put_varint(index as u64);
     }
     Object { kind: Kind::Flist, references, provides: Vec::new(), payload: Bytes::from(payload) }
 }
@@ -106,10 +99,12 @@ pub fn decode(object: &Object) -> Result<Flist, FormatError> {
     let count = r.count("pieces", REFERENCES_MAX)?;
     let mut pieces = Vec::with_capacity(count);
     for _ in 0..count {
-        let len = r.varint("piece length")?;
-        let index = r.count("piece reference", REFERENCES_MAX)?;
-        let reference = object.references.get(index).ok_or(FormatError::Invalid("piece out of range"))?;
-        pieces.push(Piece { id: reference.id, len });
+        let piece =
+            Piece::decode(&mut r, |index| object.references.get(index).map(|reference| reference.id))?;
+        if level > 0 && piece.id().is_none() {
+            return Err(FormatError::Invalid("a hole in a list of lists"));
+        }
+        pieces.push(piece);
     }
     r.finish()?;
     Ok(Flist { level, pieces })

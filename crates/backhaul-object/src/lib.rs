@@ -9,7 +9,7 @@
 //! - [`header`]: the clear header of an object: kind, id, references, sizes;
 //! - [`seal`]: plaintext to [`Compressed`] (on the wire) to [`Sealed`] (at rest), and back;
 //! - [`chunker`]: content-defined cuts of large files with the vault's secret gear table;
-//! - [`bundle`]: many small files in one object; [`flist`]: the chunk list of a big file;
+//! - [`bundle`]: many small files in one object; [`piece`], [`flist`]: what a big file is made of;
 //! - [`entry`], [`node`]: directory entries, and the nodes that hold them (folding, splitting);
 //! - [`snapshot`]: the manifest; [`source`]: the two seams through which objects are read and written.
 //!
@@ -29,6 +29,7 @@ pub mod header;
 pub mod ids;
 pub mod keys;
 pub mod node;
+pub mod piece;
 pub mod seal;
 pub mod snapshot;
 pub mod source;

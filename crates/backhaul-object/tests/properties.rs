@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use backhaul_object::entry::{Attribute, Body, Content, Entry, FOLD_DEPTH_MAX, Metadata};
-use backhaul_object::flist::{self, Piece};
+use backhaul_object::flist;
 use backhaul_object::header::{Compressor, Reference};
 use backhaul_object::keys::{IdKey, VaultKey};
 use backhaul_object::node::{self, DirectoryBuilder, Finished, NODE_MAX, Node, write_root};
+use backhaul_object::piece::Piece;
 use backhaul_object::seal::{Packer, Unpacker};
 use backhaul_object::{Header, Kind, Object, ObjectId, Proof};
 use bytes::Bytes;
@@ -116,15 +117,26 @@ proptest! {
     }
 
     #[test]
-    fn any_file_list_comes_back(ids in proptest::collection::vec((any::<[u8; 32]>(), 1u64..5_000_000), 1..3_000)) {
+    fn any_file_list_comes_back(
+        ids in proptest::collection::vec((any::<Option<[u8; 32]>>(), 1u64..5_000_000), 1..3_000)
+    ) {
         let key = VaultKey::new([1; 32]).id_key();
-        let pieces: Vec<Piece> = ids.into_iter().map(|(id, len)| Piece { id: ObjectId(id), len }).collect();
+        let piece = |(id, len): (Option<[u8; 32]>, u64)| match id {
+            Some(id) => Piece::Data { id: ObjectId(id), len },
+            None => Piece::Hole { len },
+        };
+        let pieces: Vec<Piece> = ids.into_iter().map(piece).collect();
+        let sum = |pieces: &[Piece]| pieces.iter().map(Piece::len).sum::<u64>();
         let mut store = Store::new();
         let top = flist::build(&pieces, &key, |id, object| drop(store.insert(id, object)));
-        let mut found = vec![Piece { id: top, len: 0 }];
-        while let Some(object) = found.first().and_then(|piece| store.get(&piece.id)) {
+        let mut found = vec![Piece::Data { id: top, len: sum(&pieces) }];
+        while let Some(object) = found.first().and_then(Piece::id).and_then(|id| store.get(&id)) {
             let level = flist::decode(object).unwrap().level;
-            found = found.iter().flat_map(|piece| flist::decode(&store[&piece.id]).unwrap().pieces).collect();
+            let below = |piece: &Piece| flist::decode(&store[&piece.id().unwrap()]).unwrap().pieces;
+            for piece in &found {
+                prop_assert_eq!(sum(&below(piece)), piece.len(), "a list says how much it covers");
+            }
+            found = found.iter().flat_map(below).collect();
             if level == 0 {
                 break;
             }

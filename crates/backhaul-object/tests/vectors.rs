@@ -9,10 +9,11 @@ use backhaul_object::bundle::{self, BundleBuilder};
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::entry::{Attribute, Body, Content, Device, Entry, Metadata, Special, Totals};
-use backhaul_object::flist::{self, Piece};
+use backhaul_object::flist;
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::node::{self, DirectoryBuilder, Finished, Node, write_root};
+use backhaul_object::piece::Piece;
 use backhaul_object::seal::{Packer, Unpacker, identify_content};
 use backhaul_object::snapshot::Snapshot;
 use backhaul_object::{Compressed, Header, Kind, Object, ObjectId, Sealed};
@@ -109,7 +110,7 @@ fn bundle_object() {
 #[test]
 fn file_list_object() {
     let pieces: Vec<Piece> = (0..300u64)
-        .map(|i| Piece { id: identify_content(&key().id_key(), &i.to_le_bytes()).0, len: 1_000 + i })
+        .map(|i| Piece::Data { id: identify_content(&key().id_key(), &i.to_le_bytes()).0, len: 1_000 + i })
         .collect();
     let mut objects = Vec::new();
     let top = flist::build(&pieces, &key().id_key(), |id, object| objects.push((id, object)));
@@ -118,6 +119,17 @@ fn file_list_object() {
     assert_eq!(flist::decode(&object).unwrap().pieces, pieces);
     let payload = object.payload.to_vec();
     check("flist.txt", &[("top", top.as_bytes().to_vec()), ("payload", payload)]);
+}
+
+#[test]
+fn file_with_holes() {
+    let chunk = |i: u8| Piece::Data { id: ObjectId([i; 32]), len: 4_096 };
+    let pieces = [Piece::Hole { len: 1 << 40 }, chunk(1), Piece::Hole { len: 1 }, chunk(1), chunk(2)];
+    let mut objects = Vec::new();
+    flist::build(&pieces, &key().id_key(), |_, object| objects.push(object));
+    assert_eq!(flist::decode(&objects[0]).unwrap().pieces, pieces);
+    assert_eq!(objects[0].references.len(), 2, "a hole refers to nothing, a chunk is named once");
+    check("holes.txt", &[("payload", objects[0].payload.to_vec())]);
 }
 
 fn file(name: &str, content: Content, size: u64) -> Entry {
@@ -141,7 +153,7 @@ fn node_object() {
     let id = ObjectId([9; 32]);
     let entries = vec![
         file("bundled", Content::Member { bundle: id, member: 3 }, 900),
-        file("chunked", Content::Chunks(vec![Piece { id: ObjectId([8; 32]), len: 300_000 }]), 300_000),
+        file("chunked", Content::Chunks(vec![Piece::Data { id: ObjectId([8; 32]), len: 300_000 }]), 300_000),
         file("empty", Content::Empty, 0),
         file("inline", Content::Inline(b"here".to_vec()), 4),
         Entry { body: Body::Symlink(b"../there".to_vec()), ..file("link", Content::Empty, 0) },

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use backhaul_archive::backup::excludes::DEFAULTS;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod fleet;
@@ -65,7 +66,7 @@ pub enum Command {
     #[command(subcommand)]
     Agent(AgentCommand),
     /// Back up now: dial the server and push
-    #[command(after_help = "Example:\n  backhaul backup /home /etc --exclude '*.tmp' --tag before-upgrade")]
+    #[command(after_help = backup_help())]
     Backup(BackupArgs),
     /// List snapshots
     #[command(after_help = "Examples:\n  backhaul snapshots\n  backhaul snapshots --client desk-01")]
@@ -96,11 +97,30 @@ pub enum Command {
         #[command(flatten)]
         read: ReadArgs,
     },
-    /// Write one file of a snapshot to stdout
-    #[command(after_help = "Example:\n  backhaul dump latest:/etc/fstab")]
+    /// What differs between two snapshots
+    #[command(
+        after_help = "Examples:\n  backhaul diff 1d\\ ago latest\n  backhaul diff 3fa9 latest:/home/ana\n\n\
+                      + added, - removed, M other content, U other mode, owner, time or attributes, T another kind"
+    )]
+    Diff {
+        /// The earlier SNAPSHOT
+        before: String,
+        /// The later SNAPSHOT[:PATH]
+        #[arg(default_value = "latest")]
+        after: OsString,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+    /// Write one file of a snapshot to stdout, or a folder as an archive
+    #[command(
+        after_help = "Examples:\n  backhaul dump latest:/etc/fstab\n  backhaul dump latest:/home/ana --archive tar | ssh desk tar x"
+    )]
     Dump {
-        /// SNAPSHOT:PATH
+        /// SNAPSHOT[:PATH]
         what: OsString,
+        /// All that is in the folder, in this form
+        #[arg(long, value_enum)]
+        archive: Option<ArchiveArg>,
         /// Write here instead
         #[arg(short, long)]
         output: Option<PathBuf>,
@@ -109,7 +129,7 @@ pub enum Command {
     },
     /// Bring files back
     #[command(
-        after_help = "Examples:\n  backhaul restore latest -t /tmp/back\n  backhaul restore latest:/home/ana/letters -t ./letters"
+        after_help = "Examples:\n  backhaul restore latest -t /tmp/back\n  backhaul restore latest:/home/ana/letters -t ./letters\n  backhaul restore 3d\\ ago -t /tmp/back --include '*.odt'\n  backhaul restore latest:/home/ana -t /home/ana --delete --dry-run -v"
     )]
     Restore(RestoreArgs),
     /// Is everything that snapshots need there and whole?
@@ -285,15 +305,50 @@ pub struct BackupArgs {
     /// Label the snapshot
     #[arg(long)]
     pub tag: Vec<String>,
-    /// Leave out what matches
+    /// Leave out what matches, by the rules of .gitignore; a later pattern with ! takes back
     #[arg(short, long, value_name = "PATTERN")]
     pub exclude: Vec<String>,
+    /// The same, whatever the case of the letters
+    #[arg(long, value_name = "PATTERN")]
+    pub iexclude: Vec<String>,
+    /// Patterns from a file, one a line
+    #[arg(long, value_name = "FILE")]
+    pub exclude_file: Vec<PathBuf>,
+    /// Of a folder with something of this name in it, keep only that
+    #[arg(long, value_name = "NAME")]
+    pub exclude_if_present: Vec<String>,
+    /// Leave out folders marked by CACHEDIR.TAG (as the config says by default)
+    #[arg(long, overrides_with = "include_caches")]
+    pub exclude_caches: bool,
+    /// Keep them
+    #[arg(long)]
+    pub include_caches: bool,
+    /// Leave out larger files, as 2GiB
+    #[arg(long, value_name = "SIZE")]
+    pub exclude_larger_than: Option<String>,
+    /// Keep what `chattr +d` marks
+    #[arg(long)]
+    pub include_nodump: bool,
+    /// Keep caches, trash and swap files of the default list, too
+    #[arg(long)]
+    pub no_default_excludes: bool,
+    /// Further paths, one a line or ended by NUL; - is standard input
+    #[arg(long, value_name = "FILE")]
+    pub files_from: Vec<PathBuf>,
     /// Stay on the file systems of the paths
     #[arg(short = 'x', long)]
     pub one_file_system: bool,
     /// Bytes a second that may be sent, as 2MB
     #[arg(long, value_name = "RATE")]
     pub limit_upload: Option<String>,
+}
+
+fn backup_help() -> String {
+    format!(
+        "Left out by default:\n  {}\n  and what CACHEDIR.TAG or chattr +d marks\n\nExample:\n  \
+         backhaul backup /home /etc --exclude '*.tmp' --tag before-upgrade",
+        DEFAULTS.join("\n  ")
+    )
 }
 
 #[derive(Args)]
@@ -310,9 +365,18 @@ pub struct RestoreArgs {
     /// Where to; with :PATH its contents land right there
     #[arg(short, long, value_name = "DIR")]
     pub target: PathBuf,
-    /// Count, and write nothing
+    /// Only what matches, with all that is in it, by the rules of .gitignore
+    #[arg(short, long, value_name = "PATTERN")]
+    pub include: Vec<String>,
+    /// Not what matches
+    #[arg(long, value_name = "PATTERN")]
+    pub exclude: Vec<String>,
+    /// Count, and write nothing; with -v each thing is named
     #[arg(long)]
     pub dry_run: bool,
+    /// Remove from the restored folders what the snapshot does not have (what --exclude matches stays)
+    #[arg(long)]
+    pub delete: bool,
     /// Read everything back and compare it with the vault
     #[arg(long)]
     pub verify: bool,
@@ -321,6 +385,12 @@ pub struct RestoreArgs {
     pub overwrite: OverwriteArg,
     #[command(flatten)]
     pub read: ReadArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum ArchiveArg {
+    Tar,
+    Zip,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

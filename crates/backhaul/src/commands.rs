@@ -17,6 +17,8 @@ mod backup;
 mod browse;
 mod check;
 mod client;
+mod diff;
+mod dump;
 mod install;
 mod plan;
 mod policy;
@@ -65,7 +67,10 @@ pub async fn run(cli: Cli) -> Done {
             browse::ls(context, &what, browse::Listing { long, recursive }, &read).await
         }
         Command::Find { pattern, snapshot, read } => browse::find(context, &pattern, &snapshot, &read).await,
-        Command::Dump { what, output, read } => browse::dump(context, &what, output.as_deref(), &read).await,
+        Command::Diff { before, after, read } => diff::run(context, &before, &after, &read).await,
+        Command::Dump { what, archive, output, read } => {
+            dump::run(context, &what, archive, output.as_deref(), &read).await
+        }
         Command::Restore(args) => restore::run(context, args).await,
         Command::Check { read_data, rebuild_index } => check::run(context, read_data, rebuild_index),
         Command::Stats => status::stats(context).await,

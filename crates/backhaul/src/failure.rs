@@ -7,6 +7,7 @@ use backhaul_agent::AgentError;
 use backhaul_archive::backup::BackupError;
 use backhaul_archive::browse::BrowseError;
 use backhaul_archive::dump::DumpError;
+use backhaul_archive::export::ExportError;
 use backhaul_archive::restore::RestoreError;
 use backhaul_net::NetError;
 use backhaul_net::enrol::EnrolError;
@@ -212,6 +213,15 @@ impl From<DumpError> for Failure {
         match error {
             DumpError::Transfer(error) => error.into(),
             other => Self::new(other.to_string()),
+        }
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
+        match error {
+            ExportError::Browse(error) => error.into(),
+            other => Self::new(other.to_string()).hint("the archive is not whole: do not use it"),
         }
     }
 }

@@ -223,17 +223,20 @@ impl Desk {
             let _turn = daemon.turn.lock().await;
             let passage = daemon.passage((trigger, ticket), None, &conditions, &tell);
             let config = daemon.settings.config();
-            let request = RunRequest { paths: config.paths, passage, ..RunRequest::default() };
             let on_mains = conditions.power.supply == Supply::Mains;
             let awake = if on_mains { Inhibitor::hold("a backup is under way").await } else { None };
-            let outcome = run::push(&daemon.home, &config.servers, &request).await;
+            let kept = Arc::clone(&passage.kept);
+            let outcome = match RunRequest::of(&config, passage) {
+                Ok(request) => run::push(&daemon.home, &config.servers, &request).await,
+                Err(error) => Err(error),
+            };
             drop(awake);
             match &outcome {
                 Err(AgentError::Deferred { why, .. }) => tracing::info!("{why}"),
                 _ => (daemon.told)(&outcome),
             }
             // The daemon may be gone.
-            let over = Happening::Ended(end_of(&outcome, &request.passage));
+            let over = Happening::Ended(end_of(&outcome, &kept));
             let _ = tell.send(Said { link: None, heard: Heard::Happened(over) });
         });
     }

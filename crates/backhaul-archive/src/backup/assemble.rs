@@ -5,7 +5,8 @@ use std::sync::mpsc::Receiver;
 
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
-use backhaul_object::flist::{self, Piece};
+use backhaul_object::flist;
+use backhaul_object::piece::Piece;
 use backhaul_object::source::{Answer, ObjectSink, Query, TransferError};
 use backhaul_object::{Kind, Object, ObjectId, Proof};
 use bytes::Bytes;
@@ -15,8 +16,8 @@ use super::outbound::Outbound;
 use super::read::{Outcome, Part};
 use super::recent::{Place, Recent};
 use super::state::{Journal, Record};
+use super::step::Step;
 use super::tree::Tree;
-use super::walk::{Step, not_kept};
 use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
 /// Questions in one batch.
@@ -96,16 +97,18 @@ impl<'a> Assembler<'a> {
     fn take(&mut self, steps: &Receiver<Step>) -> Result<(), BackupError> {
         for step in steps {
             self.step(step)?;
-            let full = self.queries.len() >= BATCH_MAX || self.held >= BATCH_BYTES;
-            if full || self.events.len() >= WAITING_MAX {
-                self.ask()?;
-            }
+            self.ask_if_full()?;
         }
         self.ask()?;
         while !self.batches.is_empty() {
             self.settle()?;
         }
         Ok(())
+    }
+
+    fn ask_if_full(&mut self) -> Result<(), BackupError> {
+        let full = self.queries.len() >= BATCH_MAX || self.held >= BATCH_BYTES;
+        if full || self.events.len() >= WAITING_MAX { self.ask() } else { Ok(()) }
     }
 
     fn step(&mut self, step: Step) -> Result<(), BackupError> {
@@ -117,7 +120,6 @@ impl<'a> Assembler<'a> {
             }
             Step::Leave => self.events.push(Event::Leave),
             Step::Known { entry, record } => {
-                self.note_losses(record.sparse);
                 self.held += extensions(&entry);
                 self.events.push(Event::Known { entry, record });
             }
@@ -126,7 +128,7 @@ impl<'a> Assembler<'a> {
                 self.events.push(Event::Plain(entry));
             }
             Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
-            Step::NotKept(_) | Step::Unreadable { .. } => {}
+            Step::NotKept(_) | Step::LeftOut(_) | Step::Unreadable { .. } => {}
         }
         Ok(())
     }
@@ -146,16 +148,17 @@ impl<'a> Assembler<'a> {
                 Part::Small { id, proof, content } => self.content(id, proof, content, Whole::Small),
                 Part::Chunk { id, proof, content } => {
                     self.content(id, proof, content, Whole::Chunk);
-                    if self.queries.len() >= BATCH_MAX || self.held >= BATCH_BYTES {
-                        self.ask()?;
-                    }
+                    self.ask_if_full()?;
+                }
+                Part::Hole { len } => {
+                    self.events.push(Event::Hole { len });
+                    self.ask_if_full()?;
                 }
                 Part::Done(read) => {
-                    self.note_losses(read.sparse);
                     self.held += read.attributes.iter().map(Attribute::size).sum::<usize>();
                     let unread = read.unread.iter().map(|why| (to_path(&path), why.clone()));
                     self.figures.errors.extend(unread);
-                    self.figures.bytes_read += read.size;
+                    self.figures.bytes_read += read.read;
                     if let Some(why) = read.unstable {
                         self.figures.errors.push((to_path(&path), why.to_owned()));
                     }
@@ -170,12 +173,6 @@ impl<'a> Assembler<'a> {
             }
         }
         Err(TransferError::Lost("a reading thread failed".to_owned()).into())
-    }
-
-    fn note_losses(&mut self, sparse: bool) {
-        if sparse {
-            not_kept(&mut self.figures, "holes of sparse files");
-        }
     }
 
     fn content(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole) {
@@ -237,14 +234,14 @@ impl<'a> Assembler<'a> {
         }
         let recent = || self.recent.get(&id).filter(|place| whole == Whole::Small || *place == Place::Object);
         match (known.or_else(recent), whole) {
-            (Some(_), Whole::Chunk) => self.current.pieces.push(Piece { id, len }),
+            (Some(_), Whole::Chunk) => self.current.pieces.push(Piece::Data { id, len }),
             (Some(place), Whole::Small) => self.current.small = Some((place.content(id, len), false)),
             (None, Whole::Chunk) => {
                 let object =
                     Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload: content };
                 self.tree.send(id, proof, object);
                 self.recent.insert(id, Place::Object);
-                self.current.pieces.push(Piece { id, len });
+                self.current.pieces.push(Piece::Data { id, len });
             }
             (None, Whole::Small) => {
                 let member = match self.bundle.members.get(&id) {
@@ -279,6 +276,10 @@ impl<'a> Assembler<'a> {
                 self.current = Current::default();
                 return;
             }
+            Event::Hole { len } => {
+                self.current.pieces.push(Piece::Hole { len });
+                return;
+            }
             Event::Content { .. } => return,
         };
         self.waiting_bytes += match &draw {
@@ -309,12 +310,12 @@ impl<'a> Assembler<'a> {
             racy: read.racy,
             // What could not be read is tried again, and named again.
             attributes: !read.attributes.is_empty() || !read.unread.is_empty(),
-            sparse: read.sparse,
+            flags: read.flags,
             content: content.clone(),
         };
         let body = Body::File { size: read.size, content, link };
         let entry = Entry { name, metadata: read.metadata, body, extensions: vec![] };
-        let entry = entry.with_attributes(&read.attributes);
+        let entry = entry.with_attributes(&read.attributes).with_flags(read.flags);
         Draw::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
     }
 

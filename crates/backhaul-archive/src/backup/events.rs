@@ -19,6 +19,10 @@ pub(super) enum Event {
         content: Bytes,
         whole: Whole,
     },
+    /// The next bytes of the current file are a hole.
+    Hole {
+        len: u64,
+    },
     File {
         name: Vec<u8>,
         link: Option<u64>,

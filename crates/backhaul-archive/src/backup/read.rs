@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,10 +15,12 @@ use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::look::Look;
 use super::state::Fingerprint;
-use super::walk::metadata;
 use super::{BackupRequest, VaultParameters, count};
 use crate::attributes::{self, Handle};
+use crate::extents::{self, Extent};
+use crate::flags;
 
 /// Reading threads: enough to hide the latency of one disk.
 pub(super) const THREADS: usize = 4;
@@ -44,6 +46,8 @@ pub(super) enum Part {
     Small { id: ObjectId, proof: Proof, content: Bytes },
     /// The next chunk of a big file.
     Chunk { id: ObjectId, proof: Proof, content: Bytes },
+    /// The next bytes of a sparse file are none.
+    Hole { len: u64 },
     /// The end.
     Done(Box<Outcome>),
     /// Nothing could be read.
@@ -54,14 +58,17 @@ pub(super) enum Part {
 pub(super) struct Outcome {
     pub(super) metadata: Metadata,
     pub(super) fingerprint: Fingerprint,
-    /// Bytes that were read: what the entry says.
+    /// Bytes that were read, with the holes among them: what the entry says.
     pub(super) size: u64,
+    /// Bytes that were read.
+    pub(super) read: u64,
     /// The time stamps cannot prove that a later change would show.
     pub(super) racy: bool,
     pub(super) attributes: Vec<Attribute>,
     /// Attributes that are not saved, in words.
     pub(super) unread: Vec<String>,
-    pub(super) sparse: bool,
+    /// Inode flags.
+    pub(super) flags: u32,
     /// It changed while it was read.
     pub(super) unstable: Option<&'static str>,
 }
@@ -103,35 +110,32 @@ impl<'a> Readers<'a> {
         let fd = rustix::fs::openat(&*job.dir, &job.name, flags, Mode::empty())?;
         let (attributes, unread) = attributes::read(&Handle::open(&fd));
         let mut file = File::from(fd);
-        let mut before = rustix::fs::fstat(&file)?;
-        if FileType::from_raw_mode(before.st_mode) != FileType::RegularFile {
+        let mut before = Look::of(&file)?;
+        if before.kind() != FileType::RegularFile {
             return Ok(Part::Failed("it is no regular file any more".to_owned()));
         }
         let mut unstable = None;
-        let mut size = 0;
+        let (mut size, mut read) = (0, 0);
         for attempt in 0..=RETRIES {
-            let whole = before.st_size as u64 <= u64::from(self.parameters.descriptor.member_max);
-            let sent = match whole {
-                true => None,
-                false => Some(self.send_chunks(&mut file, before.st_size as u64, job)?),
-            };
-            let content = match sent {
-                Some(Err(Over)) => return Ok(Part::Failed("the run ended".to_owned())),
-                Some(Ok(read)) => {
-                    size = read;
-                    None
+            let small = before.size() <= u64::from(self.parameters.descriptor.member_max);
+            let content = if small && !extents::has_holes(&file, before.size(), before.room()) {
+                Some(self.read_whole(&mut file, before.size())?)
+            } else {
+                match self.send_extents(&mut file, &before, job)? {
+                    Err(Over) => return Ok(Part::Failed("the run ended".to_owned())),
+                    Ok(sums) => (size, read) = sums,
                 }
-                None => Some(self.read_whole(&mut file, before.st_size as u64)?),
+                None
             };
-            let after = rustix::fs::fstat(&file)?;
+            let after = Look::of(&file)?;
             let stable = Fingerprint::of(&before) == Fingerprint::of(&after);
             if let Some(content) = content {
                 if !stable && attempt < RETRIES {
-                    std::io::Seek::rewind(&mut file)?;
+                    file.rewind()?;
                     before = after;
                     continue;
                 }
-                size = content.len() as u64;
+                (size, read) = (content.len() as u64, content.len() as u64);
                 self.send_small(content, job);
             }
             unstable = (!stable).then_some("it changed while it was read; saved as it was read");
@@ -141,11 +145,11 @@ impl<'a> Readers<'a> {
         let racy = unstable.is_some()
             || size != fingerprint.size
             || fingerprint.newest() >= sampled.saturating_sub(GRANULARITY_NS);
-        let sparse = (before.st_blocks as u64).saturating_mul(512) < fingerprint.size.saturating_sub(4_096);
-        let metadata = metadata(&before);
-        count(&self.request.progress.bytes_read, size);
+        let (metadata, flags) = (before.metadata(), flags::read(&file));
+        count(&self.request.progress.bytes_read, read);
         count(&self.request.progress.errors, unread.len() as u64);
-        let outcome = Outcome { metadata, fingerprint, size, racy, attributes, unread, sparse, unstable };
+        let outcome =
+            Outcome { metadata, fingerprint, size, read, racy, attributes, unread, flags, unstable };
         Ok(Part::Done(Box::new(outcome)))
     }
 
@@ -167,7 +171,37 @@ impl<'a> Readers<'a> {
         let _ = job.parts.send(part);
     }
 
-    /// Reads at most `size` bytes, so that a file that grows as fast as it is read has an end.
+    /// Reads what has data, and nothing where there is a hole; returns how many bytes that is in all, and of
+    /// data. A file that grows as fast as it is read ends where it ended at first.
+    fn send_extents(
+        &self,
+        file: &mut File,
+        look: &Look,
+        job: &Job,
+    ) -> std::io::Result<Result<(u64, u64), Over>> {
+        let (mut size, mut read) = (0, 0);
+        while let Some(extent) = extents::next(file, size, look.size())? {
+            match extent {
+                Extent::Hole(len) => {
+                    size += len;
+                    if job.parts.send(Part::Hole { len }).is_err() {
+                        return Ok(Err(Over));
+                    }
+                }
+                Extent::Data(len) => {
+                    file.seek(SeekFrom::Start(size))?;
+                    let Ok(found) = self.send_chunks(file, len, job)? else { return Ok(Err(Over)) };
+                    (size, read) = (size + found, read + found);
+                    if found < len {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Ok((size, read)))
+    }
+
+    /// Reads at most `size` bytes.
     fn send_chunks(&self, file: &mut File, size: u64, job: &Job) -> std::io::Result<Result<u64, Over>> {
         let mut rest = file.take(size);
         let (mut buffer, mut filled, mut total, mut ended) = (vec![0; self.chunker.max()], 0, 0, false);

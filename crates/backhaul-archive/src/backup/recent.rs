@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use backhaul_object::ObjectId;
 use backhaul_object::entry::Content;
-use backhaul_object::flist::Piece;
+use backhaul_object::piece::Piece;
 
 /// Contents remembered: about 10 MiB of memory.
 const RECENT_MAX: usize = 65_536;
@@ -22,7 +22,7 @@ impl Place {
     /// As a directory entry says it.
     pub(super) fn content(self, id: ObjectId, len: u64) -> Content {
         match self {
-            Self::Object => Content::Chunks(vec![Piece { id, len }]),
+            Self::Object => Content::Chunks(vec![Piece::Data { id, len }]),
             Self::Member { bundle, member } => Content::Member { bundle, member },
         }
     }

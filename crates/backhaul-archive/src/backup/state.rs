@@ -9,8 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backhaul_object::entry::Content;
-use rustix::fs::Stat;
 
+use super::look::Look;
 use super::{BackupError, VaultParameters};
 
 mod codec;
@@ -36,15 +36,9 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    pub(super) fn of(stat: &Stat) -> Self {
-        let ns = |seconds: i64, ns: u64| seconds.saturating_mul(1_000_000_000).saturating_add(ns as i64);
-        Self {
-            size: stat.st_size as u64,
-            mtime_ns: ns(stat.st_mtime, stat.st_mtime_nsec),
-            ctime_ns: ns(stat.st_ctime, stat.st_ctime_nsec),
-            inode: stat.st_ino,
-            volume: stat.st_dev,
-        }
+    pub(super) fn of(look: &Look) -> Self {
+        let (mtime_ns, ctime_ns) = look.changed();
+        Self { size: look.size(), mtime_ns, ctime_ns, inode: look.inode(), volume: look.volume() }
     }
 
     pub(super) fn newest(&self) -> i64 {
@@ -63,8 +57,8 @@ pub struct Record {
     pub racy: bool,
     /// It has extended attributes: they are read again, for they are not here.
     pub attributes: bool,
-    /// It has holes that are not kept as such.
-    pub sparse: bool,
+    /// Inode flags; a change of them shows in the stamps.
+    pub flags: u32,
     /// Where its content is in the vault.
     pub content: Content,
 }

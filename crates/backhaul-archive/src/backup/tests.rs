@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backhaul_object::ids::VaultId;
@@ -11,7 +11,7 @@ use backhaul_object::keys::VaultKey;
 use super::*;
 use crate::browse::{Located, Tree};
 use crate::memory::Memory;
-use crate::restore::{Overwrite, RestoreProgress, RestoreRequest, restore, verify_restored};
+use crate::restore::{Overwrite, RestoreRequest, restore, verify_restored};
 
 fn parameters() -> VaultParameters {
     let key = VaultKey::new([1; 32]);
@@ -72,7 +72,7 @@ fn tree() -> tempfile::TempDir {
 fn save(tree: &Path, state: Option<&Path>, sink: &Memory, now: fn() -> i64) -> Result<Saved, BackupError> {
     let request = BackupRequest {
         paths: vec![tree.to_path_buf()],
-        exclude: vec![],
+        exclude: excludes::Excludes::default(),
         skip: vec![],
         one_file_system: false,
         state,
@@ -90,11 +90,9 @@ fn saved_at(sink: &Memory, saved: &Saved, tree: &Path) -> Located {
 fn restored_equals(sink: &Memory, root: ObjectId, tree: &Path) {
     let out = tempfile::tempdir().unwrap();
     let request = RestoreRequest {
-        target: out.path().to_path_buf(),
         verify: true,
-        dry_run: false,
         overwrite: Overwrite::Always,
-        progress: Arc::new(RestoreProgress::default()),
+        ..RestoreRequest::to(out.path().to_path_buf())
     };
     let from = tree.as_os_str().as_bytes();
     let done = restore(sink, root, Some(from), &request).unwrap();
@@ -185,16 +183,72 @@ fn a_cut_run_carries_on_where_it_was() {
 }
 
 #[test]
-fn what_cannot_be_kept_or_read_is_named_and_the_rest_is_saved() {
-    let tree = tempfile::tempdir().unwrap();
-    fs::write(tree.path().join("good"), b"good").unwrap();
-    fs::File::create(tree.path().join("holes")).unwrap().set_len(10_000_000).unwrap();
+fn holes_are_neither_read_nor_sent_and_come_back_as_holes() {
+    let (tree, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sparse = |name: &str, len: u64, data: &[(u64, usize)]| {
+        let file = fs::File::create(tree.path().join(name)).unwrap();
+        file.set_len(len).unwrap();
+        for (at, bytes) in data {
+            file.write_all_at(&noise(*bytes, *at), *at).unwrap();
+        }
+    };
+    sparse("nothing", 8 << 30, &[]);
+    sparse("small", 90_000, &[(65_536, 4_096)]);
+    sparse("ends", 6 << 30, &[(0, 4_096), (3 << 30, 2_000_000), ((6 << 30) - 4_096, 4_096)]);
+    let many: Vec<(u64, usize)> = (0..400).map(|i| (i << 20, 4_096)).collect();
+    sparse("many", 400 << 20, &many);
     let sink = Memory::new(parameters().id_key);
-    let saved = save(tree.path(), None, &sink, later).unwrap();
-    let not_kept =
-        |kind: &str| saved.figures.not_kept.iter().find(|(known, _)| known == kind).map(|(_, n)| *n);
-    assert_eq!(not_kept("holes of sparse files"), Some(1));
-    assert_eq!(saved.totals.files, 2);
+    let saved = save(tree.path(), Some(state.path()), &sink, later).unwrap();
+    assert_eq!(saved.figures.errors, []);
+    assert!(saved.figures.bytes_read < 4_000_000, "{:?}", saved.figures);
+    assert_eq!(saved.totals.bytes, (8 << 30) + 90_000 + (6 << 30) + (400 << 20));
+    saved.state.unwrap().accept().unwrap();
+    let again = save(tree.path(), Some(state.path()), &sink, later).unwrap();
+    assert_eq!((again.root, again.figures.files_unmodified, again.figures.bytes_read), (saved.root, 4, 0));
+
+    let out = tempfile::tempdir().unwrap();
+    let request = RestoreRequest {
+        verify: true,
+        overwrite: Overwrite::Always,
+        ..RestoreRequest::to(out.path().to_owned())
+    };
+    let from = tree.path().as_os_str().as_bytes();
+    let done = restore(&sink, saved.root, Some(from), &request).unwrap();
+    assert_eq!(done.errors, []);
+    for name in ["nothing", "small", "ends", "many"] {
+        let (was, is) = (tree.path().join(name), out.path().join(name));
+        assert_eq!(extents(&was), extents(&is), "{name}");
+        let room = |path: &Path| path.metadata().unwrap().blocks();
+        assert_eq!(room(&was), room(&is), "{name}");
+    }
+    // Data where there should be none is a difference; zeros are not.
+    let file = fs::File::options().write(true).open(out.path().join("nothing")).unwrap();
+    file.write_all_at(&[0; 4_096], 5 << 30).unwrap();
+    assert_eq!(verify_restored(&sink, saved.root, Some(from), &request).unwrap().errors, []);
+    file.write_all_at(&[1], 5 << 30).unwrap();
+    let differs = verify_restored(&sink, saved.root, Some(from), &request).unwrap().errors;
+    assert_eq!(differs.len(), 1, "{differs:?}");
+    assert!(differs[0].1.contains("differs from the snapshot after byte 5368709120"), "{differs:?}");
+}
+
+/// The runs of data of a file and what is in them, by the system's own word.
+fn extents(path: &Path) -> Vec<(u64, Vec<u8>)> {
+    let file = fs::File::open(path).unwrap();
+    let (mut at, mut all) = (0, Vec::new());
+    while let Ok(data) = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+        at = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data)).unwrap();
+        let mut bytes = vec![0; (at - data) as usize];
+        file.read_exact_at(&mut bytes, data).unwrap();
+        all.push((data, bytes));
+    }
+    all.push((file.metadata().unwrap().len(), Vec::new()));
+    all
+}
+
+#[test]
+fn what_is_not_there_is_named() {
+    let tree = tempfile::tempdir().unwrap();
+    let sink = Memory::new(parameters().id_key);
     let missing = save(&tree.path().join("nothing"), None, &sink, later).err().unwrap();
     assert!(matches!(missing, BackupError::Path { .. }));
 }

@@ -1,104 +1,26 @@
-//! Lists everything to save in path order, relative to directory descriptors, never through links.
+//! Lists everything to save in path order, relative to directory descriptors, never through links: every name is looked at
+//! and opened by itself in its open directory, so that nothing that is put in its place meanwhile leads elsewhere.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ffi::CString;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
-use backhaul_object::entry::{Attribute, Body, Device, EXTENSION_WAY, Entry, Metadata, Special};
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat};
+use backhaul_object::entry::{Attribute, Body, EXTENSION_WAY, Entry, Metadata, Special};
+use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
 
 use super::assemble::directory_entry;
-use super::read::{Job, PARTS_MAX, Part};
-use super::state::{Fingerprint, Record, Records};
-use super::{BackupError, BackupRequest, Figures, VaultParameters, count, to_path};
+use super::excludes::Reason;
+use super::look::Look;
+use super::read::{Job, PARTS_MAX};
+use super::roots::Roots;
+use super::state::{Fingerprint, Records};
+use super::step::Step;
+use super::{BackupRequest, VaultParameters, count, to_path};
 use crate::attributes::{self, Handle};
-
-/// One step of the walk.
-pub(super) enum Step {
-    /// A directory begins.
-    Enter(Entry),
-    /// The innermost directory ends.
-    Leave,
-    /// A file as it was in the last run.
-    Known { entry: Entry, record: Box<Record> },
-    /// A file that is being read.
-    Read { name: Vec<u8>, path: Vec<u8>, changed: bool, link: Option<u64>, size: u64, parts: Receiver<Part> },
-    /// Something without content.
-    Plain(Entry),
-    /// Something of a kind that is not kept.
-    NotKept(&'static str),
-    /// Something that could not be read.
-    Unreadable { path: Vec<u8>, why: String },
-}
-
-impl Step {
-    /// Adds what the step alone tells.
-    pub(super) fn count(&self, figures: &mut Figures) {
-        match self {
-            Self::Known { record, .. } => {
-                figures.files_unmodified += 1;
-                figures.bytes_scanned += record.fingerprint.size;
-            }
-            Self::Read { changed, size, .. } => {
-                *(if *changed { &mut figures.files_changed } else { &mut figures.files_new }) += 1;
-                figures.bytes_scanned += size;
-            }
-            Self::NotKept(kind) => not_kept(figures, kind),
-            Self::Unreadable { path, why } => figures.errors.push((to_path(path), why.clone())),
-            Self::Enter(_) | Self::Leave | Self::Plain(_) => {}
-        }
-    }
-}
-
-pub(super) fn not_kept(figures: &mut Figures, kind: &str) {
-    match figures.not_kept.iter_mut().find(|(known, _)| known == kind) {
-        Some((_, n)) => *n += 1,
-        None => figures.not_kept.push((kind.to_owned(), 1)),
-    }
-}
-
-/// The paths to save as a tree of names; a leaf is saved with all below it.
-#[derive(Default)]
-pub(super) struct Roots {
-    children: BTreeMap<Vec<u8>, Roots>,
-    whole: bool,
-}
-
-/// Checks the paths and arranges them; a path inside another adds nothing. One of several may be missing.
-pub(super) fn roots(request: &BackupRequest<'_>) -> Result<Roots, BackupError> {
-    let mut roots = Roots::default();
-    let (mut found, mut missing) = (false, None);
-    for path in &request.paths {
-        let bad = |why: &str| BackupError::Path { path: path.clone(), why: why.to_owned() };
-        if request.skip.iter().any(|skip| path.starts_with(skip)) {
-            return Err(bad("it is inside Backhaul's own home, which is never saved"));
-        }
-        match std::fs::symlink_metadata(path) {
-            Ok(_) => found = true,
-            // The walk names it; the others are saved.
-            Err(error) => missing = Some(bad(&error.to_string())),
-        }
-        let mut at = &mut roots;
-        for component in path.components() {
-            match component {
-                Component::RootDir => {}
-                Component::Normal(name) => {
-                    at = at.children.entry(name.as_bytes().to_vec()).or_default();
-                }
-                _ => return Err(bad("it must be an absolute path without . and ..")),
-            }
-        }
-        at.whole = true;
-    }
-    match missing {
-        Some(error) if !found => Err(error),
-        _ => Ok(roots),
-    }
-}
+use crate::flags;
 
 /// Deepest folder that is entered: each level holds a descriptor and some of the walk's [`STACK`].
 const DEPTH_MAX: usize = 4_000;
@@ -142,7 +64,7 @@ impl<'a> Walk<'a> {
 
     fn root(&mut self, roots: &Roots) -> Result<(), Over> {
         match rustix::fs::openat(CWD, "/", DIRECTORY, Mode::empty()) {
-            Ok(fd) if roots.whole => self.directory(&Arc::new(fd), None),
+            Ok(fd) if roots.whole => self.directory(&Arc::new(fd), None, None),
             Ok(fd) => self.between(&Arc::new(fd), roots),
             Err(error) => self.unreadable(error),
         }
@@ -153,10 +75,10 @@ impl<'a> Walk<'a> {
         for (name, below) in &roots.children {
             let Ok(c_name) = CString::new(name.clone()) else { continue };
             let length = self.enter(name);
-            let done = match rustix::fs::statat(&**dir, &c_name, AtFlags::SYMLINK_NOFOLLOW) {
+            let done = match Look::at(dir, &c_name) {
                 Err(error) => self.unreadable(error),
-                Ok(stat) if below.whole => self.entry(dir, &c_name, &stat, None),
-                Ok(stat) => match rustix::fs::openat(
+                Ok(look) if below.whole => self.entry(dir, &c_name, &look, None),
+                Ok(look) => match rustix::fs::openat(
                     &**dir,
                     &c_name,
                     OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -165,9 +87,9 @@ impl<'a> Walk<'a> {
                     Err(error) => self.unreadable(error),
                     // A link on the way is followed, and kept as the directory it leads to.
                     Ok(fd) => {
-                        let stat = rustix::fs::fstat(&fd).unwrap_or(stat);
+                        let look = Look::of(&fd).unwrap_or(look);
                         // Its time is other people's: with it no two snapshots of one tree would be equal.
-                        let metadata = Metadata { mtime_s: 0, mtime_ns: 0, ..metadata(&stat) };
+                        let metadata = Metadata { mtime_s: 0, mtime_ns: 0, ..look.metadata() };
                         // Only the way to something below is kept.
                         let extensions = vec![(EXTENSION_WAY, Vec::new())];
                         let way = Entry { extensions, ..directory_entry(name.clone(), metadata) };
@@ -183,20 +105,27 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Everything in an open directory; `device` is set when the walk must not leave it.
-    fn directory(&mut self, dir: &Arc<OwnedFd>, device: Option<u64>) -> Result<(), Over> {
+    /// Everything in an open directory, or one name of it; `device` is set when the walk must not leave it.
+    fn directory(
+        &mut self,
+        dir: &Arc<OwnedFd>,
+        device: Option<u64>,
+        only: Option<&CStr>,
+    ) -> Result<(), Over> {
         let names = match list(dir) {
             Ok(names) => names,
             Err(error) => return self.unreadable(error),
         };
-        for name in names {
+        for name in names.iter().filter(|name| only.is_none_or(|only| only == name.as_c_str())) {
             let length = self.enter(name.as_bytes());
-            let done = match rustix::fs::statat(&**dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                _ if self.is_excluded() => Ok(()),
+            let done = match Look::at(dir, name) {
                 // It vanished between the two looks: as if it had never been there.
                 Err(rustix::io::Errno::NOENT) => Ok(()),
                 Err(error) => self.unreadable(error),
-                Ok(stat) => self.entry(dir, &name, &stat, device),
+                Ok(look) => match self.request.exclude.reason(&self.path, &look) {
+                    Some(reason) => self.send(Step::LeftOut(reason)),
+                    None => self.entry(dir, name, &look, device),
+                },
             };
             self.path.truncate(length);
             done?;
@@ -208,20 +137,20 @@ impl<'a> Walk<'a> {
         &mut self,
         dir: &Arc<OwnedFd>,
         name: &CString,
-        stat: &Stat,
+        look: &Look,
         device: Option<u64>,
     ) -> Result<(), Over> {
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => self.enter_directory(dir, name, stat, device),
-            FileType::RegularFile => self.file(dir, name, stat),
-            FileType::Symlink => self.symlink(dir, name, stat),
-            FileType::Fifo => self.plain(dir, name, stat, Body::Special(Special::Fifo)),
-            FileType::Socket => self.plain(dir, name, stat, Body::Special(Special::Socket)),
+        match look.kind() {
+            FileType::Directory => self.enter_directory(dir, name, look, device),
+            FileType::RegularFile => self.file(dir, name, look),
+            FileType::Symlink => self.symlink(dir, name, look),
+            FileType::Fifo => self.plain(dir, name, look, Body::Special(Special::Fifo)),
+            FileType::Socket => self.plain(dir, name, look, Body::Special(Special::Socket)),
             FileType::CharacterDevice => {
-                self.plain(dir, name, stat, Body::Special(Special::Character(device_of(stat))))
+                self.plain(dir, name, look, Body::Special(Special::Character(look.device())))
             }
             FileType::BlockDevice => {
-                self.plain(dir, name, stat, Body::Special(Special::Block(device_of(stat))))
+                self.plain(dir, name, look, Body::Special(Special::Block(look.device())))
             }
             FileType::Unknown => self.send(Step::NotKept("unknown kind")),
         }
@@ -231,9 +160,10 @@ impl<'a> Walk<'a> {
         &mut self,
         dir: &Arc<OwnedFd>,
         name: &CString,
-        stat: &Stat,
+        look: &Look,
         device: Option<u64>,
     ) -> Result<(), Over> {
+        let is_root = self.depth == 0;
         let path = to_path(&self.path);
         if self.skip.contains(&path) {
             return Ok(());
@@ -244,46 +174,52 @@ impl<'a> Walk<'a> {
             return self.send(Step::Unreadable { path: self.path.clone(), why });
         }
         count(&self.request.progress.dirs, 1);
-        let device = device.or(self.request.one_file_system.then_some(stat.st_dev));
-        let enter = |attributes: Vec<Attribute>| {
-            let entry = directory_entry(name.to_bytes().to_vec(), metadata(stat));
-            Step::Enter(entry.with_attributes(&attributes))
+        let device = device.or(self.request.one_file_system.then_some(look.volume()));
+        let enter = |attributes: Vec<Attribute>, flags: u32| {
+            let entry = directory_entry(name.to_bytes().to_vec(), look.metadata());
+            Step::Enter(entry.with_attributes(&attributes).with_flags(flags))
         };
         // A mount point is kept as an empty directory when the walk must stay on its file system.
-        if device.is_some_and(|device| device != stat.st_dev) {
+        if device.is_some_and(|device| device != look.volume()) {
             let attributes = self.named_attributes(dir, name)?;
-            self.send(enter(attributes))?;
+            self.send(enter(attributes, 0))?;
             return self.send(Step::Leave);
         }
         match rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty()) {
             Ok(fd) => {
                 let attributes = self.attributes(&Handle::open(&fd))?;
-                self.send(enter(attributes))?;
+                self.send(enter(attributes, flags::read(&fd)))?;
+                // What somebody names is wanted, whatever it is marked as.
+                let mark = if is_root { None } else { self.request.exclude.mark(&fd) };
+                if mark.is_some() {
+                    self.send(Step::LeftOut(Reason::Marked))?;
+                }
                 self.depth += 1;
-                self.directory(&Arc::new(fd), device)?;
+                self.directory(&Arc::new(fd), device, mark)?;
                 self.depth -= 1;
             }
             Err(error) => {
-                self.send(enter(Vec::new()))?;
+                self.send(enter(Vec::new(), 0))?;
                 self.unreadable(error)?;
             }
         }
         self.send(Step::Leave)
     }
 
-    fn file(&mut self, dir: &Arc<OwnedFd>, name: &CString, stat: &Stat) -> Result<(), Over> {
+    fn file(&mut self, dir: &Arc<OwnedFd>, name: &CString, look: &Look) -> Result<(), Over> {
         let progress = &self.request.progress;
         count(&progress.files, 1);
-        count(&progress.bytes_scanned, stat.st_size as u64);
-        let link = (stat.st_nlink > 1).then(|| self.link_group(stat));
+        count(&progress.bytes_scanned, look.size());
+        let link = (look.names() > 1).then(|| self.link_group(look));
         let record = self.records.find(&self.path);
         let before = record.is_some();
         let plain_name = name.to_bytes().to_vec();
-        if let Some(record) = record.filter(|r| !r.racy && r.fingerprint == Fingerprint::of(stat)) {
+        if let Some(record) = record.filter(|r| !r.racy && r.fingerprint == Fingerprint::of(look)) {
             let attributes = if record.attributes { self.named_attributes(dir, name)? } else { Vec::new() };
             let body = Body::File { size: record.fingerprint.size, content: record.content.clone(), link };
-            let entry = Entry { name: plain_name, metadata: metadata(stat), body, extensions: vec![] };
-            let (entry, record) = (entry.with_attributes(&attributes), Box::new(record));
+            let entry = Entry { name: plain_name, metadata: look.metadata(), body, extensions: vec![] };
+            let entry = entry.with_attributes(&attributes).with_flags(record.flags);
+            let record = Box::new(record);
             return self.send(Step::Known { entry, record });
         }
         let (parts_in, parts) = sync_channel(PARTS_MAX);
@@ -295,34 +231,34 @@ impl<'a> Walk<'a> {
             path: self.path.clone(),
             changed: before,
             link,
-            size: stat.st_size as u64,
+            size: look.size(),
             parts,
         })
     }
 
     /// One number for all names of an inode: the keyed hash of the first path, so that two runs agree.
-    fn link_group(&mut self, stat: &Stat) -> u64 {
+    fn link_group(&mut self, look: &Look) -> u64 {
         let (key, path) = (&self.parameters.id_key, &self.path);
         *self
             .links
-            .entry((stat.st_dev, stat.st_ino))
+            .entry((look.volume(), look.inode()))
             .or_insert_with(|| key.identify(&[b"link", path]).0.prefix())
     }
 
-    fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, stat: &Stat) -> Result<(), Over> {
+    fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, look: &Look) -> Result<(), Over> {
         match rustix::fs::readlinkat(&**dir, name, Vec::new()) {
-            Ok(target) => self.plain(dir, name, stat, Body::Symlink(target.into_bytes())),
+            Ok(target) => self.plain(dir, name, look, Body::Symlink(target.into_bytes())),
             Err(error) => self.unreadable(error),
         }
     }
 
     /// What has no content is whole with its entry.
-    fn plain(&mut self, dir: &OwnedFd, name: &CString, stat: &Stat, body: Body) -> Result<(), Over> {
+    fn plain(&mut self, dir: &OwnedFd, name: &CString, look: &Look, body: Body) -> Result<(), Over> {
         count(&self.request.progress.files, 1);
-        let link = (stat.st_nlink > 1).then(|| self.link_group(stat));
+        let link = (look.names() > 1).then(|| self.link_group(look));
         let attributes = self.named_attributes(dir, name)?;
         let (name, extensions) = (name.to_bytes().to_vec(), Entry::extensions_of_plain(link));
-        let entry = Entry { name, metadata: metadata(stat), body, extensions };
+        let entry = Entry { name, metadata: look.metadata(), body, extensions };
         self.send(Step::Plain(entry.with_attributes(&attributes)))
     }
 
@@ -344,10 +280,6 @@ impl<'a> Walk<'a> {
             self.send(Step::Unreadable { path: self.path.clone(), why })?;
         }
         Ok(found)
-    }
-
-    fn is_excluded(&self) -> bool {
-        self.request.exclude.iter().any(|pattern| pattern.matches(&self.path))
     }
 
     /// Appends a name to the path; returns the length to cut it back to.
@@ -381,18 +313,4 @@ fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
     }
     names.sort_unstable();
     Ok(names)
-}
-
-fn device_of(stat: &Stat) -> Device {
-    Device { major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) }
-}
-
-pub(super) fn metadata(stat: &Stat) -> Metadata {
-    Metadata {
-        mode: (stat.st_mode & 0o7777) as u16,
-        uid: stat.st_uid,
-        gid: stat.st_gid,
-        mtime_s: stat.st_mtime,
-        mtime_ns: stat.st_mtime_nsec as u32,
-    }
 }

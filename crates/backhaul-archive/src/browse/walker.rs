@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::vec::IntoIter;
 
-use backhaul_object::entry::{Body, Entry, Metadata};
+use backhaul_object::entry::{Body, Entry};
 use backhaul_object::node::{self, Branch, Node};
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId};
@@ -20,8 +20,8 @@ const AHEAD: usize = 32;
 pub(crate) enum Event<'e> {
     /// A name. Directories are answered with [`Step::Into`] to descend.
     Entry(&'e Entry),
-    /// The end of a directory that was entered, with its metadata.
-    Leave(Metadata),
+    /// The end of a directory that was entered.
+    Leave,
     /// Part of the directory at the path cannot be read; going on leaves that part out.
     Unreadable(BrowseError),
 }
@@ -43,12 +43,20 @@ pub(crate) enum Start {
     Entries(Vec<Entry>),
 }
 
+/// What the end of a level is the end of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// A directory that was entered.
+    Directory,
+    /// A part of one, or the start.
+    Part,
+}
+
 /// One directory, or one part of a split one.
 struct Level {
     entries: IntoIter<Entry>,
     branches: IntoIter<Branch>,
-    /// Set when the end of this level ends a directory.
-    leave: Option<Metadata>,
+    end: End,
     /// Length of the path above this level's names.
     path_len: usize,
     /// True when the topmost read-ahead belongs to this level.
@@ -87,11 +95,11 @@ impl<'a> Walker<'a> {
         match std::mem::replace(&mut self.start, Start::Entries(Vec::new())) {
             Start::Entries(entries) => {
                 self.aheads.push(Ahead::over(&entries));
-                self.push(entries, Vec::new(), None, true);
+                self.push(entries, Vec::new(), End::Part, true);
             }
             Start::Node(id) => {
                 self.aheads.push(Ahead { upcoming: VecDeque::from([id]), ..Ahead::default() });
-                if let Err(error) = self.open(id, None) {
+                if let Err(error) = self.open(id, End::Part) {
                     visit(&self.path, Event::Unreadable(error))?;
                 }
             }
@@ -101,17 +109,17 @@ impl<'a> Walker<'a> {
             if let Some(entry) = level.entries.next() {
                 self.enter(entry, visit)?;
             } else if let Some(branch) = level.branches.next() {
-                if let Err(error) = self.open(branch.node, None) {
+                if let Err(error) = self.open(branch.node, End::Part) {
                     visit(&self.path, Event::Unreadable(error))?;
                 }
             } else {
-                let leave = level.leave;
+                let end = level.end;
                 if level.owns_ahead {
                     self.aheads.pop();
                 }
                 self.levels.pop();
-                if let Some(metadata) = leave {
-                    visit(&self.path, Event::Leave(metadata))?;
+                if end == End::Directory {
+                    visit(&self.path, Event::Leave)?;
                 }
             }
         }
@@ -126,11 +134,11 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         match entry.body {
-            Body::Folded(entries) => self.push(entries, Vec::new(), Some(entry.metadata), false),
+            Body::Folded(entries) => self.push(entries, Vec::new(), End::Directory, false),
             Body::Directory { node, .. } => {
-                if let Err(error) = self.open(node, Some(entry.metadata)) {
+                if let Err(error) = self.open(node, End::Directory) {
                     visit(&self.path, Event::Unreadable(error))?;
-                    visit(&self.path, Event::Leave(entry.metadata))?;
+                    visit(&self.path, Event::Leave)?;
                 }
             }
             Body::File { .. } | Body::Symlink(_) | Body::Special(_) => {}
@@ -138,7 +146,7 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    fn open(&mut self, id: ObjectId, leave: Option<Metadata>) -> Result<(), BrowseError> {
+    fn open(&mut self, id: ObjectId, end: End) -> Result<(), BrowseError> {
         let path = || self.path.clone();
         let read = match self.aheads.last_mut() {
             Some(ahead) => ahead.take(self.source, id),
@@ -150,26 +158,20 @@ impl<'a> Walker<'a> {
         match node {
             Node::Leaf(entries) => {
                 self.aheads.push(Ahead::over(&entries));
-                self.push(entries, Vec::new(), leave, true);
+                self.push(entries, Vec::new(), end, true);
             }
             Node::Index(branches) => {
                 let upcoming = branches.iter().map(|branch| branch.node).collect();
                 self.aheads.push(Ahead { upcoming, ..Ahead::default() });
-                self.push(Vec::new(), branches, leave, true);
+                self.push(Vec::new(), branches, end, true);
             }
         }
         Ok(())
     }
 
-    fn push(
-        &mut self,
-        entries: Vec<Entry>,
-        branches: Vec<Branch>,
-        leave: Option<Metadata>,
-        owns_ahead: bool,
-    ) {
+    fn push(&mut self, entries: Vec<Entry>, branches: Vec<Branch>, end: End, owns_ahead: bool) {
         let (entries, branches) = (entries.into_iter(), branches.into_iter());
-        self.levels.push(Level { entries, branches, leave, path_len: self.path.len(), owns_ahead });
+        self.levels.push(Level { entries, branches, end, path_len: self.path.len(), owns_ahead });
     }
 }
 

@@ -1,22 +1,25 @@
 //! The contents of a batch of files: few large reads, one under way while the last is written.
 
 use std::collections::HashMap;
-use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::entry::{Attribute, Content, Metadata};
+use backhaul_object::keys::IdKey;
+use backhaul_object::piece::Piece;
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId};
 use bytes::Bytes;
 
+use super::base::Base;
 use super::out::Out;
-use super::place::Target;
+use super::part;
+use super::place::{self, Target};
 use super::report::Report;
 use super::{Mode, Overwrite};
 use crate::browse::is_fatal;
-use crate::dump::{DumpError, chunk_of, dump_content, members_of, pick};
+use crate::dump::{DumpError, Near, Part, chunk_of, dump_content, members_of, pick};
 
 /// Plain bytes asked for in one read.
 const READ_BYTES: u64 = 16 << 20;
@@ -35,7 +38,17 @@ pub(crate) struct Engine<'a> {
     /// `None` in a dry run into a folder that is not there.
     pub(crate) place: Option<&'a Target>,
     pub(crate) overwrite: Overwrite,
+    /// Makes ids: with it, what is there already is not fetched.
+    pub(crate) id_key: Option<IdKey>,
     pub(crate) report: Report,
+}
+
+impl Engine<'_> {
+    fn base(&self, dir: &OwnedFd, name: &[u8]) -> Option<Base> {
+        let files = [part::leftover(dir, name), place::open_file(dir, name).ok()];
+        let files = files.into_iter().flatten().collect();
+        Some(Base { key: self.id_key.clone()?, files })
+    }
 }
 
 /// One file to write or compare.
@@ -46,9 +59,13 @@ pub(crate) struct FileJob {
     pub(crate) name: Vec<u8>,
     pub(crate) metadata: Metadata,
     pub(crate) attributes: Vec<Attribute>,
+    /// Inode flags.
+    pub(crate) flags: u32,
     pub(crate) size: u64,
     pub(crate) content: Content,
     pub(crate) link: Option<u64>,
+    /// A file is in its place, and may have parts of its content.
+    pub(crate) has_base: bool,
 }
 
 impl FileJob {
@@ -56,9 +73,13 @@ impl FileJob {
         join(&self.dir, &self.name)
     }
 
-    /// Too large to be held whole: streamed.
+    /// Streamed: too large to be held whole, or to be fetched in parts only.
     pub(crate) fn is_large(&self) -> bool {
-        matches!(self.content, Content::Flist(_)) || self.size > READ_BYTES
+        match self.content {
+            Content::Flist(_) => true,
+            Content::Chunks(_) => self.size > READ_BYTES || self.has_base,
+            Content::Empty | Content::Inline(_) | Content::Member { .. } => false,
+        }
     }
 }
 
@@ -74,8 +95,15 @@ pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
 
 /// Files that can be finished once the objects at these places of a read are there.
 enum Task {
-    Bundle { at: usize, files: Vec<(u16, FileJob)> },
-    Whole { at: Vec<usize>, job: FileJob },
+    Bundle {
+        at: usize,
+        files: Vec<(u16, FileJob)>,
+    },
+    /// A hole is at no place.
+    Whole {
+        at: Vec<Option<usize>>,
+        job: FileJob,
+    },
 }
 
 /// One read and what follows from it.
@@ -170,7 +198,8 @@ fn plan(jobs: Vec<FileJob>) -> Vec<Group> {
                     ids.push(id);
                     ids.len() - 1
                 };
-                let at = pieces.iter().map(|p| *chunks.entry(p.id).or_insert_with(|| place(p.id))).collect();
+                let mut at_once = |id| *chunks.entry(id).or_insert_with(|| place(id));
+                let at = pieces.iter().map(|piece| piece.id().map(&mut at_once)).collect();
                 Task::Whole { at, job }
             }
             Content::Empty | Content::Inline(_) | Content::Flist(_) => Task::Whole { at: Vec::new(), job },
@@ -197,7 +226,7 @@ fn run_small(shared: &Shared<'_, '_>, groups: Vec<Group>) {
             for task in tasks {
                 let objects = match &task {
                     Task::Bundle { at, .. } => vec![get(at)],
-                    Task::Whole { at, .. } => at.iter().map(get).collect(),
+                    Task::Whole { at, .. } => at.iter().flatten().map(get).collect(),
                 };
                 if work.send(Work { task, objects }).is_err() {
                     return;
@@ -262,7 +291,7 @@ fn write_all(shared: &Shared<'_, '_>, queue: &Mutex<Receiver<Work>>) {
                     let found = members.as_ref().map_err(Clone::clone).and_then(|members| {
                         pick(members, member).map_err(|why| named(Some(&job.content), &why))
                     });
-                    shared.file(&mut folder, job, found.map(|bytes| vec![bytes]));
+                    shared.file(&mut folder, job, found.map(|bytes| vec![Part::Data(bytes)]));
                 }
             }
         }
@@ -276,14 +305,20 @@ fn named(content: Option<&Content>, why: &dyn std::fmt::Display) -> String {
     }
 }
 
-fn parts_of(job: &FileJob, objects: Vec<Fetched>) -> Result<Vec<Bytes>, String> {
+fn parts_of(job: &FileJob, objects: Vec<Fetched>) -> Result<Vec<Part>, String> {
     match &job.content {
-        Content::Inline(bytes) => Ok(vec![Bytes::from(bytes.clone())]),
+        Content::Inline(bytes) => Ok(vec![Part::Data(Bytes::from(bytes.clone()))]),
         Content::Chunks(pieces) => {
-            let part = |(piece, object): (&backhaul_object::flist::Piece, Fetched)| {
-                chunk_of(&object?, piece.len).map_err(|why| format!("object {}: {why}", piece.id))
+            let mut objects = objects.into_iter();
+            let part = |piece: &Piece| match *piece {
+                Piece::Hole { len } => Ok(Part::Hole(len)),
+                Piece::Data { id, len } => {
+                    let object = objects.next().unwrap_or_else(|| Err("not read".to_owned()))?;
+                    let bytes = chunk_of(&object, len).map_err(|why| format!("object {id}: {why}"))?;
+                    Ok(Part::Data(bytes))
+                }
             };
-            pieces.iter().zip(objects).map(part).collect()
+            pieces.iter().map(part).collect()
         }
         Content::Empty | Content::Member { .. } | Content::Flist(_) => Ok(Vec::new()),
     }
@@ -304,15 +339,15 @@ impl Folder {
 }
 
 impl Shared<'_, '_> {
-    fn file(&self, folder: &mut Folder, job: FileJob, parts: Result<Vec<Bytes>, String>) {
+    fn file(&self, folder: &mut Folder, job: FileJob, parts: Result<Vec<Part>, String>) {
         let result = parts.and_then(|parts| {
-            let found: u64 = parts.iter().map(|part| part.len() as u64).sum();
+            let found = parts.iter().map(Part::len).fold(0, u64::saturating_add);
             if found != job.size {
                 return Err(DumpError::Size { expected: job.size, found }.to_string());
             }
-            let mut out = Out::new(folder.get(self.place, &job.dir)?, &job, self.mode);
-            let written = parts.iter().try_for_each(|part| out.write_all(part));
-            out.end(self.engine, written.map_err(|error| error.to_string()))
+            let mut out = Out::new(self.engine, folder.get(self.place, &job.dir)?, &job, self.mode);
+            let written = parts.iter().try_for_each(|part| part.put(&mut out));
+            out.end(written.map_err(|error| error.to_string()))
         });
         self.settle(job, result);
     }
@@ -320,14 +355,16 @@ impl Shared<'_, '_> {
     fn large(&self, job: FileJob) {
         let mut folder = Folder::default();
         let result = folder.get(self.place, &job.dir).and_then(|dir| {
-            let mut out = Out::new(dir, &job, self.mode);
-            let written = dump_content(self.engine.source, &job.content, job.size, &mut out);
+            let base = if self.mode == Mode::Write { self.engine.base(dir, &job.name) } else { None };
+            let near = base.as_ref().map(|base| base as &dyn Near);
+            let mut out = Out::new(self.engine, dir, &job, self.mode);
+            let written = dump_content(self.engine.source, (&job.content, job.size), near, &mut out);
             if let Err(DumpError::Transfer(error)) = &written
                 && is_fatal(error)
             {
                 self.engine.report.fatal(error.clone());
             }
-            out.end(self.engine, written.map(drop).map_err(|error| error.to_string()))
+            out.end(written.map(drop).map_err(|error| error.to_string()))
         });
         self.settle(job, result);
     }

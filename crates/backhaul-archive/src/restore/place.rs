@@ -1,10 +1,10 @@
 //! The target folder. Nothing here follows a symbolic link below the target, or writes outside it.
 
+use std::ffi::CStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_object::entry::{Attribute, Body, Device, Entry, Metadata, Special};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Uid};
@@ -12,11 +12,10 @@ use rustix::io::Errno;
 
 use super::Overwrite;
 use crate::attributes::{self, Handle, Others, Unset};
+use crate::flags;
 
 /// Longest path handed to one system call; longer ones are opened name by name.
 const PATH_AT_ONCE: usize = 2_048;
-/// Bytes compared at a time.
-const COMPARE: usize = 64 << 10;
 
 /// The folder that everything is beneath.
 pub(crate) struct Target {
@@ -54,6 +53,15 @@ impl Target {
         }
     }
 
+    /// Opens a file or folder beneath the target.
+    pub(crate) fn open_file(&self, relative: &[u8]) -> Result<OwnedFd, Errno> {
+        match relative.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => open_plainly(&self.dir(&relative[..at])?, &relative[at + 1..]),
+            None if relative.is_empty() => self.dir(relative),
+            None => open_plainly(&self.dir(b"")?, relative),
+        }
+    }
+
     /// Opens a folder beneath the target.
     pub(crate) fn dir(&self, relative: &[u8]) -> Result<OwnedFd, Errno> {
         if relative.is_empty() {
@@ -72,6 +80,16 @@ impl Target {
         }
         Ok(at)
     }
+}
+
+/// Opens what a name is, to see to it and not to read it: a file or folder, and nothing else.
+fn open_plainly(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let kind = look(dir, name)?.map(|stat| FileType::from_raw_mode(stat.st_mode));
+    if !matches!(kind, Some(FileType::RegularFile | FileType::Directory)) {
+        return Err(Errno::STALE);
+    }
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    fs::openat(dir, name, flags, Mode::empty())
 }
 
 /// What is at a name, not following a link.
@@ -113,14 +131,27 @@ pub(crate) fn judge(
     }
 }
 
+/// True for a regular file.
+pub(crate) fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
 /// True for a regular file of that size.
 pub(crate) fn is_file_of(stat: &Stat, size: u64) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size as u64 == size
+    is_file(stat) && stat.st_size as u64 == size
+}
+
+/// Does something to a name; once more when what is there only forbade it by its flags.
+pub(crate) fn insist<T>(dir: &OwnedFd, name: &[u8], act: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
+    match act() {
+        Err(Errno::PERM) if open_plainly(dir, name).is_ok_and(|fd| flags::release(&fd)) => act(),
+        other => other,
+    }
 }
 
 /// Removes what is at a name, except a directory.
 pub(crate) fn clear(dir: &OwnedFd, name: &[u8]) -> Result<(), String> {
-    match fs::unlinkat(dir, name, AtFlags::empty()) {
+    match insist(dir, name, || fs::unlinkat(dir, name, AtFlags::empty())) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR | Errno::PERM) if look(dir, name).ok().flatten().is_some_and(|s| is_dir(&s)) => {
             Err("a directory is in its place".to_owned())
@@ -139,58 +170,11 @@ pub(crate) fn create(dir: &OwnedFd, name: &[u8]) -> Result<Option<File>, Errno> 
     }
 }
 
-/// A name of its own for what is not yet in its place.
-fn part_name() -> Vec<u8> {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    format!(".backhaul-{}-{number}.part", std::process::id()).into_bytes()
-}
-
-/// Makes a new file under a name of its own, to be moved into place when it is whole.
-pub(crate) fn create_part(dir: &OwnedFd) -> Result<(File, Vec<u8>), Errno> {
-    loop {
-        let name = part_name();
-        if let Some(file) = create(dir, &name)? {
-            return Ok((file, name));
-        }
-    }
-}
-
-/// Moves a whole file into its place, over a file that is there.
-pub(crate) fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<(), String> {
-    match fs::renameat(dir, part, dir, name) {
-        Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => Err("a directory is in its place".to_owned()),
-        other => other.map_err(|error| error.to_string()),
-    }
-}
-
-/// Makes a symbolic link or a special file under its name, or a further name of one; what was there is replaced by it in
-/// one step, and stays where it cannot be made. `dress` finishes what was made, under the name that it has then.
-pub(crate) fn put<T>(
-    dir: &OwnedFd,
-    name: &[u8],
-    make: impl Fn(&[u8]) -> Result<(), Errno>,
-    dress: impl FnOnce(&[u8]) -> Result<T, Errno>,
-) -> Result<T, String> {
-    let text = |error: Errno| error.to_string();
-    let dress = |at: &[u8]| dress(at).map_err(|error| format!("metadata not set: {error}"));
-    match make(name) {
-        Ok(()) => return dress(name),
-        Err(Errno::EXIST) => {}
-        Err(error) => return Err(text(error)),
-    }
-    let part = loop {
-        let part = part_name();
-        match make(&part) {
-            Ok(()) => break part,
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(text(error)),
-        }
-    };
-    let done = dress(&part).and_then(|done| put_in_place(dir, &part, name).map(|()| done));
-    // Also where both names were the same file's already: then a rename leaves both.
-    clear(dir, &part)?;
-    done
+/// Opens a regular file to be read.
+pub(crate) fn open_file(dir: &OwnedFd, name: &[u8]) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = fs::openat(dir, name, flags, Mode::empty())?;
+    if is_file(&fs::fstat(&fd)?) { Ok(File::from(fd)) } else { Err(Errno::STALE) }
 }
 
 /// Makes what an entry without content is.
@@ -316,8 +300,27 @@ pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Resul
     Ok(Missed { owner: !owned, attributes: unset })
 }
 
-/// Lets the owner write into a directory until its own mode is set.
+/// Opens a folder in another.
+pub(crate) fn open_dir(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    fs::openat(dir, name, dir_flags(), Mode::empty())
+}
+
+/// The same; a mode that keeps its own owner out is changed.
+pub(crate) fn force_dir(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    match open_dir(dir, name) {
+        Err(Errno::ACCESS) => {}
+        other => return other,
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let named = fs::openat(dir, name, flags, Mode::empty())?;
+    // By the handle: a link that has come into its place meanwhile is not followed.
+    fs::chmod(format!("/proc/self/fd/{}", named.as_raw_fd()), Mode::RWXU)?;
+    open_dir(dir, name)
+}
+
+/// Lets the owner write into a directory until its own mode and flags are set.
 pub(crate) fn unlock(dir: &OwnedFd) {
+    flags::release(dir);
     if let Ok(stat) = fs::fstat(dir)
         && stat.st_mode & 0o700 != 0o700
     {
@@ -344,41 +347,4 @@ pub(crate) fn make_dir(
         _ => clear(dir, name)?,
     }
     make().map(|()| true).map_err(|error| error.to_string())
-}
-
-/// Reads a file alongside what is written into it, and fails at the first difference.
-pub(crate) struct Comparer {
-    file: File,
-    at: u64,
-    buffer: Vec<u8>,
-}
-
-impl Comparer {
-    /// Opens a regular file of `size` bytes.
-    pub(crate) fn open(dir: &OwnedFd, name: &[u8], size: u64) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = fs::openat(dir, name, flags, Mode::empty())?;
-        if !is_file_of(&fs::fstat(&fd)?, size) {
-            return Err(io::Error::other("differs from the snapshot: not a file of the same size"));
-        }
-        Ok(Self { file: File::from(fd), at: 0, buffer: vec![0; COMPARE] })
-    }
-}
-
-impl Write for Comparer {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let n = data.len().min(self.buffer.len());
-        let (head, buffer) = (&data[..n], &mut self.buffer[..n]);
-        self.file.read_exact(buffer)?;
-        if head != buffer {
-            let at = self.at;
-            return Err(io::Error::other(format!("differs from the snapshot after byte {at}")));
-        }
-        self.at += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

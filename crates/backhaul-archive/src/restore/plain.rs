@@ -5,16 +5,19 @@ use std::os::fd::OwnedFd;
 use backhaul_object::entry::{Body, Entry, Special};
 use rustix::fs::{AtFlags, linkat};
 
-use super::Mode;
 use super::fetch::join;
+use super::part;
 use super::place::{self, Missed, Target, Verdict};
-use super::run::{Run, look};
+use super::run::Run;
+use super::{Act, Mode};
 
 const DIFFERS: &str = "differs from the snapshot: another link or special file";
 
 impl Run<'_, '_> {
     pub(super) fn plain(&mut self, entry: &Entry) -> Result<(), String> {
-        let (writes, fresh, overwrite) = (self.writes(), self.is_fresh(), self.engine.overwrite);
+        let (writes, overwrite) = (self.writes(), self.engine.overwrite);
+        let found = self.found(entry)?;
+        let path = join(&self.here_path(), &entry.name);
         let verify = self.request.verify && !self.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
         let first = entry.link().and_then(|group| self.links.get(&group).cloned());
@@ -25,13 +28,12 @@ impl Run<'_, '_> {
                 if !same() {
                     return Err(DIFFERS.to_owned());
                 }
-            } else if !fresh
-                && let Some(stat) = look(dir, &entry.name)?
-                && let verdict = place::judge(&stat, &entry.metadata, overwrite, same)
+            } else if let Some(stat) = &found
+                && let verdict = place::judge(stat, &entry.metadata, overwrite, same)
                 && verdict != Verdict::Write
             {
                 let differs = verify && !same();
-                self.engine.report.skipped();
+                self.engine.report.skipped(&path);
                 if verdict == Verdict::Same {
                     self.note_first(entry);
                 }
@@ -49,9 +51,10 @@ impl Run<'_, '_> {
         if writes {
             self.note_first(entry);
         }
-        if let (Some(missed), Some(folder)) = (missed, self.folders.last()) {
-            self.engine.report.missed(&join(&folder.relative, &entry.name), missed);
+        if let Some(missed) = missed {
+            self.engine.report.missed(&path, missed);
         }
+        self.engine.report.act(if found.is_some() { Act::Replace } else { Act::Create }, &path);
         match entry.body {
             Body::Special(_) => self.engine.report.special(),
             _ => self.engine.report.symlink(),
@@ -73,7 +76,7 @@ fn make(dir: &OwnedFd, entry: &Entry) -> Result<Missed, String> {
     if is_device && !rustix::process::geteuid().is_root() {
         return Err("only root may make a device".to_owned());
     }
-    place::put(dir, &entry.name, make, |name| place::apply_to_plain(dir, name, entry))
+    part::put(dir, &entry.name, make, |name| place::apply_to_plain(dir, name, entry))
 }
 
 /// Links an entry's name to the first of its group, if that is still what this restore has made.
@@ -89,5 +92,5 @@ fn further_name(
         return Err("the first name is something else now".to_owned());
     }
     let link = |to: &[u8]| linkat(&from, name, dir, to, AtFlags::empty());
-    place::put(dir, &entry.name, link, |_| Ok(()))
+    part::put(dir, &entry.name, link, |_| Ok(()))
 }

@@ -8,8 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::source::TransferError;
 
+use rustix::io::Errno;
+
 use super::place::Missed;
-use super::{RestoreProgress, Restored, count};
+use super::{Act, RestoreProgress, RestoreRequest, Restored, Tell, count};
+use crate::flags;
 
 /// Errors kept by name; further ones are counted.
 const ERRORS_MAX: usize = 100_000;
@@ -17,6 +20,7 @@ const ERRORS_MAX: usize = 100_000;
 /// What is collected.
 pub(crate) struct Report {
     target: PathBuf,
+    tell: Option<Arc<Tell>>,
     progress: Arc<RestoreProgress>,
     files: AtomicU64,
     dirs: AtomicU64,
@@ -24,17 +28,21 @@ pub(crate) struct Report {
     special: AtomicU64,
     bytes: AtomicU64,
     skipped: AtomicU64,
+    deleted: AtomicU64,
     unowned: AtomicU64,
     unprivileged: AtomicU64,
     unnamed: AtomicU64,
     errors: Mutex<Vec<(PathBuf, String)>>,
+    flagged: Mutex<Vec<(Vec<u8>, u32)>>,
     fatal: Mutex<Option<TransferError>>,
 }
 
 impl Report {
-    pub(crate) fn new(target: PathBuf, progress: Arc<RestoreProgress>) -> Self {
+    pub(crate) fn new(request: &RestoreRequest) -> Self {
+        let (target, progress) = (request.target.clone(), Arc::clone(&request.progress));
         Self {
             target,
+            tell: request.tell.clone(),
             progress,
             files: AtomicU64::new(0),
             dirs: AtomicU64::new(0),
@@ -42,10 +50,12 @@ impl Report {
             special: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
             unowned: AtomicU64::new(0),
             unprivileged: AtomicU64::new(0),
             unnamed: AtomicU64::new(0),
             errors: Mutex::new(Vec::new()),
+            flagged: Mutex::new(Vec::new()),
             fatal: Mutex::new(None),
         }
     }
@@ -72,9 +82,24 @@ impl Report {
         count(&self.progress.special, 1);
     }
 
-    pub(crate) fn skipped(&self) {
+    pub(crate) fn skipped(&self, relative: &[u8]) {
         count(&self.skipped, 1);
         count(&self.progress.skipped, 1);
+        self.act(Act::Keep, relative);
+    }
+
+    /// Names that the snapshot does not have are gone.
+    pub(crate) fn deleted(&self, relative: &[u8], n: u64) {
+        count(&self.deleted, n);
+        count(&self.progress.deleted, n);
+        self.act(Act::Delete, relative);
+    }
+
+    /// Tells whoever wants to hear.
+    pub(crate) fn act(&self, act: Act, relative: &[u8]) {
+        if let Some(tell) = &self.tell {
+            tell(act, &self.target.join(OsStr::from_bytes(relative)));
+        }
     }
 
     pub(crate) fn verified(&self) {
@@ -86,6 +111,29 @@ impl Report {
         count(&self.unowned, u64::from(missed.owner));
         count(&self.unprivileged, missed.attributes.privileged);
         missed.attributes.failed.into_iter().for_each(|why| self.error(relative, why));
+    }
+
+    /// Some of an entry's inode flags were set, or could not be.
+    pub(crate) fn flagged(&self, relative: &[u8], flags: u32, set: Result<(), Errno>) {
+        match set {
+            Ok(()) => {}
+            Err(Errno::PERM) if !rustix::process::geteuid().is_root() => count(&self.unprivileged, 1),
+            Err(error) => self.error(relative, format!("inode flags {flags:#x} not set: {error}")),
+        }
+    }
+
+    /// Notes flags that are set when all else is done.
+    pub(crate) fn flag_last(&self, relative: &[u8], flags: u32) {
+        let last = flags::last_of(flags);
+        if last != 0 {
+            let mut flagged = self.flagged.lock().unwrap_or_else(PoisonError::into_inner);
+            flagged.push((relative.to_vec(), last));
+        }
+    }
+
+    /// What was noted.
+    pub(crate) fn take_flagged(&self) -> Vec<(Vec<u8>, u32)> {
+        std::mem::take(&mut *self.flagged.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn error(&self, relative: &[u8], why: String) {
@@ -117,7 +165,7 @@ impl Report {
         }
         let unprivileged = self.unprivileged.load(Ordering::Relaxed);
         if unprivileged > 0 {
-            let why = format!("{unprivileged} attributes of the system not set: not root");
+            let why = format!("{unprivileged} attributes and flags of the system not set: not root");
             errors.push((self.target.clone(), why));
         }
         let unnamed = self.unnamed.load(Ordering::Relaxed);
@@ -131,6 +179,7 @@ impl Report {
             special: self.special.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
+            deleted: self.deleted.load(Ordering::Relaxed),
             errors,
         }
     }

@@ -6,14 +6,18 @@ use std::sync::Arc;
 
 use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use backhaul_object::source::TransferError;
-use rustix::fs::{AtFlags, linkat};
+use rustix::fs::{AtFlags, Stat, linkat};
 use rustix::io::Errno;
 
 use super::fetch::{self, Engine, FileJob, join};
+use super::folders::Folder;
 use super::place::{self, Target, Verdict};
-use super::{Mode, Overwrite, RestoreError, RestoreRequest};
+use super::select::Choice;
+use super::{Act, Extent, Mode, Overwrite, RestoreError, RestoreRequest};
 use crate::attributes::Others;
 use crate::browse::walker::{Event, Start, Step, Walker};
+use crate::flags;
+use crate::patterns::Kind;
 
 /// A batch ends at this many files, or as many finished directories.
 const BATCH_FILES: usize = 4_096;
@@ -32,30 +36,22 @@ struct Batch {
 }
 
 /// A directory whose content is complete.
-struct Leaf {
-    relative: Arc<[u8]>,
-    metadata: Metadata,
-    /// None: they stay as they are.
-    attributes: Option<Vec<Attribute>>,
-    others: Others,
-}
-
-/// A directory that the walk is in.
-pub(super) struct Folder {
+pub(super) struct Leaf {
     pub(super) relative: Arc<[u8]>,
-    /// Made by this restore: nothing is in it that was there before.
-    fresh: bool,
-    /// It only leads to what was saved.
-    way: bool,
-    attributes: Option<Vec<Attribute>>,
-    fd: Option<OwnedFd>,
+    pub(super) metadata: Metadata,
+    /// None: they stay as they are.
+    pub(super) attributes: Option<Vec<Attribute>>,
+    pub(super) others: Others,
+    pub(super) flags: u32,
 }
 
 pub(super) struct Run<'r, 'a> {
     pub(super) engine: &'r Engine<'a>,
     pub(super) request: &'r RestoreRequest,
     pub(super) mode: Mode,
-    /// The open folders; only the last has its descriptor open.
+    /// The folder of the snapshot that becomes the target.
+    pub(super) prefix: Vec<u8>,
+    /// The folders that the walk is in, the target first.
     pub(super) folders: Vec<Folder>,
     batch: Batch,
     /// Where the first file of each link group is.
@@ -67,13 +63,20 @@ pub(crate) fn run(
     engine: &Engine<'_>,
     request: &RestoreRequest,
     mode: Mode,
-    start: Start,
+    (prefix, start): (Vec<u8>, Start),
+    extent: Extent,
 ) -> Result<(), RestoreError> {
-    let top = Folder { relative: Arc::from(&b""[..]), fresh: false, way: false, attributes: None, fd: None };
+    let folders = vec![Folder::target(request.select.at_start())];
     let (batch, links) = (Batch::default(), HashMap::new());
-    let mut run = Run { engine, request, mode, folders: vec![top], batch, links };
+    let mut run = Run { engine, request, mode, prefix, folders, batch, links };
     Walker::new(engine.source, start, Vec::new()).run(&mut |path, event| run.event(path, event))?;
     run.flush()?;
+    if extent == Extent::Folder {
+        run.tidy();
+    }
+    if let Some(place) = engine.place {
+        engine.finish_flags(place);
+    }
     Ok(())
 }
 
@@ -93,6 +96,16 @@ impl Engine<'_> {
     }
 }
 
+impl Engine<'_> {
+    /// The flags that forbid changes, when there are no more.
+    fn finish_flags(&self, place: &Target) {
+        for (path, flags) in self.report.take_flagged() {
+            let set = place.open_file(&path).and_then(|fd| flags::write_last(&fd, flags));
+            self.report.flagged(&path, flags, set);
+        }
+    }
+}
+
 impl Run<'_, '_> {
     pub(super) fn writes(&self) -> bool {
         self.mode == Mode::Write && !self.request.dry_run
@@ -104,18 +117,13 @@ impl Run<'_, '_> {
             Event::Unreadable(error) if error.is_fatal() => return Err(error.into()),
             Event::Unreadable(error) => {
                 self.engine.report.error(relative, format!("part of the folder is left out: {error}"));
+                self.folders.last_mut().into_iter().for_each(Folder::note_partial);
             }
-            Event::Leave(metadata) => {
-                if let Some(folder) = self.folders.pop()
-                    && self.writes()
-                    && (folder.fresh || self.changes_folders())
-                {
-                    let metadata = if folder.way { self.with_own_time(&folder, metadata) } else { metadata };
-                    let Folder { relative, attributes, fresh, .. } = folder;
-                    let others = if fresh { Others::Go } else { Others::Stay };
-                    let bytes = attributes.iter().flatten().map(Attribute::size).sum::<usize>();
+            Event::Leave => {
+                if let Some(leaf) = self.leave() {
+                    let bytes = leaf.attributes.iter().flatten().map(Attribute::size).sum::<usize>();
                     self.batch.bytes += bytes as u64;
-                    self.batch.leaves.push(Leaf { relative, metadata, attributes, others });
+                    self.batch.leaves.push(leaf);
                 }
             }
             Event::Entry(entry) => {
@@ -134,25 +142,6 @@ impl Run<'_, '_> {
         Ok(Step::Into)
     }
 
-    /// Whether folders that were there before get the snapshot's mode and time.
-    fn changes_folders(&self) -> bool {
-        matches!(self.engine.overwrite, Overwrite::Always | Overwrite::IfChanged)
-    }
-
-    /// A folder on the way was not saved: it keeps the time it has, and its owner unless root restores.
-    fn with_own_time(&self, folder: &Folder, metadata: Metadata) -> Metadata {
-        let fd = self.engine.place.and_then(|place| place.dir(&folder.relative).ok());
-        match fd.and_then(|fd| rustix::fs::fstat(fd).ok()) {
-            Some(stat) => {
-                let root = rustix::process::geteuid().is_root();
-                let (uid, gid) = if root { (metadata.uid, metadata.gid) } else { (stat.st_uid, stat.st_gid) };
-                let (mtime_s, mtime_ns) = (stat.st_mtime, stat.st_mtime_nsec as u32);
-                Metadata { uid, gid, mtime_s, mtime_ns, ..metadata }
-            }
-            None => metadata,
-        }
-    }
-
     fn flush_if_full(&mut self) -> Result<(), TransferError> {
         let Batch { jobs, links, leaves, kept, bytes } = &self.batch;
         let files = jobs.len() + links.len() + kept.len();
@@ -163,98 +152,76 @@ impl Run<'_, '_> {
     }
 
     fn entry(&mut self, entry: &Entry, relative: &[u8]) -> Result<Step, String> {
+        let is_dir = matches!(entry.body, Body::Directory { .. } | Body::Folded(_));
+        let kind = if is_dir { Kind::Directory } else { Kind::Other };
+        let Some(folder) = self.folders.last_mut() else { return Ok(Step::Over) };
+        if self.request.delete {
+            folder.note_name(&entry.name);
+        }
+        let path = [&self.prefix[..], relative].join(&b'/');
+        let choice = self.request.select.choose(&path, kind, folder.choice);
         match &entry.body {
-            Body::Directory { .. } | Body::Folded(_) => self.directory(entry, relative),
+            _ if choice == Choice::Unwanted => Ok(Step::Over),
+            Body::Directory { .. } | Body::Folded(_) => {
+                self.enter(entry, relative, choice).map(|()| Step::Into)
+            }
             Body::Symlink(_) | Body::Special(_) => self.plain(entry).map(|()| Step::Over),
             Body::File { .. } => self.file(entry).map(|()| Step::Over),
         }
     }
 
-    /// The innermost folder, open; `None` when it is not there (in a dry run).
-    pub(super) fn here(&mut self) -> Result<Option<&OwnedFd>, String> {
-        let dry = self.request.dry_run && self.mode == Mode::Write;
-        let (Some(place), Some(folder)) = (self.engine.place, self.folders.last_mut()) else {
-            return if dry { Ok(None) } else { Err("the target folder is not there".to_owned()) };
+    /// What is at a name already; a folder goes if everything is to be as in the snapshot.
+    pub(super) fn found(&mut self, entry: &Entry) -> Result<Option<Stat>, String> {
+        let (fresh, writes, delete) = (self.is_fresh(), self.mode == Mode::Write, self.request.delete);
+        let (relative, overwrite) = (self.here_path(), self.engine.overwrite);
+        let stat = match self.here()? {
+            Some(dir) if writes && !fresh => look(dir, &entry.name)?,
+            _ => None,
         };
-        if folder.fd.is_none() {
-            match place.dir(&folder.relative) {
-                Ok(fd) => folder.fd = Some(fd),
-                Err(_) if dry => return Ok(None),
-                Err(error) => return Err(format!("its folder cannot be opened: {error}")),
-            }
+        let Some(stat) = stat.filter(|stat| delete && place::is_dir(stat)) else { return Ok(stat) };
+        if place::judge(&stat, &entry.metadata, overwrite, || false) != Verdict::Write {
+            return Ok(Some(stat));
         }
-        Ok(folder.fd.as_ref())
-    }
-
-    pub(super) fn is_fresh(&self) -> bool {
-        self.folders.last().is_some_and(|folder| folder.fresh)
-    }
-
-    fn directory(&mut self, entry: &Entry, relative: &[u8]) -> Result<Step, String> {
-        let (writes, overwrite, metadata) = (self.writes(), self.engine.overwrite, entry.metadata);
-        let compare = self.mode == Mode::Compare;
-        let mut fresh = false;
-        if let Some(dir) = self.here()? {
-            if writes {
-                fresh = place::make_dir(dir, &entry.name, |stat| {
-                    place::judge(stat, &metadata, overwrite, || false) == Verdict::Write
-                })?;
-            } else if compare && !look(dir, &entry.name)?.is_some_and(|stat| place::is_dir(&stat)) {
-                return Err("differs from the snapshot: not a folder".to_owned());
-            }
-        }
-        self.engine.report.dir();
-        // Descriptors are kept for the innermost folder only: depth is not limited by their number.
-        if let Some(outer) = self.folders.last_mut() {
-            outer.fd = None;
-        }
-        let (relative, way, attributes) = (Arc::from(relative), entry.is_way(), Some(entry.attributes()));
-        // It was not saved itself: what it has stays.
-        let attributes = attributes.filter(|_| !way);
-        self.folders.push(Folder { relative, fresh, way, attributes, fd: None });
-        if writes && !fresh && self.changes_folders() {
-            match self.here() {
-                Ok(Some(dir)) => place::unlock(dir),
-                Ok(None) => {}
-                Err(why) => {
-                    self.folders.pop();
-                    return Err(why);
-                }
-            }
-        }
-        Ok(Step::Into)
+        let Some(place) = self.engine.place else { return Ok(None) };
+        let dir = place.dir(&relative).map_err(|error| error.to_string())?;
+        self.make_way(&dir, &entry.name, &join(&relative, &entry.name))?;
+        Ok(None)
     }
 
     fn file(&mut self, entry: &Entry) -> Result<(), String> {
         let Body::File { size, content, link } = &entry.body else { return Ok(()) };
         let (size, link) = (*size, *link);
-        let (fresh, overwrite) = (self.is_fresh(), self.engine.overwrite);
-        let dir = self.folders.last().map(|folder| Arc::clone(&folder.relative)).unwrap_or_default();
+        let found = self.found(entry)?;
+        let (overwrite, dir) = (self.engine.overwrite, self.here_path());
         let (name, metadata, content) = (entry.name.clone(), entry.metadata, content.clone());
         let attributes = entry.attributes();
         self.batch.bytes += attributes.iter().map(Attribute::size).sum::<usize>() as u64;
-        let job = FileJob { dir, name, metadata, attributes, size, content, link };
+        let flags = entry.flags();
+        let has_base = found.is_some_and(|stat| place::is_file(&stat));
+        let job = FileJob { dir, name, metadata, attributes, flags, size, content, link, has_base };
         let write = self.mode == Mode::Write;
         if write && link.is_some_and(|group| self.links.contains_key(&group)) {
             self.batch.links.push(job);
             return Ok(());
         }
-        let here = self.here()?;
-        let mut verdict = Verdict::Write;
-        if let (true, false, Some(dir)) = (write, fresh, here)
-            && let Some(stat) = look(dir, &entry.name)?
-        {
-            verdict = place::judge(&stat, &entry.metadata, overwrite, || place::is_file_of(&stat, size));
-        }
+        let judge =
+            |stat: &Stat| place::judge(stat, &entry.metadata, overwrite, || place::is_file_of(stat, size));
+        let verdict = found.as_ref().map_or(Verdict::Write, judge);
+        let act = if found.is_some() { Act::Replace } else { Act::Create };
         if let (Some(group), true) = (link, write && verdict != Verdict::Skip) {
             self.links.insert(group, (Arc::clone(&job.dir), job.name.clone()));
         }
         if verdict != Verdict::Write {
-            self.engine.report.skipped();
+            self.engine.report.skipped(&job.path());
             if self.request.verify && !self.request.dry_run {
                 self.batch.kept.push(job);
             }
-        } else if write && self.request.dry_run {
+            return Ok(());
+        }
+        if write {
+            self.engine.report.act(act, &job.path());
+        }
+        if write && self.request.dry_run {
             self.engine.report.file(size);
         } else {
             self.batch.bytes += if job.is_large() { 0 } else { size };
@@ -267,8 +234,7 @@ impl Run<'_, '_> {
     fn flush(&mut self) -> Result<(), TransferError> {
         let Batch { jobs, links, leaves, kept, .. } = std::mem::take(&mut self.batch);
         if self.request.dry_run && self.mode == Mode::Write {
-            // Each further link counts as a file without bytes of its own.
-            links.iter().for_each(|_| self.engine.report.file(0));
+            links.iter().for_each(|job| self.rehearse_link(job));
             return Ok(());
         }
         self.contents(jobs)?;
@@ -278,9 +244,10 @@ impl Run<'_, '_> {
         // What was left as it was has not been proven equal by its time and size.
         fetch::run(self.engine, kept, Mode::Compare)?;
         if let Some(place) = self.engine.place {
-            for Leaf { relative, metadata, attributes, others } in leaves {
+            for Leaf { relative, metadata, attributes, others, flags } in leaves {
                 let attributes = attributes.as_deref().map(|wanted| (wanted, others));
                 self.engine.finish_dir(place, &relative, &metadata, attributes);
+                self.engine.report.flag_last(&relative, flags);
             }
         }
         Ok(())
@@ -303,6 +270,28 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// Says what [`Run::hard_link`] would do.
+    fn rehearse_link(&self, job: &FileJob) {
+        let first = job.link.and_then(|group| self.links.get(&group));
+        let look = |dir: &[u8], name: &[u8]| {
+            let dir = self.engine.place.and_then(|place| place.dir(dir).ok())?;
+            place::look(&dir, name).ok().flatten()
+        };
+        let (there, first) = (look(&job.dir, &job.name), first.and_then(|(dir, name)| look(dir, name)));
+        let is_linked = there.zip(first).is_some_and(|(there, first)| place::same_inode(&there, &first));
+        if is_linked || self.stays(job) {
+            self.engine.report.skipped(&job.path());
+        } else {
+            self.linked(job);
+        }
+    }
+
+    /// A further name counts as a file without bytes of its own.
+    fn linked(&self, job: &FileJob) {
+        self.engine.report.file(0);
+        self.engine.report.act(Act::Create, &job.path());
+    }
+
     /// A further name of a file; where it cannot be linked, it gets the content.
     fn hard_link(&mut self, job: FileJob) -> Result<(), TransferError> {
         let first = job.link.and_then(|group| self.links.get(&group).cloned());
@@ -311,9 +300,9 @@ impl Run<'_, '_> {
             _ => Err(String::new()),
         };
         match linked {
-            Ok(true) => self.engine.report.file(0),
-            Ok(false) => self.engine.report.skipped(),
-            Err(_) if self.stays(&job) => self.engine.report.skipped(),
+            Ok(true) => self.linked(&job),
+            Ok(false) => self.engine.report.skipped(&job.path()),
+            Err(_) if self.stays(&job) => self.engine.report.skipped(&job.path()),
             Err(_) => {
                 if let Some(group) = job.link {
                     self.links.insert(group, (Arc::clone(&job.dir), job.name.clone()));

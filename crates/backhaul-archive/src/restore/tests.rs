@@ -9,19 +9,26 @@ use std::path::Path;
 
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::entry::{Body, Content, Entry, Metadata};
-use backhaul_object::flist::{self, Piece};
+use backhaul_object::flist;
 use backhaul_object::keys::IdKey;
 use backhaul_object::node::{DirectoryBuilder, Finished, write_root};
+use backhaul_object::piece::Piece;
 use backhaul_object::seal::identify_content;
 use backhaul_object::{Kind, Object};
 use bytes::Bytes;
 
 use super::*;
 
+mod partly;
+
 pub(crate) struct Source {
     pub(crate) objects: HashMap<ObjectId, Object>,
     pub(crate) gone: HashSet<ObjectId>,
     pub(crate) key: IdKey,
+    /// What was asked for.
+    reads: std::sync::Mutex<Vec<ObjectId>>,
+    /// Reads until the session ends.
+    lasts: std::sync::atomic::AtomicI64,
 }
 
 impl ObjectSource for Source {
@@ -30,6 +37,10 @@ impl ObjectSource for Source {
             Some(object) if !self.gone.contains(id) => Ok(object.clone()),
             _ => Err(TransferError::NotFound(*id)),
         };
+        if self.lasts.fetch_sub(1, Ordering::Relaxed) <= 0 {
+            return Err(TransferError::Lost("it was cut".to_owned()));
+        }
+        self.reads.lock().unwrap().extend(ids);
         ids.iter().map(get).collect()
     }
 }
@@ -46,7 +57,13 @@ fn owner() -> (u32, u32) {
 
 impl Source {
     pub(crate) fn new() -> Self {
-        Self { objects: HashMap::new(), gone: HashSet::new(), key: IdKey::new([7; 32]) }
+        Self {
+            objects: HashMap::new(),
+            gone: HashSet::new(),
+            key: IdKey::new([7; 32]),
+            reads: std::sync::Mutex::default(),
+            lasts: i64::MAX.into(),
+        }
     }
 
     pub(crate) fn chunk(&mut self, data: &[u8]) -> Piece {
@@ -54,7 +71,7 @@ impl Source {
         let object = Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload };
         let (id, _) = object.identify(&self.key);
         self.objects.insert(id, object);
-        Piece { id, len: data.len() as u64 }
+        Piece::Data { id, len: data.len() as u64 }
     }
 
     pub(crate) fn bundle(&mut self, files: &[&[u8]]) -> ObjectId {
@@ -160,8 +177,7 @@ fn sample() -> Sample {
 }
 
 fn request(target: &Path, overwrite: Overwrite) -> RestoreRequest {
-    let progress = Arc::default();
-    RestoreRequest { target: target.to_owned(), verify: true, dry_run: false, overwrite, progress }
+    RestoreRequest { verify: true, overwrite, ..RestoreRequest::to(target.to_owned()) }
 }
 
 /// An independent walk: path, type and mode, mtime, content.

@@ -167,7 +167,7 @@ impl Post {
                 Channel::Command => {
                     let line = &self.config.command;
                     let (program, args) = line.split_first().ok_or(SendError::NotConfigured)?;
-                    Ok(command::run(program, args, &message.document, command::TIMEOUT).await?)
+                    Ok(command::run(program, args, &message.document).await?)
                 }
             }
         };

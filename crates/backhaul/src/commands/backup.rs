@@ -1,15 +1,17 @@
 //! `backup`: push now.
 
 use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use backhaul_agent::home::AgentHome;
+use backhaul_agent::home::{AgentHome, Config};
 use backhaul_agent::remote::Limits;
 use backhaul_agent::run::{Passage, RunReport, RunRequest, push, rehearse};
+use backhaul_agent::sources::Sources;
 use backhaul_archive::backup::BackupProgress;
-use backhaul_archive::find::Pattern;
+use backhaul_archive::backup::excludes::read_paths;
 use backhaul_proto::wire::Queued;
 use backhaul_schedule::policy::units;
 use serde_json::json;
@@ -40,18 +42,14 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
             output::complain(&format!("{}; {} before it, about {eta}", queued.why, queued.position));
         }
     };
-    let request = RunRequest {
-        paths: absolute(&args.paths)?,
-        exclude: args.exclude.iter().map(|text| Pattern::new(text.as_bytes())).collect(),
-        tags: args.tag,
-        one_file_system: args.one_file_system,
-        progress: Arc::default(),
-        passage: Passage {
-            limits: Limits { per_s, cap: None },
-            waiting: Some(Arc::new(wait)),
-            ..Passage::default()
-        },
-    };
+    let mut paths = absolute(&args.paths)?;
+    for file in &args.files_from {
+        paths.extend(absolute(&listed(file)?)?);
+    }
+    let passage =
+        Passage { limits: Limits { per_s, cap: None }, waiting: Some(Arc::new(wait)), ..Passage::default() };
+    let config = Config { backup: wanted(config.backup, &args), ..config };
+    let request = RunRequest { paths, tags: args.tag, ..RunRequest::of(&config, passage)? };
     let server = own_server(&context.home).await?;
     let servers = server.as_ref().map_or(config.servers, |server| vec![server.address().to_string()]);
     let shown = Progress::start(&context.global, describe(&request.progress));
@@ -66,6 +64,37 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
     let report = result.map_err(|error| Failure::from(error).while_doing("backing up"))?;
     tell(context, &report);
     Ok(ExitCode::from(if report.figures.errors.is_empty() { 0 } else { code::PARTIAL }))
+}
+
+/// What the config says, and the command line after it.
+fn wanted(mut sources: Sources, args: &BackupArgs) -> Sources {
+    sources.exclude.extend(args.exclude.iter().cloned());
+    sources.iexclude.extend(args.iexclude.iter().cloned());
+    sources.exclude_file.extend(args.exclude_file.iter().cloned());
+    sources.exclude_if_present.extend(args.exclude_if_present.iter().cloned());
+    sources.exclude_caches = (sources.exclude_caches || args.exclude_caches) && !args.include_caches;
+    sources.exclude_nodump &= !args.include_nodump;
+    sources.default_excludes &= !args.no_default_excludes;
+    sources.one_file_system |= args.one_file_system;
+    if args.exclude_larger_than.is_some() {
+        sources.exclude_larger_than.clone_from(&args.exclude_larger_than);
+    }
+    sources
+}
+
+/// The paths that a file lists.
+fn listed(file: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let read = match file.as_os_str() == "-" {
+        true => read_paths(std::io::stdin().lock()),
+        false => std::fs::File::open(file).and_then(read_paths),
+    };
+    let failed = |error: std::io::Error| Failure::new(format!("--files-from {}: {error}", file.display()));
+    match read.map_err(failed)? {
+        paths if paths.is_empty() => {
+            Err(Failure::usage(format!("--files-from {}: it lists nothing", file.display())))
+        }
+        paths => Ok(paths),
+    }
 }
 
 /// What the progress line says.
@@ -92,8 +121,10 @@ pub fn tell(context: &Context, report: &RunReport) {
             .iter()
             .map(|(path, error)| json!({ "path": path.to_string_lossy(), "error": error }))
             .collect();
-        let not_kept: serde_json::Map<String, serde_json::Value> =
-            figures.not_kept.iter().map(|(kind, count)| (kind.clone(), json!(count))).collect();
+        let counts = |counts: &[(String, u64)]| {
+            let pairs = counts.iter().map(|(kind, count)| (kind.clone(), json!(count)));
+            pairs.collect::<serde_json::Map<String, serde_json::Value>>()
+        };
         output::json(&json!({
             "snapshot": report.snapshot.map(|id| id.to_string()),
             "root": report.root.map(|id| id.to_string()),
@@ -110,7 +141,8 @@ pub fn tell(context: &Context, report: &RunReport) {
             "objects_new": report.objects_new,
             "objects_known": figures.objects_known,
             "duration_ms": report.duration_ms,
-            "not_kept": not_kept,
+            "not_kept": counts(&figures.not_kept),
+            "left_out": counts(&figures.left_out),
             "errors": errors,
         }));
     }
@@ -132,10 +164,11 @@ pub fn tell(context: &Context, report: &RunReport) {
     let (scanned, read) = (output::bytes(figures.bytes_scanned), output::bytes(figures.bytes_read));
     let (sent, stored) = (output::bytes(figures.bytes_sent), output::bytes(report.bytes_stored));
     output::line(&format!("  bytes    {scanned} seen, {read} read, {sent} sent, {stored} stored"));
-    if !figures.not_kept.is_empty() {
-        let kinds: Vec<String> =
-            figures.not_kept.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
-        output::line(&format!("  not kept {}", kinds.join(", ")));
+    for (word, counts) in [("not kept", &figures.not_kept), ("left out", &figures.left_out)] {
+        let kinds: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+        if !kinds.is_empty() {
+            output::line(&format!("  {word} {}", kinds.join(", ")));
+        }
     }
     let seconds = report.duration_ms as f64 / 1_000.0;
     output::line(&format!("  time     {seconds:.1} s"));

@@ -1,12 +1,9 @@
-//! `snapshots`, `ls`, `find`, `dump`.
+//! `snapshots`, `ls`, `find`.
 
 use std::ffi::OsStr;
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
-use backhaul_archive::browse::{Located, Tree};
-use backhaul_archive::dump::dump_file;
+use backhaul_archive::browse::Tree;
 use backhaul_archive::find::Pattern;
 use backhaul_object::entry::{Body, Entry, Special};
 use serde_json::{Value, json};
@@ -95,7 +92,8 @@ fn list(context: &Context, reader: &Reader, snapshot: &str, path: &[u8], listing
     Ok(ExitCode::SUCCESS)
 }
 
-fn kind(entry: &Entry) -> (&'static str, char) {
+/// The word and the letter for what an entry is.
+pub fn kind(entry: &Entry) -> (&'static str, char) {
     match entry.body {
         Body::File { .. } => ("file", '-'),
         Body::Directory { .. } | Body::Folded(_) => ("dir", 'd'),
@@ -171,28 +169,4 @@ pub async fn find(context: &Context, pattern: &str, snapshot: &str, read: &ReadA
         output::json(&found);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub async fn dump(context: &Context, what: &OsStr, output: Option<&Path>, read: &ReadArgs) -> Done {
-    let (snapshot, Some(path)) = selector::split(what) else {
-        return Err(Failure::usage("say which file: SNAPSHOT:PATH"));
-    };
-    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
-    let dumped = tokio::task::block_in_place(|| write(&reader, &snapshot, path, output));
-    reader.close().await;
-    dumped.map_err(|failure| failure.while_doing(format!("dumping {}", what.display())))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn write(reader: &Reader, snapshot: &str, path: &[u8], output: Option<&Path>) -> Result<(), Failure> {
-    let snapshot = reader.choose(snapshot)?;
-    let Located::Entry(entry) = Tree::new(&reader.remote, snapshot.manifest.root).lookup(path)? else {
-        return Err(Failure::usage("that is a folder; `backhaul restore` brings folders back"));
-    };
-    let mut out: Box<dyn Write> = match output {
-        Some(path) => Box::new(BufWriter::new(std::fs::File::create(path)?)),
-        None => Box::new(BufWriter::new(std::io::stdout().lock())),
-    };
-    dump_file(&reader.remote, &entry, &mut out)?;
-    Ok(out.flush()?)
 }

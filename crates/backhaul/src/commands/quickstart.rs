@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use backhaul_agent::home::AgentHome;
-use backhaul_agent::run::{RunReport, RunRequest, push};
-use backhaul_archive::restore::{Overwrite, RestoreRequest, verify_restored};
+use backhaul_agent::run::{Passage, RunReport, RunRequest, push};
+use backhaul_archive::restore::{RestoreRequest, verify_restored};
 use backhaul_net::join_code::JoinCode;
 use backhaul_schedule::policy::DEFAULT_POLICY;
 use backhaul_server::alerts::config::Config as Alerts;
@@ -44,7 +43,8 @@ pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
     if !agent_home.exists() {
         join(&server_home, &agent_home, &address, &paths).await?;
     }
-    let request = RunRequest { paths: paths.clone(), ..RunRequest::default() };
+    let config = agent_home.config()?;
+    let request = RunRequest { paths: paths.clone(), ..RunRequest::of(&config, Passage::default())? };
     let shown = Progress::start(&context.global, backup::describe(&request.progress));
     let pushed = push(&agent_home, &[address], &request).await;
     drop(shown);
@@ -95,13 +95,7 @@ async fn join(
 async fn prove(context: &Context, report: &RunReport) -> Result<u64, Failure> {
     let Some(root) = report.root else { return Err(Failure::new("there is no snapshot to prove")) };
     let reader = Reader::open(&context.home, None).await?;
-    let request = RestoreRequest {
-        target: PathBuf::from("/"),
-        verify: true,
-        dry_run: false,
-        overwrite: Overwrite::Never,
-        progress: Arc::default(),
-    };
+    let request = RestoreRequest::to(PathBuf::from("/"));
     let compared = tokio::task::block_in_place(|| verify_restored(&reader.remote, root, None, &request));
     reader.close().await;
     let compared = compared?;

@@ -1,10 +1,14 @@
 //! `restore`: bring files back.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use backhaul_archive::restore::{Overwrite, RestoreProgress, RestoreRequest, Restored, restore};
+use backhaul_archive::patterns::{Case, Patterns};
+use backhaul_archive::restore::{
+    Act, Overwrite, RestoreProgress, RestoreRequest, Restored, Selection, Tell, restore,
+};
 use serde_json::json;
 
 use super::{Context, Done};
@@ -16,8 +20,11 @@ use crate::selector;
 
 pub async fn run(context: &Context, args: RestoreArgs) -> Done {
     let (snapshot, path) = selector::split(&args.what);
-    let request = RestoreRequest {
-        target: std::path::absolute(&args.target)?,
+    let patterns = |texts: &[String]| {
+        Patterns::new(texts.iter().map(|text| (text.as_str(), Case::Sensitive)))
+            .map_err(|error| Failure::usage(error.to_string()))
+    };
+    let mut request = RestoreRequest {
         verify: args.verify,
         dry_run: args.dry_run,
         overwrite: match args.overwrite {
@@ -26,9 +33,13 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
             OverwriteArg::IfNewer => Overwrite::IfNewer,
             OverwriteArg::Never => Overwrite::Never,
         },
-        progress: Arc::default(),
+        select: Selection { include: patterns(&args.include)?, exclude: patterns(&args.exclude)? },
+        delete: args.delete,
+        tell: (context.global.verbose > 0 && !context.global.json).then(|| Arc::new(named) as Arc<Tell>),
+        ..RestoreRequest::to(std::path::absolute(&args.target)?)
     };
     let reader = Reader::open(&context.home, args.read.client.as_deref()).await?;
+    request.id_key = Some(reader.remote.welcome().parameters.id_key.clone());
     let shown = Progress::start(&context.global, describe(&request.progress));
     let done = tokio::task::block_in_place(|| {
         let snapshot = reader.choose(&snapshot)?;
@@ -41,6 +52,17 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
     })?;
     tell(context, &id.to_string(), &args, &restored);
     Ok(ExitCode::from(if restored.errors.is_empty() { 0 } else { code::PARTIAL }))
+}
+
+/// One thing that is done, or would be.
+fn named(act: Act, path: &Path) {
+    let word = match act {
+        Act::Create => "new",
+        Act::Replace => "replace",
+        Act::Keep => "keep",
+        Act::Delete => "delete",
+    };
+    output::line(&format!("{word:<8} {}", path.display()));
 }
 
 fn describe(progress: &Arc<RestoreProgress>) -> impl Fn() -> String + Send + 'static {
@@ -61,6 +83,7 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
         output::json(&json!({
             "snapshot": id, "target": args.target, "files": restored.files, "dirs": restored.dirs,
             "symlinks": restored.symlinks, "special": restored.special, "bytes": restored.bytes, "skipped": restored.skipped,
+            "deleted": restored.deleted,
             "dry_run": args.dry_run, "verified": args.verify && restored.errors.is_empty(), "errors": errors,
         }));
         return;
@@ -78,6 +101,10 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
         "{verb} {files} files, {dirs} folders, {links} links{special}, {} to {target}",
         output::bytes(restored.bytes)
     ));
+    if restored.deleted > 0 {
+        let verb = if args.dry_run { "would delete" } else { "deleted" };
+        output::line(&format!("  {verb} {} names that the snapshot does not have", restored.deleted));
+    }
     if restored.skipped > 0 {
         output::line(&format!("  {} were there already and stayed as they are", restored.skipped));
     }

@@ -4,7 +4,7 @@ use backhaul_object::ObjectId;
 use backhaul_object::codec::{FormatError, Reader, Write};
 use backhaul_object::descriptor::INLINE_MAX;
 use backhaul_object::entry::{Content, DIRECT_CHUNKS_MAX};
-use backhaul_object::flist::Piece;
+use backhaul_object::piece::Piece;
 
 use super::{Fingerprint, Record};
 
@@ -13,7 +13,6 @@ const PATH_MAX: usize = 32 << 10;
 
 const RACY: u8 = 1;
 const ATTRIBUTES: u8 = 2;
-const SPARSE: u8 = 4;
 
 /// What a state file lists.
 pub(super) enum Item {
@@ -31,13 +30,14 @@ pub(super) fn encode_file(out: &mut Vec<u8>, record: &Record) {
     out.push(1);
     out.put_bytes(&record.path);
     let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-    out.push(flag(record.racy, RACY) | flag(record.attributes, ATTRIBUTES) | flag(record.sparse, SPARSE));
+    out.push(flag(record.racy, RACY) | flag(record.attributes, ATTRIBUTES));
     let fingerprint = &record.fingerprint;
     out.put_varint(fingerprint.size);
     out.put_signed(fingerprint.mtime_ns);
     out.put_signed(fingerprint.ctime_ns);
     out.put_varint(fingerprint.inode);
     out.put_varint(fingerprint.volume);
+    out.put_varint(u64::from(record.flags));
     match &record.content {
         Content::Empty => out.push(0),
         Content::Inline(bytes) => {
@@ -53,8 +53,14 @@ pub(super) fn encode_file(out: &mut Vec<u8>, record: &Record) {
             out.push(3);
             out.put_varint(pieces.len() as u64);
             for piece in pieces {
-                out.extend_from_slice(piece.id.as_bytes());
-                out.put_varint(piece.len);
+                out.put_varint(piece.len());
+                match piece.id() {
+                    None => out.push(0),
+                    Some(id) => {
+                        out.push(1);
+                        out.extend_from_slice(id.as_bytes());
+                    }
+                }
             }
         }
         Content::Flist(id) => {
@@ -82,6 +88,7 @@ fn decode_file(r: &mut Reader<'_>) -> Result<Record, FormatError> {
         inode: r.varint("inode")?,
         volume: r.varint("volume")?,
     };
+    let inode_flags = r.count("inode flags", u32::MAX as usize)? as u32;
     let content = match r.u8("content")? {
         0 => Content::Empty,
         1 => Content::Inline(r.bytes("inline", INLINE_MAX)?.to_vec()),
@@ -91,8 +98,7 @@ fn decode_file(r: &mut Reader<'_>) -> Result<Record, FormatError> {
         },
         3 => {
             let count = r.count("pieces", DIRECT_CHUNKS_MAX)?;
-            let one = |_| Ok(Piece { id: ObjectId(r.array("piece")?), len: r.varint("length")? });
-            Content::Chunks((0..count).map(one).collect::<Result<_, FormatError>>()?)
+            Content::Chunks((0..count).map(|_| decode_piece(r)).collect::<Result<_, FormatError>>()?)
         }
         4 => Content::Flist(ObjectId(r.array("list")?)),
         other => return Err(FormatError::Unknown { what: "content", value: u64::from(other) }),
@@ -103,7 +109,16 @@ fn decode_file(r: &mut Reader<'_>) -> Result<Record, FormatError> {
         fingerprint,
         racy: set(RACY),
         attributes: set(ATTRIBUTES),
-        sparse: set(SPARSE),
+        flags: inode_flags,
         content,
     })
+}
+
+fn decode_piece(r: &mut Reader<'_>) -> Result<Piece, FormatError> {
+    let len = r.varint("length")?;
+    match r.u8("piece")? {
+        0 => Ok(Piece::Hole { len }),
+        1 => Ok(Piece::Data { id: ObjectId(r.array("chunk")?), len }),
+        other => Err(FormatError::Unknown { what: "piece", value: u64::from(other) }),
+    }
 }

@@ -24,7 +24,7 @@ fn record(path: &str, size: u64) -> Record {
         fingerprint: Fingerprint { size, ..Fingerprint::default() },
         racy: size.is_multiple_of(2),
         attributes: size.is_multiple_of(3),
-        sparse: size.is_multiple_of(5),
+        flags: size as u32 * 7,
         content: Content::Inline(path.as_bytes().to_vec()),
     }
 }

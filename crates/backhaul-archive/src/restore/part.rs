@@ -1,0 +1,102 @@
+//! What is not yet whole has a name of its own, and takes its place in one step when it is.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::place::{clear, create, insist, is_file};
+
+/// The name that a file has until it is whole: the same each time, so that a later restore can go on with it.
+fn part_of(name: &[u8]) -> Vec<u8> {
+    const ROOM: usize = 200;
+    // FNV-1a tells long names apart that begin alike.
+    let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let head = &name[..name.len().min(ROOM)];
+    let rest = match name.get(ROOM..) {
+        Some(rest) => format!("-{:016x}", rest.iter().fold(0xcbf2_9ce4_8422_2325, step)),
+        None => String::new(),
+    };
+    [b".", head, rest.as_bytes(), b".backhaul-part"].concat()
+}
+
+/// What an interrupted restore has left of a file, if it is nobody else's.
+fn open_leftover(dir: &OwnedFd, part: &[u8], mode: OFlags) -> Option<File> {
+    let flags = mode | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = fs::openat(dir, part, flags, Mode::empty()).ok()?;
+    let stat = fs::fstat(&fd).ok()?;
+    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_nlink == 1;
+    (is_file(&stat) && is_ours).then(|| File::from(fd))
+}
+
+/// What an interrupted restore has left of a file, to be read.
+pub(crate) fn leftover(dir: &OwnedFd, name: &[u8]) -> Option<File> {
+    open_leftover(dir, &part_of(name), OFlags::RDONLY)
+}
+
+/// A name of its own for what is not yet in its place.
+fn part_name() -> Vec<u8> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    format!(".backhaul-{}-{number}.part", std::process::id()).into_bytes()
+}
+
+/// Makes a file under a name of its own, to be moved into place when it is whole; or goes on with what an interrupted
+/// restore has left of it. Nobody else goes on with it meanwhile.
+pub(crate) fn create_part(dir: &OwnedFd, name: &[u8]) -> Result<(File, Vec<u8>), Errno> {
+    let part = part_of(name);
+    let file = match create(dir, &part)? {
+        Some(file) => Some(file),
+        None => open_leftover(dir, &part, OFlags::RDWR),
+    };
+    if let Some(file) = file
+        && fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    {
+        return Ok((file, part));
+    }
+    loop {
+        let name = part_name();
+        if let Some(file) = create(dir, &name)? {
+            return Ok((file, name));
+        }
+    }
+}
+
+/// Moves a whole file into its place, over a file that is there.
+pub(crate) fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<(), String> {
+    match insist(dir, name, || fs::renameat(dir, part, dir, name)) {
+        Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => Err("a directory is in its place".to_owned()),
+        other => other.map_err(|error| error.to_string()),
+    }
+}
+
+/// Makes a symbolic link or a special file under its name, or a further name of one; what was there is replaced by it in
+/// one step, and stays where it cannot be made. `dress` finishes what was made, under the name that it has then.
+pub(crate) fn put<T>(
+    dir: &OwnedFd,
+    name: &[u8],
+    make: impl Fn(&[u8]) -> Result<(), Errno>,
+    dress: impl FnOnce(&[u8]) -> Result<T, Errno>,
+) -> Result<T, String> {
+    let text = |error: Errno| error.to_string();
+    let dress = |at: &[u8]| dress(at).map_err(|error| format!("metadata not set: {error}"));
+    match make(name) {
+        Ok(()) => return dress(name),
+        Err(Errno::EXIST) => {}
+        Err(error) => return Err(text(error)),
+    }
+    let part = loop {
+        let part = part_name();
+        match make(&part) {
+            Ok(()) => break part,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(text(error)),
+        }
+    };
+    let done = dress(&part).and_then(|done| put_in_place(dir, &part, name).map(|()| done));
+    // Also where both names were the same file's already: then a rename leaves both.
+    clear(dir, &part)?;
+    done
+}

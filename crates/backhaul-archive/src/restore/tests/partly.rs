@@ -1,0 +1,216 @@
+//! Restores of a part, over what is there, and after an interruption.
+
+use super::*;
+
+/// A restore into a folder, with the key that makes ids.
+fn again(sample: &Sample, target: &Path) -> RestoreRequest {
+    RestoreRequest { id_key: Some(sample.source.key.clone()), ..request(target, Overwrite::IfChanged) }
+}
+
+/// Bytes of chunks that were asked for since the last call.
+fn fetched(source: &Source) -> u64 {
+    let reads = std::mem::take(&mut *source.reads.lock().unwrap());
+    let chunk = |id: &ObjectId| {
+        let object = source.objects.get(id).filter(|object| object.kind == Kind::Chunk);
+        object.map_or(0, |object| object.payload.len() as u64)
+    };
+    reads.iter().map(chunk).sum()
+}
+
+fn write_at(path: &Path, at: u64, bytes: &[u8]) {
+    std::os::unix::fs::FileExt::write_all_at(&fs::File::options().write(true).open(path).unwrap(), bytes, at)
+        .unwrap();
+}
+
+#[test]
+fn only_chunks_that_differ_are_fetched() {
+    let sample = sample();
+    let temp = tempfile::tempdir().unwrap();
+    let at = |name: &str| temp.path().join("home/ana").join(name);
+    // Reads to verify are not those that are counted.
+    let request = RestoreRequest { verify: false, ..again(&sample, temp.path()) };
+    restore(&sample.source, sample.root, None, &request).unwrap();
+    assert_eq!(fetched(&sample.source), (9 << 20) + (40 << 20));
+    write_at(&at("long"), 20 << 20, b"changed");
+    write_at(&at("big"), 5 << 20, b"changed");
+    fs::File::options().write(true).open(at("big")).unwrap().set_len(6 << 20).unwrap();
+    let done = restore(&sample.source, sample.root, None, &request).unwrap();
+    assert_eq!((done.errors, done.files), (vec![], 2));
+    // Of `big` three chunks of 2 MiB end beyond what was left of it, or were changed.
+    assert_eq!(fetched(&sample.source), (64 << 10) + (2 << 20) + (2 << 20) + (1 << 20));
+    assert!(fs::read(at("long")).unwrap() == sample.long && fs::read(at("big")).unwrap() == sample.big);
+}
+
+#[test]
+fn an_interrupted_file_goes_on_where_it_was() {
+    let mut sample = sample();
+    let temp = tempfile::tempdir().unwrap();
+    let request = RestoreRequest { verify: false, ..again(&sample, temp.path()) };
+    let at = |name: &str| temp.path().join("home/ana").join(name);
+    let (long, part) = (at("long"), at(".long.backhaul-part"));
+    // Until a session lasts long enough to begin with that file.
+    let mut lasts = 1;
+    let had = loop {
+        sample.source.lasts = std::sync::atomic::AtomicI64::new(lasts);
+        let cut = restore(&sample.source, sample.root, None, &request);
+        assert!(matches!(cut, Err(RestoreError::Transfer(TransferError::Lost(_)))), "{lasts}: {cut:?}");
+        if let Some(had) = part.metadata().ok().map(|meta| meta.len()).filter(|len| *len > 0) {
+            break had;
+        }
+        lasts += 1;
+    };
+    assert!(!long.exists() && had < 40 << 20);
+    sample.source.lasts = std::sync::atomic::AtomicI64::new(i64::MAX);
+    fetched(&sample.source);
+    restore(&sample.source, sample.root, None, &request).unwrap();
+    assert!(had > 0 && fetched(&sample.source) <= (49 << 20) - had + (2 << 20), "{had}");
+    assert!(fs::read(&long).unwrap() == sample.long);
+    assert!(!part.exists());
+}
+
+/// Whoever may write into the target may put something where a part would be.
+#[test]
+fn what_is_planted_where_a_part_would_be_is_neither_used_nor_harmed() {
+    let sample = sample();
+    let (temp, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, victim) = (temp.path().join("home/ana"), outside.path().join("victim"));
+    for plant in ["a link", "a second name", "a folder"] {
+        fs::create_dir_all(&home).unwrap();
+        fs::write(&victim, b"victim").unwrap();
+        let part = home.join(".long.backhaul-part");
+        match plant {
+            "a link" => symlink(&victim, &part).unwrap(),
+            "a second name" => fs::hard_link(&victim, &part).unwrap(),
+            _ => fs::create_dir(&part).unwrap(),
+        }
+        let done = restore(&sample.source, sample.root, None, &again(&sample, temp.path())).unwrap();
+        assert_eq!(done.errors, [], "{plant}");
+        assert_eq!(fs::read(&victim).unwrap(), b"victim", "{plant}");
+        assert!(fs::read(home.join("long")).unwrap() == sample.long, "{plant}");
+        fs::remove_dir_all(temp.path().join("home")).unwrap();
+    }
+}
+
+/// What was left behind is longer than the file, and has data where the file has none.
+#[test]
+fn nothing_of_what_was_left_behind_stays_in_the_file() {
+    let mut source = Source::new();
+    let data = noise(300_000, 8);
+    let mut pieces = vec![Piece::Hole { len: 20 << 20 }, source.chunk(&data), Piece::Hole { len: 1 << 20 }];
+    let size = pieces.iter().map(Piece::len).sum::<u64>();
+    let content = Content::Chunks(std::mem::take(&mut pieces));
+    let root = source.tree(dir([(b"f", Item::File(content, size, None))]));
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join(".f.backhaul-part"), noise(25 << 20, 9)).unwrap();
+    let request =
+        RestoreRequest { id_key: Some(source.key.clone()), ..request(temp.path(), Overwrite::Always) };
+    assert_eq!(restore(&source, root, None, &request).unwrap().errors, []);
+    let mut expected = vec![0; size as usize];
+    expected[20 << 20..(20 << 20) + data.len()].copy_from_slice(&data);
+    assert!(fs::read(temp.path().join("f")).unwrap() == expected);
+}
+
+fn patterns(texts: &[&str]) -> crate::patterns::Patterns {
+    let case = crate::patterns::Case::Sensitive;
+    crate::patterns::Patterns::new(texts.iter().map(|text| (*text, case))).unwrap()
+}
+
+/// Everything below a folder, sorted.
+fn names(top: &Path) -> Vec<String> {
+    picture(top).into_keys().map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
+}
+
+#[test]
+fn a_selection_brings_what_fits_and_the_folders_that_lead_to_it() {
+    let Sample { source, root, .. } = sample();
+    let cases: [(&[&str], &[&str], Option<&str>, &[&str]); 7] = [
+        (&["z"], &[], None, &["home", "home/ana", "home/ana/sub", "home/ana/sub/z"]),
+        (&["z"], &[], Some("/home/ana"), &["sub", "sub/z"]),
+        (&["sub/"], &["link*"], Some("/home/ana"), &["sub", "sub/to", "sub/z"]),
+        (&["/home/ana/sub/z", "n1999"], &[], Some("/home/ana"), &["many", "many/n1999", "sub", "sub/z"]),
+        (&["/home/ana/sub/*", "!to"], &["link2"], Some("/home/ana"), &["sub", "sub/z"]),
+        (&["nothing"], &[], None, &[]),
+        (&[], &["many", "b*", "l*", "e*", "*\u{fffd}*", "a"], Some("home/ana/sub"), &["to", "z"]),
+    ];
+    for (include, exclude, from, expected) in cases {
+        let temp = tempfile::tempdir().unwrap();
+        let select = Selection { include: patterns(include), exclude: patterns(exclude) };
+        let request = RestoreRequest { select, ..request(temp.path(), Overwrite::IfChanged) };
+        let done = restore(&source, root, from.map(str::as_bytes), &request).unwrap();
+        assert_eq!(done.errors, []);
+        assert_eq!(names(temp.path()), expected, "{include:?} {exclude:?} {from:?}");
+    }
+}
+
+#[test]
+fn what_the_snapshot_does_not_have_goes_from_its_folders_and_from_no_others() {
+    let sample = sample();
+    let temp = tempfile::tempdir().unwrap();
+    let at = |name: &str| temp.path().join("home").join(name);
+    restore(&sample.source, sample.root, None, &request(temp.path(), Overwrite::IfChanged)).unwrap();
+    let whole = names(temp.path());
+    let litter = || {
+        fs::create_dir_all(at("ana/extra/deep")).unwrap();
+        fs::write(at("ana/extra/deep/f"), b"1").unwrap();
+        fs::set_permissions(at("ana/extra/deep"), fs::Permissions::from_mode(0o0)).unwrap();
+        fs::write(at("ana/sub/more.txt"), b"2").unwrap();
+        symlink("/etc", at("ana/sub/out")).unwrap();
+        fs::remove_file(at("ana/a")).unwrap();
+        fs::create_dir_all(at("ana/a/in the way")).unwrap();
+    };
+    litter();
+    let mut request = RestoreRequest { delete: true, dry_run: true, ..again(&sample, temp.path()) };
+    let littered = names(temp.path());
+    let acts = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let heard = Arc::clone(&acts);
+    request.tell = Some(Arc::new(move |act, path: &Path| {
+        if act != Act::Keep {
+            heard.lock().unwrap().push((act, path.file_name().unwrap().to_string_lossy().into_owned()));
+        }
+    }));
+    let foretold = restore(&sample.source, sample.root, None, &request).unwrap();
+    assert_eq!(names(temp.path()), littered, "a dry run changes nothing");
+    let planned = std::mem::take(&mut *acts.lock().unwrap());
+    let done =
+        restore(&sample.source, sample.root, None, &RestoreRequest { dry_run: false, ..request.clone() });
+    let done = done.unwrap();
+    assert_eq!(done.errors, []);
+    assert_eq!(*acts.lock().unwrap(), planned, "what was foretold is what was done");
+    assert_eq!((done.deleted, foretold.deleted), (7, 7), "extra, deep, f, more.txt, out, a, in the way");
+    assert_eq!((done.files, foretold.files), (1, 1));
+    assert_eq!(names(temp.path()), whole);
+
+    // What is excluded stays; a folder that the snapshot does not know whole, or only leads through, too.
+    litter();
+    fs::create_dir_all(at("../other")).unwrap();
+    let select = Selection { exclude: patterns(&["*.txt", "/home/ana/extra"]), include: patterns(&[]) };
+    let done = restore(
+        &sample.source,
+        sample.root,
+        Some(b"/home"),
+        &RestoreRequest { select, dry_run: false, target: at(""), ..request },
+    );
+    assert_eq!(done.unwrap().errors, []);
+    assert!(at("ana/extra/deep").exists() && at("ana/sub/more.txt").exists() && at("../other").exists());
+    assert!(!at("ana/sub/out").exists());
+}
+
+/// A folder of which a part cannot be read is not known: what it has too much cannot be told from what is missing.
+#[test]
+fn nothing_is_deleted_from_a_folder_that_cannot_be_read_whole() {
+    let mut source = Source::new();
+    let many = (0..3_000).map(|i| (format!("n{i:04}").into_bytes(), inline(b"x"))).collect();
+    let root = source.tree(dir([(b"d", Item::Dir(many))]));
+    let temp = tempfile::tempdir().unwrap();
+    restore(&source, root, None, &request(temp.path(), Overwrite::IfChanged)).unwrap();
+    assert_eq!(names(temp.path()).len(), 3_001);
+    let leaf = source
+        .objects
+        .iter()
+        .find(|(id, object)| object.kind == Kind::Node && object.references.is_empty() && **id != root);
+    source.gone.insert(*leaf.unwrap().0);
+    let request = RestoreRequest { delete: true, ..request(temp.path(), Overwrite::IfChanged) };
+    let done = restore(&source, root, None, &request).unwrap();
+    assert_eq!((done.errors.len(), done.deleted), (1, 0));
+    assert_eq!(names(temp.path()).len(), 3_001);
+}

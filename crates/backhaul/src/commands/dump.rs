@@ -1,0 +1,75 @@
+//! `dump`: a file, or a folder as an archive, to a stream.
+
+use std::ffi::OsStr;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use backhaul_archive::browse::{Located, Tree};
+use backhaul_archive::dump::dump_file;
+use backhaul_archive::export::{Form, LeftOut, export};
+
+use super::{Context, Done};
+use crate::cli::{ArchiveArg, ReadArgs};
+use crate::failure::{Failure, code};
+use crate::output;
+use crate::reader::Reader;
+use crate::selector;
+
+pub async fn run(
+    context: &Context,
+    what: &OsStr,
+    archive: Option<ArchiveArg>,
+    output: Option<&Path>,
+    read: &ReadArgs,
+) -> Done {
+    let (snapshot, path) = selector::split(what);
+    let form = archive.map(|form| match form {
+        ArchiveArg::Tar => Form::Tar,
+        ArchiveArg::Zip => Form::Zip,
+    });
+    if form.is_none() && path.is_none() {
+        return Err(Failure::usage("say which file: SNAPSHOT:PATH; --archive tar writes all of it"));
+    }
+    if form.is_some() && output.is_none() && std::io::stdout().is_terminal() {
+        return Err(Failure::usage("an archive is nothing for a terminal: say -o FILE, or pipe it on"));
+    }
+    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let dumped =
+        tokio::task::block_in_place(|| write(&reader, &snapshot, path.unwrap_or(b"/"), form, output));
+    reader.close().await;
+    let left_out = dumped.map_err(|failure| failure.while_doing(format!("dumping {}", what.display())))?;
+    for (path, why) in &left_out {
+        output::complain(&format!("left out: {}: {why}", String::from_utf8_lossy(path)));
+    }
+    Ok(ExitCode::from(if left_out.is_empty() { 0 } else { code::PARTIAL }))
+}
+
+fn write(
+    reader: &Reader,
+    snapshot: &str,
+    path: &[u8],
+    form: Option<Form>,
+    output: Option<&Path>,
+) -> Result<Vec<LeftOut>, Failure> {
+    let snapshot = reader.choose(snapshot)?;
+    let tree = Tree::new(&reader.remote, snapshot.manifest.root);
+    let located = tree.lookup(path)?;
+    let mut out: Box<dyn Write> = match output {
+        Some(path) => Box::new(BufWriter::new(std::fs::File::create(path)?)),
+        None => Box::new(BufWriter::new(std::io::stdout().lock())),
+    };
+    let left_out = match (form, &located) {
+        (Some(form), _) => export(&reader.remote, &tree, path, form, &mut *out)?,
+        (None, Located::Entry(entry)) if !entry.is_folder() => {
+            dump_file(&reader.remote, entry, &mut out)?;
+            Vec::new()
+        }
+        (None, _) => {
+            return Err(Failure::usage("that is a folder")
+                .hint("--archive tar (or zip) writes all of it; `backhaul restore` brings folders back"));
+        }
+    };
+    out.flush()?;
+    Ok(left_out)
+}

@@ -1,0 +1,176 @@
+//! Everything that a Linux file system holds, through a backup and back: as root and as somebody else, into an empty
+//! folder, in part, over something else, and again after changes.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use backhaul_tests::cases::{self, Cases};
+use backhaul_tests::netns::skipped;
+use backhaul_tests::{Home, trees};
+
+/// Lets go of what would outlive the test.
+struct Released(Vec<PathBuf>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| cases::release(path));
+    }
+}
+
+fn restore(home: &Home, from: &Path, to: &Path, more: &[&str]) {
+    let what = format!("latest:{}", from.display());
+    home.run(&[&["-q", "restore", &what, "-t", to.to_str().unwrap()], more].concat()).ok();
+}
+
+#[test]
+#[allow(clippy::too_many_lines, reason = "one story")]
+fn every_case_comes_back_for_root() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may make most of it");
+    }
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, to) = (dir.path().join("tree"), out.path().join("full"));
+    let _released = Released(vec![dir.path().to_owned(), out.path().to_owned()]);
+    let made = Cases::all(&tree, true);
+    assert!(made >= 2_500, "only {made} cases can be made here");
+    let home = Home::new();
+    let saved = home.json(&["quickstart", tree.to_str().unwrap()]);
+    assert_eq!(saved["errors"], serde_json::json!([]));
+    restore(&home, &tree, &to, &["--verify"]);
+    trees::assert_equal(&tree, &to);
+    eprintln!("{made} cases came back");
+
+    // Again, when much has changed: onto what is there, exactly.
+    change(&tree);
+    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+    restore(&home, &tree, &to, &["--delete"]);
+    trees::assert_equal(&tree, &to);
+
+    // Over things of other kinds.
+    cases::release(&to);
+    scramble(&to);
+    restore(&home, &tree, &to, &["--delete", "--overwrite", "always", "--verify"]);
+    trees::assert_equal(&tree, &to);
+
+    // Single paths: one of each group, and one of each kind.
+    let mut groups: Vec<PathBuf> = fs::read_dir(&tree).unwrap().map(|entry| entry.unwrap().path()).collect();
+    groups.sort();
+    for (i, group) in groups.iter().enumerate() {
+        let to = out.path().join(format!("part {i}"));
+        restore(&home, group, &to, &[]);
+        trees::assert_equal(group, &to);
+    }
+    for name in
+        ["owners/fifo 1 65536", "times/symlink -1 999999999", "links/third socket", "devices/b 4095 1048575"]
+    {
+        let name = name.replace("links/third", "links/elsewhere/third");
+        let to = out.path().join(name.replace('/', " "));
+        restore(&home, &tree.join(&name), &to, &[]);
+        let alone = out.path().join(format!("alone {}", name.replace('/', " ")));
+        fs::create_dir(&alone).unwrap();
+        let copied = Command::new("cp").arg("-a").arg(tree.join(&name)).arg(&alone).status().unwrap();
+        assert!(copied.success());
+        trees::assert_equal(&alone, &to);
+    }
+}
+
+#[test]
+fn every_case_of_an_ordinary_user_comes_back_for_them() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, to) = (dir.path().join("tree"), out.path().join("full"));
+    let _released = Released(vec![dir.path().to_owned(), out.path().to_owned()]);
+    let made = Cases::all(&tree, false);
+    assert!(made >= 500, "only {made} cases can be made here");
+    let home = Home::unprivileged();
+    for path in [dir.path(), out.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    if rustix::process::geteuid().is_root() {
+        // Changing an owner takes away set-user-id and the like: a second time they stay.
+        let before = modes(&tree);
+        assert!(Command::new("chown").args(["-hR", "65534:65534"]).arg(&tree).status().unwrap().success());
+        for (path, mode) in before {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    restore(&home, &tree, &to, &["--verify"]);
+    trees::assert_equal(&tree, &to);
+    eprintln!("{made} cases came back");
+
+    // What its owner may not read is named, and the rest is there.
+    let closed = tree.join("sizes/512");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    let partial = home.run(&["--json", "backup", tree.to_str().unwrap()]).expect(3).json();
+    let errors = partial["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0]["path"].as_str(), closed.to_str());
+    fs::remove_file(&closed).unwrap();
+    restore(&home, &tree, &to, &["--delete"]);
+    trees::assert_equal(&tree, &to);
+}
+
+/// Modes of all files and folders, deepest first.
+fn modes(root: &Path) -> Vec<(PathBuf, u32)> {
+    let mut all = vec![(root.to_owned(), fs::metadata(root).unwrap().permissions().mode())];
+    let mut at = 0;
+    while at < all.len() {
+        let dir = all[at].0.clone();
+        at += 1;
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for entry in entries.flatten() {
+            let meta = entry.path().symlink_metadata().unwrap();
+            if !meta.is_symlink() {
+                all.push((entry.path(), meta.permissions().mode()));
+            }
+        }
+    }
+    all.reverse();
+    all
+}
+
+/// Changes a tree in the ways that people do.
+fn change(tree: &Path) {
+    let at = |name: &str| tree.join(name);
+    fs::rename(at("names"), at("renamed")).unwrap();
+    fs::remove_dir_all(at("owners")).unwrap();
+    fs::rename(at("sizes/4096"), at("sizes/moved")).unwrap();
+    fs::write(at("sizes/511"), trees::noise(511, 99)).unwrap();
+    fs::write(at("links/second file"), "one name changes, all do").unwrap();
+    fs::remove_file(at("links/elsewhere/third fifo")).unwrap();
+    fs::remove_file(at("links/symlink 0")).unwrap();
+    fs::create_dir(at("links/symlink 0")).unwrap();
+    fs::remove_dir_all(at("times/dir 0 0")).unwrap();
+    fs::write(at("times/dir 0 0"), "a file now").unwrap();
+    fs::write(at("holes/all"), "no hole any more").unwrap();
+    let file = fs::File::options().write(true).open(at("sizes/9437184")).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 5_000_000).unwrap();
+    trees::attribute(&at("attributes/file text"), "user.text", b"changed");
+    fs::set_permissions(at("modes/0644"), fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Puts something else in the place of much.
+fn scramble(to: &Path) {
+    let mut all: Vec<PathBuf> = trees::files(to);
+    all.sort();
+    for (i, path) in all.iter().enumerate().filter(|(i, _)| i % 5 == 0) {
+        let _ = fs::remove_file(path);
+        match i / 5 % 4 {
+            0 => fs::create_dir_all(path.join("in the way")).unwrap(),
+            1 => std::os::unix::fs::symlink("/etc/passwd", path).unwrap(),
+            2 => fs::write(path, b"other content").unwrap(),
+            _ => drop(trees::special(
+                path.parent().unwrap(),
+                &String::from_utf8_lossy(path.file_name().unwrap().as_bytes()),
+                rustix::fs::FileType::Fifo,
+                0,
+            )),
+        }
+    }
+    let folder = to.join("deep");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, b"a file where a folder was").unwrap();
+}
