@@ -1,7 +1,6 @@
 //! Alerts: shown, tested, and told by a running server's config.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use backhaul_tests::listeners::{MailServer, Manners, WebServer};

@@ -14,7 +14,7 @@ use rustix::fs::{
 
 use crate::trees::{acl, attribute, noise, sparse, special};
 
-/// Kinds of things that a name stands for.
+/// Kinds of things that a name stands for; the last is root's alone.
 const KINDS: [&str; 6] = ["file", "dir", "symlink", "fifo", "socket", "device"];
 
 /// Makes something of a kind; false where nobody may.
@@ -33,6 +33,7 @@ fn make(path: &Path, kind: &str) -> bool {
 /// A folder of cases and how many there are by now.
 pub struct Cases {
     root: PathBuf,
+    kinds: &'static [&'static str],
     made: usize,
 }
 
@@ -41,7 +42,8 @@ impl Cases {
     /// root alone can make or read are left out.
     pub fn all(root: &Path, privileged: bool) -> usize {
         fs::create_dir_all(root).unwrap();
-        let mut cases = Self { root: root.to_owned(), made: 0 };
+        let kinds = if privileged { &KINDS[..] } else { &KINDS[..5] };
+        let mut cases = Self { root: root.to_owned(), kinds, made: 0 };
         cases.sizes();
         cases.modes(privileged);
         cases.names();
@@ -133,7 +135,7 @@ impl Cases {
         symlink("loop", dir.join("loop")).unwrap();
         self.made += 2;
         fs::create_dir(dir.join("elsewhere")).unwrap();
-        for kind in KINDS.into_iter().filter(|kind| *kind != "dir") {
+        for kind in self.kinds.iter().filter(|kind| **kind != "dir") {
             let first = dir.join(format!("first {kind}"));
             if make(&first, kind) {
                 fs::hard_link(&first, dir.join(format!("second {kind}"))).unwrap();
@@ -191,7 +193,7 @@ impl Cases {
             ("text", b"x".to_vec()),
             ("3000 bytes", noise(3_000, 1)),
         ];
-        for kind in KINDS {
+        for kind in self.kinds {
             for (what, value) in &values {
                 let path = dir.join(format!("{kind} {what}"));
                 if !make(&path, kind) {
@@ -204,11 +206,11 @@ impl Cases {
             }
             for rights in 0..8 {
                 let path = dir.join(format!("{kind} acl {rights}"));
-                if kind == "symlink" || !make(&path, kind) {
+                if *kind == "symlink" || !make(&path, kind) {
                     continue;
                 }
                 let mut set = attribute(&path, "system.posix_acl_access", &acl(rights));
-                set |= kind == "dir" && attribute(&path, "system.posix_acl_default", &acl(rights));
+                set |= *kind == "dir" && attribute(&path, "system.posix_acl_default", &acl(rights));
                 self.made += usize::from(set);
             }
         }
@@ -240,7 +242,7 @@ impl Cases {
     fn owners(&mut self) {
         let dir = self.group("owners");
         let ids = [0, 1, 65_534, 65_535, 65_536, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe];
-        for kind in KINDS {
+        for kind in self.kinds {
             for uid in ids {
                 for gid in ids {
                     let path = dir.join(format!("{kind} {uid} {gid}"));
@@ -296,7 +298,7 @@ impl Cases {
             9_000_000_000,
             15_032_385_535,
         ];
-        for kind in KINDS {
+        for kind in self.kinds {
             for tv_sec in seconds {
                 for tv_nsec in [0, 1, 999_999_999] {
                     let path = dir.join(format!("{kind} {tv_sec} {tv_nsec}"));

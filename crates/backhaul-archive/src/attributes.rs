@@ -155,7 +155,7 @@ pub(crate) fn write(handle: &Handle<'_>, wanted: &[Attribute], others: Others) -
 }
 
 /// True for what belongs to a file and not to the system that it is on.
-fn is_kept(name: &[u8]) -> bool {
+pub(crate) fn is_kept(name: &[u8]) -> bool {
     [&b"user."[..], b"trusted.", b"system.posix_acl_", b"security.capability"]
         .iter()
         .any(|prefix| name.starts_with(prefix))

@@ -24,10 +24,11 @@ pub(crate) fn last_of(flags: u32) -> u32 {
     flags & LAST.bits()
 }
 
-/// Sets all of `flags` but [`last_of`] them. Without any, what the place gave a new file stays.
-pub(crate) fn write(fd: &impl AsFd, flags: u32) -> Result<(), Errno> {
+/// Sets all of `flags` but [`last_of`] them. What a new file has by itself stays if neither it nor the folder that it
+/// is in has any in the snapshot: then the place gave it that.
+pub(crate) fn write(fd: &impl AsFd, flags: u32, of_folder: u32) -> Result<(), Errno> {
     let first = IFlags::from_bits_retain(flags).intersection(KEPT).difference(LAST);
-    if flags == 0 {
+    if flags | of_folder == 0 {
         return Ok(());
     }
     let there = ioctl_getflags(fd)?;

@@ -37,6 +37,7 @@ mod place;
 mod plain;
 mod report;
 mod run;
+mod same;
 mod select;
 
 use report::Report;

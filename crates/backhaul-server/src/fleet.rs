@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backhaul_net::join_code::Secret;
 use backhaul_object::ids::ClientId;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::alerts::config::check_address;
 use crate::error::ServerError;
@@ -200,7 +200,6 @@ impl Fleet {
         let secret = Secret(random()?);
         let (expires_at, starts) = (now + INVITATION_TTL, terms.initiator.as_str());
         let tx = self.db.transaction()?;
-        tx.execute("DELETE FROM invitations WHERE client = ?1", params![id])?;
         tx.execute(
             "INSERT INTO clients (id, name, initiator, address, vault, policy, state, added_at, owner)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'invited', ?7, ?8)
@@ -208,10 +207,31 @@ impl Fleet {
                  agent_key = NULL, listener_key = NULL, owner = ?8",
             params![id, name, starts, terms.address, terms.vault, terms.policy, now as i64, terms.owner],
         )?;
-        tx.execute(
-            "INSERT INTO invitations (id, client, proof_key, expires_at) VALUES (?1, ?2, ?3, ?4)",
-            params![secret.invitation(), id, secret.proof_key(), expires_at as i64],
-        )?;
+        invite(&tx, ClientId(id), &secret, expires_at)?;
+        tx.commit()?;
+        Ok((secret, expires_at))
+    }
+
+    /// Invites another machine to take a client's place, whose snapshots and contents it has from then on. The machine
+    /// that has it now stays until that one joins; codes that were given before are void.
+    ///
+    /// # Errors
+    /// No such client, or SQLite.
+    pub fn replace(&mut self, name: &str, now: u64) -> Result<(Secret, u64), ServerError> {
+        let client = self.require(name)?;
+        if client.state == ClientState::Revoked {
+            let terms = Terms {
+                initiator: client.initiator,
+                address: client.address,
+                vault: client.vault,
+                policy: client.policy,
+                owner: client.owner,
+            };
+            return self.add(name, &terms, now);
+        }
+        let (secret, expires_at) = (Secret(random()?), now + INVITATION_TTL);
+        let tx = self.db.transaction()?;
+        invite(&tx, client.id, &secret, expires_at)?;
         tx.commit()?;
         Ok((secret, expires_at))
     }
@@ -336,6 +356,16 @@ impl Fleet {
         tx.commit()?;
         Ok(true)
     }
+}
+
+/// The one code of a client that is good from now on.
+fn invite(tx: &Transaction<'_>, id: ClientId, secret: &Secret, expires_at: u64) -> rusqlite::Result<()> {
+    tx.execute("DELETE FROM invitations WHERE client = ?1", params![id.0])?;
+    tx.execute(
+        "INSERT INTO invitations (id, client, proof_key, expires_at) VALUES (?1, ?2, ?3, ?4)",
+        params![secret.invitation(), id.0, secret.proof_key(), expires_at as i64],
+    )?;
+    Ok(())
 }
 
 const SELECT: &str = "SELECT id, name, initiator, address, vault, state, agent_key, listener_key, added_at, seen_at, policy, why, owner,

@@ -105,6 +105,7 @@ async fn client_command(context: &Context, command: ClientCommand) -> Done {
         ClientCommand::Nudge { name } => client::nudge(context, &name),
         ClientCommand::Pause { name, time } => client::pause(context, &name, time.as_deref()),
         ClientCommand::Resume { name } => client::resume(context, &name),
+        ClientCommand::Replace { name } => client::replace(context, &name),
         ClientCommand::Revoke { name } => client::revoke(context, &name),
     }
 }

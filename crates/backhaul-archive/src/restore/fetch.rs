@@ -44,8 +44,8 @@ pub(crate) struct Engine<'a> {
 }
 
 impl Engine<'_> {
-    fn base(&self, dir: &OwnedFd, name: &[u8]) -> Option<Base> {
-        let files = [part::leftover(dir, name), place::open_file(dir, name).ok()];
+    fn base(&self, dir: &OwnedFd, job: &FileJob) -> Option<Base> {
+        let files = [part::leftover(dir, job), place::open_file(dir, &job.name).ok()];
         let files = files.into_iter().flatten().collect();
         Some(Base { key: self.id_key.clone()?, files })
     }
@@ -59,8 +59,9 @@ pub(crate) struct FileJob {
     pub(crate) name: Vec<u8>,
     pub(crate) metadata: Metadata,
     pub(crate) attributes: Vec<Attribute>,
-    /// Inode flags.
+    /// Inode flags, and those of the folder that it is in.
     pub(crate) flags: u32,
+    pub(crate) of_folder: u32,
     pub(crate) size: u64,
     pub(crate) content: Content,
     pub(crate) link: Option<u64>,
@@ -355,7 +356,7 @@ impl Shared<'_, '_> {
     fn large(&self, job: FileJob) {
         let mut folder = Folder::default();
         let result = folder.get(self.place, &job.dir).and_then(|dir| {
-            let base = if self.mode == Mode::Write { self.engine.base(dir, &job.name) } else { None };
+            let base = if self.mode == Mode::Write { self.engine.base(dir, &job) } else { None };
             let near = base.as_ref().map(|base| base as &dyn Near);
             let mut out = Out::new(self.engine, dir, &job, self.mode);
             let written = dump_content(self.engine.source, (&job.content, job.size), near, &mut out);

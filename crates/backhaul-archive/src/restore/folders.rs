@@ -54,6 +54,11 @@ impl Folder {
         self.entry.as_ref().is_some_and(Entry::is_way)
     }
 
+    /// Its inode flags in the snapshot.
+    pub(super) fn flags(&self) -> u32 {
+        self.entry.as_ref().filter(|entry| !entry.is_way()).map_or(0, Entry::flags)
+    }
+
     pub(super) fn note_partial(&mut self) {
         self.is_partial = true;
     }
@@ -126,14 +131,14 @@ impl Run<'_, '_> {
         }
         self.folders[at - 1].fd = None;
         self.folders[at].stage = if fresh { Stage::Fresh } else { Stage::Old };
-        let flags = if entry.is_way() { 0 } else { entry.flags() };
+        let (flags, of_folder) = (self.folders[at].flags(), self.folders[at - 1].flags());
         if writes
-            && (flags != 0 || !fresh)
+            && (flags | of_folder != 0 || !fresh)
             && (fresh || self.changes_folders())
             && let Some(dir) = self.open(at)?
         {
             place::unlock(dir);
-            let (set, path) = (flags::write(dir, flags), Arc::clone(&self.folders[at].relative));
+            let (set, path) = (flags::write(dir, flags, of_folder), Arc::clone(&self.folders[at].relative));
             self.engine.report.flagged(&path, flags, set);
         }
         Ok(())
@@ -180,7 +185,7 @@ impl Run<'_, '_> {
         let entry = folder.entry.as_ref()?;
         // It was not saved itself: what it has stays.
         let attributes: Option<Vec<Attribute>> = (!entry.is_way()).then(|| entry.attributes());
-        let flags = if entry.is_way() { 0 } else { entry.flags() };
+        let flags = folder.flags();
         let metadata = match entry.is_way() {
             true => self.with_own_time(&folder, entry.metadata),
             false => entry.metadata,

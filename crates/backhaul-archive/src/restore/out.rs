@@ -55,14 +55,14 @@ impl<'o> Out<'o> {
             self.flag(&file);
             return Ok(Opened::Direct(file));
         }
-        let (file, part) = part::create_part(self.dir, &self.job.name)?;
+        let (file, part) = part::create_part(self.dir, self.job)?;
         self.flag(&file);
         Ok(Opened::Part(file, part))
     }
 
     /// Some flags can be set only while a file is empty.
     fn flag(&self, file: &File) {
-        let set = flags::write(file, self.job.flags);
+        let set = flags::write(file, self.job.flags, self.job.of_folder);
         self.engine.report.flagged(&self.job.path(), self.job.flags, set);
     }
 
@@ -75,7 +75,7 @@ impl<'o> Out<'o> {
                 // What was left of an earlier restore may have been longer.
                 file.set_len(job.size).map_err(|error| error.to_string())?;
                 dress(file, job, engine)?;
-                part::put_in_place(dir, part, &job.name)
+                part::put_file_in_place(dir, file, part, &job.name)
             }
             Ok(Opened::Old(_)) => Ok(()),
             Err(error) => Err(error.to_string()),

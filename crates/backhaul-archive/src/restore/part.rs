@@ -7,19 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::place::{clear, create, insist, is_file};
+use super::fetch::FileJob;
+use super::place::{clear, create, insist, is_file, look, same_inode};
 
-/// The name that a file has until it is whole: the same each time, so that a later restore can go on with it.
-fn part_of(name: &[u8]) -> Vec<u8> {
+/// Set on what is not whole: hardly anybody gives a file this mode, and nobody makes one with it by accident.
+const MARK: Mode = Mode::SVTX.union(Mode::RUSR).union(Mode::WUSR);
+
+/// The name that a file has until it is whole: the same each time that the same is restored, so that a later restore can
+/// go on with it, and another than any that people give.
+pub(super) fn part_of(job: &FileJob) -> Vec<u8> {
     const ROOM: usize = 200;
-    // FNV-1a tells long names apart that begin alike.
+    // FNV-1a
     let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-    let head = &name[..name.len().min(ROOM)];
-    let rest = match name.get(ROOM..) {
-        Some(rest) => format!("-{:016x}", rest.iter().fold(0xcbf2_9ce4_8422_2325, step)),
-        None => String::new(),
-    };
-    [b".", head, rest.as_bytes(), b".backhaul-part"].concat()
+    let version = [job.size as i64, job.metadata.mtime_s, job.metadata.mtime_ns.into()];
+    let hash =
+        job.name.iter().chain(version.map(i64::to_le_bytes).as_flattened()).fold(0xcbf2_9ce4_8422_2325, step);
+    let head = &job.name[..job.name.len().min(ROOM)];
+    [b".", head, format!(".{hash:016x}.backhaul-part").as_bytes()].concat()
 }
 
 /// What an interrupted restore has left of a file, if it is nobody else's.
@@ -27,13 +31,14 @@ fn open_leftover(dir: &OwnedFd, part: &[u8], mode: OFlags) -> Option<File> {
     let flags = mode | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let fd = fs::openat(dir, part, flags, Mode::empty()).ok()?;
     let stat = fs::fstat(&fd).ok()?;
-    let is_ours = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_nlink == 1;
-    (is_file(&stat) && is_ours).then(|| File::from(fd))
+    let is_mine = stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_nlink == 1;
+    let is_part = stat.st_mode & 0o7777 == MARK.as_raw_mode();
+    (is_file(&stat) && is_mine && is_part).then(|| File::from(fd))
 }
 
 /// What an interrupted restore has left of a file, to be read.
-pub(crate) fn leftover(dir: &OwnedFd, name: &[u8]) -> Option<File> {
-    open_leftover(dir, &part_of(name), OFlags::RDONLY)
+pub(super) fn leftover(dir: &OwnedFd, job: &FileJob) -> Option<File> {
+    open_leftover(dir, &part_of(job), OFlags::RDONLY)
 }
 
 /// A name of its own for what is not yet in its place.
@@ -45,10 +50,13 @@ fn part_name() -> Vec<u8> {
 
 /// Makes a file under a name of its own, to be moved into place when it is whole; or goes on with what an interrupted
 /// restore has left of it. Nobody else goes on with it meanwhile.
-pub(crate) fn create_part(dir: &OwnedFd, name: &[u8]) -> Result<(File, Vec<u8>), Errno> {
-    let part = part_of(name);
+pub(super) fn create_part(dir: &OwnedFd, job: &FileJob) -> Result<(File, Vec<u8>), Errno> {
+    let part = part_of(job);
     let file = match create(dir, &part)? {
-        Some(file) => Some(file),
+        Some(file) => {
+            fs::fchmod(&file, MARK)?;
+            Some(file)
+        }
         None => open_leftover(dir, &part, OFlags::RDWR),
     };
     if let Some(file) = file
@@ -64,8 +72,18 @@ pub(crate) fn create_part(dir: &OwnedFd, name: &[u8]) -> Result<(File, Vec<u8>),
     }
 }
 
-/// Moves a whole file into its place, over a file that is there.
-pub(crate) fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<(), String> {
+/// Moves a whole file into its place, if it is still what this restore has written.
+pub(super) fn put_file_in_place(dir: &OwnedFd, file: &File, part: &[u8], name: &[u8]) -> Result<(), String> {
+    let text = |error: Errno| error.to_string();
+    let (written, there) = (fs::fstat(file).map_err(text)?, look(dir, part).map_err(text)?);
+    if !there.is_some_and(|there| same_inode(&there, &written)) {
+        return Err("somebody has put another file in the place of the one being written".to_owned());
+    }
+    put_in_place(dir, part, name)
+}
+
+/// Gives what is whole its name, over a file that is there.
+fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<(), String> {
     match insist(dir, name, || fs::renameat(dir, part, dir, name)) {
         Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => Err("a directory is in its place".to_owned()),
         other => other.map_err(|error| error.to_string()),
@@ -74,7 +92,7 @@ pub(crate) fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<()
 
 /// Makes a symbolic link or a special file under its name, or a further name of one; what was there is replaced by it in
 /// one step, and stays where it cannot be made. `dress` finishes what was made, under the name that it has then.
-pub(crate) fn put<T>(
+pub(super) fn put<T>(
     dir: &OwnedFd,
     name: &[u8],
     make: impl Fn(&[u8]) -> Result<(), Errno>,

@@ -36,6 +36,9 @@ impl Run<'_, '_> {
                 self.engine.report.skipped(&path);
                 if verdict == Verdict::Same {
                     self.note_first(entry);
+                    if writes {
+                        self.put_right(entry, stat, &path)?;
+                    }
                 }
                 return if differs { Err(DIFFERS.to_owned()) } else { Ok(()) };
             } else if writes {

@@ -196,9 +196,10 @@ impl Run<'_, '_> {
         let (name, metadata, content) = (entry.name.clone(), entry.metadata, content.clone());
         let attributes = entry.attributes();
         self.batch.bytes += attributes.iter().map(Attribute::size).sum::<usize>() as u64;
-        let flags = entry.flags();
-        let has_base = found.is_some_and(|stat| place::is_file(&stat));
-        let job = FileJob { dir, name, metadata, attributes, flags, size, content, link, has_base };
+        let (flags, of_folder) = (entry.flags(), self.folders.last().map_or(0, Folder::flags));
+        let has_base = found.as_ref().is_some_and(place::is_file);
+        let job =
+            FileJob { dir, name, metadata, attributes, flags, of_folder, size, content, link, has_base };
         let write = self.mode == Mode::Write;
         if write && link.is_some_and(|group| self.links.contains_key(&group)) {
             self.batch.links.push(job);
@@ -212,6 +213,9 @@ impl Run<'_, '_> {
             self.links.insert(group, (Arc::clone(&job.dir), job.name.clone()));
         }
         if verdict != Verdict::Write {
+            if let (Verdict::Same, Some(stat), true) = (verdict, &found, self.writes()) {
+                self.put_right(entry, stat, &job.path())?;
+            }
             self.engine.report.skipped(&job.path());
             if self.request.verify && !self.request.dry_run {
                 self.batch.kept.push(job);

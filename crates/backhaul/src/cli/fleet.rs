@@ -74,6 +74,9 @@ pub enum ClientCommand {
         #[arg(long, value_name = "MAIL")]
         owner: Option<String>,
     },
+    /// Print a join code with which another machine takes a client's place, its snapshots and contents included
+    #[command(after_help = "Example:\n  backhaul client replace laptop-7")]
+    Replace { name: String },
     /// Let a client in no more; its snapshots stay
     #[command(after_help = "Example:\n  backhaul client revoke old-laptop")]
     Revoke { name: String },

@@ -1,9 +1,9 @@
-//! `client add`, `list`, `show`, `run`, `revoke`.
+//! `client add`, `replace`, `list`, `show`, `run`, `revoke`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use backhaul_net::join_code::JoinCode;
+use backhaul_net::join_code::{JoinCode, Secret};
 use backhaul_schedule::policy::units;
 use backhaul_server::clock;
 use backhaul_server::fleet::{Client, ClientState, Fleet, Initiator, LinkState, Run, RunState, Terms};
@@ -16,21 +16,40 @@ use crate::output;
 
 pub fn add(context: &Context, name: &str, terms: &Terms) -> Done {
     let home = ServerHome::at(&context.home);
-    let config = home.config()?;
     if terms.vault != MAIN_VAULT {
         return Err(Failure::usage(format!("there is no vault {:?}; there is {MAIN_VAULT:?}", terms.vault)));
     }
     let mut fleet = home.fleet()?;
     super::policy::require(&fleet, &terms.policy)?;
-    let (secret, expires_at) = fleet.add(name, terms, clock::now())?;
-    let (pin, addresses) = (home.authority()?.pin(), config.addresses());
+    let invitation = fleet.add(name, terms, clock::now())?;
+    tell_code(context, &home, name, invitation, &format!("{name} is invited"))
+}
+
+/// Another machine takes a client's place.
+pub fn replace(context: &Context, name: &str) -> Done {
+    let home = ServerHome::at(&context.home);
+    let invitation = home.fleet()?.replace(name, clock::now())?;
+    let said = format!(
+        "Another machine may take the place of {name}, whose own key is void from then on; that offer stands"
+    );
+    tell_code(context, &home, name, invitation, &said)
+}
+
+fn tell_code(
+    context: &Context,
+    home: &ServerHome,
+    name: &str,
+    (secret, expires_at): (Secret, u64),
+    said: &str,
+) -> Done {
+    let (pin, addresses) = (home.authority()?.pin(), home.config()?.addresses());
     let join_code = JoinCode { expires_at, pin, secret, client: name.to_owned(), addresses }.to_string();
     if context.global.json {
         output::json(&json!({
             "name": name, "join_code": join_code, "expires_at": output::rfc3339(expires_at),
         }));
     } else {
-        output::line(&format!("{name} is invited until {}. On it, run:", output::time(expires_at)));
+        output::line(&format!("{said} until {}. On it, run:", output::time(expires_at)));
         output::line("");
         output::line(&format!("  backhaul join {join_code}"));
         output::line("");

@@ -17,6 +17,28 @@ fn fetched(source: &Source) -> u64 {
     reads.iter().map(chunk).sum()
 }
 
+/// Where a part of a file of the sample would be.
+fn part_of(sample: &Sample, from: &str) -> String {
+    let Located::Entry(entry) = Tree::new(&sample.source, sample.root).lookup(from.as_bytes()).unwrap()
+    else {
+        panic!()
+    };
+    let Body::File { size, content, .. } = entry.body else { panic!() };
+    let job = fetch::FileJob {
+        dir: Arc::from(&b""[..]),
+        name: entry.name,
+        metadata: entry.metadata,
+        attributes: vec![],
+        flags: 0,
+        of_folder: 0,
+        size,
+        content,
+        link: None,
+        has_base: false,
+    };
+    String::from_utf8(part::part_of(&job)).unwrap()
+}
+
 fn write_at(path: &Path, at: u64, bytes: &[u8]) {
     std::os::unix::fs::FileExt::write_all_at(&fs::File::options().write(true).open(path).unwrap(), bytes, at)
         .unwrap();
@@ -47,7 +69,7 @@ fn an_interrupted_file_goes_on_where_it_was() {
     let temp = tempfile::tempdir().unwrap();
     let request = RestoreRequest { verify: false, ..again(&sample, temp.path()) };
     let at = |name: &str| temp.path().join("home/ana").join(name);
-    let (long, part) = (at("long"), at(".long.backhaul-part"));
+    let (long, part) = (at("long"), at(&part_of(&sample, "/home/ana/long")));
     // Until a session lasts long enough to begin with that file.
     let mut lasts = 1;
     let had = loop {
@@ -74,13 +96,14 @@ fn what_is_planted_where_a_part_would_be_is_neither_used_nor_harmed() {
     let sample = sample();
     let (temp, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (home, victim) = (temp.path().join("home/ana"), outside.path().join("victim"));
-    for plant in ["a link", "a second name", "a folder"] {
+    for plant in ["a link", "a second name", "a file of another mode", "a folder"] {
         fs::create_dir_all(&home).unwrap();
         fs::write(&victim, b"victim").unwrap();
-        let part = home.join(".long.backhaul-part");
+        let part = home.join(part_of(&sample, "/home/ana/long"));
         match plant {
             "a link" => symlink(&victim, &part).unwrap(),
             "a second name" => fs::hard_link(&victim, &part).unwrap(),
+            "a file of another mode" => fs::write(&part, noise(30 << 20, 5)).unwrap(),
             _ => fs::create_dir(&part).unwrap(),
         }
         let done = restore(&sample.source, sample.root, None, &again(&sample, temp.path())).unwrap();
