@@ -5,7 +5,7 @@ use std::path::Path;
 use backhaul_tests::{Home, TestServer, misfit, trees};
 use serde_json::Value;
 
-fn assert_fits(name: &str, document: &Value) {
+pub(crate) fn assert_fits(name: &str, document: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas/output").join(name);
     assert_fits_at(&path, name, document);
 }

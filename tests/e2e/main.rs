@@ -3,6 +3,7 @@
 
 mod alerts;
 mod clocks;
+mod compare;
 mod copies;
 mod enrol;
 mod fidelity;
@@ -18,5 +19,6 @@ mod quickstart;
 mod reads;
 mod restore;
 mod schedule;
+mod sources;
 mod transcript;
 mod trouble;

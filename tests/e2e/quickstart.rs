@@ -51,7 +51,7 @@ fn browsing_and_restoring_need_no_daemon_in_one_home() {
     let listed = home.run(&["ls", &format!("latest:{tree_text}/deep")]).ok().out;
     assert_eq!(
         listed.lines().collect::<Vec<_>>(),
-        ["dangling-too", "er/", "huge-too", "link", "pipe-too", "socket-too", "twin"]
+        ["all hole", "dangling-too", "er/", "huge-too", "link", "pipe-too", "socket-too", "twin"]
     );
     let found = home.run(&["find", "39?.txt"]).ok().out;
     assert_eq!(found.lines().count(), 10);

@@ -48,7 +48,7 @@ fn a_killed_restore_leaves_no_part_under_a_name_and_harms_no_original() {
     let args = ["-q", "restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "always"];
     let mut running = home.command(&args).spawn().unwrap();
     wait_until("a file is half there", || {
-        trees::files(out.path()).iter().any(|file| file.to_str().unwrap().ends_with(".part"))
+        trees::files(out.path()).iter().any(|file| file.to_str().unwrap().ends_with(".backhaul-part"))
     });
     running.kill().unwrap();
     running.wait().unwrap();

@@ -38,6 +38,7 @@ mod recent;
 mod roots;
 pub mod state;
 mod step;
+pub mod stream;
 mod tree;
 mod walk;
 
@@ -141,6 +142,12 @@ pub enum BackupError {
     Path {
         /// Which.
         path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// What was to be saved from a stream is not whole.
+    #[error("what was to be saved is not whole, so there is no snapshot: {why}")]
+    Stream {
         /// Why.
         why: String,
     },

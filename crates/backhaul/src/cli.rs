@@ -335,6 +335,18 @@ pub struct BackupArgs {
     /// Further paths, one a line or ended by NUL; - is standard input
     #[arg(long, value_name = "FILE")]
     pub files_from: Vec<PathBuf>,
+    /// Save what standard input brings, as one file
+    #[arg(long, conflicts_with_all = ["paths", "files_from", "dry_run", "stdin_from_command"])]
+    pub stdin: bool,
+    /// The name of that file
+    #[arg(long, value_name = "NAME", default_value = "stdin")]
+    pub stdin_filename: String,
+    /// Save what a command writes, given after --; if it fails, there is no snapshot
+    #[arg(long, conflicts_with_all = ["files_from", "dry_run"])]
+    pub stdin_from_command: bool,
+    /// The command
+    #[arg(last = true, requires = "stdin_from_command")]
+    pub command: Vec<OsString>,
     /// Stay on the file systems of the paths
     #[arg(short = 'x', long)]
     pub one_file_system: bool,
@@ -346,7 +358,8 @@ pub struct BackupArgs {
 fn backup_help() -> String {
     format!(
         "Left out by default:\n  {}\n  and what CACHEDIR.TAG or chattr +d marks\n\nExample:\n  \
-         backhaul backup /home /etc --exclude '*.tmp' --tag before-upgrade",
+         backhaul backup /home /etc --exclude '*.tmp' --tag before-upgrade\n  \
+         backhaul backup --stdin-filename all.sql --stdin-from-command -- pg_dumpall",
         DEFAULTS.join("\n  ")
     )
 }

@@ -55,6 +55,7 @@ pub(super) enum Part {
 }
 
 /// What was read.
+#[derive(Default)]
 pub(super) struct Outcome {
     pub(super) metadata: Metadata,
     pub(super) fingerprint: Fingerprint,
@@ -203,29 +204,44 @@ impl<'a> Readers<'a> {
 
     /// Reads at most `size` bytes.
     fn send_chunks(&self, file: &mut File, size: u64, job: &Job) -> std::io::Result<Result<u64, Over>> {
-        let mut rest = file.take(size);
-        let (mut buffer, mut filled, mut total, mut ended) = (vec![0; self.chunker.max()], 0, 0, false);
-        loop {
-            while !ended && filled < buffer.len() {
-                match rest.read(&mut buffer[filled..]) {
-                    Ok(0) => ended = true,
-                    Ok(n) => filled += n,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if filled == 0 {
-                return Ok(Ok(total));
-            }
-            let cut = self.chunker.cut(&buffer[..filled]);
-            let content = Bytes::copy_from_slice(&buffer[..cut]);
+        let mut gone = false;
+        let total = cut_chunks(file, size, &self.chunker, &mut |content| {
             let (id, proof) = identify_content(&self.parameters.id_key, &content);
-            if job.parts.send(Part::Chunk { id, proof, content }).is_err() {
-                return Ok(Err(Over));
+            gone = job.parts.send(Part::Chunk { id, proof, content }).is_err();
+            !gone
+        })?;
+        Ok(if gone { Err(Over) } else { Ok(total) })
+    }
+}
+
+/// Cuts at most `size` bytes into chunks, until `take` wants no more; returns how many bytes they have.
+pub(super) fn cut_chunks(
+    from: &mut dyn Read,
+    size: u64,
+    chunker: &Chunker,
+    take: &mut dyn FnMut(Bytes) -> bool,
+) -> std::io::Result<u64> {
+    let mut rest = from.take(size);
+    let room = size.min(chunker.max() as u64) as usize;
+    let (mut buffer, mut filled, mut total, mut ended) = (vec![0; room], 0, 0, false);
+    loop {
+        while !ended && filled < buffer.len() {
+            match rest.read(&mut buffer[filled..]) {
+                Ok(0) => ended = true,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            buffer.copy_within(cut..filled, 0);
-            filled -= cut;
-            total += cut as u64;
         }
+        if filled == 0 {
+            return Ok(total);
+        }
+        let cut = chunker.cut(&buffer[..filled]);
+        if !take(Bytes::copy_from_slice(&buffer[..cut])) {
+            return Ok(total);
+        }
+        buffer.copy_within(cut..filled, 0);
+        filled -= cut;
+        total += cut as u64;
     }
 }

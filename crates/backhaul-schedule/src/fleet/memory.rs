@@ -27,7 +27,7 @@ pub struct Memory {
     pub failed_runs: u32,
     /// See [`super::Outcome::Failed`].
     pub failure: Option<(u32, String)>,
-    /// Seconds awake and reachable since the newest snapshot.
+    /// Seconds awake and reachable since it became late.
     pub awake: u64,
     /// It has been late since its newest snapshot, and that was noted.
     pub was_late: bool,
@@ -70,11 +70,13 @@ impl Client {
     }
 
     /// Once for each time that it becomes late. True if that is now.
-    pub fn note_late(&mut self, standing: Standing, now: i64) -> bool {
+    pub fn note_late(&mut self, standing: Standing, now: Now) -> bool {
         let begins = matches!(standing, Standing::Late { .. }) && !self.memory.was_late;
         if begins {
             self.memory.was_late = true;
-            self.memory.reach.was_late(now);
+            self.memory.reach.was_late(now.wall);
+            self.memory.awake = 0;
+            self.counted = Some(now.boot);
         }
         begins
     }

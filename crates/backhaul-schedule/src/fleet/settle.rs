@@ -4,6 +4,7 @@ use super::client::{Client, Dark, NUDGES_BY_HAND, Phase, Wish};
 use super::explain::{self, Around};
 use super::queue::{Class, Side};
 use super::refuse::refusal;
+use super::watch::Here;
 use super::{Action, Cause, ClientKey, CloseReason, Fleet, Timer};
 use crate::Now;
 use crate::due::{Standing, next_begin, shuts_at};
@@ -19,7 +20,11 @@ impl Fleet {
         self.expire(now, key, out);
         let Some(client) = self.clients.get_mut(key) else { return };
         let standing = client.standing(key, now.wall);
-        if client.note_late(standing, now.wall) {
+        if client.note_late(standing, now) {
+            self.dirty.insert(*key);
+        }
+        if client.link.is_some() && matches!(standing, Standing::Late { .. }) {
+            client.count_awake(now, Here::Stays);
             self.dirty.insert(*key);
         }
         if let Some(asking) = client.asking
@@ -143,7 +148,7 @@ impl Client {
         let wall = |at: i64| now.boot.saturating_add(u64::try_from(at - now.wall).unwrap_or(0));
         let policy = &self.plan.policy;
         let shuts = || policy.window.as_ref().map(|window| wall(shuts_at(window, now.wall)));
-        let mut times = [None; 14];
+        let mut times = [None; 13];
         times[0] = match standing {
             Standing::Protected { next } | Standing::Early { next } | Standing::Waiting { next } => {
                 Some(wall(next))
@@ -168,7 +173,6 @@ impl Client {
         times[6] = nudged.then(|| self.nudge_after(standing, now));
         times[7] = self.promotion(now.wall).filter(|_| self.place.is_some()).map(wall);
         times[8] = self.plan.paused_until.map(wall);
-        times[13] = self.watch_at(standing, now);
         // Whoever may start now may not once the window shuts.
         times[10] = shuts().filter(|_| matches!(standing, Standing::Early { .. } | Standing::Due { .. }));
         // A new period gives new dials; whoever has spent them is looked at then.
@@ -178,6 +182,6 @@ impl Client {
             Dark::Yes if self.plan.has_address => Some(now.boot + DARK),
             _ => self.nudged.by_hand[2].map(|oldest| oldest + NUDGES_BY_HAND),
         };
-        times.into_iter().flatten().filter(|at| *at > now.boot).min()
+        times.into_iter().chain(self.watch_at(standing, now)).flatten().filter(|at| *at > now.boot).min()
     }
 }

@@ -11,8 +11,9 @@ use crate::policy::{Group, units};
 
 /// Runs that fail in a row before somebody is told.
 const FAILURES: u32 = 3;
-/// Contacts that are closer together than this are one stay, in seconds.
-const STAY: u64 = 20 * 60;
+/// Contacts that are closer together than this are one stay, in seconds: a late client comes by every 20 minutes, give or
+/// take a tenth.
+const STAY: u64 = 30 * 60;
 /// Days without success after which an open alert is repeated (some products stop at the first and are forgotten).
 const REMINDERS: [i64; 3] = [14, 21, 28];
 const DAY: i64 = 86_400;
@@ -93,7 +94,7 @@ pub struct Raised {
 }
 
 impl Client {
-    /// Counts the time for which it was awake and reachable.
+    /// Counts the time for which it was awake and reachable, of which only that counts while it is late.
     pub(super) fn count_awake(&mut self, now: Now, here: Here) {
         if let Some(counted) = self.counted {
             let passed = now.boot.saturating_sub(counted);
@@ -179,11 +180,21 @@ impl Client {
         }
     }
 
-    /// When [`Client::watch`] may have something to say, in seconds since boot.
-    pub(super) fn watch_at(&self, standing: Standing, now: Now) -> Option<u64> {
-        let left = self.plan.policy.alert_after.unsigned_abs().saturating_sub(self.memory.awake);
-        let waits = matches!(standing, Standing::Late { .. }) && self.memory.raised.overdue.is_none();
-        (waits && self.link.is_some()).then(|| now.boot + left.max(1))
+    /// When [`Client::alerts`] may have something to say though nothing happens, in seconds since boot: it has stayed for
+    /// long enough; an open alert is repeated; it is lost.
+    pub(super) fn watch_at(&self, standing: Standing, now: Now) -> [Option<u64>; 3] {
+        if !matches!(standing, Standing::Late { .. }) {
+            return [None; 3];
+        }
+        let (memory, raised) = (&self.memory, &self.memory.raised);
+        let wall = |at: i64| now.boot.saturating_add(u64::try_from(at - now.wall).unwrap_or(0));
+        let left = self.plan.policy.alert_after.unsigned_abs().saturating_sub(memory.awake);
+        let stays = (raised.overdue.is_none() && self.link.is_some()).then(|| now.boot + left.max(1));
+        let reminder = REMINDERS.get(usize::from(raised.reminders)).filter(|_| raised.overdue.is_some());
+        let reminder = reminder.map(|days| wall(self.last_success.unwrap_or(self.plan.added) + days * DAY));
+        let seen = memory.last_seen.unwrap_or(self.plan.added);
+        let lost = raised.lost.is_none().then(|| wall(seen.saturating_add(LOST_AFTER)));
+        [stays, reminder, lost]
     }
 }
 

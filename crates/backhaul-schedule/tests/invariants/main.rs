@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "tests")]
 
 mod absence;
+mod alerts;
 mod audit;
 mod calendar;
 mod crowd;

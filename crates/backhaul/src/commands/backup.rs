@@ -22,6 +22,8 @@ use crate::failure::{Failure, code};
 use crate::output::{self, Progress};
 use crate::reader::own_server;
 
+mod stream;
+
 /// Errors named on a terminal; `--json` names all.
 const NAMED_MAX: usize = 50;
 
@@ -49,7 +51,11 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
     let passage =
         Passage { limits: Limits { per_s, cap: None }, waiting: Some(Arc::new(wait)), ..Passage::default() };
     let config = Config { backup: wanted(config.backup, &args), ..config };
-    let request = RunRequest { paths, tags: args.tag, ..RunRequest::of(&config, passage)? };
+    let stream = stream::open(&args)?;
+    if stream.is_some() {
+        paths = vec![Path::new("/").join(&args.stdin_filename)];
+    }
+    let request = RunRequest { paths, tags: args.tag, stream, ..RunRequest::of(&config, passage)? };
     let server = own_server(&context.home).await?;
     let servers = server.as_ref().map_or(config.servers, |server| vec![server.address().to_string()]);
     let shown = Progress::start(&context.global, describe(&request.progress));

@@ -1,0 +1,120 @@
+//! What differs between snapshots, and folders as archives.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use backhaul_tests::{Home, trees};
+use serde_json::json;
+
+use crate::json::assert_fits;
+
+#[test]
+fn a_diff_names_what_was_added_removed_and_changed_and_how() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["same", "content", "mode", "gone/a", "gone/b", "kind", "moved", "deep/er/same"] {
+        fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        fs::write(at(name), trees::noise(3_000, name.len() as u64)).unwrap();
+    }
+    let home = Home::new();
+    let path = dir.path().to_str().unwrap();
+    home.run(&["-q", "quickstart", path]).ok();
+    fs::write(at("content"), trees::noise(3_000, 99)).unwrap();
+    fs::set_permissions(at("mode"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_dir_all(at("gone")).unwrap();
+    fs::remove_file(at("kind")).unwrap();
+    std::os::unix::fs::symlink("same", at("kind")).unwrap();
+    fs::rename(at("moved"), at("new place")).unwrap();
+    home.run(&["-q", "backup", path]).ok();
+    let first = home.json(&["snapshots"])[0]["id"].as_str().unwrap()[..12].to_owned();
+    let differs = home.json(&["diff", &first]);
+    assert_fits("diff.json", &differs);
+    let found: Vec<(String, String)> = differs
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| {
+            let name = row["path"].as_str().unwrap().strip_prefix(path).unwrap().trim_start_matches('/');
+            (name.to_owned(), row["change"].as_str().unwrap().to_owned())
+        })
+        .collect();
+    let expected = [
+        ("", "metadata"),
+        ("content", "content"),
+        ("gone", "removed"),
+        ("gone/a", "removed"),
+        ("gone/b", "removed"),
+        ("kind", "removed"),
+        ("kind", "kind"),
+        ("mode", "metadata"),
+        ("moved", "removed"),
+        ("new place", "added"),
+    ];
+    assert_eq!(found, expected.map(|(name, change)| (name.to_owned(), change.to_owned())));
+    let lines = home.run(&["diff", &first, &format!("latest:{path}/gone")]).ok().out;
+    assert_eq!(lines, format!("- {path}/gone/a\n- {path}/gone/b\n"));
+    assert_eq!(home.json(&["diff", "latest", "latest"]), json!([]));
+    let near = home.run(&["diff", &first, &format!("latest:{path}/sam")]).expect(1);
+    assert!(near.err.contains("same"), "{}", near.err);
+}
+
+/// Unpacked by the system's own tar, a folder is what it was.
+#[test]
+fn a_folder_comes_out_as_a_tar_that_others_unpack() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let long = tree.join("l".repeat(200));
+    fs::create_dir(&long).unwrap();
+    fs::write(long.join("m".repeat(200)), b"long").unwrap();
+    std::os::unix::fs::symlink("t".repeat(300), tree.join("to far away")).unwrap();
+    // A tar has none of these.
+    for name in ["socket", "deep/socket-too"] {
+        fs::remove_file(tree.join(name)).unwrap();
+    }
+    let home = Home::new();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let what = format!("latest:{}", tree.display());
+    let mut dump = home.command(&["dump", &what, "--archive", "tar"]).stdout(Stdio::piped()).spawn().unwrap();
+    let unpacked = Command::new("tar")
+        .args(["x", "--sparse", "--xattrs", "--xattrs-include=*", "-p", "-C"])
+        .arg(out.path())
+        .stdin(dump.stdout.take().unwrap())
+        .status()
+        .unwrap();
+    assert!(unpacked.success() && dump.wait().unwrap().success());
+    let seen = |root: &Path| trees::describe(root, trees::Regard::ButForHoles);
+    let (was, is) = (seen(&tree), seen(out.path()));
+    for (name, what) in &was {
+        assert_eq!(is.get(name), Some(what), "{}", name.display());
+    }
+    assert_eq!(was.len(), is.len());
+}
+
+#[test]
+fn a_zip_holds_files_folders_and_links_and_what_it_cannot_hold_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    let data = trees::noise(3_000_000, 5);
+    fs::write(tree.join("sub/data"), &data).unwrap();
+    std::os::unix::fs::symlink("sub/data", tree.join("link")).unwrap();
+    trees::special(&tree, "pipe", rustix::fs::FileType::Fifo, 0).unwrap();
+    let home = Home::new();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let zip = dir.path().join("out.zip");
+    let what = format!("latest:{}", tree.display());
+    let done = home.run(&["dump", &what, "--archive", "zip", "-o", zip.to_str().unwrap()]).expect(3);
+    assert!(done.err.contains("pipe") && done.err.contains("no special files"), "{}", done.err);
+    let mut archive = zip::ZipArchive::new(fs::File::open(&zip).unwrap()).unwrap();
+    let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
+    assert_eq!(names, ["link", "sub/", "sub/data"]);
+    let mut found = Vec::new();
+    std::io::Read::read_to_end(&mut archive.by_name("sub/data").unwrap(), &mut found).unwrap();
+    assert!(found == data);
+    assert!(archive.by_name("link").unwrap().is_symlink());
+
+    let folder = home.run(&["dump", &what]).expect(2);
+    assert!(folder.err.contains("--archive"), "{}", folder.err);
+}
