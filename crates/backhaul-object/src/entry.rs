@@ -8,9 +8,11 @@ use crate::node::References;
 use crate::piece::Piece;
 
 mod attribute;
+mod flags;
 mod special;
 
 pub use attribute::Attribute;
+pub use flags::EXTENSION_FLAGS;
 pub use special::{Device, Special};
 
 /// Extension of a directory that was not saved itself, but leads to what was: it has no time of its own.
@@ -19,8 +21,6 @@ pub const EXTENSION_WAY: u64 = 2;
 pub const EXTENSION_LINK: u64 = 4;
 /// Extension of what has extended attributes, once for each: varint length of the name, name, value.
 pub const EXTENSION_ATTRIBUTE: u64 = 6;
-/// Extension of what has inode flags: varint of those that are kept (`FS_*_FL` of `linux/fs.h`), not 0.
-pub const EXTENSION_FLAGS: u64 = 8;
 /// Longest name in bytes.
 pub const NAME_MAX: usize = 255;
 /// Longest symbolic link target in bytes.
@@ -145,22 +145,6 @@ impl Entry {
     pub fn with_attributes(mut self, attributes: &[Attribute]) -> Self {
         self.extensions.extend(attributes.iter().map(Attribute::extension));
         self
-    }
-
-    /// The same entry with inode flags; 0 is none.
-    pub fn with_flags(mut self, flags: u32) -> Self {
-        if flags != 0 {
-            let mut value = Vec::new();
-            value.put_varint(u64::from(flags));
-            self.extensions.push((EXTENSION_FLAGS, value));
-        }
-        self
-    }
-
-    /// Its inode flags; 0 when it has none.
-    pub fn flags(&self) -> u32 {
-        let own = self.extensions.iter().find(|(tag, _)| *tag == EXTENSION_FLAGS);
-        own.and_then(|(_, value)| decode_flags(value).ok()).unwrap_or(0)
     }
 
     /// Its extended attributes.
@@ -376,20 +360,13 @@ fn decode_one(
                 return Err(FormatError::Invalid("extended attribute"));
             }
             EXTENSION_FLAGS => {
-                decode_flags(value)?;
+                flags::decode(value)?;
             }
             _ => {}
         }
         extensions.push((tag, value.to_vec()));
     }
     Ok(Entry { name, metadata, body, extensions })
-}
-
-fn decode_flags(value: &[u8]) -> Result<u32, FormatError> {
-    let mut r = Reader::new(value);
-    let flags = r.count("inode flags", u32::MAX as usize)? as u32;
-    r.finish()?;
-    if flags == 0 { Err(FormatError::Invalid("no inode flags")) } else { Ok(flags) }
 }
 
 fn reference(r: &mut Reader<'_>, ids: &[ObjectId]) -> Result<ObjectId, FormatError> {
