@@ -118,3 +118,39 @@ fn a_zip_holds_files_folders_and_links_and_what_it_cannot_hold_is_named() {
     let folder = home.run(&["dump", &what]).expect(2);
     assert!(folder.err.contains("--archive"), "{}", folder.err);
 }
+
+#[test]
+fn names_are_found_in_all_snapshots_by_size_and_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_500_000_000);
+    fs::write(at("letter"), "first").unwrap();
+    fs::File::options().write(true).open(at("letter")).unwrap().set_modified(old).unwrap();
+    fs::write(at("letter to all"), trees::noise(100_000, 1)).unwrap();
+    let (home, path) = (Home::new(), dir.path().to_str().unwrap());
+    home.run(&["-q", "quickstart", path]).ok();
+    fs::write(at("letter"), "second").unwrap();
+    home.run(&["-q", "backup", path]).ok();
+    fs::remove_file(at("letter")).unwrap();
+    home.run(&["-q", "backup", path]).ok();
+    let found = |more: &[&str]| {
+        let rows = home.json(&[&["find", "letter*"], more].concat());
+        let rows = rows.as_array().unwrap().iter();
+        let row = |row: &serde_json::Value| {
+            let name = row["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+            (name, row["size"].as_u64().unwrap())
+        };
+        rows.map(row).collect::<Vec<_>>()
+    };
+    let named = |name: &str, size| (name.to_owned(), size);
+    assert_eq!(found(&[]), [named("letter to all", 100_000)]);
+    let all = [named("letter to all", 100_000), named("letter", 6), named("letter", 5)];
+    assert_eq!(found(&["--all"]), all, "each version once, the newest first");
+    assert_eq!(found(&["--all", "--smaller-than", "5B"]), all[2..]);
+    assert_eq!(found(&["--all", "--larger-than", "6B"]), all[..2]);
+    assert_eq!(found(&["--all", "--older", "2018-01-01"]), all[2..]);
+    assert_eq!(found(&["--all", "--newer", "1d ago", "--smaller-than", "1kB"]), all[1..2]);
+    let lines = home.run(&["find", "letter", "--all"]).ok().out;
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    home.run(&["find", "letter", "--larger-than", "much"]).expect(2);
+}

@@ -218,3 +218,83 @@ fn a_restore_onto_what_is_there_takes_no_attributes_from_folders_and_keeps_links
     let age = fs::metadata(&above).unwrap().modified().unwrap().elapsed().unwrap();
     assert!(age < std::time::Duration::from_secs(3_600), "{age:?}");
 }
+
+/// What a snapshot does not have was not all deleted by somebody: much was never in it.
+#[test]
+fn what_was_never_saved_is_not_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let home_of = |name: &str| dir.path().join("ana").join(name);
+    for name in ["docs/kept", "docs/skip.tmp", "docs/sub/a.keep", "docs/cache/junk", "pictures/p", "note"] {
+        fs::create_dir_all(home_of(name).parent().unwrap()).unwrap();
+        fs::write(home_of(name), name).unwrap();
+    }
+    fs::write(home_of("docs/cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55").unwrap();
+    let home = Home::new();
+    let docs = home_of("docs");
+    home.run(&["-q", "quickstart", docs.to_str().unwrap()]).ok();
+    home.run(&["-q", "backup", docs.to_str().unwrap(), "--exclude", "*.tmp", "--exclude", "sub/"]).ok();
+    for name in ["docs/new", "docs/dir/deep/b.keep", "docs/dir/deep/c", "docs/gone/d"] {
+        fs::create_dir_all(home_of(name).parent().unwrap()).unwrap();
+        fs::write(home_of(name), name).unwrap();
+    }
+    let delete = |from: &Path, more: &[&str]| {
+        let what = format!("latest:{}", from.display());
+        let args = [&["--json", "restore", &what, "-t", from.to_str().unwrap(), "--delete"], more].concat();
+        home.run(&args).ok().json()["deleted"].as_u64().unwrap()
+    };
+    // The folder above was not saved: only the way to this one was.
+    assert_eq!(delete(&dir.path().join("ana"), &["--exclude", "*.keep", "--dry-run"]), 4);
+    assert_eq!(delete(&dir.path().join("ana"), &["--exclude", "*.keep"]), 4, "new, c, gone, d");
+    let left: Vec<String> = trees::files(dir.path())
+        .iter()
+        .map(|path| path.strip_prefix(dir.path().join("ana")).unwrap().display().to_string())
+        .collect();
+    let expected = [
+        "docs/cache/CACHEDIR.TAG",
+        "docs/cache/junk",
+        "docs/dir/deep/b.keep",
+        "docs/kept",
+        "docs/skip.tmp",
+        "docs/sub/a.keep",
+        "note",
+        "pictures/p",
+    ];
+    assert_eq!(left, expected);
+    assert_eq!(delete(&docs, &[]), 3, "dir, deep and b.keep");
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may mount");
+    }
+    // A disk that is mounted where the snapshot has a folder is not emptied.
+    let script = format!(
+        "mount -t tmpfs none {0} && echo f > {0}/f && \"$@\" && test -e {0}/f",
+        home_of("docs/disk").display()
+    );
+    fs::create_dir(home_of("docs/disk")).unwrap();
+    home.run(&["-q", "backup", docs.to_str().unwrap()]).ok();
+    let what = format!("latest:{}", docs.display());
+    let run = home.command(&["restore", &what, "-t", docs.to_str().unwrap(), "--delete"]);
+    let mut inside = Command::new("unshare");
+    inside.args(["-m", "sh", "-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+    let done = inside.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(
+        said.contains("another file system is mounted there") || said.contains("permission denied"),
+        "{said}"
+    );
+}
+
+/// A copy by hard links shares its files with what is restored.
+#[test]
+fn what_has_names_elsewhere_is_not_changed_there() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("f"), "content").unwrap();
+    let home = saved(dir.path());
+    let (to, copy) = (out.path().join("to"), out.path().join("copy"));
+    let what = format!("latest:{}", dir.path().display());
+    home.run(&["-q", "restore", &what, "-t", to.to_str().unwrap()]).ok();
+    fs::set_permissions(to.join("f"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::hard_link(to.join("f"), &copy).unwrap();
+    home.run(&["-q", "restore", &what, "-t", to.to_str().unwrap()]).ok();
+    assert_eq!(fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    trees::assert_equal(dir.path(), &to);
+}

@@ -172,3 +172,38 @@ fn a_very_deep_tree_comes_back() {
         assert!(Command::new("rm").arg("-rf").arg(dir).status().unwrap().success());
     }
 }
+
+/// What the kernel shows as files is no content of a disk: left out, and named where somebody wants it all the same.
+#[test]
+fn files_of_the_kernel_are_left_out_and_those_whose_size_lies_are_named() {
+    let (home, other) = (Home::new(), tempfile::tempdir().unwrap());
+    home.run(&["-q", "quickstart", other.path().to_str().unwrap()]).ok();
+    let partial = home.run(&["--json", "backup", "/proc/sys/kernel/random"]).expect(3).json();
+    let errors = partial["errors"].as_array().unwrap();
+    let lies =
+        |error: &serde_json::Value| error["error"].as_str().unwrap().contains("more content than its size");
+    assert!(errors.iter().any(lies), "{errors:?}");
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may mount");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "mkdir {0}/proc && mount -t proc proc {0}/proc && echo f > {0}/f && exec \"$@\"",
+        dir.path().display()
+    );
+    let run = home.command(&["--json", "backup", dir.path().to_str().unwrap()]);
+    let mut inside = Command::new("unshare");
+    inside.args(["-m", "sh", "-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+    let done = inside.output().unwrap();
+    if !done.status.success() && String::from_utf8_lossy(&done.stderr).contains("mount") {
+        return skipped("nothing can be mounted here");
+    }
+    let saved: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+    assert_eq!(
+        (&saved["files"], &saved["left_out"]["file systems of the kernel"]),
+        (&1.into(), &1.into()),
+        "{saved}"
+    );
+    let listed = home.run(&["ls", &format!("latest:{}", dir.path().display())]).ok().out;
+    assert_eq!(listed, "f\nproc/\n");
+}

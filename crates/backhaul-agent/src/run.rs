@@ -128,11 +128,13 @@ pub async fn run(
         }
     };
     let scene = hooks::Scene { client: remote.welcome().client.clone(), trigger: request.passage.trigger };
-    if let Err(error) = hooks::before(&request.hooks, &scene).await {
-        remote.give_up(error.to_string()).await;
-        return Err(error);
-    }
-    let result = run_granted(home, remote, identity, servers, &request, watch).await;
+    let result = match hooks::before(&request.hooks, &scene).await {
+        Ok(()) => run_granted(home, remote, identity, servers, &request, watch).await,
+        Err(error) => {
+            remote.give_up(error.to_string()).await;
+            Err(error)
+        }
+    };
     let told = hooks::after(&request.hooks, &scene, &result).await;
     drop(lock);
     let mut report = result?;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_object::ObjectId;
+use backhaul_object::entry::Entry;
 use backhaul_object::keys::IdKey;
 use backhaul_object::source::{ObjectSource, TransferError};
 use thiserror::Error;
@@ -236,19 +237,23 @@ fn start(
     let changes = mode == Mode::Write && !request.dry_run;
     let (place, made) = place::Target::open(&request.target, changes).map_err(target)?;
     let report = Report::new(request);
+    let (prefix, extent) = match &located {
+        Located::Root => (Vec::new(), Extent::Snapshot),
+        Located::Entry(entry) if entry.is_folder() => (absolute(from), Extent::Folder(entry.clone().bare())),
+        Located::Entry(_) => (parent(absolute(from)), Extent::One),
+    };
     let engine = fetch::Engine {
         source,
         place: place.as_ref(),
         overwrite: request.overwrite,
+        delete: request.delete,
+        dry_run: request.dry_run,
+        select: &request.select,
+        prefix,
         id_key: request.id_key.clone(),
         report,
     };
-    let (prefix, extent) = match &located {
-        Located::Root => (Vec::new(), Extent::Snapshot),
-        Located::Entry(entry) if entry.is_folder() => (absolute(from), Extent::Folder),
-        Located::Entry(_) => (parent(absolute(from)), Extent::One),
-    };
-    run::run(&engine, request, mode, (prefix, tree.start(&located)), extent)?;
+    run::run(&engine, request, mode, tree.start(&located), extent)?;
     if let (Some(place), true, Located::Entry(entry)) = (&place, made && changes, &located)
         && entry.is_folder()
         // One that only leads to what was saved says nothing of the target.
@@ -260,12 +265,12 @@ fn start(
 }
 
 /// What a restore begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Extent {
     /// Everything, under its absolute paths.
     Snapshot,
-    /// What is in one folder.
-    Folder,
+    /// What is in one folder, which is this without what is in it.
+    Folder(Entry),
     /// One file or link.
     One,
 }

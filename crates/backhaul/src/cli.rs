@@ -4,11 +4,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use backhaul_archive::backup::excludes::DEFAULTS;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 mod fleet;
+mod read;
 
 pub use fleet::{ClientCommand, PolicyCommand};
+pub use read::{ArchiveArg, FindArgs, OverwriteArg, ReadArgs, RestoreArgs};
 
 /// Backups of many machines on one server: deduplicated, compressed, encrypted; started from either side.
 #[derive(Parser)]
@@ -86,17 +88,11 @@ pub enum Command {
         #[command(flatten)]
         read: ReadArgs,
     },
-    /// Find names in a snapshot by pattern
-    #[command(after_help = "Example:\n  backhaul find '*.odt' --snapshot 3d\\ ago")]
-    Find {
-        /// *, ?, [a-z]; with a / it is held against the whole path
-        pattern: String,
-        /// Which snapshot
-        #[arg(long, default_value = "latest")]
-        snapshot: String,
-        #[command(flatten)]
-        read: ReadArgs,
-    },
+    /// Find names in a snapshot, or in all, by pattern, size and time
+    #[command(
+        after_help = "Examples:\n  backhaul find '*.odt' --snapshot 3d\\ ago\n  backhaul find 'letter*' --all --newer 30d\\ ago --larger-than 1MB"
+    )]
+    Find(FindArgs),
     /// What differs between two snapshots
     #[command(
         after_help = "Examples:\n  backhaul diff 1d\\ ago latest\n  backhaul diff 3fa9 latest:/home/ana\n\n\
@@ -362,56 +358,6 @@ fn backup_help() -> String {
          backhaul backup --stdin-filename all.sql --stdin-from-command -- pg_dumpall",
         DEFAULTS.join("\n  ")
     )
-}
-
-#[derive(Args)]
-pub struct ReadArgs {
-    /// On the server: whose snapshots
-    #[arg(long, value_name = "NAME")]
-    pub client: Option<String>,
-}
-
-#[derive(Args)]
-pub struct RestoreArgs {
-    /// SNAPSHOT[:PATH]
-    pub what: OsString,
-    /// Where to; with :PATH its contents land right there
-    #[arg(short, long, value_name = "DIR")]
-    pub target: PathBuf,
-    /// Only what matches, with all that is in it, by the rules of .gitignore
-    #[arg(short, long, value_name = "PATTERN")]
-    pub include: Vec<String>,
-    /// Not what matches
-    #[arg(long, value_name = "PATTERN")]
-    pub exclude: Vec<String>,
-    /// Count, and write nothing; with -v each thing is named
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Remove from the restored folders what the snapshot does not have (what --exclude matches stays)
-    #[arg(long)]
-    pub delete: bool,
-    /// Read everything back and compare it with the vault
-    #[arg(long)]
-    pub verify: bool,
-    /// What happens to files that are already there
-    #[arg(long, value_enum, default_value_t = OverwriteArg::IfChanged)]
-    pub overwrite: OverwriteArg,
-    #[command(flatten)]
-    pub read: ReadArgs,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum ArchiveArg {
-    Tar,
-    Zip,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum OverwriteArg {
-    Always,
-    IfChanged,
-    IfNewer,
-    Never,
 }
 
 #[cfg(test)]

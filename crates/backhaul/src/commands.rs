@@ -19,6 +19,7 @@ mod check;
 mod client;
 mod diff;
 mod dump;
+mod find;
 mod install;
 mod plan;
 mod policy;
@@ -66,7 +67,7 @@ pub async fn run(cli: Cli) -> Done {
         Command::Ls { what, long, recursive, read } => {
             browse::ls(context, &what, browse::Listing { long, recursive }, &read).await
         }
-        Command::Find { pattern, snapshot, read } => browse::find(context, &pattern, &snapshot, &read).await,
+        Command::Find(args) => find::run(context, &args).await,
         Command::Diff { before, after, read } => diff::run(context, &before, &after, &read).await,
         Command::Dump { what, archive, output, read } => {
             dump::run(context, &what, archive, output.as_deref(), &read).await

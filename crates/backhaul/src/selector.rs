@@ -60,7 +60,7 @@ pub fn choose<'s>(text: &str, snapshots: &'s [Listed], now: u64) -> Result<&'s L
 }
 
 /// `2026-11-23` (its end), `2026-11-23T04:00`, `3d ago`; local time.
-fn parse_time(text: &str, now: u64) -> Option<u64> {
+pub fn parse_time(text: &str, now: u64) -> Option<u64> {
     let local = |at: DateTime| {
         let zoned = at.to_zoned(TimeZone::system()).ok()?;
         u64::try_from(zoned.timestamp().as_second()).ok()

@@ -128,6 +128,7 @@ impl<'a> Assembler<'a> {
                 self.events.push(Event::Plain(entry));
             }
             Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
+            Step::Missing(name) => self.events.push(Event::Missing(name)),
             Step::NotKept(_) | Step::LeftOut(_) | Step::Unreadable { .. } => {}
         }
         Ok(())
@@ -167,7 +168,7 @@ impl<'a> Assembler<'a> {
                 }
                 Part::Failed(why) => {
                     self.figures.errors.push((to_path(&path), why));
-                    self.events.push(Event::Abandoned);
+                    self.events.push(Event::Abandoned { name });
                     return Ok(());
                 }
             }
@@ -272,9 +273,10 @@ impl<'a> Assembler<'a> {
                 let (content, in_open_bundle) = self.file_content(current, inline);
                 self.draw_file(name, link, content, in_open_bundle, &read, path)
             }
-            Event::Abandoned => {
+            Event::Missing(name) => Draw::Missing(name),
+            Event::Abandoned { name } => {
                 self.current = Current::default();
-                return;
+                Draw::Missing(Some(name))
             }
             Event::Hole { len } => {
                 self.current.pieces.push(Piece::Hole { len });
@@ -284,7 +286,7 @@ impl<'a> Assembler<'a> {
         };
         self.waiting_bytes += match &draw {
             Draw::Enter(entry) | Draw::Entry { entry, .. } => extensions(entry),
-            Draw::Leave => 0,
+            Draw::Leave | Draw::Missing(_) => 0,
         };
         self.waiting.push_back(draw);
         let full = self.bundle.builder.is_full(self.parameters.descriptor.bundle_target as usize);
@@ -358,6 +360,7 @@ impl<'a> Assembler<'a> {
             match draw {
                 Draw::Enter(entry) => self.tree.enter(entry),
                 Draw::Leave => self.tree.leave(),
+                Draw::Missing(name) => self.tree.missing(name),
                 Draw::Entry { mut entry, mut record, in_open_bundle } => {
                     if let (true, Some(closed)) = (in_open_bundle, closed) {
                         let name = |content: &mut Content| {

@@ -13,6 +13,7 @@ pub(super) enum Event {
     Enter(Entry),
     Leave,
     Plain(Entry),
+    Missing(Option<Vec<u8>>),
     Content {
         id: ObjectId,
         proof: Proof,
@@ -34,8 +35,10 @@ pub(super) enum Event {
         entry: Entry,
         record: Box<Record>,
     },
-    /// The contents since the last file belong to one that could not be read to its end.
-    Abandoned,
+    /// The contents since the last file belong to one of this name that could not be read to its end.
+    Abandoned {
+        name: Vec<u8>,
+    },
 }
 
 /// Whether a content is all of its file.
@@ -55,5 +58,6 @@ pub(super) struct Batch {
 pub(super) enum Draw {
     Enter(Entry),
     Leave,
+    Missing(Option<Vec<u8>>),
     Entry { entry: Entry, record: Option<Box<Record>>, in_open_bundle: bool },
 }

@@ -68,6 +68,7 @@ pub(super) enum Reason {
     Larger,
     NoDump,
     Marked,
+    Kernel,
 }
 
 impl Reason {
@@ -77,6 +78,7 @@ impl Reason {
             Self::Larger => "larger than asked for",
             Self::NoDump => "marked nodump",
             Self::Marked => "in folders marked as caches",
+            Self::Kernel => "file systems of the kernel",
         }
     }
 }
@@ -124,6 +126,34 @@ impl Excludes {
         let mark = self.if_present.iter().find(there).map(|name| &**name);
         mark.or_else(|| (self.caches && is_cache(dir)).then_some(CACHE_TAG))
     }
+}
+
+/// File systems that show what the kernel knows, and hold nothing (`linux/magic.h`): procfs, sysfs, devpts, cgroup,
+/// cgroup2, debugfs, tracefs, securityfs, bpf, pstore, configfs, efivarfs, binfmt_misc, fusectl, mqueue, selinuxfs, nsfs.
+const OF_THE_KERNEL: [u64; 17] = [
+    0x9fa0,
+    0x6265_6572,
+    0x1cd1,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+    0x6165_676c,
+    0x6265_6570,
+    0xde5e_81e4,
+    0x4249_4e4d,
+    0x6573_5543,
+    0x1980_0202,
+    0xf97c_ff8c,
+    0x6e73_6673,
+];
+
+/// Whether a directory is on one of those.
+pub(super) fn is_of_the_kernel(dir: &impl AsFd) -> bool {
+    // Of 32 bits, whatever the type has.
+    rustix::fs::fstatfs(dir).is_ok_and(|stat| OF_THE_KERNEL.contains(&(stat.f_type as u64 & 0xffff_ffff)))
 }
 
 fn is_cache(dir: &impl AsFd) -> bool {

@@ -130,16 +130,21 @@ impl<'a> Readers<'a> {
             };
             let after = Look::of(&file)?;
             let stable = Fingerprint::of(&before) == Fingerprint::of(&after);
-            if let Some(content) = content {
+            if let Some(mut content) = content {
+                let is_longer = content.len() as u64 > before.size();
+                content.truncate(before.size() as usize);
                 if !stable && attempt < RETRIES {
-                    file.rewind()?;
                     before = after;
                     continue;
                 }
                 (size, read) = (content.len() as u64, content.len() as u64);
                 self.send_small(content, job);
+                unstable =
+                    is_longer.then_some("it has more content than its size says; saved as far as that");
             }
-            unstable = (!stable).then_some("it changed while it was read; saved as it was read");
+            if !stable || size < before.size() {
+                unstable = Some("it changed while it was read; saved as it was read");
+            }
             break;
         }
         let fingerprint = Fingerprint::of(&before);
@@ -155,9 +160,11 @@ impl<'a> Readers<'a> {
     }
 
     fn read_whole(&self, file: &mut File, size: u64) -> std::io::Result<Vec<u8>> {
-        // One byte of room lets read_to_end see the end without growing.
-        let mut content = Vec::with_capacity(size as usize + 1);
-        file.take(size).read_to_end(&mut content)?;
+        // A byte more than it should have tells whether it has more.
+        let mut content = Vec::with_capacity(size as usize + 2);
+        // Looking for holes has moved it.
+        file.rewind()?;
+        file.take(size + 1).read_to_end(&mut content)?;
         Ok(content)
     }
 

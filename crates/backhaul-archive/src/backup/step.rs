@@ -25,6 +25,8 @@ pub(super) enum Step {
     NotKept(&'static str),
     /// Something that is not wanted.
     LeftOut(Reason),
+    /// A name of the innermost directory that is not saved, or some that nobody knows.
+    Missing(Option<Vec<u8>>),
     /// Something that could not be read.
     Unreadable { path: Vec<u8>, why: String },
 }
@@ -44,7 +46,7 @@ impl Step {
             Self::NotKept(kind) => tally(&mut figures.not_kept, kind),
             Self::LeftOut(reason) => tally(&mut figures.left_out, reason.words()),
             Self::Unreadable { path, why } => figures.errors.push((to_path(path), why.clone())),
-            Self::Enter(_) | Self::Leave | Self::Plain(_) => {}
+            Self::Enter(_) | Self::Leave | Self::Plain(_) | Self::Missing(_) => {}
         }
     }
 }

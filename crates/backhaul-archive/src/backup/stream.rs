@@ -80,14 +80,22 @@ fn pour(
 ) -> Result<Part, String> {
     let Stream { metadata, mut from, end, .. } = stream;
     let chunker = Chunker::new(&parameters.descriptor, &parameters.chunker_key);
+    let mut gone = false;
     let size = cut_chunks(&mut from, u64::MAX, &chunker, &mut |content| {
         count(&progress.bytes_read, content.len() as u64);
         count(&progress.bytes_scanned, content.len() as u64);
         let (id, proof) = identify_content(&parameters.id_key, &content);
-        parts.send(Part::Chunk { id, proof, content }).is_ok()
+        gone = parts.send(Part::Chunk { id, proof, content }).is_err();
+        !gone
     });
+    // Whoever writes must not wait for a reader any more when it is waited for.
+    drop(from);
+    let ended = end();
     let size = size.map_err(|error| error.to_string())?;
-    end()?;
+    if gone {
+        return Err("the run ended".to_owned());
+    }
+    ended?;
     let outcome = Outcome {
         metadata,
         fingerprint: Fingerprint { size, ..Fingerprint::default() },

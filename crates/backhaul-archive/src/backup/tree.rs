@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use backhaul_object::entry::{Entry, Metadata};
+use backhaul_object::keys::IdKey;
 use backhaul_object::node::{DirectoryBuilder, write_root};
 use backhaul_object::source::TransferError;
 use backhaul_object::{Object, ObjectId, Proof};
@@ -18,7 +19,31 @@ pub(super) struct Tree<'a> {
     outbound: &'a mut Outbound,
     journal: Option<Journal>,
     old_nodes: HashSet<u64>,
-    stack: Vec<(Entry, DirectoryBuilder<'a>)>,
+    stack: Vec<Level<'a>>,
+}
+
+/// A directory that is being drawn.
+struct Level<'a> {
+    entry: Entry,
+    builder: DirectoryBuilder<'a>,
+    missing: Missing,
+}
+
+/// What of a directory is not in it.
+#[derive(Default)]
+struct Missing {
+    names: Vec<Vec<u8>>,
+    /// There are more, or others.
+    unknown: bool,
+}
+
+/// More names than this are not listed.
+const MISSING_MAX: usize = 1_000;
+
+impl<'a> Level<'a> {
+    fn new(entry: Entry, key: &'a IdKey) -> Self {
+        Self { entry, builder: DirectoryBuilder::new(key), missing: Missing::default() }
+    }
 }
 
 impl<'a> Tree<'a> {
@@ -29,7 +54,7 @@ impl<'a> Tree<'a> {
         old_nodes: HashSet<u64>,
     ) -> Self {
         let root = directory_entry(Vec::new(), Metadata::default());
-        let stack = vec![(root, DirectoryBuilder::new(&parameters.id_key))];
+        let stack = vec![Level::new(root, &parameters.id_key)];
         Self { parameters, outbound, journal, old_nodes, stack }
     }
 
@@ -51,7 +76,7 @@ impl<'a> Tree<'a> {
     }
 
     pub(super) fn enter(&mut self, entry: Entry) {
-        self.stack.push((entry, DirectoryBuilder::new(&self.parameters.id_key)));
+        self.stack.push(Level::new(entry, &self.parameters.id_key));
     }
 
     pub(super) fn add(&mut self, entry: Entry, record: Option<&Record>) {
@@ -62,16 +87,30 @@ impl<'a> Tree<'a> {
     }
 
     pub(super) fn leave(&mut self) {
-        let Some((entry, builder)) = self.stack.pop() else { return };
+        let Some(Level { entry, builder, missing }) = self.stack.pop() else { return };
+        let entry = match missing {
+            Missing { unknown: true, .. } => entry.with_left_out(None),
+            Missing { names, .. } if names.is_empty() => entry,
+            Missing { names, .. } => entry.with_left_out(Some(&names)),
+        };
         let done = builder.finish(&mut |id, object| self.emit(id, object));
         self.with_top(|tree, top| top.push_directory(entry, done, &mut |id, object| tree.emit(id, object)));
     }
 
+    /// Notes that a name of the innermost directory is not in it, or some that nobody knows.
+    pub(super) fn missing(&mut self, name: Option<Vec<u8>>) {
+        let Some(Level { missing, .. }) = self.stack.last_mut() else { return };
+        match name {
+            Some(name) if missing.names.len() < MISSING_MAX => missing.names.push(name),
+            _ => missing.unknown = true,
+        }
+    }
+
     /// Lends the innermost directory out while objects are sent.
     fn with_top(&mut self, work: impl FnOnce(&mut Self, &mut DirectoryBuilder<'_>)) {
-        if let Some((entry, mut builder)) = self.stack.pop() {
-            work(self, &mut builder);
-            self.stack.push((entry, builder));
+        if let Some(mut level) = self.stack.pop() {
+            work(self, &mut level.builder);
+            self.stack.push(level);
         }
     }
 
@@ -83,7 +122,7 @@ impl<'a> Tree<'a> {
         while self.stack.len() > 1 {
             self.leave();
         }
-        let Some((_, builder)) = self.stack.pop() else {
+        let Some(Level { builder, .. }) = self.stack.pop() else {
             return Err(TransferError::Lost("the walk did not begin".to_owned()).into());
         };
         let done = builder.finish(&mut |id, object| self.emit(id, object));

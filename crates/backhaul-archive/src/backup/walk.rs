@@ -12,7 +12,7 @@ use backhaul_object::entry::{Attribute, Body, EXTENSION_WAY, Entry, Metadata, Sp
 use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
 
 use super::assemble::directory_entry;
-use super::excludes::Reason;
+use super::excludes::{Reason, is_of_the_kernel};
 use super::look::Look;
 use super::read::{Job, PARTS_MAX};
 use super::roots::Roots;
@@ -39,6 +39,8 @@ pub(super) struct Walk<'a> {
     path: Vec<u8>,
     links: HashMap<(u64, u64), u64>,
     depth: usize,
+    /// The file system of the folder that it is in.
+    volume: u64,
     skip: Vec<PathBuf>,
 }
 
@@ -54,7 +56,7 @@ impl<'a> Walk<'a> {
     ) -> Self {
         let skip = request.skip.clone();
         let (path, links) = (Vec::new(), HashMap::new());
-        Self { request, parameters, records, steps, jobs, path, links, depth: 0, skip }
+        Self { request, parameters, records, steps, jobs, path, links, depth: 0, volume: 0, skip }
     }
 
     pub(super) fn run(mut self, roots: &Roots) {
@@ -64,7 +66,12 @@ impl<'a> Walk<'a> {
 
     fn root(&mut self, roots: &Roots) -> Result<(), Over> {
         match rustix::fs::openat(CWD, "/", DIRECTORY, Mode::empty()) {
-            Ok(fd) if roots.whole => self.directory(&Arc::new(fd), None, None),
+            Ok(fd) if roots.whole => {
+                self.volume = Look::of(&fd).map_or(0, |look| look.volume());
+                self.depth = 1;
+                let device = self.request.one_file_system.then_some(self.volume);
+                self.directory(&Arc::new(fd), device, None)
+            }
             Ok(fd) => self.between(&Arc::new(fd), roots),
             Err(error) => self.unreadable(error),
         }
@@ -114,16 +121,19 @@ impl<'a> Walk<'a> {
     ) -> Result<(), Over> {
         let names = match list(dir) {
             Ok(names) => names,
-            Err(error) => return self.unreadable(error),
+            Err(error) => {
+                self.unreadable(error)?;
+                return self.send(Step::Missing(None));
+            }
         };
         for name in names.iter().filter(|name| only.is_none_or(|only| only == name.as_c_str())) {
             let length = self.enter(name.as_bytes());
             let done = match Look::at(dir, name) {
                 // It vanished between the two looks: as if it had never been there.
                 Err(rustix::io::Errno::NOENT) => Ok(()),
-                Err(error) => self.unreadable(error),
+                Err(error) => self.unreadable(error).and_then(|()| self.missing(name)),
                 Ok(look) => match self.request.exclude.reason(&self.path, &look) {
-                    Some(reason) => self.send(Step::LeftOut(reason)),
+                    Some(reason) => self.send(Step::LeftOut(reason)).and_then(|()| self.missing(name)),
                     None => self.entry(dir, name, &look, device),
                 },
             };
@@ -152,7 +162,7 @@ impl<'a> Walk<'a> {
             FileType::BlockDevice => {
                 self.plain(dir, name, look, Body::Special(Special::Block(look.device())))
             }
-            FileType::Unknown => self.send(Step::NotKept("unknown kind")),
+            FileType::Unknown => self.send(Step::NotKept("unknown kind")).and_then(|()| self.missing(name)),
         }
     }
 
@@ -166,12 +176,13 @@ impl<'a> Walk<'a> {
         let is_root = self.depth == 0;
         let path = to_path(&self.path);
         if self.skip.contains(&path) {
-            return Ok(());
+            return self.missing(name);
         }
         if self.depth >= DEPTH_MAX {
             count(&self.request.progress.errors, 1);
             let why = format!("more than {DEPTH_MAX} folders within each other: what is in it is not saved");
-            return self.send(Step::Unreadable { path: self.path.clone(), why });
+            self.send(Step::Unreadable { path: self.path.clone(), why })?;
+            return self.missing(name);
         }
         count(&self.request.progress.dirs, 1);
         let device = device.or(self.request.one_file_system.then_some(look.volume()));
@@ -183,24 +194,34 @@ impl<'a> Walk<'a> {
         if device.is_some_and(|device| device != look.volume()) {
             let attributes = self.named_attributes(dir, name)?;
             self.send(enter(attributes, 0))?;
+            self.send(Step::Missing(None))?;
             return self.send(Step::Leave);
         }
         match rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty()) {
             Ok(fd) => {
                 let attributes = self.attributes(&Handle::open(&fd))?;
                 self.send(enter(attributes, flags::read(&fd)))?;
+                if !is_root && self.volume != look.volume() && is_of_the_kernel(&fd) {
+                    self.send(Step::LeftOut(Reason::Kernel))?;
+                    self.send(Step::Missing(None))?;
+                    return self.send(Step::Leave);
+                }
+                let outer = std::mem::replace(&mut self.volume, look.volume());
                 // What somebody names is wanted, whatever it is marked as.
                 let mark = if is_root { None } else { self.request.exclude.mark(&fd) };
                 if mark.is_some() {
                     self.send(Step::LeftOut(Reason::Marked))?;
+                    self.send(Step::Missing(None))?;
                 }
                 self.depth += 1;
                 self.directory(&Arc::new(fd), device, mark)?;
                 self.depth -= 1;
+                self.volume = outer;
             }
             Err(error) => {
                 self.send(enter(Vec::new(), 0))?;
                 self.unreadable(error)?;
+                self.send(Step::Missing(None))?;
             }
         }
         self.send(Step::Leave)
@@ -248,7 +269,7 @@ impl<'a> Walk<'a> {
     fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, look: &Look) -> Result<(), Over> {
         match rustix::fs::readlinkat(&**dir, name, Vec::new()) {
             Ok(target) => self.plain(dir, name, look, Body::Symlink(target.into_bytes())),
-            Err(error) => self.unreadable(error),
+            Err(error) => self.unreadable(error).and_then(|()| self.missing(name)),
         }
     }
 
@@ -288,6 +309,11 @@ impl<'a> Walk<'a> {
         self.path.push(b'/');
         self.path.extend_from_slice(name);
         length
+    }
+
+    /// A name of the innermost directory is not saved: whoever restores it does not take it for gone.
+    fn missing(&mut self, name: &CStr) -> Result<(), Over> {
+        self.send(Step::Missing(Some(name.to_bytes().to_vec())))
     }
 
     fn unreadable(&mut self, error: rustix::io::Errno) -> Result<(), Over> {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use backhaul_object::entry::{Body, Content, Entry, Special};
+use backhaul_object::entry::{Body, Entry, Special};
 use backhaul_object::source::ObjectSource;
 use tar::{Builder, EntryType, Header};
 
@@ -79,11 +79,8 @@ impl<'a> Tar<'a> {
         self.builder.append(&header, io::empty())
     }
 
-    fn file(&mut self, name: &[u8], entry: &Entry, size: u64, content: &Content) -> Result<(), ExportError> {
+    fn file(&mut self, name: &[u8], entry: &Entry, size: u64) -> Result<(), ExportError> {
         self.head(name, entry, EntryType::Regular, size, b"")?;
-        if *content == Content::Empty {
-            return Ok(());
-        }
         let out = self.builder.get_mut();
         dump_file(self.source, entry, out)
             .map_err(|why| ExportError::Content { path: name.to_vec(), why })?;
@@ -102,7 +99,7 @@ impl Archive for Tar<'_> {
                 let name = [name, b"/"].concat();
                 self.head(&name, entry, EntryType::Directory, 0, b"")?;
             }
-            Body::File { size, content, .. } => self.file(name, entry, *size, content)?,
+            Body::File { size, .. } => self.file(name, entry, *size)?,
             Body::Symlink(to) => self.head(name, entry, EntryType::Symlink, 0, to)?,
             Body::Special(Special::Fifo) => self.head(name, entry, EntryType::Fifo, 0, b"")?,
             Body::Special(Special::Character(_)) => self.head(name, entry, EntryType::Char, 0, b"")?,

@@ -12,6 +12,9 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 use super::{Archive, ExportError, LeftOut};
 use crate::dump::dump_file;
 
+/// From this size on, an entry has room for more than 4 GiB: what does not compress grows by a little.
+const LARGE: u64 = 0xf000_0000;
+
 pub(super) struct Zip<'a> {
     source: &'a dyn ObjectSource,
     writer: ZipWriter<StreamWriter<&'a mut dyn Write>>,
@@ -44,7 +47,7 @@ impl Archive for Zip<'_> {
                 self.writer.add_directory(text, options).map_err(io::Error::from)?;
             }
             Body::File { size, .. } => {
-                let options = options.large_file(*size >= u64::from(u32::MAX));
+                let options = options.large_file(*size >= LARGE);
                 self.writer.start_file(text, options).map_err(io::Error::from)?;
                 dump_file(self.source, entry, &mut self.writer)
                     .map_err(|why| ExportError::Content { path: name.to_vec(), why })?;

@@ -1,4 +1,4 @@
-//! Removes what a snapshot does not have. Nothing here follows a link, or goes over to another file system.
+//! Removes what a snapshot does not have. Nothing here follows a link, or goes over to another mount.
 
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
@@ -6,55 +6,123 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, Dir};
 use rustix::io::Errno;
 
-use super::Mode;
-use super::fetch::join;
+use super::fetch::{Engine, join};
 use super::place::{self, insist};
 use super::run::Run;
+use super::{Mode, RestoreError};
 use crate::patterns::Kind;
 
 /// Deepest folder that is removed: each level holds a descriptor.
 const DEPTH_MAX: usize = 4_000;
 
+/// What became of something that was to go.
+#[derive(Default)]
+struct Removed {
+    /// Names that went.
+    names: u64,
+    /// Something in it stays, so it does.
+    stays: bool,
+}
+
 impl Run<'_, '_> {
     /// Removes from the innermost folder what the snapshot does not have, if that is asked for.
-    pub(super) fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) -> Result<(), RestoreError> {
         if !self.request.delete || self.mode != Mode::Write {
-            return;
+            return Ok(());
         }
-        let Some(names) = self.folders.last().and_then(|folder| folder.names_of_all()).cloned() else {
-            return;
-        };
         let relative = self.here_path();
-        let (prefix, select) = (self.prefix.clone(), &self.request.select);
-        let report = &self.engine.report;
-        let Some(place) = self.engine.place else { return };
-        let Ok(dir) = place.dir(&relative) else { return };
+        let Some(names) = self.folders.last_mut().and_then(|folder| folder.take_names()) else {
+            return Ok(());
+        };
+        // What was interrupted in this folder is made whole first: what it has left is no litter.
+        self.flush()?;
+        let (engine, Some(place)) = (self.engine, self.engine.place) else { return Ok(()) };
+        let Ok(dir) = place.dir(&relative) else { return Ok(()) };
         let listed = match list(&dir) {
             Ok(listed) => listed,
             Err(error) => {
-                return report.error(&relative, format!("what is too much in it is not known: {error}"));
+                engine.report.error(&relative, format!("what is too much in it is not known: {error}"));
+                return Ok(());
             }
         };
-        for name in listed.iter().filter(|name| !names.contains(name.to_bytes())) {
+        let mut extra = listed.into_iter().filter(|name| !names.contains(name.to_bytes())).peekable();
+        if extra.peek().is_some() && place::mount_of(&dir) != place.mount() {
+            let why = "another file system is mounted there: nothing in it is deleted";
+            engine.report.error(&relative, why.to_owned());
+            return Ok(());
+        }
+        for name in extra {
             let path = join(&relative, name.to_bytes());
-            let is_dir =
-                place::look(&dir, name.to_bytes()).ok().flatten().is_some_and(|stat| place::is_dir(&stat));
-            let kind = if is_dir { Kind::Directory } else { Kind::Other };
-            if !select.protects(&[&prefix[..], &path].join(&b'/'), kind) {
-                match remove(&dir, name, self.request.dry_run, 0) {
-                    Ok(n) => report.deleted(&path, n),
-                    Err(why) => report.error(&path, format!("not deleted: {why}")),
-                }
+            match engine.remove(&dir, &name, &path, 0) {
+                Ok(Removed { names: 0, .. }) => {}
+                Ok(removed) => engine.report.deleted(&path, removed.names),
+                Err(why) => engine.report.error(&path, format!("not deleted: {why}")),
             }
+        }
+        Ok(())
+    }
+}
+
+impl Engine<'_> {
+    /// Removes a folder where something else is to be, if everything is to be as in the snapshot.
+    pub(super) fn make_way(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), String> {
+        let Ok(name) = CString::new(name) else { return Err("its name cannot be".to_owned()) };
+        if !self.delete {
+            return Err("a directory is in its place".to_owned());
+        }
+        let removed = self.remove(dir, &name, path, 0)?;
+        self.report.deleted(path, removed.names);
+        match removed.stays {
+            true => Err("a directory is in its place, and something in it is to stay".to_owned()),
+            false => Ok(()),
         }
     }
 
-    /// Removes a folder where something else is to be.
-    pub(super) fn make_way(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), String> {
-        let Ok(c_name) = CString::new(name) else { return Ok(()) };
-        let n = remove(dir, &c_name, self.request.dry_run, 0)?;
-        self.engine.report.deleted(path, n);
-        Ok(())
+    /// Removes something with all that is in it but for what is protected, or in a dry run only counts.
+    fn remove(&self, dir: &OwnedFd, name: &CString, path: &[u8], depth: usize) -> Result<Removed, String> {
+        let text = |error: Errno| error.to_string();
+        let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(text)?;
+        let is_dir = place::is_dir(&stat);
+        let kind = if is_dir { Kind::Directory } else { Kind::Other };
+        if self.select.protects(&[&self.prefix[..], path].join(&b'/'), kind) {
+            return Ok(Removed { names: 0, stays: true });
+        }
+        let mut removed = Removed::default();
+        if is_dir {
+            removed = self.empty(dir, name, path, depth)?;
+        }
+        if removed.stays {
+            return Ok(removed);
+        }
+        if !self.dry_run {
+            let how = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+            insist(dir, name.to_bytes(), || fs::unlinkat(dir, name, how)).map_err(text)?;
+        }
+        removed.names += 1;
+        Ok(removed)
+    }
+
+    fn empty(&self, dir: &OwnedFd, name: &CString, path: &[u8], depth: usize) -> Result<Removed, String> {
+        let text = |error: Errno| error.to_string();
+        if depth >= DEPTH_MAX {
+            return Err(format!("more than {DEPTH_MAX} folders within each other"));
+        }
+        let inner = if self.dry_run { place::open_dir(dir, name) } else { place::force_dir(dir, name) };
+        let inner = inner.map_err(text)?;
+        if self.place.is_none_or(|place| place.mount() != place::mount_of(&inner)) {
+            return Err("another file system is mounted there".to_owned());
+        }
+        if !self.dry_run {
+            place::unlock(&inner);
+        }
+        let mut removed = Removed::default();
+        for below in list(&inner).map_err(text)? {
+            let why = |why| format!("{}: {why}", below.to_string_lossy());
+            let one = self.remove(&inner, &below, &join(path, below.to_bytes()), depth + 1).map_err(why)?;
+            removed.names += one.names;
+            removed.stays |= one.stays;
+        }
+        Ok(removed)
     }
 }
 
@@ -68,34 +136,4 @@ fn list(dir: &OwnedFd) -> Result<Vec<CString>, Errno> {
         }
     }
     Ok(names)
-}
-
-/// Removes something with all that is in it, or only counts; how many names that is.
-fn remove(dir: &OwnedFd, name: &CString, dry: bool, depth: usize) -> Result<u64, String> {
-    let text = |error: Errno| error.to_string();
-    let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(text)?;
-    let mut n = 1;
-    let mut how = AtFlags::empty();
-    if place::is_dir(&stat) {
-        if depth >= DEPTH_MAX {
-            return Err(format!("more than {DEPTH_MAX} folders within each other"));
-        }
-        let inner = if dry { place::open_dir(dir, name) } else { place::force_dir(dir, name) };
-        let inner = inner.map_err(text)?;
-        if fs::fstat(&inner).map_err(text)?.st_dev != fs::fstat(dir).map_err(text)?.st_dev {
-            return Err("another file system is mounted there".to_owned());
-        }
-        if !dry {
-            place::unlock(&inner);
-        }
-        for below in list(&inner).map_err(text)? {
-            let why = |why| format!("{}: {why}", below.to_string_lossy());
-            n += remove(&inner, &below, dry, depth + 1).map_err(why)?;
-        }
-        how = AtFlags::REMOVEDIR;
-    }
-    if !dry {
-        insist(dir, name.to_bytes(), || fs::unlinkat(dir, name, how)).map_err(text)?;
-    }
-    Ok(n)
 }

@@ -17,7 +17,7 @@ use super::out::Out;
 use super::part;
 use super::place::{self, Target};
 use super::report::Report;
-use super::{Mode, Overwrite};
+use super::{Mode, Overwrite, Selection};
 use crate::browse::is_fatal;
 use crate::dump::{DumpError, Near, Part, chunk_of, dump_content, members_of, pick};
 
@@ -38,6 +38,12 @@ pub(crate) struct Engine<'a> {
     /// `None` in a dry run into a folder that is not there.
     pub(crate) place: Option<&'a Target>,
     pub(crate) overwrite: Overwrite,
+    /// See [`super::RestoreRequest`].
+    pub(crate) delete: bool,
+    pub(crate) dry_run: bool,
+    pub(crate) select: &'a Selection,
+    /// The folder of the snapshot that becomes the target.
+    pub(crate) prefix: Vec<u8>,
     /// Makes ids: with it, what is there already is not fetched.
     pub(crate) id_key: Option<IdKey>,
     pub(crate) report: Report,

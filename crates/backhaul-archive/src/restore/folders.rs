@@ -10,7 +10,7 @@ use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use super::place::{self, Verdict};
 use super::run::{Leaf, Run, look};
 use super::select::Choice;
-use super::{Act, Mode, Overwrite};
+use super::{Act, Extent, Mode, Overwrite, RestoreError};
 use crate::attributes::Others;
 use crate::flags;
 
@@ -40,8 +40,9 @@ pub(super) struct Folder {
 
 impl Folder {
     /// The target; it is there.
-    pub(super) fn target(choice: Choice) -> Self {
-        Self { stage: Stage::Old, ..Self::new(Arc::from(&b""[..]), None, choice) }
+    pub(super) fn target(extent: Extent, choice: Choice) -> Self {
+        let entry = if let Extent::Folder(entry) = extent { Some(entry) } else { None };
+        Self { stage: Stage::Old, ..Self::new(Arc::from(&b""[..]), entry, choice) }
     }
 
     fn new(relative: Arc<[u8]>, entry: Option<Entry>, choice: Choice) -> Self {
@@ -67,10 +68,16 @@ impl Folder {
         self.names.insert(name.to_vec());
     }
 
-    /// The names that stay, if all others are to go.
-    pub(super) fn names_of_all(&self) -> Option<&HashSet<Vec<u8>>> {
-        let is_known = self.stage != Stage::Waiting && self.choice == Choice::Wanted;
-        (is_known && !self.is_partial && !self.is_way()).then_some(&self.names)
+    /// The names that stay, if all others are to go: those in the snapshot, and those that it says were left out.
+    pub(super) fn take_names(&mut self) -> Option<HashSet<Vec<u8>>> {
+        let is_whole = self.stage != Stage::Waiting && self.choice == Choice::Wanted && !self.is_partial;
+        let left_out = match &self.entry {
+            _ if !is_whole || self.is_way() => return None,
+            None => Vec::new(),
+            Some(entry) => entry.left_out()?,
+        };
+        self.names.extend(left_out);
+        Some(std::mem::take(&mut self.names))
     }
 }
 
@@ -83,8 +90,7 @@ impl Run<'_, '_> {
     /// Comes into a folder; it is made now if it is wanted itself.
     pub(super) fn enter(&mut self, entry: &Entry, relative: &[u8], choice: Choice) -> Result<(), String> {
         let (name, extensions) = (entry.name.clone(), entry.extensions.clone());
-        let body = Body::Folded(Vec::new());
-        let entry = Entry { name, metadata: entry.metadata, body, extensions };
+        let entry = Entry { name, metadata: entry.metadata, body: Body::Folded(Vec::new()), extensions };
         // Descriptors are kept for the innermost folder only: depth is not limited by their number.
         if let Some(outer) = self.folders.last_mut() {
             outer.fd = None;
@@ -175,8 +181,12 @@ impl Run<'_, '_> {
     }
 
     /// Leaves a folder; what is to be done when its content is complete, if anything.
-    pub(super) fn leave(&mut self) -> Option<Leaf> {
-        self.tidy();
+    pub(super) fn leave(&mut self) -> Result<Option<Leaf>, RestoreError> {
+        self.tidy()?;
+        Ok(self.left())
+    }
+
+    fn left(&mut self) -> Option<Leaf> {
         let folder = self.folders.pop()?;
         let is_made = folder.stage != Stage::Waiting;
         if !is_made || !self.writes() || !(folder.stage == Stage::Fresh || self.changes_folders()) {

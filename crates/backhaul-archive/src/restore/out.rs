@@ -75,7 +75,9 @@ impl<'o> Out<'o> {
                 // What was left of an earlier restore may have been longer.
                 file.set_len(job.size).map_err(|error| error.to_string())?;
                 dress(file, job, engine)?;
-                part::put_file_in_place(dir, file, part, &job.name)
+                part::put_file_in_place(dir, file, part, &job.name, &|dir| {
+                    engine.make_way(dir, &job.name, &job.path())
+                })
             }
             Ok(Opened::Old(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -98,7 +100,7 @@ fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> 
     let missed = place::apply(file, &job.metadata, Some((&job.attributes, Others::Go)))
         .map_err(|error| format!("metadata not set: {error}"))?;
     engine.report.missed(&job.path(), missed);
-    engine.report.flag_last(&job.path(), job.flags);
+    engine.report.flag_last(&job.path(), job.flags, rustix::fs::fstat(file).ok());
     Ok(())
 }
 

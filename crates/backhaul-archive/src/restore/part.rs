@@ -73,21 +73,36 @@ pub(super) fn create_part(dir: &OwnedFd, job: &FileJob) -> Result<(File, Vec<u8>
 }
 
 /// Moves a whole file into its place, if it is still what this restore has written.
-pub(super) fn put_file_in_place(dir: &OwnedFd, file: &File, part: &[u8], name: &[u8]) -> Result<(), String> {
+pub(super) fn put_file_in_place(
+    dir: &OwnedFd,
+    file: &File,
+    part: &[u8],
+    name: &[u8],
+    make_way: MakeWay<'_>,
+) -> Result<(), String> {
     let text = |error: Errno| error.to_string();
     let (written, there) = (fs::fstat(file).map_err(text)?, look(dir, part).map_err(text)?);
     if !there.is_some_and(|there| same_inode(&there, &written)) {
         return Err("somebody has put another file in the place of the one being written".to_owned());
     }
-    put_in_place(dir, part, name)
+    put_in_place(dir, part, name, make_way)
 }
 
+/// Removes a folder that is where something else is to be, or says why not.
+pub(super) type MakeWay<'m> = &'m dyn Fn(&OwnedFd) -> Result<(), String>;
+
 /// Gives what is whole its name, over a file that is there.
-fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8]) -> Result<(), String> {
-    match insist(dir, name, || fs::renameat(dir, part, dir, name)) {
-        Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => Err("a directory is in its place".to_owned()),
-        other => other.map_err(|error| error.to_string()),
-    }
+fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8], make_way: MakeWay<'_>) -> Result<(), String> {
+    let put = || insist(dir, name, || fs::renameat(dir, part, dir, name));
+    let put = match put() {
+        // Only now, when what comes is whole.
+        Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY) => {
+            make_way(dir)?;
+            put()
+        }
+        other => other,
+    };
+    put.map_err(|error| error.to_string())
 }
 
 /// Makes a symbolic link or a special file under its name, or a further name of one; what was there is replaced by it in
@@ -97,6 +112,7 @@ pub(super) fn put<T>(
     name: &[u8],
     make: impl Fn(&[u8]) -> Result<(), Errno>,
     dress: impl FnOnce(&[u8]) -> Result<T, Errno>,
+    make_way: MakeWay<'_>,
 ) -> Result<T, String> {
     let text = |error: Errno| error.to_string();
     let dress = |at: &[u8]| dress(at).map_err(|error| format!("metadata not set: {error}"));
@@ -113,7 +129,7 @@ pub(super) fn put<T>(
             Err(error) => return Err(text(error)),
         }
     };
-    let done = dress(&part).and_then(|done| put_in_place(dir, &part, name).map(|()| done));
+    let done = dress(&part).and_then(|done| put_in_place(dir, &part, name, make_way).map(|()| done));
     // Also where both names were the same file's already: then a rename leaves both.
     clear(dir, &part)?;
     done

@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use backhaul_object::entry::{Attribute, Body, Device, Entry, Metadata, Special};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, Timespec, Uid};
+use rustix::fs::{
+    self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, StatxFlags, Timespec, Uid,
+};
 use rustix::io::Errno;
 
 use super::Overwrite;
@@ -20,6 +22,15 @@ const PATH_AT_ONCE: usize = 2_048;
 /// The folder that everything is beneath.
 pub(crate) struct Target {
     fd: OwnedFd,
+    mount: Option<u64>,
+}
+
+/// Which mount something is on, by the kernel's number for it: a bind mount of the same file system is another. (Before Linux
+/// 5.8, the file system.)
+pub(crate) fn mount_of(fd: &OwnedFd) -> Option<u64> {
+    let stat = fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    let is_known = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
+    Some(if is_known { stat.stx_mnt_id } else { fs::makedev(stat.stx_dev_major, stat.stx_dev_minor) })
 }
 
 /// What an existing entry means for a new one.
@@ -38,15 +49,25 @@ fn dir_flags() -> OFlags {
 }
 
 impl Target {
+    fn of(fd: OwnedFd) -> Self {
+        let mount = mount_of(&fd);
+        Self { fd, mount }
+    }
+
+    /// The mount that it is on.
+    pub(crate) fn mount(&self) -> Option<u64> {
+        self.mount
+    }
+
     /// Opens the folder, making it first if `make`; also says whether it was made.
     /// Without `make`, a folder that is not there is `None`.
     pub(crate) fn open(path: &Path, make: bool) -> io::Result<(Option<Self>, bool)> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         match fs::open(path, flags, Mode::empty()) {
-            Ok(fd) => Ok((Some(Self { fd }), false)),
+            Ok(fd) => Ok((Some(Self::of(fd)), false)),
             Err(Errno::NOENT) if make => {
                 std::fs::create_dir_all(path)?;
-                Ok((Some(Self { fd: fs::open(path, flags, Mode::empty())? }), true))
+                Ok((Some(Self::of(fs::open(path, flags, Mode::empty())?)), true))
             }
             Err(Errno::NOENT) => Ok((None, false)),
             Err(error) => Err(error.into()),
@@ -141,10 +162,19 @@ pub(crate) fn is_file_of(stat: &Stat, size: u64) -> bool {
     is_file(stat) && stat.st_size as u64 == size
 }
 
+/// A file with further names is not only the restore's.
+fn is_only_here(fd: &OwnedFd) -> bool {
+    fs::fstat(fd).is_ok_and(|stat| is_dir(&stat) || stat.st_nlink == 1)
+}
+
 /// Does something to a name; once more when what is there only forbade it by its flags.
 pub(crate) fn insist<T>(dir: &OwnedFd, name: &[u8], act: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     match act() {
-        Err(Errno::PERM) if open_plainly(dir, name).is_ok_and(|fd| flags::release(&fd)) => act(),
+        Err(Errno::PERM)
+            if open_plainly(dir, name).is_ok_and(|fd| is_only_here(&fd) && flags::release(&fd)) =>
+        {
+            act()
+        }
         other => other,
     }
 }

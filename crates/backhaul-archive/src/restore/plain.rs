@@ -9,6 +9,7 @@ use super::fetch::join;
 use super::part;
 use super::place::{self, Missed, Target, Verdict};
 use super::run::Run;
+use super::same::Right;
 use super::{Act, Mode};
 
 const DIFFERS: &str = "differs from the snapshot: another link or special file";
@@ -18,6 +19,8 @@ impl Run<'_, '_> {
         let (writes, overwrite) = (self.writes(), self.engine.overwrite);
         let found = self.found(entry)?;
         let path = join(&self.here_path(), &entry.name);
+        let engine = self.engine;
+        let make_way = |dir: &OwnedFd| engine.make_way(dir, &entry.name, &path);
         let verify = self.request.verify && !self.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
         let first = entry.link().and_then(|group| self.links.get(&group).cloned());
@@ -36,20 +39,26 @@ impl Run<'_, '_> {
                 self.engine.report.skipped(&path);
                 if verdict == Verdict::Same {
                     self.note_first(entry);
-                    if writes {
-                        self.put_right(entry, stat, &path)?;
+                    if writes && self.put_right(entry, stat, &path)? == Right::Elsewhere {
+                        let why = "its mode, owner or attributes stay: it has further names";
+                        self.engine.report.error(&path, why.to_owned());
                     }
                 }
                 return if differs { Err(DIFFERS.to_owned()) } else { Ok(()) };
             } else if writes {
                 let linked = match (&first, place) {
-                    (Some((from, name)), Some(place)) => further_name(place, from, name, dir, entry).is_ok(),
+                    (Some((from, name)), Some(place)) => {
+                        further_name(place, from, name, dir, entry, &make_way).is_ok()
+                    }
                     _ => false,
                 };
                 if !linked {
-                    missed = Some(make(dir, entry)?);
+                    missed = Some(make(dir, entry, &make_way)?);
                 }
             }
+        }
+        if self.request.dry_run && self.mode == Mode::Write {
+            self.rehearse_way(found.as_ref(), &self.here_path(), &entry.name)?;
         }
         if writes {
             self.note_first(entry);
@@ -73,13 +82,13 @@ impl Run<'_, '_> {
     }
 }
 
-fn make(dir: &OwnedFd, entry: &Entry) -> Result<Missed, String> {
+fn make(dir: &OwnedFd, entry: &Entry, make_way: part::MakeWay<'_>) -> Result<Missed, String> {
     let make = |name: &[u8]| place::make(dir, name, &entry.body);
     let is_device = matches!(entry.body, Body::Special(Special::Character(_) | Special::Block(_)));
     if is_device && !rustix::process::geteuid().is_root() {
         return Err("only root may make a device".to_owned());
     }
-    part::put(dir, &entry.name, make, |name| place::apply_to_plain(dir, name, entry))
+    part::put(dir, &entry.name, make, |name| place::apply_to_plain(dir, name, entry), make_way)
 }
 
 /// Links an entry's name to the first of its group, if that is still what this restore has made.
@@ -89,11 +98,12 @@ fn further_name(
     name: &[u8],
     dir: &OwnedFd,
     entry: &Entry,
+    make_way: part::MakeWay<'_>,
 ) -> Result<(), String> {
     let from = place.dir(from).map_err(|error| error.to_string())?;
     if !place::is_as(&from, name, &entry.body) {
         return Err("the first name is something else now".to_owned());
     }
     let link = |to: &[u8]| linkat(&from, name, dir, to, AtFlags::empty());
-    part::put(dir, &entry.name, link, |_| Ok(()))
+    part::put(dir, &entry.name, link, |_| Ok(()), make_way)
 }

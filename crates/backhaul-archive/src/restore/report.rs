@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::source::TransferError;
 
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use super::place::Missed;
@@ -16,6 +17,14 @@ use crate::flags;
 
 /// Errors kept by name; further ones are counted.
 const ERRORS_MAX: usize = 100_000;
+
+/// Something whose last flags are still to be set.
+pub(crate) struct Flagged {
+    pub(crate) path: Vec<u8>,
+    pub(crate) flags: u32,
+    /// What was there when it was restored.
+    pub(crate) of: Option<Stat>,
+}
 
 /// What is collected.
 pub(crate) struct Report {
@@ -33,7 +42,7 @@ pub(crate) struct Report {
     unprivileged: AtomicU64,
     unnamed: AtomicU64,
     errors: Mutex<Vec<(PathBuf, String)>>,
-    flagged: Mutex<Vec<(Vec<u8>, u32)>>,
+    flagged: Mutex<Vec<Flagged>>,
     fatal: Mutex<Option<TransferError>>,
 }
 
@@ -123,16 +132,16 @@ impl Report {
     }
 
     /// Notes flags that are set when all else is done.
-    pub(crate) fn flag_last(&self, relative: &[u8], flags: u32) {
-        let last = flags::last_of(flags);
-        if last != 0 {
+    pub(crate) fn flag_last(&self, relative: &[u8], flags: u32, of: Option<Stat>) {
+        let flags = flags::last_of(flags);
+        if flags != 0 {
             let mut flagged = self.flagged.lock().unwrap_or_else(PoisonError::into_inner);
-            flagged.push((relative.to_vec(), last));
+            flagged.push(Flagged { path: relative.to_vec(), flags, of });
         }
     }
 
     /// What was noted.
-    pub(crate) fn take_flagged(&self) -> Vec<(Vec<u8>, u32)> {
+    pub(crate) fn take_flagged(&self) -> Vec<Flagged> {
         std::mem::take(&mut *self.flagged.lock().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use backhaul_object::source::TransferError;
-use rustix::fs::{AtFlags, Stat, linkat};
+use rustix::fs::{self, AtFlags, Stat, linkat};
 use rustix::io::Errno;
 
 use super::fetch::{self, Engine, FileJob, join};
 use super::folders::Folder;
+use super::part;
 use super::place::{self, Target, Verdict};
+use super::report::Flagged;
+use super::same::Right;
 use super::select::Choice;
-use super::{Act, Extent, Mode, Overwrite, RestoreError, RestoreRequest};
+use super::{Act, Extent, Mode, RestoreError, RestoreRequest};
 use crate::attributes::Others;
 use crate::browse::walker::{Event, Start, Step, Walker};
 use crate::flags;
@@ -49,8 +52,6 @@ pub(super) struct Run<'r, 'a> {
     pub(super) engine: &'r Engine<'a>,
     pub(super) request: &'r RestoreRequest,
     pub(super) mode: Mode,
-    /// The folder of the snapshot that becomes the target.
-    pub(super) prefix: Vec<u8>,
     /// The folders that the walk is in, the target first.
     pub(super) folders: Vec<Folder>,
     batch: Batch,
@@ -63,16 +64,17 @@ pub(crate) fn run(
     engine: &Engine<'_>,
     request: &RestoreRequest,
     mode: Mode,
-    (prefix, start): (Vec<u8>, Start),
+    start: Start,
     extent: Extent,
 ) -> Result<(), RestoreError> {
-    let folders = vec![Folder::target(request.select.at_start())];
+    let is_folder = matches!(extent, Extent::Folder(_));
+    let folders = vec![Folder::target(extent, request.select.at_start())];
     let (batch, links) = (Batch::default(), HashMap::new());
-    let mut run = Run { engine, request, mode, prefix, folders, batch, links };
+    let mut run = Run { engine, request, mode, folders, batch, links };
     Walker::new(engine.source, start, Vec::new()).run(&mut |path, event| run.event(path, event))?;
     run.flush()?;
-    if extent == Extent::Folder {
-        run.tidy();
+    if is_folder {
+        run.tidy()?;
     }
     if let Some(place) = engine.place {
         engine.finish_flags(place);
@@ -99,8 +101,12 @@ impl Engine<'_> {
 impl Engine<'_> {
     /// The flags that forbid changes, when there are no more.
     fn finish_flags(&self, place: &Target) {
-        for (path, flags) in self.report.take_flagged() {
-            let set = place.open_file(&path).and_then(|fd| flags::write_last(&fd, flags));
+        for Flagged { path, flags, of } in self.report.take_flagged() {
+            let set = place.open_file(&path).and_then(|fd| match fs::fstat(&fd)? {
+                stat if of.is_some_and(|of| place::same_inode(&of, &stat)) => flags::write_last(&fd, flags),
+                // Somebody has put something else there.
+                _ => Err(Errno::STALE),
+            });
             self.report.flagged(&path, flags, set);
         }
     }
@@ -120,7 +126,7 @@ impl Run<'_, '_> {
                 self.folders.last_mut().into_iter().for_each(Folder::note_partial);
             }
             Event::Leave => {
-                if let Some(leaf) = self.leave() {
+                if let Some(leaf) = self.leave()? {
                     let bytes = leaf.attributes.iter().flatten().map(Attribute::size).sum::<usize>();
                     self.batch.bytes += bytes as u64;
                     self.batch.leaves.push(leaf);
@@ -158,7 +164,7 @@ impl Run<'_, '_> {
         if self.request.delete {
             folder.note_name(&entry.name);
         }
-        let path = [&self.prefix[..], relative].join(&b'/');
+        let path = [&self.engine.prefix[..], relative].join(&b'/');
         let choice = self.request.select.choose(&path, kind, folder.choice);
         match &entry.body {
             _ if choice == Choice::Unwanted => Ok(Step::Over),
@@ -170,22 +176,13 @@ impl Run<'_, '_> {
         }
     }
 
-    /// What is at a name already; a folder goes if everything is to be as in the snapshot.
+    /// What is at a name already.
     pub(super) fn found(&mut self, entry: &Entry) -> Result<Option<Stat>, String> {
-        let (fresh, writes, delete) = (self.is_fresh(), self.mode == Mode::Write, self.request.delete);
-        let (relative, overwrite) = (self.here_path(), self.engine.overwrite);
-        let stat = match self.here()? {
-            Some(dir) if writes && !fresh => look(dir, &entry.name)?,
-            _ => None,
-        };
-        let Some(stat) = stat.filter(|stat| delete && place::is_dir(stat)) else { return Ok(stat) };
-        if place::judge(&stat, &entry.metadata, overwrite, || false) != Verdict::Write {
-            return Ok(Some(stat));
+        let look_there = self.mode == Mode::Write && !self.is_fresh();
+        match self.here()? {
+            Some(dir) if look_there => look(dir, &entry.name),
+            _ => Ok(None),
         }
-        let Some(place) = self.engine.place else { return Ok(None) };
-        let dir = place.dir(&relative).map_err(|error| error.to_string())?;
-        self.make_way(&dir, &entry.name, &join(&relative, &entry.name))?;
-        Ok(None)
     }
 
     fn file(&mut self, entry: &Entry) -> Result<(), String> {
@@ -207,15 +204,18 @@ impl Run<'_, '_> {
         }
         let judge =
             |stat: &Stat| place::judge(stat, &entry.metadata, overwrite, || place::is_file_of(stat, size));
-        let verdict = found.as_ref().map_or(Verdict::Write, judge);
+        let mut verdict = found.as_ref().map_or(Verdict::Write, judge);
+        if let (Verdict::Same, Some(stat), true) = (verdict, &found, self.writes())
+            && self.put_right(entry, stat, &job.path())? == Right::Elsewhere
+        {
+            // The file with its other names is left to whoever has them.
+            verdict = Verdict::Write;
+        }
         let act = if found.is_some() { Act::Replace } else { Act::Create };
         if let (Some(group), true) = (link, write && verdict != Verdict::Skip) {
             self.links.insert(group, (Arc::clone(&job.dir), job.name.clone()));
         }
         if verdict != Verdict::Write {
-            if let (Verdict::Same, Some(stat), true) = (verdict, &found, self.writes()) {
-                self.put_right(entry, stat, &job.path())?;
-            }
             self.engine.report.skipped(&job.path());
             if self.request.verify && !self.request.dry_run {
                 self.batch.kept.push(job);
@@ -226,6 +226,7 @@ impl Run<'_, '_> {
             self.engine.report.act(act, &job.path());
         }
         if write && self.request.dry_run {
+            self.rehearse_way(found.as_ref(), &job.dir, &job.name)?;
             self.engine.report.file(size);
         } else {
             self.batch.bytes += if job.is_large() { 0 } else { size };
@@ -235,7 +236,7 @@ impl Run<'_, '_> {
     }
 
     /// Writes the batch: contents, then hard links, then the directories that are complete.
-    fn flush(&mut self) -> Result<(), TransferError> {
+    pub(super) fn flush(&mut self) -> Result<(), TransferError> {
         let Batch { jobs, links, leaves, kept, .. } = std::mem::take(&mut self.batch);
         if self.request.dry_run && self.mode == Mode::Write {
             links.iter().for_each(|job| self.rehearse_link(job));
@@ -251,7 +252,8 @@ impl Run<'_, '_> {
             for Leaf { relative, metadata, attributes, others, flags } in leaves {
                 let attributes = attributes.as_deref().map(|wanted| (wanted, others));
                 self.engine.finish_dir(place, &relative, &metadata, attributes);
-                self.engine.report.flag_last(&relative, flags);
+                let of = place.dir(&relative).ok().and_then(|fd| fs::fstat(fd).ok());
+                self.engine.report.flag_last(&relative, flags, of);
             }
         }
         Ok(())
@@ -272,6 +274,17 @@ impl Run<'_, '_> {
             fetch::run(self.engine, outcome.done, Mode::Compare)?;
         }
         Ok(())
+    }
+
+    /// Says what becomes of a folder where something else is to be.
+    pub(super) fn rehearse_way(&self, found: Option<&Stat>, dir: &[u8], name: &[u8]) -> Result<(), String> {
+        match self.engine.place {
+            Some(place) if found.is_some_and(place::is_dir) => {
+                let at = place.dir(dir).map_err(|error| error.to_string())?;
+                self.engine.make_way(&at, name, &join(dir, name))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Says what [`Run::hard_link`] would do.
@@ -300,7 +313,7 @@ impl Run<'_, '_> {
     fn hard_link(&mut self, job: FileJob) -> Result<(), TransferError> {
         let first = job.link.and_then(|group| self.links.get(&group).cloned());
         let linked = match (first, self.engine.place) {
-            (Some((dir, name)), Some(place)) => link(place, &dir, &name, &job, self.engine.overwrite),
+            (Some((dir, name)), Some(place)) => link(self.engine, place, &dir, &name, &job),
             _ => Err(String::new()),
         };
         match linked {
@@ -331,7 +344,7 @@ pub(super) fn look(dir: &OwnedFd, name: &[u8]) -> Result<Option<rustix::fs::Stat
 }
 
 /// Links `job`'s name to a file of this restore; false when what is there stays.
-fn link(place: &Target, dir: &[u8], name: &[u8], job: &FileJob, how: Overwrite) -> Result<bool, String> {
+fn link(engine: &Engine<'_>, place: &Target, dir: &[u8], name: &[u8], job: &FileJob) -> Result<bool, String> {
     let text = |error: Errno| error.to_string();
     let from = place.dir(dir).map_err(text)?;
     let to = place.dir(&job.dir).map_err(text)?;
@@ -339,14 +352,14 @@ fn link(place: &Target, dir: &[u8], name: &[u8], job: &FileJob, how: Overwrite) 
     if !place::is_file_of(&first, job.size) {
         return Err("the first name is another file now".to_owned());
     }
-    if let Some(stat) = look(&to, &job.name)? {
-        if place::same_inode(&first, &stat)
-            || place::judge(&stat, &job.metadata, how, || false) != Verdict::Write
-        {
-            return Ok(false);
-        }
-        place::clear(&to, &job.name)?;
+    if let Some(stat) = look(&to, &job.name)?
+        && (place::same_inode(&first, &stat)
+            || place::judge(&stat, &job.metadata, engine.overwrite, || false) != Verdict::Write)
+    {
+        return Ok(false);
     }
-    linkat(&from, name, &to, &job.name[..], AtFlags::empty()).map_err(text)?;
+    let make = |to_name: &[u8]| linkat(&from, name, &to, to_name, AtFlags::empty());
+    let make_way = |dir: &OwnedFd| engine.make_way(dir, &job.name, &job.path());
+    part::put(&to, &job.name, make, |_| Ok(()), &make_way)?;
     Ok(true)
 }

@@ -6,49 +6,70 @@ use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use rustix::fs::{self, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::folders::Folder;
 use super::place;
 use super::run::Run;
 use crate::attributes::{self, Handle, Others};
 use crate::flags;
 
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Right {
+    /// All is right, or what could not be set is named.
+    Now,
+    /// It is wrong, and has further names: they may be outside of the target, so it is not touched.
+    Elsewhere,
+}
+
 impl Run<'_, '_> {
     /// Sets mode, owner, attributes and flags of a file, link or special file that stays; what it has too much goes only if
-    /// everything is to be as in the snapshot.
-    pub(super) fn put_right(&mut self, entry: &Entry, stat: &Stat, path: &[u8]) -> Result<(), String> {
-        let (report, delete) = (&self.engine.report, self.request.delete);
+    /// everything is to be as in the snapshot. `stat` is of what was judged: nothing else is touched.
+    pub(super) fn put_right(&mut self, entry: &Entry, stat: &Stat, path: &[u8]) -> Result<Right, String> {
+        let (engine, delete) = (self.engine, self.request.delete);
         let others = if delete { Others::Go } else { Others::Stay };
-        let of_folder = self.folders.last().map_or(0, super::folders::Folder::flags);
-        let Some(dir) = self.here()? else { return Ok(()) };
+        let of_folder = self.folders.last().map_or(0, Folder::flags);
+        let Some(dir) = self.here()? else { return Ok(Right::Now) };
         let failed = |error: Errno| format!("metadata not set: {error}");
-        let attributes = entry.attributes();
+        let (attributes, report) = (entry.attributes(), &engine.report);
         if matches!(entry.body, Body::File { .. }) {
             let file = place::open_file(dir, &entry.name).map_err(failed)?;
-            let lasting = flags::last_of(flags::read(&file)) | flags::last_of(entry.flags());
+            check(&fs::fstat(&file).map_err(failed)?, stat)?;
             let wrong_flags = entry.flags() | of_folder != 0 && flags::read(&file) != entry.flags();
-            if is_right(stat, &entry.metadata)
-                && has(&Handle::open(&file), &attributes, others)
-                && !wrong_flags
-            {
-                return Ok(());
+            let right = is_right(stat, &entry.metadata) && has(&Handle::open(&file), &attributes, others);
+            if right && !wrong_flags {
+                return Ok(Right::Now);
             }
-            if lasting != 0 {
-                flags::release(&file);
+            if stat.st_nlink != 1 {
+                return Ok(Right::Elsewhere);
             }
+            flags::release(&file);
             report.flagged(path, entry.flags(), flags::write(&file, entry.flags(), of_folder));
             let missed = place::apply(&file, &entry.metadata, Some((&attributes, others))).map_err(failed)?;
             report.missed(path, missed);
-            report.flag_last(path, entry.flags());
-        } else if stat.st_nlink == 1 {
+            report.flag_last(path, entry.flags(), Some(*stat));
+        } else {
             let is_link = matches!(entry.body, Body::Symlink(_));
-            let metadata =
-                Metadata { mode: if is_link { 0o777 } else { entry.metadata.mode }, ..entry.metadata };
+            let mode = if is_link { 0o777 } else { entry.metadata.mode };
             let named = named(dir, &entry.name).map_err(failed)?;
-            if !(is_right(stat, &metadata) && has(&Handle::named(&named), &attributes, others)) {
-                let missed = place::apply_to_plain(dir, &entry.name, entry).map_err(failed)?;
-                report.missed(path, missed);
+            check(&fs::fstat(&named).map_err(failed)?, stat)?;
+            let right = is_right(stat, &Metadata { mode, ..entry.metadata });
+            if right && has(&Handle::named(&named), &attributes, others) {
+                return Ok(Right::Now);
             }
+            if stat.st_nlink != 1 {
+                return Ok(Right::Elsewhere);
+            }
+            let missed = place::apply_to_plain(dir, &entry.name, entry).map_err(failed)?;
+            report.missed(path, missed);
         }
-        Ok(())
+        Ok(Right::Now)
+    }
+}
+
+fn check(found: &Stat, judged: &Stat) -> Result<(), String> {
+    match place::same_inode(found, judged) {
+        true => Ok(()),
+        false => Err("somebody has put something else in its place".to_owned()),
     }
 }
 
@@ -63,12 +84,9 @@ fn is_right(stat: &Stat, metadata: &Metadata) -> bool {
 /// Whether it has all that is wanted, and no others if they are to go.
 fn has(handle: &Handle<'_>, wanted: &[Attribute], others: Others) -> bool {
     let (found, _) = attributes::read(handle);
-    let mut found = found.iter().filter(|one| others == Others::Stay || attributes::is_kept(&one.name));
+    let kept = found.iter().filter(|one| attributes::is_kept(&one.name));
     match others {
-        Others::Go => found.eq(wanted.iter().filter(|one| attributes::is_kept(&one.name))),
-        Others::Stay => {
-            let found: Vec<&Attribute> = found.by_ref().collect();
-            wanted.iter().all(|one| found.contains(&one))
-        }
+        Others::Go => kept.eq(wanted.iter().filter(|one| attributes::is_kept(&one.name))),
+        Others::Stay => wanted.iter().all(|one| found.contains(one)),
     }
 }

@@ -19,7 +19,9 @@ use bytes::Bytes;
 
 use super::*;
 
+mod hostile;
 mod partly;
+mod races;
 
 pub(crate) struct Source {
     pub(crate) objects: HashMap<ObjectId, Object>,

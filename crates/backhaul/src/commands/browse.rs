@@ -1,16 +1,14 @@
-//! `snapshots`, `ls`, `find`.
+//! `snapshots`, `ls`.
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use backhaul_archive::browse::Tree;
-use backhaul_archive::find::Pattern;
 use backhaul_object::entry::{Body, Entry, Special};
 use serde_json::{Value, json};
 
 use super::{Context, Done};
 use crate::cli::ReadArgs;
-use crate::failure::Failure;
 use crate::output;
 use crate::reader::Reader;
 use crate::selector;
@@ -105,7 +103,8 @@ pub fn kind(entry: &Entry) -> (&'static str, char) {
     }
 }
 
-fn describe(name: &[u8], entry: &Entry) -> Value {
+/// An entry as a document.
+pub fn describe(name: &[u8], entry: &Entry) -> Value {
     let meta = &entry.metadata;
     let mut document = json!({
         "path": String::from_utf8_lossy(name), "type": kind(entry).0, "size": entry.totals().bytes,
@@ -144,29 +143,4 @@ fn format(name: &[u8], entry: &Entry, listing: Listing) -> String {
         _ => String::new(),
     };
     format!("{kind}{mode} {:>5} {:>5} {size:>12} {time} {name}{target}", meta.uid, meta.gid)
-}
-
-pub async fn find(context: &Context, pattern: &str, snapshot: &str, read: &ReadArgs) -> Done {
-    let (snapshot, under) = selector::split(OsStr::new(snapshot));
-    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
-    let found = tokio::task::block_in_place(|| {
-        let snapshot = reader.choose(&snapshot)?;
-        let tree = Tree::new(&reader.remote, snapshot.manifest.root);
-        let mut rows = Vec::new();
-        let under = under.unwrap_or(b"/");
-        backhaul_archive::find::find(&tree, under, &Pattern::new(pattern.as_bytes()), &mut |path, entry| {
-            match context.global.json {
-                true => rows.push(describe(path, entry)),
-                false => output::line(&String::from_utf8_lossy(path)),
-            }
-            Ok(())
-        })?;
-        Ok::<_, Failure>(rows)
-    });
-    reader.close().await;
-    let found = found?;
-    if context.global.json {
-        output::json(&found);
-    }
-    Ok(ExitCode::SUCCESS)
 }

@@ -1,0 +1,131 @@
+//! Snapshots that no honest client makes: nothing of them lands where it must not, and each is named.
+
+use backhaul_object::entry::{Attribute, Device, Special};
+
+use super::*;
+
+/// A tree of one folder with these entries, in a source that has whatever else they need.
+fn tree_of(source: &mut Source, entries: Vec<Entry>) -> ObjectId {
+    let key = source.key.clone();
+    let mut builder = DirectoryBuilder::new(&key);
+    for entry in entries {
+        builder.push(entry, &mut |id, object| drop(source.objects.insert(id, object)));
+    }
+    let done = builder.finish(&mut |id, object| drop(source.objects.insert(id, object)));
+    write_root(done, &key, &mut |id, object| drop(source.objects.insert(id, object))).0
+}
+
+fn entry(name: &str, body: Body) -> Entry {
+    let (uid, gid) = owner();
+    let metadata = Metadata { mode: 0o644, uid, gid, mtime_s: 1_600_000_000, mtime_ns: 0 };
+    Entry { name: name.into(), metadata, body, extensions: vec![] }
+}
+
+fn file(size: u64, content: Content) -> Body {
+    Body::File { size, content, link: None }
+}
+
+#[test]
+fn sizes_that_are_not_true_are_named_and_leave_nothing() {
+    let mut source = Source::new();
+    let (chunk, small) = (source.chunk(&noise(5_000, 1)), source.bundle(&[b"member"]));
+    let hole = |len| Piece::Hole { len };
+    let lie = |piece: Piece, len| Piece::Data { id: piece.id().unwrap(), len };
+    let cases = [
+        ("hole over all bounds", u64::MAX, Content::Chunks(vec![hole(u64::MAX)])),
+        ("holes that overflow", 7, Content::Chunks(vec![hole(u64::MAX), hole(8)])),
+        ("larger than a file can be", i64::MAX as u64 + 1, Content::Chunks(vec![hole(i64::MAX as u64 + 1)])),
+        ("a hole that is not said", 5_000, Content::Chunks(vec![chunk, hole(1)])),
+        ("more than there is", 6_000, Content::Chunks(vec![chunk])),
+        ("less than there is", 4_000, Content::Chunks(vec![chunk])),
+        ("a chunk of another length", 4_000, Content::Chunks(vec![lie(chunk, 4_000)])),
+        ("a member that is not there", 6, Content::Member { bundle: small, member: 1 }),
+        ("a member of a chunk", 5_000, Content::Member { bundle: chunk.id().unwrap(), member: 0 }),
+        ("a list that is a chunk", 5_000, Content::Flist(chunk.id().unwrap())),
+        ("inline of another size", 9, Content::Inline(b"four".to_vec())),
+        ("empty of another size", 9, Content::Empty),
+    ];
+    let mut entries: Vec<Entry> =
+        cases.iter().map(|(name, size, content)| entry(name, file(*size, content.clone()))).collect();
+    entries.push(entry("honest", file(6, Content::Member { bundle: small, member: 0 })));
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    let root = tree_of(&mut source, entries);
+    let temp = tempfile::tempdir().unwrap();
+    for id_key in [None, Some(source.key.clone())] {
+        let request = RestoreRequest { id_key, ..request(temp.path(), Overwrite::Always) };
+        let done = restore(&source, root, None, &request).unwrap();
+        assert_eq!(done.errors.len(), cases.len(), "{:?}", done.errors);
+        assert_eq!(picture(temp.path()).into_keys().collect::<Vec<_>>(), [b"honest".to_vec()]);
+        for (path, why) in &done.errors {
+            assert!(
+                cases.iter().any(|(name, ..)| path.ends_with(name)) && !why.is_empty(),
+                "{path:?}: {why}"
+            );
+        }
+    }
+}
+
+#[test]
+fn links_lead_nowhere_for_what_comes_after_them() {
+    let (temp, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("f"), "canary").unwrap();
+    let mut source = Source::new();
+    let to = outside.path().as_os_str().as_bytes().to_vec();
+    let at_f = outside.path().join("f").as_os_str().as_bytes().to_vec();
+    let linked = |name: &str, link| {
+        let mut entry = entry(name, Body::Symlink(at_f.clone()));
+        entry.extensions = Entry::extensions_of_plain(Some(link));
+        entry
+    };
+    // A file of the link group of a symbolic link, attributes and flags on a link, and a folder under a link's name.
+    let mut planted =
+        linked("b", 5).with_attributes(&[Attribute { name: b"user.x".to_vec(), value: b"x".to_vec() }]);
+    planted = planted.with_flags(0x10);
+    let file = entry("c", Body::File { size: 1, content: Content::Inline(b"x".to_vec()), link: Some(5) });
+    let root = tree_of(&mut source, vec![entry("a", Body::Symlink(to)), planted, file]);
+    let second = tree_of(
+        &mut source,
+        vec![entry(
+            "a",
+            Body::Folded(vec![entry(
+                "f",
+                Body::File { size: 8, content: Content::Inline(b"intruder".to_vec()), link: None },
+            )]),
+        )],
+    );
+    for overwrite in [Overwrite::Always, Overwrite::IfChanged, Overwrite::IfNewer, Overwrite::Never] {
+        for root in [root, second] {
+            let request =
+                RestoreRequest { overwrite, delete: true, ..RestoreRequest::to(temp.path().to_owned()) };
+            let _ = restore(&source, root, Some(b"/"), &request).unwrap();
+            assert_eq!(fs::read(outside.path().join("f")).unwrap(), b"canary", "{overwrite:?}");
+            assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1, "{overwrite:?}");
+            let flags = rustix::fs::ioctl_getflags(fs::File::open(outside.path().join("f")).unwrap());
+            assert!(!flags.is_ok_and(|flags| flags.contains(rustix::fs::IFlags::IMMUTABLE)));
+        }
+    }
+}
+
+#[test]
+fn what_linux_does_not_have_is_named() {
+    let mut source = Source::new();
+    let device = Device { major: u32::MAX, minor: u32::MAX };
+    let strange = Attribute { name: b"nothing.like.it".to_vec(), value: b"x".to_vec() };
+    let mut late = entry("time", file(0, Content::Empty));
+    late.metadata.mtime_s = i64::MAX;
+    let root = tree_of(
+        &mut source,
+        vec![
+            entry("attribute", file(0, Content::Empty)).with_attributes(&[strange]),
+            entry("device", Body::Special(Special::Block(device))),
+            entry("flags", file(0, Content::Empty)).with_flags(0x8000_0000),
+            late,
+        ],
+    );
+    let temp = tempfile::tempdir().unwrap();
+    let done = restore(&source, root, None, &request(temp.path(), Overwrite::Always)).unwrap();
+    let named: Vec<_> = done.errors.iter().filter_map(|(path, _)| path.file_name()?.to_str()).collect();
+    assert!(named.contains(&"attribute") && named.contains(&"device"), "{:?}", done.errors);
+    // A file system's own flags are nobody's to set.
+    assert!(!named.contains(&"flags"), "{:?}", done.errors);
+}
