@@ -41,7 +41,7 @@ fn configure(home: &Home, key: &str, value: &str) {
 
 #[test]
 fn what_is_not_wanted_is_left_out_and_counted() {
-    let dir = tempfile::tempdir().unwrap();
+    let (dir, lists) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let at = |name: &str| dir.path().join(name);
     for name in [
         "a.tmp",
@@ -64,11 +64,7 @@ fn what_is_not_wanted_is_left_out_and_counted() {
     fs::write(at("big"), trees::noise(2_000_000, 1)).unwrap();
     let home = joined(dir.path());
     let path = dir.path().to_str().unwrap();
-    let patterns = at("../patterns of this test");
-    let patterns = dir
-        .path()
-        .with_file_name(format!("{}-patterns", dir.path().file_name().unwrap().to_string_lossy()))
-        .join(patterns.file_name().unwrap());
+    let patterns = lists.path().join("patterns");
     write(&patterns, "# a comment\n\n*.tmp\n!keep.tmp\n");
     let saved = home.json(&[
         "backup",
@@ -84,7 +80,6 @@ fn what_is_not_wanted_is_left_out_and_counted() {
         "--exclude-larger-than",
         "1MB",
     ]);
-    fs::remove_dir_all(patterns.parent().unwrap()).unwrap();
     let expected = [
         "cache",
         "cache/CACHEDIR.TAG",
@@ -103,8 +98,18 @@ fn what_is_not_wanted_is_left_out_and_counted() {
     let left_out =
         serde_json::json!({ "by pattern": 3, "in folders marked as caches": 2, "larger than asked for": 1 });
     assert_eq!(saved["left_out"], left_out, "{saved}");
+}
 
-    // What the config says holds for every run, and the command line comes after it.
+#[test]
+fn what_the_config_says_holds_for_every_run_and_the_command_line_comes_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for name in ["src/build/y", "src/z", "plain"] {
+        write(&at(name), name);
+    }
+    write(&at("cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55");
+    write(&at("cache/junk"), "junk");
+    let (home, path) = (joined(dir.path()), dir.path().to_str().unwrap());
     configure(&home, "exclude", "[\"src\"]");
     home.run(&["-q", "backup", path, "--include-caches", "--exclude", "!src", "-e", "z"]).ok();
     let names = listed(&home, dir.path());

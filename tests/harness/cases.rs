@@ -30,6 +30,9 @@ fn make(path: &Path, kind: &str) -> bool {
     }
 }
 
+/// A file of holes: its name, its length, and where how much noise is.
+type Layout = (&'static str, u64, &'static [(u64, usize)]);
+
 /// A folder of cases and how many there are by now.
 pub struct Cases {
     root: PathBuf,
@@ -154,7 +157,7 @@ impl Cases {
     fn holes(&mut self) {
         let dir = self.group("holes");
         const MB: u64 = 1 << 20;
-        let layouts: [(&str, u64, &[(u64, usize)]); 12] = [
+        let layouts: [Layout; 12] = [
             ("all", 10 * MB, &[]),
             ("one byte", 1, &[]),
             ("one block", 4_096, &[]),

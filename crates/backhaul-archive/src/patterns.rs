@@ -88,11 +88,14 @@ mod tests {
 
     use super::*;
 
+    /// Patterns, a path, what it is, and what is said of it.
+    type Example<'c> = (&'c [&'c str], &'c [u8], Kind, Option<bool>);
+
     /// Cases from gitignore(5).
     #[test]
     fn the_rules_of_gitignore() {
         use Kind::{Directory, Other};
-        let cases: &[(&[&str], &[u8], Kind, Option<bool>)] = &[
+        let cases: &[Example<'_>] = &[
             (&["*.o"], b"/home/ana/a.o", Other, Some(true)),
             (&["*.o"], b"/home/ana/a.out", Other, None),
             (&["build/"], b"/home/ana/build", Directory, Some(true)),

@@ -1,8 +1,6 @@
 //! Alerts reach people: through real sockets and processes, over refusals and crashes.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use backhaul_object::ids::ClientId;

@@ -143,10 +143,13 @@ fn names(top: &Path) -> Vec<String> {
     picture(top).into_keys().map(|name| String::from_utf8_lossy(&name).into_owned()).collect()
 }
 
+/// What is included, excluded, from where, and the names that come.
+type Example<'e> = (&'e [&'e str], &'e [&'e str], Option<&'e str>, &'e [&'e str]);
+
 #[test]
 fn a_selection_brings_what_fits_and_the_folders_that_lead_to_it() {
     let Sample { source, root, .. } = sample();
-    let cases: [(&[&str], &[&str], Option<&str>, &[&str]); 7] = [
+    let cases: [Example<'_>; 7] = [
         (&["z"], &[], None, &["home", "home/ana", "home/ana/sub", "home/ana/sub/z"]),
         (&["z"], &[], Some("/home/ana"), &["sub", "sub/z"]),
         (&["sub/"], &["link*"], Some("/home/ana"), &["sub", "sub/to", "sub/z"]),

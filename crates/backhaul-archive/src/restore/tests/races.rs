@@ -39,7 +39,7 @@ fn meddle(target: &Path, outside: &Path, over: &AtomicBool) {
         for name in ["sub", "a", "big", "many", "link1", "extra"] {
             let (at, aside) = (home.join(name), target.join(format!("aside {name}")));
             // All of this may fail: the restore works here, too.
-            if turn % 2 == 0 {
+            if turn.is_multiple_of(2) {
                 if fs::rename(&at, &aside).is_ok() {
                     let _ = symlink(outside.join(if name == "extra" { "sub" } else { name }), &at);
                 }
@@ -48,7 +48,7 @@ fn meddle(target: &Path, outside: &Path, over: &AtomicBool) {
                 let _ = fs::rename(&aside, &at);
             }
         }
-        if turn % 7 == 0 {
+        if turn.is_multiple_of(7) {
             let _ = fs::rename(&home, target.join("aside ana"));
             let _ = symlink(outside, &home);
             let _ = fs::remove_file(&home);
