@@ -60,9 +60,8 @@ fn revoking_ends_an_open_session_within_five_seconds() {
     let mut open = open.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut pipe = open.stdout.take().unwrap();
     pipe.read_exact(&mut [0; 1_000]).unwrap();
-    server.home.run(&["client", "revoke", "laptop"]).ok();
-    // From when it is written down: that may take long on a busy disk.
     let start = Instant::now();
+    server.home.run(&["client", "revoke", "laptop"]).ok();
     std::thread::sleep(Duration::from_secs(3));
     std::io::copy(&mut pipe, &mut std::io::sink()).unwrap();
     let status = open.wait().unwrap();

@@ -103,6 +103,16 @@ pub enum Located {
     Entry(Entry),
 }
 
+/// The names of a path in a snapshot.
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+}
+
+/// The same path from the root of the snapshot, without `/` at its end.
+pub(crate) fn absolute(path: &[u8]) -> Vec<u8> {
+    components(path).flat_map(|name| [b"/", name].concat()).collect()
+}
+
 /// A snapshot's tree.
 #[derive(Clone, Copy)]
 pub struct Tree<'a> {
@@ -132,7 +142,7 @@ impl<'a> Tree<'a> {
     pub fn lookup(&self, path: &[u8]) -> Result<Located, BrowseError> {
         let mut at = Located::Root;
         let mut parent: Vec<u8> = Vec::new();
-        for name in path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        for name in components(path) {
             let Some(folder) = self.folder(&at) else {
                 return Err(BrowseError::NotADirectory { path: parent });
             };
@@ -182,13 +192,10 @@ impl<'a> Tree<'a> {
     /// As [`Tree::lookup`], an object that cannot be read, or what `visit` returns.
     pub fn walk(&self, path: &[u8], visit: &mut Visit<'_>) -> Result<(), BrowseError> {
         let located = self.lookup(path)?;
-        let mut prefix = Vec::new();
-        let names: Vec<&[u8]> =
-            path.split(|b| *b == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
-        let keep = if self.folder(&located).is_some() { names.len() } else { names.len().saturating_sub(1) };
-        for name in names.iter().take(keep) {
-            prefix.push(b'/');
-            prefix.extend_from_slice(name);
+        let mut prefix = absolute(path);
+        if self.folder(&located).is_none() {
+            // The entry's own name comes with it.
+            prefix.truncate(prefix.iter().rposition(|byte| *byte == b'/').unwrap_or(0));
         }
         self.drive(&located, prefix, &mut |full, entry| visit(full, entry).map(|()| Step::Into))
     }

@@ -5,7 +5,7 @@ use std::vec::IntoIter;
 
 use backhaul_object::entry::{Body, Content, Entry};
 
-use crate::browse::{BrowseError, Located, Tree};
+use crate::browse::{BrowseError, Located, Tree, absolute};
 
 /// How something differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,7 @@ pub fn diff(
         // It says what is near.
         after.lookup(path)?;
     }
-    let prefix: Vec<u8> =
-        path.split(|b| *b == b'/').filter(|n| !n.is_empty()).flat_map(|name| [b"/", name].concat()).collect();
+    let prefix = absolute(path);
     let list = |tree: &Tree<'_>, located: Option<Located>| match located {
         Some(located) => tree.list(&located),
         None => Ok(Vec::new()),

@@ -9,7 +9,7 @@ use backhaul_object::entry::Entry;
 use backhaul_object::source::ObjectSource;
 use thiserror::Error;
 
-use crate::browse::{BrowseError, Located, Tree};
+use crate::browse::{BrowseError, Located, Tree, absolute};
 use crate::dump::DumpError;
 
 mod tar;
@@ -78,8 +78,7 @@ pub fn export(
 
 fn walk(tree: &Tree<'_>, path: &[u8], archive: &mut dyn Archive) -> Result<(), ExportError> {
     let mut failed = None;
-    let whole: Vec<u8> =
-        path.split(|b| *b == b'/').filter(|n| !n.is_empty()).flat_map(|n| [b"/", n].concat()).collect();
+    let whole = absolute(path);
     let above = match tree.lookup(path)? {
         Located::Entry(entry) if !entry.is_folder() => whole.len() - entry.name.len() - 1,
         _ => whole.len(),

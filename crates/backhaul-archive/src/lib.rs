@@ -21,6 +21,7 @@ pub mod export;
 mod extents;
 pub mod find;
 mod flags;
+mod listing;
 pub mod patterns;
 pub mod restore;
 

@@ -9,10 +9,12 @@
 //!
 //! Invariants:
 //! - nothing outside the target is written;
-//! - no file is left under its name with a part of its content: it is removed and named in the errors;
+//! - no file is left under its name with a part of its content: it is removed and named in the errors (a small new one
+//!   may be cut short if the machine dies in that moment; its time then tells a later restore);
 //! - nothing goes before what replaces it is whole, and folders that were there lose nothing that is not in the snapshot;
 //! - memory is bounded by the batch limits, whatever the size of a file or directory; only hard links
-//!   cost memory by their number (one record per group).
+//!   cost memory by their number (one record per group), files that are to be immutable (a path each), and with `delete`
+//!   the names of the folders that it is in.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use backhaul_object::source::{ObjectSource, TransferError};
 use thiserror::Error;
 
 use crate::attributes::Others;
-use crate::browse::{BrowseError, Located, Tree};
+use crate::browse::{BrowseError, Located, Tree, absolute};
 
 mod base;
 mod compare;
@@ -239,21 +241,13 @@ fn start(
     let report = Report::new(request);
     let (prefix, extent) = match &located {
         Located::Root => (Vec::new(), Extent::Snapshot),
-        Located::Entry(entry) if entry.is_folder() => (absolute(from), Extent::Folder(entry.clone().bare())),
-        Located::Entry(_) => (parent(absolute(from)), Extent::One),
+        Located::Entry(entry) if entry.is_folder() => {
+            (absolute(from.unwrap_or_default()), Extent::Folder(entry.clone().bare()))
+        }
+        Located::Entry(_) => (parent(absolute(from.unwrap_or_default())), Extent::One),
     };
-    let engine = fetch::Engine {
-        source,
-        place: place.as_ref(),
-        overwrite: request.overwrite,
-        delete: request.delete,
-        dry_run: request.dry_run,
-        select: &request.select,
-        prefix,
-        id_key: request.id_key.clone(),
-        report,
-    };
-    run::run(&engine, request, mode, tree.start(&located), extent)?;
+    let engine = fetch::Engine { source, place: place.as_ref(), request, prefix, report };
+    run::run(&engine, mode, tree.start(&located), extent)?;
     if let (Some(place), true, Located::Entry(entry)) = (&place, made && changes, &located)
         && entry.is_folder()
         // One that only leads to what was saved says nothing of the target.
@@ -273,12 +267,6 @@ pub(crate) enum Extent {
     Folder(Entry),
     /// One file or link.
     One,
-}
-
-/// A path in a snapshot, from its root and without `/` at its end.
-fn absolute(from: Option<&[u8]>) -> Vec<u8> {
-    let names = from.unwrap_or_default().split(|byte| *byte == b'/').filter(|name| !name.is_empty());
-    names.flat_map(|name| [b"/", name].concat()).collect()
 }
 
 fn parent(mut path: Vec<u8>) -> Vec<u8> {

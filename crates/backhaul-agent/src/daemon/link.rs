@@ -143,7 +143,8 @@ impl Talk {
         let (suspicion, mut gone) = mpsc::channel::<()>(1);
         loop {
             while let Some(frame) = self.session.poll() {
-                if self.writer.send(&frame).await.is_err() {
+                if let Err(error) = self.writer.send(&frame).await {
+                    tracing::info!("the link is gone: {error}");
                     return self.over;
                 }
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use backhaul_object::entry::{Attribute, Body, EXTENSION_WAY, Entry, Metadata, Special};
-use rustix::fs::{CWD, Dir, FileType, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::assemble::directory_entry;
 use super::excludes::{Reason, is_of_the_kernel};
@@ -21,6 +21,7 @@ use super::step::Step;
 use super::{BackupRequest, VaultParameters, count, to_path};
 use crate::attributes::{self, Handle};
 use crate::flags;
+use crate::listing::names_in;
 
 /// Deepest folder that is entered: each level holds a descriptor and some of the walk's [`STACK`].
 const DEPTH_MAX: usize = 4_000;
@@ -119,7 +120,7 @@ impl<'a> Walk<'a> {
         device: Option<u64>,
         only: Option<&CStr>,
     ) -> Result<(), Over> {
-        let names = match list(dir) {
+        let names = match names_in(dir) {
             Ok(names) => names,
             Err(error) => {
                 self.unreadable(error)?;
@@ -326,17 +327,4 @@ impl<'a> Walk<'a> {
     fn send(&mut self, step: Step) -> Result<(), Over> {
         self.steps.send(step).map_err(|_| Over)
     }
-}
-
-fn list(dir: &OwnedFd) -> rustix::io::Result<Vec<CString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
 }

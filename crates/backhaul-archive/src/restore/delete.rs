@@ -3,13 +3,14 @@
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{self, AtFlags, Dir};
+use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 
 use super::fetch::{Engine, join};
 use super::place::{self, insist};
 use super::run::Run;
 use super::{Mode, RestoreError};
+use crate::listing::names_in;
 use crate::patterns::Kind;
 
 /// Deepest folder that is removed: each level holds a descriptor.
@@ -27,7 +28,7 @@ struct Removed {
 impl Run<'_, '_> {
     /// Removes from the innermost folder what the snapshot does not have, if that is asked for.
     pub(super) fn tidy(&mut self) -> Result<(), RestoreError> {
-        if !self.request.delete || self.mode != Mode::Write {
+        if !self.engine.request.delete || self.mode != Mode::Write {
             return Ok(());
         }
         let relative = self.here_path();
@@ -38,7 +39,7 @@ impl Run<'_, '_> {
         self.flush()?;
         let (engine, Some(place)) = (self.engine, self.engine.place) else { return Ok(()) };
         let Ok(dir) = place.dir(&relative) else { return Ok(()) };
-        let listed = match list(&dir) {
+        let listed = match names_in(&dir) {
             Ok(listed) => listed,
             Err(error) => {
                 engine.report.error(&relative, format!("what is too much in it is not known: {error}"));
@@ -67,7 +68,7 @@ impl Engine<'_> {
     /// Removes a folder where something else is to be, if everything is to be as in the snapshot.
     pub(super) fn make_way(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), String> {
         let Ok(name) = CString::new(name) else { return Err("its name cannot be".to_owned()) };
-        if !self.delete {
+        if !self.request.delete {
             return Err("a directory is in its place".to_owned());
         }
         let removed = self.remove(dir, &name, path, 0)?;
@@ -84,7 +85,7 @@ impl Engine<'_> {
         let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(text)?;
         let is_dir = place::is_dir(&stat);
         let kind = if is_dir { Kind::Directory } else { Kind::Other };
-        if self.select.protects(&[&self.prefix[..], path].join(&b'/'), kind) {
+        if self.request.select.protects(&[&self.prefix[..], path].join(&b'/'), kind) {
             return Ok(Removed { names: 0, stays: true });
         }
         let mut removed = Removed::default();
@@ -94,7 +95,7 @@ impl Engine<'_> {
         if removed.stays {
             return Ok(removed);
         }
-        if !self.dry_run {
+        if !self.request.dry_run {
             let how = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             insist(dir, name.to_bytes(), || fs::unlinkat(dir, name, how)).map_err(text)?;
         }
@@ -107,16 +108,17 @@ impl Engine<'_> {
         if depth >= DEPTH_MAX {
             return Err(format!("more than {DEPTH_MAX} folders within each other"));
         }
-        let inner = if self.dry_run { place::open_dir(dir, name) } else { place::force_dir(dir, name) };
+        let inner =
+            if self.request.dry_run { place::open_dir(dir, name) } else { place::force_dir(dir, name) };
         let inner = inner.map_err(text)?;
         if self.place.is_none_or(|place| place.mount() != place::mount_of(&inner)) {
             return Err("another file system is mounted there".to_owned());
         }
-        if !self.dry_run {
+        if !self.request.dry_run {
             place::unlock(&inner);
         }
         let mut removed = Removed::default();
-        for below in list(&inner).map_err(text)? {
+        for below in names_in(&inner).map_err(text)? {
             let why = |why| format!("{}: {why}", below.to_string_lossy());
             let one = self.remove(&inner, &below, &join(path, below.to_bytes()), depth + 1).map_err(why)?;
             removed.names += one.names;
@@ -124,16 +126,4 @@ impl Engine<'_> {
         }
         Ok(removed)
     }
-}
-
-fn list(dir: &OwnedFd) -> Result<Vec<CString>, Errno> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            names.push(name.to_owned());
-        }
-    }
-    Ok(names)
 }

@@ -6,7 +6,6 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::entry::{Attribute, Content, Metadata};
-use backhaul_object::keys::IdKey;
 use backhaul_object::piece::Piece;
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId};
@@ -17,7 +16,7 @@ use super::out::Out;
 use super::part;
 use super::place::{self, Target};
 use super::report::Report;
-use super::{Mode, Overwrite, Selection};
+use super::{Mode, RestoreRequest};
 use crate::browse::is_fatal;
 use crate::dump::{DumpError, Near, Part, chunk_of, dump_content, members_of, pick};
 
@@ -37,15 +36,9 @@ pub(crate) struct Engine<'a> {
     pub(crate) source: &'a dyn ObjectSource,
     /// `None` in a dry run into a folder that is not there.
     pub(crate) place: Option<&'a Target>,
-    pub(crate) overwrite: Overwrite,
-    /// See [`super::RestoreRequest`].
-    pub(crate) delete: bool,
-    pub(crate) dry_run: bool,
-    pub(crate) select: &'a Selection,
+    pub(crate) request: &'a RestoreRequest,
     /// The folder of the snapshot that becomes the target.
     pub(crate) prefix: Vec<u8>,
-    /// Makes ids: with it, what is there already is not fetched.
-    pub(crate) id_key: Option<IdKey>,
     pub(crate) report: Report,
 }
 
@@ -53,7 +46,7 @@ impl Engine<'_> {
     fn base(&self, dir: &OwnedFd, job: &FileJob) -> Option<Base> {
         let files = [part::leftover(dir, job), place::open_file(dir, &job.name).ok()];
         let files = files.into_iter().flatten().collect();
-        Some(Base { key: self.id_key.clone()?, files })
+        Some(Base { key: self.request.id_key.clone()?, files })
     }
 }
 

@@ -84,7 +84,7 @@ impl Folder {
 impl Run<'_, '_> {
     /// Whether folders that were there before get the snapshot's mode and time.
     fn changes_folders(&self) -> bool {
-        matches!(self.engine.overwrite, Overwrite::Always | Overwrite::IfChanged)
+        matches!(self.engine.request.overwrite, Overwrite::Always | Overwrite::IfChanged)
     }
 
     /// Comes into a folder; it is made now if it is wanted itself.
@@ -114,9 +114,9 @@ impl Run<'_, '_> {
 
     fn make(&mut self, at: usize) -> Result<(), String> {
         let Some(entry) = self.folders[at].entry.clone() else { return Ok(()) };
-        let (writes, overwrite, metadata) = (self.writes(), self.engine.overwrite, entry.metadata);
+        let (writes, overwrite, metadata) = (self.writes(), self.engine.request.overwrite, entry.metadata);
         let compare = self.mode == Mode::Compare;
-        let (mut fresh, dry) = (false, self.request.dry_run);
+        let (mut fresh, dry) = (false, self.engine.request.dry_run);
         let there = match self.open(at - 1)? {
             Some(dir) if dry => look(dir, &entry.name)?.is_some(),
             Some(_) => true,
@@ -157,7 +157,7 @@ impl Run<'_, '_> {
     }
 
     fn open(&mut self, at: usize) -> Result<Option<&OwnedFd>, String> {
-        let dry = self.request.dry_run && self.mode == Mode::Write;
+        let dry = self.engine.request.dry_run && self.mode == Mode::Write;
         let (Some(place), Some(folder)) = (self.engine.place, self.folders.get_mut(at)) else {
             return if dry { Ok(None) } else { Err("the target folder is not there".to_owned()) };
         };

@@ -16,12 +16,12 @@ const DIFFERS: &str = "differs from the snapshot: another link or special file";
 
 impl Run<'_, '_> {
     pub(super) fn plain(&mut self, entry: &Entry) -> Result<(), String> {
-        let (writes, overwrite) = (self.writes(), self.engine.overwrite);
+        let (writes, overwrite) = (self.writes(), self.engine.request.overwrite);
         let found = self.found(entry)?;
         let path = join(&self.here_path(), &entry.name);
         let engine = self.engine;
         let make_way = |dir: &OwnedFd| engine.make_way(dir, &entry.name, &path);
-        let verify = self.request.verify && !self.request.dry_run;
+        let verify = self.engine.request.verify && !self.engine.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
         let first = entry.link().and_then(|group| self.links.get(&group).cloned());
         let mut missed = None;
@@ -57,7 +57,7 @@ impl Run<'_, '_> {
                 }
             }
         }
-        if self.request.dry_run && self.mode == Mode::Write {
+        if self.engine.request.dry_run && self.mode == Mode::Write {
             self.rehearse_way(found.as_ref(), &self.here_path(), &entry.name)?;
         }
         if writes {

@@ -16,7 +16,7 @@ use super::place::{self, Target, Verdict};
 use super::report::Flagged;
 use super::same::Right;
 use super::select::Choice;
-use super::{Act, Extent, Mode, RestoreError, RestoreRequest};
+use super::{Act, Extent, Mode, RestoreError};
 use crate::attributes::Others;
 use crate::browse::walker::{Event, Start, Step, Walker};
 use crate::flags;
@@ -50,7 +50,6 @@ pub(super) struct Leaf {
 
 pub(super) struct Run<'r, 'a> {
     pub(super) engine: &'r Engine<'a>,
-    pub(super) request: &'r RestoreRequest,
     pub(super) mode: Mode,
     /// The folders that the walk is in, the target first.
     pub(super) folders: Vec<Folder>,
@@ -60,17 +59,11 @@ pub(super) struct Run<'r, 'a> {
 }
 
 /// Restores or compares everything from `start`.
-pub(crate) fn run(
-    engine: &Engine<'_>,
-    request: &RestoreRequest,
-    mode: Mode,
-    start: Start,
-    extent: Extent,
-) -> Result<(), RestoreError> {
+pub(crate) fn run(engine: &Engine<'_>, mode: Mode, start: Start, extent: Extent) -> Result<(), RestoreError> {
     let is_folder = matches!(extent, Extent::Folder(_));
-    let folders = vec![Folder::target(extent, request.select.at_start())];
+    let folders = vec![Folder::target(extent, engine.request.select.at_start())];
     let (batch, links) = (Batch::default(), HashMap::new());
-    let mut run = Run { engine, request, mode, folders, batch, links };
+    let mut run = Run { engine, mode, folders, batch, links };
     Walker::new(engine.source, start, Vec::new()).run(&mut |path, event| run.event(path, event))?;
     run.flush()?;
     if is_folder {
@@ -114,7 +107,7 @@ impl Engine<'_> {
 
 impl Run<'_, '_> {
     pub(super) fn writes(&self) -> bool {
-        self.mode == Mode::Write && !self.request.dry_run
+        self.mode == Mode::Write && !self.engine.request.dry_run
     }
 
     fn event(&mut self, path: &[u8], event: Event<'_>) -> Result<Step, RestoreError> {
@@ -161,11 +154,11 @@ impl Run<'_, '_> {
         let is_dir = matches!(entry.body, Body::Directory { .. } | Body::Folded(_));
         let kind = if is_dir { Kind::Directory } else { Kind::Other };
         let Some(folder) = self.folders.last_mut() else { return Ok(Step::Over) };
-        if self.request.delete {
+        if self.engine.request.delete {
             folder.note_name(&entry.name);
         }
         let path = [&self.engine.prefix[..], relative].join(&b'/');
-        let choice = self.request.select.choose(&path, kind, folder.choice);
+        let choice = self.engine.request.select.choose(&path, kind, folder.choice);
         match &entry.body {
             _ if choice == Choice::Unwanted => Ok(Step::Over),
             Body::Directory { .. } | Body::Folded(_) => {
@@ -189,7 +182,7 @@ impl Run<'_, '_> {
         let Body::File { size, content, link } = &entry.body else { return Ok(()) };
         let (size, link) = (*size, *link);
         let found = self.found(entry)?;
-        let (overwrite, dir) = (self.engine.overwrite, self.here_path());
+        let (overwrite, dir) = (self.engine.request.overwrite, self.here_path());
         let (name, metadata, content) = (entry.name.clone(), entry.metadata, content.clone());
         let attributes = entry.attributes();
         self.batch.bytes += attributes.iter().map(Attribute::size).sum::<usize>() as u64;
@@ -217,7 +210,7 @@ impl Run<'_, '_> {
         }
         if verdict != Verdict::Write {
             self.engine.report.skipped(&job.path());
-            if self.request.verify && !self.request.dry_run {
+            if self.engine.request.verify && !self.engine.request.dry_run {
                 self.batch.kept.push(job);
             }
             return Ok(());
@@ -225,7 +218,7 @@ impl Run<'_, '_> {
         if write {
             self.engine.report.act(act, &job.path());
         }
-        if write && self.request.dry_run {
+        if write && self.engine.request.dry_run {
             self.rehearse_way(found.as_ref(), &job.dir, &job.name)?;
             self.engine.report.file(size);
         } else {
@@ -238,7 +231,7 @@ impl Run<'_, '_> {
     /// Writes the batch: contents, then hard links, then the directories that are complete.
     pub(super) fn flush(&mut self) -> Result<(), TransferError> {
         let Batch { jobs, links, leaves, kept, .. } = std::mem::take(&mut self.batch);
-        if self.request.dry_run && self.mode == Mode::Write {
+        if self.engine.request.dry_run && self.mode == Mode::Write {
             links.iter().for_each(|job| self.rehearse_link(job));
             return Ok(());
         }
@@ -270,7 +263,7 @@ impl Run<'_, '_> {
         }
         if self.mode == Mode::Compare {
             outcome.done.iter().for_each(|job| self.engine.report.file(job.size));
-        } else if self.request.verify {
+        } else if self.engine.request.verify {
             fetch::run(self.engine, outcome.done, Mode::Compare)?;
         }
         Ok(())
@@ -334,7 +327,7 @@ impl Run<'_, '_> {
     fn stays(&self, job: &FileJob) -> bool {
         let Some(dir) = self.engine.place.and_then(|place| place.dir(&job.dir).ok()) else { return false };
         place::look(&dir, &job.name).ok().flatten().is_some_and(|stat| {
-            place::judge(&stat, &job.metadata, self.engine.overwrite, || false) != Verdict::Write
+            place::judge(&stat, &job.metadata, self.engine.request.overwrite, || false) != Verdict::Write
         })
     }
 }
@@ -354,7 +347,7 @@ fn link(engine: &Engine<'_>, place: &Target, dir: &[u8], name: &[u8], job: &File
     }
     if let Some(stat) = look(&to, &job.name)?
         && (place::same_inode(&first, &stat)
-            || place::judge(&stat, &job.metadata, engine.overwrite, || false) != Verdict::Write)
+            || place::judge(&stat, &job.metadata, engine.request.overwrite, || false) != Verdict::Write)
     {
         return Ok(false);
     }

@@ -25,7 +25,7 @@ impl Run<'_, '_> {
     /// Sets mode, owner, attributes and flags of a file, link or special file that stays; what it has too much goes only if
     /// everything is to be as in the snapshot. `stat` is of what was judged: nothing else is touched.
     pub(super) fn put_right(&mut self, entry: &Entry, stat: &Stat, path: &[u8]) -> Result<Right, String> {
-        let (engine, delete) = (self.engine, self.request.delete);
+        let (engine, delete) = (self.engine, self.engine.request.delete);
         let others = if delete { Others::Go } else { Others::Stay };
         let of_folder = self.folders.last().map_or(0, Folder::flags);
         let Some(dir) = self.here()? else { return Ok(Right::Now) };
