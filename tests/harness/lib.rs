@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -29,9 +30,13 @@ pub fn binary() -> &'static Path {
         // Tests lie one level below the profile's directory, benchmarks in it.
         let profile_dir = if dir.ends_with("deps") { dir.parent().unwrap() } else { dir }.to_path_buf();
         let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-        build.args(["build", "--quiet", "--package", "backhaul", "--bin", "backhaul"]);
+        build.args(["build", "--quiet", "--bin", "backhaul"]);
         if profile_dir.ends_with("release") {
-            build.arg("--release");
+            build.args(["--release", "--package", "backhaul"]);
+        } else {
+            // Selected as `cargo test --workspace` selects, with a test, every dependency has the features that
+            // it has there, and none is built a second time.
+            build.args(["--workspace", "--test", "tidy"]);
         }
         let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
         assert!(status.success(), "the binary does not build");
@@ -144,7 +149,9 @@ impl Home {
     /// A command in this home, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());
-        command.env_remove("RUST_LOG").arg("--home").arg(self.path()).args(args);
+        // A backtrace of a debug build takes seconds: a test that waits would fail of that, not of the fault.
+        command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "0");
+        command.arg("--home").arg(self.path()).args(args);
         self.as_its_user(&mut command);
         command
     }
@@ -251,9 +258,18 @@ impl Drop for Daemon {
     }
 }
 
-/// A port of this machine that nobody uses.
+/// A port of this machine that nobody uses, and that no outgoing socket of a neighbour is given by chance
+/// before a server takes it: they come from 32768 and above (net.ipv4.ip_local_port_range).
 pub fn free_port() -> u16 {
-    UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(97);
+    (0..COUNT)
+        .map(|_| start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// A server in a home of its own.
