@@ -75,7 +75,10 @@ impl LocalBlobs {
 impl Blobs for LocalBlobs {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.root.join(name);
-        AtomicFile::new(&path).and_then(|file| file.commit(bytes)).doing("write", &path)
+        let written = AtomicFile::new(&path).and_then(|file| file.commit(bytes)).doing("write", &path);
+        // Whoever has the old file open would go on reading that.
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        written
     }
 
     fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError> {

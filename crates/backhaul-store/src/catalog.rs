@@ -9,8 +9,11 @@ use crate::error::StoreError;
 use crate::index::Ordinal;
 use crate::pack::Class;
 
+mod marks;
+
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../schemas/catalog/0001.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../../../schemas/catalog/0001.sql"), include_str!("../../../schemas/catalog/0002.sql")];
 /// Earlier versions may corrupt a write-ahead log when two connections checkpoint at once.
 const SQLITE_MIN: i32 = 3_051_003;
 

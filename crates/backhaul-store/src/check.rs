@@ -157,7 +157,9 @@ impl Vault {
             .iter()
             .map(|row| format!("snaps/{}/{:010}.snap", row.client, row.sequence))
             .collect();
-        let found: BTreeSet<String> = self.shared.blobs.list("snaps")?.into_iter().collect();
+        let mut found: BTreeSet<String> = self.shared.blobs.list("snaps")?.into_iter().collect();
+        found.retain(|name| !name.ends_with(".mark"));
+        report.damage.extend(self.bad_marks()?);
         for name in known.difference(&found) {
             report.damage.push((name.clone(), "the manifest is missing".to_owned()));
         }

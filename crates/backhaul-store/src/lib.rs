@@ -7,7 +7,7 @@
 //! In reading order:
 //! - [`blobs`]: the backend seam, [`Blobs`](blobs::Blobs), with a local directory behind it;
 //! - [`pack`]: the pack format; [`writer`]: a pack being written;
-//! - [`manifest`]: the file that makes a snapshot exist;
+//! - [`manifest`]: the file that makes a snapshot exist; [`mark`]: what was said about it since: pinned, forgotten;
 //! - [`index`]: ordinals, locations, fingerprints, edges; [`catalog`]: packs and snapshots in SQLite;
 //! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
 //! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew.
@@ -18,6 +18,7 @@
 //!   parents;
 //! - what is acknowledged as durable survives a crash: packs, then index, then catalog, then the ack;
 //! - a snapshot exists if and only if its manifest file does, and that is written last;
+//! - a forgotten snapshot is hidden and can be had back; only [`mark::may_reclaim`] releases it;
 //! - a write error poisons the session: it can only be dropped.
 
 pub mod atomic;
@@ -27,6 +28,7 @@ pub mod check;
 pub mod error;
 pub mod index;
 pub mod manifest;
+pub mod mark;
 pub mod owned;
 pub mod pack;
 pub mod rebuild;

@@ -21,8 +21,10 @@ use crate::session::WriteSession;
 use crate::writer::PackWriter;
 
 mod flush;
+mod marks;
 mod open;
 
+pub use marks::{Marking, hide_forgotten};
 pub(crate) use open::{read_descriptor, row};
 
 const DESCRIPTOR_FILE: &str = "vault.desc";

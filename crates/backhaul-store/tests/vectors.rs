@@ -10,6 +10,7 @@ use backhaul_object::seal::Packer;
 use backhaul_object::{Kind, Object, ObjectId};
 use backhaul_store::Ordinal;
 use backhaul_store::manifest::Manifest;
+use backhaul_store::mark::{Mark, Nights, State};
 use backhaul_store::pack::{self, Class, Head};
 use bytes::Bytes;
 
@@ -69,4 +70,36 @@ fn pack_and_manifest() {
         assert!(Manifest::decode(&changed).is_err() && Manifest::decode(&bytes[..at]).is_err(), "byte {at}");
     }
     check("manifest.txt", &[("manifest", bytes)]);
+}
+
+#[test]
+fn mark_and_nights() {
+    let mark = Mark {
+        client: ClientId([3; 16]),
+        sequence: 7,
+        id: ObjectId([4; 32]),
+        state: State::Forgotten,
+        marked_at: 1_700_000_000,
+        night: 12,
+        grace: 7 * 86_400,
+        reason: "no rule of policy default keeps it".to_owned(),
+    };
+    let nights = Nights { count: 12, last_at: 1_699_990_000 };
+    let (mark_bytes, nights_bytes) = (mark.encode(), nights.encode());
+    assert_eq!(Mark::decode(&mark_bytes).unwrap(), mark);
+    assert_eq!(Nights::decode(&nights_bytes).unwrap(), nights);
+    for at in 0..mark_bytes.len() {
+        let mut changed = mark_bytes.clone();
+        changed[at] ^= 1;
+        assert!(Mark::decode(&changed).is_err() && Mark::decode(&mark_bytes[..at]).is_err(), "byte {at}");
+    }
+    for at in 0..nights_bytes.len() {
+        let mut changed = nights_bytes.clone();
+        changed[at] ^= 1;
+        assert!(
+            Nights::decode(&changed).is_err() && Nights::decode(&nights_bytes[..at]).is_err(),
+            "byte {at}"
+        );
+    }
+    check("mark.txt", &[("mark", mark_bytes), ("nights", nights_bytes)]);
 }

@@ -108,6 +108,8 @@ impl Vault {
 
     /// Enters manifests that the catalog has not seen: the manifest file is what makes a snapshot exist.
     pub(crate) fn adopt_manifests(&self) -> Result<(), StoreError> {
+        let names = self.shared.blobs.list("snaps")?;
+        self.adopt_marks(&names)?;
         let mut state = self.state();
         let known: HashSet<String> = state
             .catalog
@@ -115,10 +117,7 @@ impl Vault {
             .iter()
             .map(|row| format!("snaps/{}/{:010}.snap", row.client, row.sequence))
             .collect();
-        for name in self.shared.blobs.list("snaps")? {
-            if known.contains(&name) {
-                continue;
-            }
+        for name in names.into_iter().filter(|name| name.ends_with(".snap") && !known.contains(name)) {
             // A damaged manifest must not lock everybody out; `check` names it.
             let Ok(manifest) = Manifest::decode(&self.shared.blobs.read(&name, 0, MANIFEST_MAX)?) else {
                 continue;

@@ -1,0 +1,243 @@
+//! Marks beside manifests: what people and retention have said about a snapshot, and when it may really go.
+//!
+//! A snapshot without a mark is kept. A forgotten one is hidden, and can be had back until it is reclaimed:
+//! [`may_reclaim`] says from when that is allowed. It goes by the clock *and* by nights that the vault has counted
+//! ([`Nights`]): a clock that jumps by a year lets one night pass, not 365.
+
+use backhaul_object::codec::{FormatError, Reader, Write};
+use backhaul_object::ids::{ClientId, ObjectId};
+
+const MARK_MAGIC: &[u8; 4] = b"BHMK";
+const NIGHTS_MAGIC: &[u8; 4] = b"BHNT";
+const VERSION: u8 = 1;
+/// Longest reason, in bytes.
+pub const REASON_MAX: usize = 400;
+/// A night is counted when the clock has moved by so many seconds since the last.
+pub const NIGHT: u64 = 20 * 3_600;
+const DAY: u64 = 24 * 3_600;
+
+/// What was said about a snapshot last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// As if it had no mark: it was unpinned, or had back.
+    Kept,
+    /// Nothing forgets it.
+    Pinned,
+    /// It is hidden, and goes when its grace is over.
+    Forgotten,
+}
+
+impl State {
+    const ALL: [Self; 3] = [Self::Kept, Self::Pinned, Self::Forgotten];
+
+    /// The word in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Pinned => "pinned",
+            Self::Forgotten => "forgotten",
+        }
+    }
+
+    /// The number on disk and in the catalog.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+
+    pub(crate) fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.number() == number)
+    }
+}
+
+/// A mark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// Whose snapshot.
+    pub client: ClientId,
+    /// Its number among the client's.
+    pub sequence: u64,
+    /// The snapshot itself: a mark that lies beside another manifest says nothing about that.
+    pub id: ObjectId,
+    /// What was said.
+    pub state: State,
+    /// When, in seconds since 1970 by the server's clock.
+    pub marked_at: u64,
+    /// Nights that the vault had counted then.
+    pub night: u64,
+    /// Seconds for which a forgotten snapshot can be had back.
+    pub grace: u64,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl Mark {
+    /// The blob name: `snaps/<client>/<sequence>.mark`.
+    pub fn name(&self) -> String {
+        mark_name(self.client, self.sequence)
+    }
+
+    /// Canonical bytes, ending in a checksum.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MARK_MAGIC.to_vec();
+        out.push(VERSION);
+        out.extend_from_slice(self.id.as_bytes());
+        out.extend_from_slice(self.client.as_bytes());
+        out.put_varint(self.sequence);
+        out.push(self.state.number());
+        for value in [self.marked_at, self.night, self.grace] {
+            out.put_varint(value);
+        }
+        out.put_bytes(self.reason.as_bytes());
+        summed(out)
+    }
+
+    /// Reads a mark file.
+    ///
+    /// # Errors
+    /// Truncated, changed, or of an unknown version or state.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut r = opened(bytes, MARK_MAGIC, "mark")?;
+        let id = ObjectId(r.array("snapshot id")?);
+        let client = ClientId(r.array("client")?);
+        let sequence = r.varint("sequence")?;
+        let state = r.u8("state")?;
+        let state = State::from_number(state)
+            .ok_or(FormatError::Unknown { what: "state of a mark", value: u64::from(state) })?;
+        let marked_at = r.varint("time of the mark")?;
+        let night = r.varint("night of the mark")?;
+        let grace = r.varint("grace")?;
+        let reason = r.bytes("reason", REASON_MAX)?;
+        let reason = std::str::from_utf8(reason).map_err(|_| FormatError::Invalid("reason"))?.to_owned();
+        r.finish()?;
+        Ok(Self { client, sequence, id, state, marked_at, night, grace, reason })
+    }
+}
+
+/// The blob name of a snapshot's mark.
+pub(crate) fn mark_name(client: ClientId, sequence: u64) -> String {
+    format!("snaps/{client}/{sequence:010}.mark")
+}
+
+/// Nights that have passed over a vault, whatever its clock says: at most one in [`NIGHT`] seconds of the clock, and
+/// one for a jump of the clock however far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Nights {
+    /// So many.
+    pub count: u64,
+    /// When the last was counted, in seconds since 1970; 0 before the first.
+    pub last_at: u64,
+}
+
+impl Nights {
+    /// Looks at the clock: what is there afterwards, and whether a night was counted.
+    pub fn look(self, now: u64) -> (Self, bool) {
+        match now {
+            // The clock was set back: it is believed, and a night begins now.
+            now if now < self.last_at => (Self { last_at: now, ..self }, false),
+            now if now - self.last_at < NIGHT => (self, false),
+            now => (Self { count: self.count + 1, last_at: now }, true),
+        }
+    }
+
+    /// Canonical bytes, ending in a checksum.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = NIGHTS_MAGIC.to_vec();
+        out.push(VERSION);
+        out.put_varint(self.count);
+        out.put_varint(self.last_at);
+        summed(out)
+    }
+
+    /// Reads the file `nights`.
+    ///
+    /// # Errors
+    /// Truncated, changed, or of an unknown version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
+        let mut r = opened(bytes, NIGHTS_MAGIC, "count of nights")?;
+        let (count, last_at) = (r.varint("nights")?, r.varint("time of the last")?);
+        r.finish()?;
+        Ok(Self { count, last_at })
+    }
+}
+
+/// True when a forgotten snapshot is forgotten for good: its grace has passed by the clock, unless that was set back
+/// behind the mark, and as many nights were counted since as the grace has days, at least one.
+pub fn may_reclaim(mark: &Mark, now: u64, nights: Nights) -> bool {
+    let by_clock = now < mark.marked_at || now - mark.marked_at >= mark.grace;
+    let by_nights = nights.count.saturating_sub(mark.night) >= mark.grace.div_ceil(DAY).max(1);
+    mark.state == State::Forgotten && by_clock && by_nights
+}
+
+fn summed(mut out: Vec<u8>) -> Vec<u8> {
+    let sum = blake3::hash(&out);
+    out.extend_from_slice(&sum.as_bytes()[..16]);
+    out
+}
+
+fn opened<'b>(bytes: &'b [u8], magic: &[u8; 4], what: &'static str) -> Result<Reader<'b>, FormatError> {
+    let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated(what))?;
+    let (content, sum) = bytes.split_at(split);
+    if blake3::hash(content).as_bytes()[..16] != *sum {
+        return Err(FormatError::Mismatch(what));
+    }
+    let mut r = Reader::new(content);
+    if r.take(4, what)? != magic {
+        return Err(FormatError::Invalid(what));
+    }
+    match r.u8(what)? {
+        VERSION => Ok(r),
+        version => Err(FormatError::Unknown { what, value: u64::from(version) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YEAR: u64 = 365 * DAY;
+
+    fn forgotten(marked_at: u64, night: u64, grace: u64) -> Mark {
+        Mark {
+            client: ClientId([1; 16]),
+            sequence: 3,
+            id: ObjectId([2; 32]),
+            state: State::Forgotten,
+            marked_at,
+            night,
+            grace,
+            reason: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_is_one_night() {
+        let start = 1_700_000_000;
+        let (nights, counted) = Nights::default().look(start);
+        assert!(counted && nights.count == 1);
+        assert_eq!(nights.look(start + NIGHT - 1), (nights, false));
+        let (ahead, counted) = nights.look(start + YEAR);
+        assert!(counted && ahead.count == 2);
+        let (back, counted) = ahead.look(start + 60);
+        assert!(!counted && back.count == 2);
+        assert_eq!(back.look(start + NIGHT).0.count, 2, "a night begins when the clock is set back");
+        assert_eq!(back.look(start + 60 + NIGHT).0.count, 3);
+    }
+
+    #[test]
+    fn grace_takes_time_and_nights() {
+        let (now, week) = (1_700_000_000, 7 * DAY);
+        let mark = forgotten(now, 10, week);
+        let at = |count| Nights { count, last_at: now };
+        assert!(may_reclaim(&mark, now + week, at(17)));
+        assert!(!may_reclaim(&mark, now + week - 1, at(17)), "the clock");
+        assert!(!may_reclaim(&mark, now + week, at(16)), "the nights");
+        assert!(!may_reclaim(&mark, now + YEAR, at(11)), "a jump of a year forth");
+        assert!(!may_reclaim(&mark, now - YEAR, at(11)), "a jump of a year back");
+        assert!(may_reclaim(&mark, now - YEAR, at(17)), "the clock was wrong when it was marked");
+        assert!(!may_reclaim(&forgotten(now, 10, 0), now, at(10)), "without grace one night all the same");
+        assert!(!may_reclaim(&mark, now + week, at(3)), "a count that was lost gives nothing free");
+        for state in [State::Kept, State::Pinned] {
+            assert!(!may_reclaim(&Mark { state, ..mark.clone() }, now + YEAR, at(999)));
+        }
+    }
+}
