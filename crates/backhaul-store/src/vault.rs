@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, PackId, SessionId};
@@ -28,6 +29,9 @@ pub use marks::{Marking, hide_forgotten};
 pub(crate) use open::{read_descriptor, row};
 
 const DESCRIPTOR_FILE: &str = "vault.desc";
+/// How often, and how long apart, a lock that somebody holds is tried.
+const LOCK_TRIES: u8 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// An open vault; clones share it.
 #[derive(Clone)]
@@ -100,7 +104,13 @@ pub fn lock(dir: &Path) -> Result<File, StoreError> {
     let mut options = OpenOptions::new();
     let mut file =
         options.read(true).write(true).create(true).truncate(false).open(&path).doing("open", &path)?;
-    if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    // A process that was killed holds its lock until the kernel has torn it down: a moment is given for that.
+    let taken = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    let got = (0..LOCK_TRIES).any(|attempt| {
+        std::thread::sleep(LOCK_PAUSE * u32::from(attempt > 0));
+        taken()
+    });
+    if !got {
         let mut pid = String::new();
         file.read_to_string(&mut pid).doing("read", &path)?;
         return Err(StoreError::Busy { path: dir.to_path_buf(), pid: pid.trim().to_owned() });
@@ -264,17 +274,20 @@ impl Vault {
         Ok(rows)
     }
 
-    /// The highest sequence number that a client's manifests have, readable or not.
+    /// The highest sequence number that a client's manifests or catalog rows have, readable or not: a number is
+    /// never given twice, even where a manifest was lost.
     ///
     /// # Errors
-    /// The backend cannot list.
+    /// The backend cannot list, or the catalog cannot be read.
     pub fn last_sequence(&self, client: ClientId) -> Result<u64, StoreError> {
         let names = self.shared.blobs.list(&format!("snaps/{client}"))?;
         let number = |name: &String| {
             let file = name.rsplit('/').next()?.strip_suffix(".snap")?;
             file.parse().ok()
         };
-        Ok(names.iter().filter_map(number).max().unwrap_or(0))
+        let rows = self.snapshots(Some(client))?;
+        let numbers = names.iter().filter_map(number).chain(rows.iter().map(|row| row.sequence));
+        Ok(numbers.max().unwrap_or(0))
     }
 
     /// Figures.
