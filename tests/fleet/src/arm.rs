@@ -3,12 +3,13 @@
 use backhaul_schedule::policy::Initiator;
 use backhaul_schedule::reach::Mode;
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 
 use crate::case::{HOUR, MINUTE};
 use crate::machine::Class;
 
 /// A way of scheduling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 pub enum Arm {
     /// The server dials everybody; nobody comes by itself.
     ServerDial,

@@ -5,6 +5,7 @@ use jiff::civil::time;
 use jiff::tz::TimeZone;
 
 use crate::arm::Arm;
+use crate::mishap::Mishap;
 
 /// An hour in ms.
 pub const HOUR: u64 = 3_600_000;
@@ -81,13 +82,19 @@ impl Case {
         self.desktops + self.laptops
     }
 
-    /// The zone that everybody lives in.
+    /// The zone that everybody lives in: Central Europe, but that summer time begins when the case says so.
     pub fn zone(&self) -> TimeZone {
-        let text = match self.faults {
-            Faults::On => "CET-1CEST,M3.5.0,M10.5.0/3",
-            Faults::Off => "UTC0",
+        let text = match self.summer_from() {
+            Some(day) => format!("CET-1CEST,J{}/2,J300/3", FIRST_DAY_OF_YEAR + day),
+            None if self.faults == Faults::On => "CET-1".to_owned(),
+            None => "UTC0".to_owned(),
         };
-        TimeZone::posix(text).unwrap_or(TimeZone::UTC)
+        TimeZone::posix(&text).unwrap_or(TimeZone::UTC)
+    }
+
+    /// The day in whose night summer time begins: 2 o'clock is 3 o'clock.
+    pub fn summer_from(&self) -> Option<u32> {
+        Mishap::Summer.days(self).next()
     }
 
     /// When it begins: Monday 9 March 2026, local midnight; seconds since 1970.
@@ -98,16 +105,16 @@ impl Case {
         }
     }
 
-    /// A local time of a day, in ms from the beginning. Sunday 29 March, the 21st day, has no time from two to three.
+    /// A local time of a day, in ms from the beginning. The day on which summer time begins has no time from two to three.
     pub fn local(&self, day: u32, hour: f64) -> u64 {
-        let summer = self.faults == Faults::On && (day > DST_DAY || (day == DST_DAY && hour >= 2.0));
+        let summer = self.summer_from().is_some_and(|from| day > from || (day == from && hour >= 2.0));
         let at = u64::from(day) * DAY + (hour * HOUR as f64) as u64;
         if summer { at - HOUR } else { at }
     }
 
     /// The local day of a moment, and its hour.
     pub fn day_of(&self, at: u64) -> (u32, f64) {
-        let summer = self.faults == Faults::On && at >= u64::from(DST_DAY) * DAY + 2 * HOUR;
+        let summer = self.summer_from().is_some_and(|from| at >= u64::from(from) * DAY + 2 * HOUR);
         let local = if summer { at + HOUR } else { at };
         ((local / DAY) as u32, (local % DAY) as f64 / HOUR as f64)
     }
@@ -135,21 +142,29 @@ impl Case {
     }
 }
 
-/// The day on which summer time begins.
-pub const DST_DAY: u32 = 20;
+/// The first day of a case in its year, from 1: 9 March.
+const FIRST_DAY_OF_YEAR: u32 = 68;
 
 #[cfg(test)]
 mod tests {
+    use jiff::ToSpan;
+    use jiff::civil::date;
+
     use super::*;
 
     #[test]
     fn local_time_and_back() {
-        let case = Case::seed();
-        for (day, hour) in [(0, 0.0), (19, 8.0), (20, 8.0), (21, 23.5)] {
-            assert_eq!(case.day_of(case.local(day, hour)), (day, hour));
+        for case in [Case::seed(), Case { days: 3, ..Case::hundred_thousand() }] {
+            let night = case.summer_from().unwrap_or(0);
+            for (day, hour) in [(0, 0.0), (night - 1, 8.0), (night, 1.5), (night, 8.0), (night + 1, 23.5)] {
+                assert_eq!(case.day_of(case.local(day, hour)), (day, hour));
+                let at = case.begin() + (case.local(day, hour) / 1_000) as i64;
+                let local = jiff::Timestamp::from_second(at).map(|at| at.to_zoned(case.zone()).datetime());
+                let begin = date(2026, 3, 9).at(0, 0, 0, 0);
+                let told = begin.saturating_add((i64::from(day) * 24 * 60 + (hour * 60.0) as i64).minutes());
+                assert_eq!(local.ok(), Some(told), "day {day}, {hour} h");
+            }
+            assert_eq!(case.local(night, 8.0) - case.local(night - 1, 8.0), 23 * HOUR);
         }
-        assert_eq!(case.local(20, 8.0) - case.local(19, 8.0), 23 * HOUR);
-        let begin = jiff::Timestamp::from_second(case.begin()).map(|at| at.to_zoned(case.zone()));
-        assert_eq!(begin.map(|at| at.datetime().to_string()).unwrap_or_default(), "2026-03-09T00:00:00");
     }
 }

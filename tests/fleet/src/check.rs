@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::arm::Arm;
 use crate::case::{Case, Faults};
-use crate::matrix::{self, Result, Results};
+use crate::matrix::{self, Result, Results, Runs, results};
 use crate::table::{Style, tables};
 
 /// Share of client-days, in percent, that may differ though nothing but times should.
@@ -24,10 +24,10 @@ pub struct Finding {
 /// Runs a few days of the seed case with fixed seeds.
 pub fn check() -> Vec<Finding> {
     let case = Case { days: 5, warm_up: 1, faults: Faults::Off, name: "check".to_owned(), ..Case::seed() };
-    let quiet = |_: Arm, _: u64| {};
-    let run = |arms: &[Arm]| matrix::run(&case, arms, 1, 2, &quiet);
-    let results = run(&[Arm::Hybrid, Arm::NoNudge, Arm::Poll60]);
-    let again = run(&[Arm::Hybrid]);
+    let quiet = |_: Arm, _: u64, _: &Result| {};
+    let run = |case: &Case, arms: &[Arm]| results(matrix::run(case, arms, 1, 2, Runs::new(), &quiet));
+    let results = run(&case, &[Arm::Hybrid, Arm::NoNudge, Arm::Poll60]);
+    let again = run(&case, &[Arm::Hybrid]);
     let (Some(hybrid), Some(deaf), Some(polled)) =
         (one(&results, Arm::Hybrid), one(&results, Arm::NoNudge), one(&results, Arm::Poll60))
     else {
@@ -39,8 +39,8 @@ pub fn check() -> Vec<Finding> {
     let only: Results = BTreeMap::from([(Arm::Hybrid, vec![hybrid.clone()])]);
     let same = tables(&case, &only, Style::Text) == tables(&case, &again, Style::Text);
     let mut faulty = case.clone();
-    (faulty.faults, faulty.days) = (Faults::On, 5);
-    let broken = matrix::run(&faulty, &[Arm::Hybrid], 1, 1, &quiet);
+    faulty.faults = Faults::On;
+    let broken = run(&faulty, &[Arm::Hybrid]);
     let survived = one(&broken, Arm::Hybrid).map_or(100.0, |result| missed(result, 0));
     vec![
         finding("never more runs than slots", format!("{peak} of {}", case.slots), peak <= case.slots as f64),

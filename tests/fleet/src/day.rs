@@ -1,12 +1,11 @@
 //! A machine's day: when it is awake and where. Shares and shapes are docs/scheduling-simulation.md's table.
 
-use crate::case::{Case, Faults, HOUR, MINUTE};
+use crate::case::{Case, HOUR, MINUTE};
 use crate::machine::{Habit, Machine};
+use crate::mishap::Mishap;
 
 /// Laptops are shut by then, so that no stretch is of two days.
 const BED: f64 = 23.4;
-/// The day of the fire drill: who is in the office is outside at nine, and all of them are back at 9:20.
-pub const DRILL: u32 = 3;
 
 /// How a machine reaches the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +93,8 @@ fn laptop(case: &Case, machine: &mut Machine, day: u32) -> Vec<Stretch> {
     if works && !weekend {
         let (from, to) = (9.0 + lot.normal() * 0.4, 17.5 + lot.normal() * 0.75);
         let at_office = habit == Habit::Office && lot.chance(0.6);
-        let drilled = at_office && day == DRILL && case.faults == Faults::On;
+        // Who is in the office is outside at nine, and all of them are back at 9:20.
+        let drilled = at_office && Mishap::Drill.days(case).any(|drill| drill == day);
         let from = if drilled { 9.0 + lot.between(20.0, 21.0) / 60.0 } else { from.clamp(7.0, 11.0) };
         let place = match habit {
             _ if at_office => Place { net: Net::Lan, blocked: false, metered: false, id: 0 },

@@ -1,12 +1,13 @@
-//! What breaks, and when. Days are from the beginning of a case; what is after its end does not happen.
+//! What breaks, and how; [`crate::mishap`] says on which days.
 
 use backhaul_agent::attend::{Fingerprint, Happening};
 use backhaul_schedule::fleet::Event;
 
-use crate::case::{Faults, MINUTE};
+use crate::case::MINUTE;
 use crate::day::{Net, Place};
 use crate::job;
 use crate::machine::{Class, Doing};
+use crate::mishap::Mishap;
 use crate::sim::{Ev, Id, Sim, Todo};
 
 /// The server is away for so long, in ms.
@@ -47,24 +48,21 @@ impl Outages {
 
 /// Puts everything that breaks into the heap. The fire drill is in [`crate::day`], summer time in [`crate::case`].
 pub(crate) fn plan(sim: &mut Sim<'_>) {
-    if sim.case.faults == Faults::Off {
-        return;
-    }
     let plan = [
-        (8, 14.0, Fault::ClockWrong),
-        (8, 16.0, Fault::ClockRight),
-        (9, 10.0, Fault::FloorDown),
-        (9, 12.0, Fault::FloorUp),
-        (10, 13.0, Fault::RemoteDown),
-        (10, 14.0, Fault::RemoteUp),
-        (11, 10.0, Fault::Flapping),
+        (Mishap::Clock, 14.0, Fault::ClockWrong),
+        (Mishap::Clock, 16.0, Fault::ClockRight),
+        (Mishap::Floor, 10.0, Fault::FloorDown),
+        (Mishap::Floor, 12.0, Fault::FloorUp),
+        (Mishap::Remote, 13.0, Fault::RemoteDown),
+        (Mishap::Remote, 14.0, Fault::RemoteUp),
+        (Mishap::Flapping, 10.0, Fault::Flapping),
     ];
-    for (day, hour, fault) in plan {
-        sim.plan(sim.case.local(day, hour), Ev::Fault(fault));
+    for (mishap, hour, fault) in plan {
+        mishap.days(sim.case).for_each(|day| sim.plan(sim.case.local(day, hour), Ev::Fault(fault)));
     }
-    for week in 0..sim.case.days.div_ceil(7) {
+    for day in Mishap::Crash.days(sim.case) {
         let hour = 9.0 + sim.lot.unit() * 8.0;
-        sim.plan(sim.case.local(4 + 7 * week, hour), Ev::Fault(Fault::Crash));
+        sim.plan(sim.case.local(day, hour), Ev::Fault(Fault::Crash));
     }
 }
 

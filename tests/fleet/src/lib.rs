@@ -5,8 +5,8 @@
 //! - [`day`]: a machine's day: when it is awake, where, on which network;
 //! - [`machine`]: one machine and what it is doing;
 //! - [`agenda`]: what will happen; [`sim`]: events, comings and goings; [`talk`]: what agent and server say to each other; [`job`]: runs;
-//! - [`server`]: the scheduler's side; [`fault`]: what breaks;
-//! - [`gauge`], [`tally`]: what is measured and counted; [`matrix`]: all arms and seeds; [`stats`], [`table`] and [`plot`]: what is made of it;
+//! - [`server`]: the scheduler's side; [`mishap`]: on which days something breaks, [`fault`]: what and how;
+//! - [`gauge`], [`tally`]: what is measured and counted; [`matrix`]: all arms and seeds; [`keep`]: what they came to, in a file; [`stats`], [`table`] and [`plot`]: what is made of it;
 //! - [`check`]: a short run that must come out as promised.
 //!
 //! Everything follows from the seed: the same seed gives the same tables.
@@ -20,9 +20,11 @@ pub mod day;
 pub mod fault;
 mod gauge;
 pub mod job;
+pub mod keep;
 pub mod lot;
 pub mod machine;
 pub mod matrix;
+pub mod mishap;
 pub mod plot;
 pub mod server;
 pub mod sim;

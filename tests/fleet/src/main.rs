@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use backhaul_fleet_sim::arm::Arm;
 use backhaul_fleet_sim::case::{Case, Faults};
+use backhaul_fleet_sim::keep::Keep;
+use backhaul_fleet_sim::matrix::Runs;
 use backhaul_fleet_sim::table::{Style, speeds, tables};
 use backhaul_fleet_sim::{check, matrix, plot};
 use clap::{Parser, ValueEnum};
@@ -14,6 +16,7 @@ const EXAMPLES: &str = "Examples:
   fleet                                        the seed case, all arms, 20 seeds
   fleet --case 10k --seeds 5 --arms hybrid,poll-60,server-dial
   fleet --laptops 500 --slots 20 --days 14 --markdown --out plots
+  fleet --case 100k --days 3 --keep 100k.jsonl           stop it and start it again as you like
   fleet --check                                a short run that must come out as promised";
 
 /// Simulates a fleet of machines in virtual time with Backhaul's own scheduler and agent, and compares ways of
@@ -63,6 +66,12 @@ struct Args {
     /// Write plots into this directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Write each result into this file as soon as it is there, and do not run again what it has
+    #[arg(long, value_name = "FILE")]
+    keep: Option<PathBuf>,
+    /// Run nothing: print what the file has
+    #[arg(long, requires = "keep")]
+    report: bool,
     /// A short run with fixed seeds; fails if something is not as promised
     #[arg(long)]
     check: bool,
@@ -128,10 +137,17 @@ fn run(args: &Args, out: &mut dyn Write) -> std::io::Result<ExitCode> {
     }
     let case = args.case();
     let arms = if args.arms.is_empty() { Arm::ALL.to_vec() } else { args.arms.clone() };
-    let told = |arm: Arm, seed: u64| {
-        let _ = writeln!(std::io::stderr(), "done: {}, seed {seed}", arm.name());
+    let (keep, before) = match &args.keep {
+        Some(path) => Keep::open(path, &case).map(|(keep, before)| (Some(keep), before))?,
+        None => (None, Runs::new()),
     };
-    let results = matrix::run(&case, &arms, args.seeds.max(1), args.threads, &told);
+    let told = |arm: Arm, seed: u64, result: &matrix::Result| {
+        let kept = keep.as_ref().map_or(Ok(()), |keep| keep.put(arm, seed, result));
+        let lost = kept.err().map_or_else(String::new, |error| format!(", but it cannot be kept: {error}"));
+        let _ = writeln!(std::io::stderr(), "done: {}, seed {seed}{lost}", arm.name());
+    };
+    let seeds = if args.report { 0 } else { args.seeds.max(1) };
+    let results = matrix::results(matrix::run(&case, &arms, seeds, args.threads, before, &told));
     let style = if args.markdown { Style::Markdown } else { Style::Text };
     writeln!(out, "{}\n{}", tables(&case, &results, style), speeds(&results))?;
     if let Some(directory) = &args.out {

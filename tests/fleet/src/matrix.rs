@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::arm::Arm;
 use crate::case::Case;
 use crate::sim;
@@ -18,7 +20,7 @@ pub const POINTS: usize = 201;
 const SATURATED: f64 = 0.85;
 
 /// What one run of one arm came to, for one class of machines.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// By [`COLUMNS`].
     pub values: [f64; COLUMNS.len()],
@@ -54,7 +56,7 @@ pub enum Waits {
 }
 
 /// What one run of one arm came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Result {
     /// Desktops and laptops.
     pub kinds: [Figures; 2],
@@ -62,7 +64,8 @@ pub struct Result {
     pub server: [f64; SERVER.len()],
     /// Mean runs and waiting clients by time of day, on working days.
     pub load: Vec<(f64, f64)>,
-    /// By machine and counted day: none for a day that does not count, else whether there was a snapshot.
+    /// By machine and counted day: none for a day that does not count, else whether there was a snapshot. Not kept in files.
+    #[serde(skip)]
     pub protected: Vec<Vec<Option<bool>>>,
     /// Events a second; not the same twice.
     pub speed: f64,
@@ -92,37 +95,45 @@ impl Result {
 
 /// Results by arm, in the order of seeds.
 pub type Results = BTreeMap<Arm, Vec<Result>>;
+/// What each run came to.
+pub type Runs = BTreeMap<(Arm, u64), Result>;
 
-/// Runs all of them. `told` hears of each that is done.
+/// By arm.
+pub fn results(runs: Runs) -> Results {
+    let mut results = Results::new();
+    for ((arm, _), result) in runs {
+        results.entry(arm).or_default().push(result);
+    }
+    results
+}
+
+/// Runs all of them but those that were done before. `told` hears of each that is done.
 pub fn run(
     case: &Case,
     arms: &[Arm],
     seeds: u64,
     threads: usize,
-    told: &(dyn Fn(Arm, u64) + Sync),
-) -> Results {
-    let jobs: Vec<(Arm, u64)> =
-        (1..=seeds).flat_map(|seed| arms.iter().map(move |arm| (*arm, seed))).collect();
+    before: Runs,
+    told: &(dyn Fn(Arm, u64, &Result) + Sync),
+) -> Runs {
+    let jobs = (1..=seeds).flat_map(|seed| arms.iter().map(move |arm| (*arm, seed)));
+    let jobs: Vec<(Arm, u64)> = jobs.filter(|job| !before.contains_key(job)).collect();
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(BTreeMap::new());
+    let done = Mutex::new(before);
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 while let Some((arm, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
                     let result = figures(case, sim::run(case, arm, seed));
+                    told(arm, seed, &result);
                     if let Ok(mut done) = done.lock() {
                         done.insert((arm, seed), result);
                     }
-                    told(arm, seed);
                 }
             });
         }
     });
-    let mut results = Results::new();
-    for ((arm, _), result) in done.into_inner().unwrap_or_default() {
-        results.entry(arm).or_default().push(result);
-    }
-    results
+    done.into_inner().unwrap_or_default()
 }
 
 /// What a run came to.

@@ -1,5 +1,6 @@
 //! Tables: of desktops, of laptops, of the server.
 
+use crate::arm::Arm;
 use crate::case::Case;
 use crate::matrix::{COLUMNS, Result, Results, SERVER, Waits};
 use crate::stats::{Mean, mean, median};
@@ -15,7 +16,7 @@ pub enum Style {
 
 /// All tables of a case. The same results give the same text.
 pub fn tables(case: &Case, results: &Results, style: Style) -> String {
-    let seeds = results.values().map(Vec::len).max().unwrap_or(0);
+    let seeds = seeds(results);
     let counted = case.days - case.warm_up;
     let mut text = format!(
         "{}: {} desktops, {} laptops, {} slots, {counted} days counted, {seeds} seeds; mean ± 95 % interval\n",
@@ -25,7 +26,7 @@ pub fn tables(case: &Case, results: &Results, style: Style) -> String {
         let mut rows = vec![head(title, COLUMNS.map(|(name, ..)| name).as_slice())];
         for (arm, results) in results {
             let cells = (0..COLUMNS.len()).map(|column| cell(results, class, column));
-            rows.push(std::iter::once(arm.name().to_owned()).chain(cells).collect());
+            rows.push(std::iter::once(name(*arm, results.len(), seeds)).chain(cells).collect());
         }
         text += &write(&rows, style);
     }
@@ -33,9 +34,18 @@ pub fn tables(case: &Case, results: &Results, style: Style) -> String {
     for (arm, results) in results {
         let of = |column: usize| results.iter().map(|result| result.server[column]).collect::<Vec<f64>>();
         let cells = (0..SERVER.len()).map(|column| number(mean(&of(column)), SERVER[column].1));
-        rows.push(std::iter::once(arm.name().to_owned()).chain(cells).collect());
+        rows.push(std::iter::once(name(*arm, results.len(), seeds)).chain(cells).collect());
     }
     text + &write(&rows, style)
+}
+
+fn seeds(results: &Results) -> usize {
+    results.values().map(Vec::len).max().unwrap_or(0)
+}
+
+/// An arm's name, and how many seeds it has if others have more.
+fn name(arm: Arm, seeds: usize, most: usize) -> String {
+    if seeds == most { arm.name().to_owned() } else { format!("{} ({seeds} seeds)", arm.name()) }
 }
 
 /// How fast the scheduler was, by arm. Not the same twice.
