@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::alerts::courier::Courier;
+use crate::chores::worker::Worker;
 use crate::clock::{self, Stopwatch};
 use crate::dispatch::Dispatch;
 use crate::enrolment;
@@ -77,6 +78,8 @@ pub struct Server {
     inner: Arc<Inner>,
     address: SocketAddr,
     tasks: Vec<JoinHandle<()>>,
+    /// None when the server is there for one command.
+    worker: Option<Worker>,
     _lock: File,
 }
 
@@ -123,7 +126,14 @@ impl Server {
         inner.clear_stale_alerts();
         inner.refresh();
         let tasks = vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
-        Ok(Self { inner, address, tasks, _lock: lock })
+        let worker = match duty {
+            Duty::Full => {
+                let bell = inner.courier.as_ref().map(Courier::bell);
+                Some(Worker::start(home, Arc::clone(&inner.vault), bell)?)
+            }
+            Duty::OneCommand => None,
+        };
+        Ok(Self { inner, address, tasks, worker, _lock: lock })
     }
 
     /// Where it listens.
@@ -156,6 +166,7 @@ impl Server {
     /// Ends all sessions with a word to each, and everything they have written is kept.
     pub async fn stop(self) {
         self.inner.hub.close_all("the server is stopping");
+        tokio::task::block_in_place(|| drop(self.worker));
         for task in self.tasks {
             task.abort();
             // It was told to end, and has no result.

@@ -53,6 +53,9 @@ pub enum ServerError {
     /// It cannot be dialled.
     #[error("client {0:?} has no address to dial; `client edit --address HOST:PORT` gives one")]
     NoAddress(String),
+    /// It was asked for wrongly.
+    #[error("{0}")]
+    Usage(String),
     /// What is known of a client could not be read.
     #[error("{0}")]
     Session(String),

@@ -12,14 +12,16 @@ use crate::error::ServerError;
 use crate::keyring::random;
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../../../schemas/fleet/0001.sql"),
     include_str!("../../../schemas/fleet/0002.sql"),
     include_str!("../../../schemas/fleet/0003.sql"),
     include_str!("../../../schemas/fleet/0004.sql"),
     include_str!("../../../schemas/fleet/0005.sql"),
+    include_str!("../../../schemas/fleet/0007.sql"),
 ];
 mod alerts;
+mod chores;
 mod instances;
 mod links;
 mod runs;
@@ -27,6 +29,7 @@ mod versions;
 
 pub use alerts::{AlertRow, Delivery, DeliveryState, Which};
 pub use backhaul_schedule::policy::Initiator;
+pub use chores::{AskedBy, ChoreRow, ChoreState, FailureKind};
 pub use instances::{Instance, Machine};
 pub use links::{LinkState, Met, Shown};
 pub use runs::{Run, RunState};

@@ -8,6 +8,7 @@
 //! - [`hub`]: all open sessions; [`gate`]: how one is let in; [`pull`]: dials of the server;
 //! - [`ticket`]: places in the queue that survive; [`rates`]: how fast bytes are accepted;
 //! - [`alerts`]: what people are told without asking;
+//! - [`chores`]: what is done besides backing up, for an operator or by night; [`keep`]: what is kept, and for how long;
 //! - [`enrolment`]: answers join requests;
 //! - [`session`]: one conversation, whoever dialled: [`session::ingest`] checks and stores what arrives,
 //!   [`session::answers`] says what is there, [`session::reads`] sends what may be read;
@@ -20,6 +21,7 @@
 //! - a revoked client's sessions end within [`daemon::POLL`].
 
 pub mod alerts;
+pub mod chores;
 pub mod clock;
 pub mod daemon;
 mod desk;
@@ -30,6 +32,7 @@ pub mod fleet;
 mod gate;
 pub mod home;
 pub mod hub;
+pub mod keep;
 pub mod keyring;
 pub mod policies;
 mod pull;

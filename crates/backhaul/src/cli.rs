@@ -7,9 +7,11 @@ use backhaul_archive::backup::excludes::DEFAULTS;
 use clap::{Args, Parser, Subcommand};
 
 mod fleet;
+mod keep;
 mod read;
 
 pub use fleet::{ClientCommand, PolicyCommand};
+pub use keep::{KeepCommand, SnapshotArgs};
 pub use read::{ArchiveArg, FindArgs, OverwriteArg, ReadArgs, RestoreArgs};
 
 /// Backups of many machines on one server: deduplicated, compressed, encrypted; started from either side.
@@ -140,6 +142,8 @@ pub enum Command {
         #[arg(long)]
         rebuild_index: bool,
     },
+    #[command(flatten)]
+    Keep(KeepCommand),
     /// How much the vault holds
     #[command(after_help = "Example:\n  backhaul stats --json")]
     Stats,

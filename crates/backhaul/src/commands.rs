@@ -16,11 +16,13 @@ mod alerts;
 mod backup;
 mod browse;
 mod check;
+mod chore;
 mod client;
 mod diff;
 mod dump;
 mod find;
 mod install;
+mod keep;
 mod plan;
 mod policy;
 mod quickstart;
@@ -74,6 +76,7 @@ pub async fn run(cli: Cli) -> Done {
         }
         Command::Restore(args) => restore::run(context, args).await,
         Command::Check { read_data, rebuild_index } => check::run(context, read_data, rebuild_index),
+        Command::Keep(command) => keep::run(context, command).await,
         Command::Stats => status::stats(context).await,
         Command::Alerts { command: Some(AlertsCommand::Test), .. } => alerts::test(context).await,
         Command::Alerts { all, command: None } => alerts::list(context, all),

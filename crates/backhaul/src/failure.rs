@@ -95,7 +95,9 @@ impl From<ServerError> for Failure {
                 failure.code(code::NO_HOME).hint("`backhaul server init` makes one; --home says where")
             }
             ServerError::WrongKey { .. } => failure.code(code::NOT_AUTHORISED),
-            ServerError::BadName(_) | ServerError::BadAddress(_) => failure.code(code::USAGE),
+            ServerError::BadName(_) | ServerError::BadAddress(_) | ServerError::Usage(_) => {
+                failure.code(code::USAGE)
+            }
             ServerError::Exists { .. } => failure.hint("it is ready: `backhaul server run` starts it"),
             _ => failure,
         }

@@ -4,10 +4,38 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use backhaul_agent::remote::Listed;
+use backhaul_object::ObjectId;
+use backhaul_store::catalog::SnapshotRow;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 
 use crate::failure::Failure;
+
+/// What can be chosen.
+pub trait Candidate {
+    /// The snapshot's id.
+    fn id(&self) -> ObjectId;
+    /// When it was made, seconds since 1970.
+    fn time(&self) -> u64;
+}
+
+impl Candidate for Listed {
+    fn id(&self) -> ObjectId {
+        self.id
+    }
+    fn time(&self) -> u64 {
+        self.server_time
+    }
+}
+
+impl Candidate for SnapshotRow {
+    fn id(&self) -> ObjectId {
+        self.id
+    }
+    fn time(&self) -> u64 {
+        self.server_time
+    }
+}
 
 /// Fewest hexadecimal digits of an id.
 const PREFIX_MIN: usize = 4;
@@ -31,7 +59,7 @@ pub fn split(text: &OsStr) -> (String, Option<&[u8]>) {
 }
 
 /// Finds the snapshot that a text means; `snapshots` are oldest first, `now` is seconds since 1970.
-pub fn choose<'s>(text: &str, snapshots: &'s [Listed], now: u64) -> Result<&'s Listed, Failure> {
+pub fn choose<'s, S: Candidate>(text: &str, snapshots: &'s [S], now: u64) -> Result<&'s S, Failure> {
     let Some(newest) = snapshots.last() else {
         return Err(Failure::new("there is no snapshot yet").hint("`backhaul backup` makes one"));
     };
@@ -39,16 +67,16 @@ pub fn choose<'s>(text: &str, snapshots: &'s [Listed], now: u64) -> Result<&'s L
         return Ok(newest);
     }
     if let Some(at) = parse_time(text, now) {
-        let found = snapshots.iter().rfind(|snapshot| snapshot.server_time <= at);
-        let oldest = snapshots.first().map_or(0, |snapshot| snapshot.server_time);
+        let found = snapshots.iter().rfind(|snapshot| snapshot.time() <= at);
+        let oldest = snapshots.first().map_or(0, Candidate::time);
         let hint = format!("the oldest is of {}", crate::output::time(oldest));
         return found
             .ok_or_else(|| Failure::new(format!("there is no snapshot from before {text}")).hint(hint));
     }
     let hex = text.len() >= PREFIX_MIN && text.bytes().all(|b| b.is_ascii_hexdigit());
     let lower = text.to_ascii_lowercase();
-    let found: Vec<&Listed> = match hex {
-        true => snapshots.iter().filter(|snapshot| snapshot.id.to_string().starts_with(&lower)).collect(),
+    let found: Vec<&S> = match hex {
+        true => snapshots.iter().filter(|snapshot| snapshot.id().to_string().starts_with(&lower)).collect(),
         false => Vec::new(),
     };
     match found[..] {

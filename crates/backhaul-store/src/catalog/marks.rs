@@ -13,6 +13,11 @@ impl Catalog {
     /// # Errors
     /// SQLite.
     pub fn marks(&self) -> Result<Vec<Mark>, StoreError> {
+        // Whoever only looks does not migrate.
+        let version: i64 = self.db.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if version < 2 {
+            return Ok(Vec::new());
+        }
         let mut statement = self.db.prepare_cached(
             "SELECT client, sequence, id, state, marked_at, night, grace, reason FROM marks
              ORDER BY client, sequence",

@@ -1,0 +1,132 @@
+//! The running server's worker: does the chores that wait in the database, one after the other, on a thread of its
+//! own with a connection of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+
+use tokio::sync::Notify;
+
+use super::{Chore, Outcome, Tools, carry_out, failure_kind};
+use crate::clock;
+use crate::daemon::POLL;
+use crate::error::ServerError;
+use crate::fleet::{ChoreRow, Fleet};
+use crate::home::ServerHome;
+use crate::session::OpenVault;
+
+/// The running thread. Dropped, it ends what is under way and waits for that.
+pub struct Worker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts to work; `bell` wakes whoever delivers alerts.
+    ///
+    /// # Errors
+    /// No server here, or the database.
+    pub fn start(
+        home: &ServerHome,
+        vault: Arc<OpenVault>,
+        bell: Option<Arc<Notify>>,
+    ) -> Result<Self, ServerError> {
+        let fleet = home.fleet()?;
+        fleet.abandon_chores(clock::now())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut round = Round { home: home.clone(), vault, fleet, stop: Arc::clone(&stop), bell };
+        let thread = std::thread::spawn(move || round.run());
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+/// Does all chores that wait, in this process, when no server runs.
+///
+/// # Errors
+/// Another process has the server's directory or its vault, or they cannot be used. A chore that fails is no error
+/// here: it says so itself.
+pub fn work_off(home: &ServerHome) -> Result<(), ServerError> {
+    let _lock = home.lock()?;
+    let vault = Arc::new(OpenVault::new(home.vault()?, &home.vault_key()?));
+    let fleet = home.fleet()?;
+    fleet.abandon_chores(clock::now())?;
+    let mut round = Round { home: home.clone(), vault, fleet, stop: Arc::default(), bell: None };
+    while round.next()? {}
+    Ok(())
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic in there was reported by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Round {
+    home: ServerHome,
+    vault: Arc<OpenVault>,
+    fleet: Fleet,
+    stop: Arc<AtomicBool>,
+    bell: Option<Arc<Notify>>,
+}
+
+impl Round {
+    fn run(&mut self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            match self.next() {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => tracing::error!("chores: {error}"),
+            }
+            std::thread::park_timeout(POLL);
+        }
+    }
+
+    /// Does the next chore; false when there is none.
+    fn next(&mut self) -> Result<bool, ServerError> {
+        // Looking costs nothing while nobody has written.
+        if !self.fleet.has_changed()? {
+            return Ok(false);
+        }
+        let Some(row) = self.fleet.begin_chore(clock::now())? else { return Ok(false) };
+        // There may be more.
+        self.fleet.look_again();
+        match self.work(&row) {
+            Ok(outcome) => {
+                tracing::info!("{}: {}", row.kind, outcome.words);
+                let document = outcome.document.to_string();
+                self.fleet.end_chore(row.id, Ok((&outcome.words, &document)), clock::now())?;
+            }
+            Err(error) => {
+                tracing::warn!("{} failed: {error}", row.kind);
+                let why = (error.to_string(), failure_kind(&error));
+                self.fleet.end_chore(row.id, Err((&why.0, why.1)), clock::now())?;
+            }
+        }
+        self.bell.iter().for_each(|bell| bell.notify_one());
+        Ok(true)
+    }
+
+    fn work(&mut self, row: &ChoreRow) -> Result<Outcome, ServerError> {
+        let chore: Chore = serde_json::from_str(&row.request)
+            .map_err(|error| ServerError::Usage(format!("this server knows no such chore: {error}")))?;
+        let told = self.home.fleet()?;
+        let mut progress = |words: &str| {
+            // Who waits is told the end all the same.
+            let _ = told.chore_progress(row.id, words);
+        };
+        let mut tools = Tools {
+            home: &self.home,
+            vault: &self.vault,
+            fleet: &mut self.fleet,
+            now: clock::now(),
+            stop: &self.stop,
+            progress: &mut progress,
+        };
+        carry_out(&chore, &mut tools)
+    }
+}
