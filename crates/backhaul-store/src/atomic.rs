@@ -30,9 +30,12 @@ impl AtomicFile {
     /// # Errors
     /// Any of these; the old file then still stands.
     pub fn commit(mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.sync_all()?;
-        fs::rename(&self.temporary, &self.path)?;
+        let written = self.file.write_all(bytes).and_then(|()| self.file.sync_all());
+        if let Err(error) = written.and_then(|()| fs::rename(&self.temporary, &self.path)) {
+            // On a full disk it would only be in the way.
+            let _ = fs::remove_file(&self.temporary);
+            return Err(error);
+        }
         sync_parent(&self.path)
     }
 }

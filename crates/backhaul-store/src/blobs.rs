@@ -32,6 +32,24 @@ pub trait Blobs: Send + Sync {
     /// No such blob, or it cannot be read.
     fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError>;
 
+    /// Fills a buffer from `offset`; returns how many bytes there were.
+    ///
+    /// # Errors
+    /// No such blob, or it cannot be read.
+    fn read_into(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<usize, StoreError>;
+
+    /// Keeps what is under a name under another one, too. What is there already stays.
+    ///
+    /// # Errors
+    /// The backend refused.
+    fn keep_as(&self, name: &str, copy: &str) -> Result<(), StoreError>;
+
+    /// Removes a blob; one that is not there is no error.
+    ///
+    /// # Errors
+    /// The backend refused.
+    fn remove(&self, name: &str) -> Result<(), StoreError>;
+
     /// Length in bytes, if it is there.
     ///
     /// # Errors
@@ -70,26 +88,59 @@ impl LocalBlobs {
         handles.insert(name.to_owned(), Arc::clone(&file));
         Ok(file)
     }
-}
 
-impl Blobs for LocalBlobs {
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.root.join(name);
-        let written = AtomicFile::new(&path).and_then(|file| file.commit(bytes)).doing("write", &path);
-        // Whoever has the old file open would go on reading that.
+    /// What is under the name now is another file.
+    fn forget(&self, name: &str) {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
-        written
     }
 
-    fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError> {
-        let path = self.root.join(name);
+    /// The directory of a new file, made durably if it is missing.
+    fn make_parent(&self, path: &Path) -> Result<(), StoreError> {
         let parent = path.parent().unwrap_or(&self.root);
         if !parent.is_dir() {
             fs::create_dir_all(parent).doing("create", parent)?;
             sync_parent(parent).doing("sync the parent of", parent)?;
         }
+        Ok(())
+    }
+}
+
+impl Blobs for LocalBlobs {
+    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        let done = AtomicFile::new(&path).and_then(|file| file.commit(bytes)).doing("write", &path);
+        self.forget(name);
+        done
+    }
+
+    fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        self.make_parent(&path)?;
         fs::rename(file, &path).doing("move into place", &path)?;
+        self.forget(name);
         sync_parent(&path).doing("sync the directory of", &path)
+    }
+
+    fn keep_as(&self, name: &str, copy: &str) -> Result<(), StoreError> {
+        let (path, copy) = (self.root.join(name), self.root.join(copy));
+        self.make_parent(&copy)?;
+        match fs::hard_link(&path, &copy) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            // Some file systems have no links.
+            Err(_) => drop(fs::copy(&path, &copy).doing("copy", &path)?),
+            Ok(()) => {}
+        }
+        sync_parent(&copy).doing("sync the directory of", &copy)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.root.join(name);
+        self.forget(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error).doing("remove", &path),
+            Ok(()) => sync_parent(&path).doing("sync the directory of", &path),
+        }
     }
 
     fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
@@ -100,6 +151,20 @@ impl Blobs for LocalBlobs {
         let mut out = vec![0; len];
         file.read_exact_at(&mut out, offset).doing("read", &path)?;
         Ok(out)
+    }
+
+    fn read_into(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<usize, StoreError> {
+        let file = self.handle(name)?;
+        let mut filled = 0;
+        while filled < out.len() {
+            match file.read_at(&mut out[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).doing("read", &self.root.join(name)),
+            }
+        }
+        Ok(filled)
     }
 
     fn len(&self, name: &str) -> Result<Option<u64>, StoreError> {

@@ -1,12 +1,13 @@
 //! Sealed objects at rest: backends, packs, index, catalog, check.
 //!
 //! A vault is a directory (docs/format.md, "The vault on disk"):
-//! `vault.desc` (descriptor), `packs/ab/<hash>` (sealed packs), `open/` (packs being written),
+//! `vault.desc` (descriptor), `packs/ab/<hash>` (sealed packs), `open/` (packs being written), `parity/ab/<hash>` (their sidecars),
 //! `snaps/<client>/<sequence>.snap` (commit points), and two caches: `catalog.sqlite` and `index/`.
 //!
 //! In reading order:
 //! - [`blobs`]: the backend seam, [`Blobs`](blobs::Blobs), with a local directory behind it;
 //! - [`pack`]: the pack format; [`writer`]: a pack being written;
+//! - [`sidecar`]: the parity file of a pack; [`parity`]: how it is made, and mends;
 //! - [`manifest`]: the file that makes a snapshot exist; [`mark`]: what was said about it since: pinned, forgotten;
 //! - [`index`]: ordinals, locations, fingerprints, edges; [`catalog`]: packs and snapshots in SQLite;
 //! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
@@ -31,8 +32,10 @@ pub mod manifest;
 pub mod mark;
 pub mod owned;
 pub mod pack;
+pub mod parity;
 pub mod rebuild;
 pub mod session;
+pub mod sidecar;
 pub mod vault;
 pub mod writer;
 

@@ -18,6 +18,7 @@ use crate::catalog::{Catalog, PackRow, Proven, SnapshotRow};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Hit, Index, Ordinal};
 use crate::pack;
+use crate::parity::ParityWorker;
 use crate::session::WriteSession;
 use crate::writer::PackWriter;
 
@@ -43,7 +44,9 @@ pub(crate) struct Shared {
     pub(crate) root: PathBuf,
     pub(crate) descriptor: Descriptor,
     pub(crate) generation: [u8; 16],
-    pub(crate) blobs: Box<dyn Blobs>,
+    pub(crate) blobs: Arc<dyn Blobs>,
+    /// Makes the sidecars of packs.
+    pub(crate) parity: ParityWorker,
     /// Packs being written, always on a local disk.
     pub(crate) spool: LocalBlobs,
     pub(crate) state: Mutex<State>,

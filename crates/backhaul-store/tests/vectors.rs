@@ -1,17 +1,17 @@
-//! Golden vectors of packs and manifests. `BLESS=1` writes them anew, which is a change of the format.
+//! Golden vectors of packs, their parity, and manifests. `BLESS=1` writes them anew, which is a change of the format.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-use backhaul_object::ids::{ClientId, SessionId, VaultId};
+use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Kind, Object, ObjectId};
-use backhaul_store::Ordinal;
 use backhaul_store::manifest::Manifest;
 use backhaul_store::mark::{Mark, Nights, State};
 use backhaul_store::pack::{self, Class, Head};
+use backhaul_store::{Ordinal, parity};
 use bytes::Bytes;
 
 fn check(file: &str, lines: &[(&str, Vec<u8>)]) {
@@ -102,4 +102,29 @@ fn mark_and_nights() {
         );
     }
     check("mark.txt", &[("mark", mark_bytes), ("nights", nights_bytes)]);
+}
+
+#[test]
+fn sidecars() {
+    let mut lines = Vec::new();
+    for (name, class, len, table) in
+        [("meta", Class::Meta, 5_000, 52 + 4 * 6 + 16), ("data", Class::Data, 4_200_000, 52 + 4 * 1_060 + 16)]
+    {
+        let mut pack = vec![0; len];
+        blake3::Hasher::new().finalize_xof().fill(&mut pack);
+        let id = PackId(*blake3::hash(&pack).as_bytes());
+        let mut read = |offset: u64, out: &mut [u8]| {
+            out.copy_from_slice(&pack[offset as usize..][..out.len()]);
+            Ok(())
+        };
+        let side = parity::encode(id, class, len as u64, &mut read).unwrap();
+        // The second table begins where the parity of whole blocks ends.
+        assert_eq!((side.len() - 2 * table - 8) % 4_096, 0, "{name}");
+        assert_eq!(side[..table], side[side.len() - 8 - table..side.len() - 8]);
+        lines.push((format!("{name} table"), side[..table.min(92)].to_vec()));
+        lines.push((format!("{name} blake3"), blake3::hash(&side).as_bytes().to_vec()));
+    }
+    let lines: Vec<(&str, Vec<u8>)> =
+        lines.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+    check("parity.txt", &lines);
 }

@@ -43,6 +43,7 @@ impl Vault {
                 // Readers look in `open/` until the row here says otherwise.
                 let file = self.shared.root.join(open_name(row.number));
                 self.shared.blobs.adopt(&file, &pack_blob(&name))?;
+                self.shared.parity.add(name, row.class, row.bytes);
             }
             state.pending.remove(&row.number);
             state.packs.insert(row.number, row);

@@ -12,6 +12,7 @@ use crate::catalog::{Catalog, PackRow, SnapshotRow};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::Index;
 use crate::manifest::Manifest;
+use crate::parity::ParityWorker;
 use crate::vault::{DESCRIPTOR_FILE, Shared, State, Vault, Writing, lock, open_name, pack_blob};
 use crate::writer::{PackWriter, salvage};
 
@@ -61,11 +62,13 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         next_pack,
         poisoned: false,
     };
+    let blobs: Arc<dyn Blobs> = Arc::new(LocalBlobs::new(root));
     let shared = Shared {
         root: root.to_path_buf(),
         descriptor,
         generation,
-        blobs: Box::new(LocalBlobs::new(root)),
+        parity: ParityWorker::start(Arc::clone(&blobs)),
+        blobs,
         spool: LocalBlobs::new(root),
         state: Mutex::new(state),
         _lock: lock,
@@ -86,6 +89,7 @@ impl Vault {
                     let (blob, file) = (pack_blob(&sealed), self.shared.root.join(&name));
                     if self.shared.blobs.len(&blob)?.is_none() && file.exists() {
                         self.shared.blobs.adopt(&file, &blob)?;
+                        self.shared.parity.add(sealed, row.class, row.bytes);
                     }
                 }
                 None => {
