@@ -4,17 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use backhaul_agent::home::AgentHome;
+use backhaul_net::Identity;
 use backhaul_net::endpoint::{dial_agent, dial_server};
-use backhaul_net::link::{FrameReader, FrameWriter, Streams};
 use backhaul_net::transport::Use;
-use backhaul_net::{Identity, Link, NetError};
+use backhaul_proto::end;
 use backhaul_proto::wire::{self, frame::Body};
-use backhaul_proto::{PROTOCOL, end};
 use backhaul_tests::{Daemon, Home, TestServer, free_port, trees, wait_until};
 use tokio::time::timeout;
 
-/// Longer than anything that is answered takes.
-const SOON: Duration = Duration::from_secs(10);
+use crate::peer::{Peer, SOON, hello, queued, refused, welcomed};
+
 /// Nobody starts by itself, for the policy's window is far; whoever asks gets one of so many slots.
 fn slots(slots: usize) -> String {
     format!("[policy.default]\nspread = \"1m\"\n[admission]\nslots = {slots}\n")
@@ -22,75 +21,6 @@ fn slots(slots: usize) -> String {
 
 fn tree(dir: &Path) -> PathBuf {
     trees::everything(dir)
-}
-
-/// A peer with an agent's certificate and manners of its own.
-struct Peer {
-    writer: FrameWriter,
-    reader: FrameReader,
-    streams: Streams,
-}
-
-impl Peer {
-    fn over(link: Link) -> Self {
-        let (writer, reader, streams) = link.split();
-        Self { writer, reader, streams }
-    }
-
-    async fn try_dial(home: &Home) -> Result<Self, NetError> {
-        let agent = AgentHome::at(home.path());
-        let servers = agent.config().unwrap().servers;
-        let link = dial_server(&servers[0], &agent.agent().unwrap(), Use::Work).await?;
-        Ok(Self::over(link))
-    }
-
-    async fn dial(home: &Home) -> Self {
-        Self::try_dial(home).await.unwrap()
-    }
-
-    async fn send(&mut self, body: Body) -> Result<(), NetError> {
-        self.writer.send(&wire::Frame { body: Some(body) }).await
-    }
-
-    /// Says hello; what is answered.
-    async fn hello(&mut self, intent: wire::Intent, more: wire::Hello) -> Option<Body> {
-        let hello = wire::Hello { protocol_min: PROTOCOL, protocol_max: PROTOCOL, ..more };
-        self.send(Body::Hello(wire::Hello { intent: intent.into(), ..hello })).await.ok()?;
-        self.hear().await
-    }
-
-    /// The next frame; none when the connection is over.
-    async fn hear(&mut self) -> Option<Body> {
-        let heard = timeout(SOON, self.reader.next()).await.unwrap();
-        heard.ok().flatten().and_then(|frame| frame.body)
-    }
-}
-
-async fn hello(home: &Home, intent: wire::Intent, more: wire::Hello) -> (Peer, Option<Body>) {
-    let mut peer = Peer::dial(home).await;
-    let answer = peer.hello(intent, more).await;
-    (peer, answer)
-}
-
-fn refused(answer: Option<Body>) -> wire::End {
-    match answer {
-        Some(Body::End(end)) => end,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn welcomed(answer: Option<Body>) -> wire::Welcome {
-    match answer {
-        Some(Body::Welcome(welcome)) => welcome,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn queued(answer: Option<Body>) -> wire::Queued {
-    match answer {
-        Some(Body::Queued(queued)) => queued,
-        other => panic!("{other:?}"),
-    }
 }
 
 /// Another client backs up as if nothing were amiss.

@@ -3,8 +3,11 @@
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
-use backhaul_tests::{Daemon, Home, TestServer, free_port, trees, wait_until};
+use backhaul_agent::home::AgentHome;
+use backhaul_net::endpoint::Listener;
+use backhaul_tests::{Daemon, Home, PATIENCE, TestServer, free_port, trees, wait_until};
 
 /// Due from the first minute of the day on (UTC).
 const EAGER: &str = "[policy.default]\nspread = \"1m\"\n[admission]\nslots = 1\n";
@@ -17,15 +20,34 @@ fn count(home: &Home, client: &[&str]) -> usize {
 fn dialled(server: &TestServer, tree: &Path) -> (Home, Daemon) {
     let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
     server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[tree]);
-    let agent = home.start(&["agent", "run", "--listen", &address]);
+    let mut agent = home.command(&["-vv", "agent", "run", "--listen", &address]);
+    // No logind answers, whatever this machine has.
+    agent.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
+    let agent = Daemon::start(agent);
     wait_until("there is a snapshot", || count(&server.home, &["--client", "desk"]) == 1);
     (home, agent)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_desktop_that_has_joined_is_dialled_though_nothing_else_happens() {
+    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    let code = server.add("desk", &["--initiator", "server", "--address", &address]);
+    // The server has seen that.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    home.run(&["join", &code, dir.path().to_str().unwrap()]).ok();
+    // An agent that does not come by itself, and no command that would touch the fleet.
+    let identity = AgentHome::at(home.path()).listener().unwrap();
+    let listener = Listener::agent(address.parse().unwrap(), &identity).unwrap();
+    let dialled = tokio::time::timeout(PATIENCE, listener.accept()).await;
+    assert!(dialled.is_ok_and(|pending| pending.is_some()));
 }
 
 #[test]
 fn the_server_dials_a_due_client_by_itself_once_a_period() {
     let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
-    let (_home, _agent) = dialled(&server, &trees::everything(dir.path()));
+    let (_home, agent) = dialled(&server, &trees::everything(dir.path()));
+    assert!(agent.said().contains("no lock of logind"), "it asks to stay awake: {}", agent.said());
     wait_until("status says so", || {
         let status = server.home.json(&["status"]);
         (status[0]["state"].as_str(), status[0]["why"].as_str()) == (Some("protected"), Some(""))

@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +20,11 @@ use crate::clock;
 use crate::error::AgentError;
 use crate::gates::{self, Conditions, Urgency, Verdict};
 use crate::home::{AgentHome, Config};
+use crate::inhibit;
 use crate::introduce;
-use crate::remote::Limits;
+use crate::remote::{Cost, Limits};
 use crate::run::{self, Passage, RunReport, RunRequest};
+use crate::signals::metered::Metered;
 use crate::signals::{Senses, Signal, Signals};
 use crate::terms;
 use crate::ways::Ways;
@@ -186,6 +187,7 @@ impl AgentDaemon {
             }
         };
         happened(Happening::Pulled);
+        let awake = if is_unwilling { None } else { inhibit::during_run(&conditions).await };
         let outcome = run::run(&self.home, link, &ear.identity, &config.servers, &request).await;
         let outcome = match outcome {
             // What the local state said is not there any more: all is read again, in the same run.
@@ -200,6 +202,7 @@ impl AgentDaemon {
             }
             other => other,
         };
+        drop(awake);
         match &outcome {
             Err(AgentError::Nudged { id, by_hand }) => {
                 happened(Happening::Ended(End::Needless));
@@ -226,7 +229,7 @@ impl AgentDaemon {
             return Some(wire::NotNow { reason, for_seconds: 0 });
         }
         match gates::decide(&self.home.terms().1, conditions, lateness, Urgency::Automatic, now) {
-            Verdict::Open { .. } => None,
+            Verdict::Open => None,
             Verdict::Shut { reason, until } => Some(not_now(reason.to_string(), until)),
         }
     }
@@ -238,7 +241,6 @@ impl AgentDaemon {
         conditions: &Conditions,
         tell: &mpsc::UnboundedSender<Said>,
     ) -> Passage {
-        let (_, terms) = self.home.terms();
         let (home, tell) = (self.home.clone(), tell.clone());
         let adopting = move |terms: &wire::Terms| {
             // A machine that is only pulled hears of them nowhere else for hours.
@@ -251,8 +253,7 @@ impl AgentDaemon {
             }
             Some(applied)
         };
-        let gate = gates::decide(&terms, conditions, f64::INFINITY, Urgency::Automatic, clock::now() as i64);
-        let cap = if let Verdict::Open { cap } = gate { cap } else { None };
+        let cost = if conditions.metered == Metered::Yes { Cost::Metered } else { Cost::Free };
         Passage {
             trigger,
             kept: Arc::new(Mutex::new(ticket.clone())),
@@ -260,7 +261,7 @@ impl AgentDaemon {
             not_now,
             report: Some(introduce::report(conditions, self.port())),
             terms: Some(Arc::new(adopting)),
-            limits: Limits { per_s: terms.limit_upload.and_then(NonZeroU64::new), cap },
+            limits: Limits { asked: None, cost },
             ways: self.ways.clone(),
             waiting: Some(Arc::new(|queued| {
                 tracing::info!("waits for a slot: {} before it; {}", queued.position, queued.why);

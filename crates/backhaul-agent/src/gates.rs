@@ -41,10 +41,7 @@ pub enum Urgency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Yes.
-    Open {
-        /// Bytes that the run may send.
-        cap: Option<u64>,
-    },
+    Open,
     /// Not now.
     Shut {
         /// Why.
@@ -111,17 +108,14 @@ pub fn decide(
         return Verdict::Shut { reason: NotNowReason::Paused, until };
     }
     if urgency == Urgency::Manual {
-        return Verdict::Open { cap: None };
+        return Verdict::Open;
     }
     let late = lateness >= LATE;
     let reason =
         battery(policy, conditions.power, late).or_else(|| metered(policy, conditions.metered, late));
     match reason {
         Some(reason) => Verdict::Shut { reason, until: None },
-        None => {
-            let cap = policy.metered_cap.filter(|_| conditions.metered == Metered::Yes);
-            Verdict::Open { cap }
-        }
+        None => Verdict::Open,
     }
 }
 
@@ -161,7 +155,7 @@ mod tests {
     }
 
     fn terms() -> AgentTerms {
-        AgentTerms { metered_cap: None, ..AgentTerms::default() }
+        AgentTerms::default()
     }
 
     fn automatic(conditions: &Conditions, lateness: f64) -> Verdict {
@@ -170,7 +164,7 @@ mod tests {
 
     fn reason(verdict: Verdict) -> String {
         match verdict {
-            Verdict::Open { .. } => String::new(),
+            Verdict::Open => String::new(),
             Verdict::Shut { reason, .. } => reason.to_string(),
         }
     }
@@ -182,9 +176,9 @@ mod tests {
         assert_eq!(reason(automatic(&low, f64::INFINITY)), "on battery at 12 %, waits for 15 %");
         let half = on(Supply::Battery, Some(15), Metered::No);
         assert_eq!(reason(automatic(&half, 1.9)), "on battery at 15 %, waits for 30 %");
-        assert_eq!(automatic(&half, 2.0), Verdict::Open { cap: None });
-        assert_eq!(automatic(&on(Supply::Battery, Some(30), Metered::No), 0.0), Verdict::Open { cap: None });
-        assert_eq!(automatic(&on(Supply::Mains, Some(1), Metered::No), 0.0), Verdict::Open { cap: None });
+        assert_eq!(automatic(&half, 2.0), Verdict::Open);
+        assert_eq!(automatic(&on(Supply::Battery, Some(30), Metered::No), 0.0), Verdict::Open);
+        assert_eq!(automatic(&on(Supply::Mains, Some(1), Metered::No), 0.0), Verdict::Open);
         let silent = on(Supply::Battery, None, Metered::No);
         assert_eq!(reason(automatic(&silent, 0.0)), "on a battery of unknown charge, waits for mains");
         let never = AgentTerms { battery_min: 101, battery_min_late: 101, ..terms() };
@@ -192,25 +186,22 @@ mod tests {
         let verdict = decide(&never, &full, 9.0, Urgency::Automatic, NOW);
         assert_eq!(reason(verdict), "on battery at 100 %, waits for mains");
         let absurd = AgentTerms { battery_min: 10, battery_min_late: 50, ..terms() };
-        assert_eq!(decide(&absurd, &low, 9.0, Urgency::Automatic, NOW), Verdict::Open { cap: None });
+        assert_eq!(decide(&absurd, &low, 9.0, Urgency::Automatic, NOW), Verdict::Open);
     }
 
     #[test]
-    fn metered_connections_are_used_late_and_within_the_cap() {
+    fn metered_connections_are_used_late_or_always_or_never() {
         let phone = on(Supply::Mains, None, Metered::Yes);
         assert!(
             reason(automatic(&phone, 1.0)).starts_with("on a metered connection, waits for another one or")
         );
-        let policy = AgentTerms { metered_cap: Some(5), ..terms() };
+        let policy = terms();
         let ask = |policy: &AgentTerms, late| decide(policy, &phone, late, Urgency::Automatic, NOW);
-        assert_eq!(ask(&policy, 2.5), Verdict::Open { cap: Some(5) });
-        assert_eq!(
-            ask(&AgentTerms { metered: MeteredUse::Always, ..policy.clone() }, 0.0),
-            Verdict::Open { cap: Some(5) }
-        );
+        assert_eq!(ask(&policy, 2.5), Verdict::Open);
+        assert_eq!(ask(&AgentTerms { metered: MeteredUse::Always, ..policy.clone() }, 0.0), Verdict::Open);
         let never = AgentTerms { metered: MeteredUse::Never, ..policy.clone() };
         assert_eq!(reason(ask(&never, 99.0)), "on a metered connection, waits for another one");
-        assert_eq!(decide(&never, &phone, 0.0, Urgency::Manual, NOW), Verdict::Open { cap: None });
+        assert_eq!(decide(&never, &phone, 0.0, Urgency::Manual, NOW), Verdict::Open);
     }
 
     #[test]
@@ -220,22 +211,19 @@ mod tests {
         let at = |conditions: &Conditions, now| decide(&terms(), conditions, 99.0, Urgency::Manual, now);
         let shut = |until| Verdict::Shut { reason: NotNowReason::Paused, until };
         assert_eq!(at(&paused, NOW), shut(Some(NOW + 60)));
-        assert_eq!(at(&paused, NOW + 60), Verdict::Open { cap: None });
+        assert_eq!(at(&paused, NOW + 60), Verdict::Open);
         paused.paused_until = Some(i64::MAX);
         assert_eq!(at(&paused, NOW), shut(None));
     }
 
     fn policies() -> impl Strategy<Value = AgentTerms> {
         let used = prop_oneof![Just(MeteredUse::Never), Just(MeteredUse::WhenLate), Just(MeteredUse::Always)];
-        (0u8..=110, 0u8..=110, used, prop::option::of(any::<u64>())).prop_map(
-            |(battery_min, battery_min_late, metered, metered_cap)| AgentTerms {
-                battery_min,
-                battery_min_late,
-                metered,
-                metered_cap,
-                ..terms()
-            },
-        )
+        (0u8..=110, 0u8..=110, used).prop_map(|(battery_min, battery_min_late, metered)| AgentTerms {
+            battery_min,
+            battery_min_late,
+            metered,
+            ..terms()
+        })
     }
 
     fn conditions() -> impl Strategy<Value = Conditions> {
@@ -261,7 +249,7 @@ mod tests {
         ) {
             let ask = |lateness, urgency| decide(&policy, &conditions, lateness, urgency, NOW);
             let before = ask(sooner, Urgency::Automatic);
-            let open = |verdict: &Verdict| matches!(verdict, Verdict::Open { .. });
+            let open = |verdict: &Verdict| matches!(verdict, Verdict::Open);
             for after in [ask(sooner + more, Urgency::Automatic), ask(sooner, Urgency::Manual)] {
                 prop_assert!(!open(&before) || open(&after), "{before:?}, then {after:?}");
                 if let Verdict::Shut { reason, until } = after {

@@ -4,7 +4,9 @@ use std::sync::Once;
 
 use zbus::OwnedFd;
 
+use crate::gates::Conditions;
 use crate::signals::bus::{Bus, Method};
+use crate::signals::power::Supply;
 
 const INHIBIT: Method = Method {
     service: "org.freedesktop.login1",
@@ -21,6 +23,14 @@ static ABSENT: Once = Once::new();
 pub struct Inhibitor {
     /// logind takes the lock back when this closes.
     _lock: OwnedFd,
+}
+
+/// Keeps the machine awake for a run, whoever has dialled for it; not on battery.
+pub async fn during_run(conditions: &Conditions) -> Option<Inhibitor> {
+    match conditions.power.supply {
+        Supply::Mains => Inhibitor::hold("a backup is under way").await,
+        Supply::Battery => None,
+    }
 }
 
 impl Inhibitor {

@@ -3,7 +3,7 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use backhaul_archive::backup::VaultParameters;
 use backhaul_net::link::Hangup;
@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock;
 use crate::error::AgentError;
 
+mod bulk;
 mod driver;
 
 pub(crate) use driver::read_frames;
@@ -31,6 +32,8 @@ const OUTBOUND_MAX: usize = 4;
 /// How long the reason for an end is waited for: 2 s.
 const LAST_WORDS_TRIES: u32 = 200;
 const LAST_WORDS_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+/// How long a goodbye may take: over a slow line what was sent before it comes first.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(10);
 /// Software name in the hello.
 pub(crate) const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
 
@@ -55,7 +58,11 @@ struct Commitment {
 #[derive(Default)]
 struct Shared {
     durable: AtomicU64,
+    /// Objects that have left.
+    left: AtomicU64,
     failure: Mutex<Option<Failure>>,
+    /// Known from the welcome on.
+    bounds: OnceLock<Bounds>,
 }
 
 /// Why the session is over.
@@ -85,13 +92,40 @@ pub struct Opening {
 /// Takes the policy's terms, and says whether they are kept; nothing, if they were before.
 pub type Adopting = Arc<dyn Fn(&wire::Terms) -> Option<wire::Applied> + Send + Sync>;
 
-/// Bounds of what a session sends.
+/// Bounds of what a session sends. What the policy says is in the welcome: a machine that never heard of it keeps to it
+/// from the first byte on.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Limits {
+    /// Bytes a second that somebody asked for: they go before the policy's.
+    pub asked: Option<NonZeroU64>,
+    /// Whether a run may send no more than the policy allows on a connection that costs.
+    pub cost: Cost,
+}
+
+/// What a connection costs.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// Nothing, or whoever wants the run does not mind.
+    #[default]
+    Free,
+    /// It counts bytes.
+    Metered,
+}
+
+/// What comes of the limits with the policy's.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+struct Bounds {
     /// Bytes a second.
-    pub per_s: Option<NonZeroU64>,
-    /// Bytes in all: the connection costs.
-    pub cap: Option<u64>,
+    per_s: Option<NonZeroU64>,
+    /// Bytes in all.
+    cap: Option<u64>,
+}
+
+impl Limits {
+    fn with(self, terms: &wire::Terms) -> Bounds {
+        let cap = Some(terms.metered_cap).filter(|cap| *cap > 0 && self.cost == Cost::Metered);
+        Bounds { per_s: self.asked.or(NonZeroU64::new(terms.limit_upload)), cap }
+    }
 }
 
 /// What a hello was answered.
@@ -187,14 +221,13 @@ impl Remote {
     /// # Errors
     /// The server did not let us in or told us when to come back, or the connection broke.
     pub async fn open(link: Link, opening: Opening) -> Result<Self, AgentError> {
-        let limits = opening.limits;
         let shared = Arc::new(Shared::default());
         let (commands, inbox) = mpsc::unbounded_channel();
         let (outbound, objects) = mpsc::channel(OUTBOUND_MAX);
         let (answer, answered) = oneshot::channel();
         let hangup = link.hangup();
         let driver = driver::Driver::new(opening, Arc::clone(&shared), answer);
-        let driver = tokio::spawn(driver.run(link, inbox, objects, limits));
+        let driver = tokio::spawn(driver.run(link, inbox, objects));
         let welcome = match answered.await {
             Ok(Answered::Welcome(welcome)) => *welcome,
             Ok(Answered::Nudged(nudge)) => {
@@ -277,7 +310,7 @@ impl Remote {
 
     async fn end(self, failure: Option<String>) {
         let _ = self.commands.send(Command::Close(failure));
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(3), self.driver).await;
+        let _ = tokio::time::timeout(FAREWELL, self.driver).await;
         self.hangup.close("done");
     }
 }
@@ -376,4 +409,19 @@ fn lost(error: &NetError) -> TransferError {
 /// The header and body of a manifest as they travel.
 fn travelling(manifest: &Compressed) -> (Bytes, Bytes) {
     (manifest.header.encode().into(), manifest.body.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_asks_for_goes_before_the_policys_rate_and_only_costly_connections_have_a_cap() {
+        let terms = wire::Terms { limit_upload: 7, metered_cap: 9, ..Default::default() };
+        let bounds = |asked, cost| Limits { asked: NonZeroU64::new(asked), cost }.with(&terms);
+        let of = |per_s, cap| Bounds { per_s: NonZeroU64::new(per_s), cap };
+        assert_eq!(bounds(0, Cost::Free), of(7, None));
+        assert_eq!(bounds(50, Cost::Metered), of(50, Some(9)));
+        assert_eq!(Limits { asked: None, cost: Cost::Metered }.with(&wire::Terms::default()), of(0, None));
+    }
 }

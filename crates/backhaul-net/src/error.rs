@@ -69,6 +69,9 @@ pub enum NetError {
     /// The peer closed the connection, and not to be dialled again at once.
     #[error("{0}")]
     Dismissed(String),
+    /// The peer gave its objects up; why, it says on the control stream.
+    #[error("the other side has given its objects up")]
+    Abandoned,
     /// The peer sent something that is not the protocol.
     #[error("the peer broke the protocol: {0}")]
     Malformed(String),

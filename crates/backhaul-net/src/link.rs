@@ -19,6 +19,10 @@ use crate::identity::PeerIdentity;
 const PREAMBLE: &[u8; 4] = b"BHC1";
 /// Close code of a connection that is not to be taken up again.
 const DISMISSED: u32 = 2;
+/// Code of an object stream that is given up: what was not sent yet will not be.
+const ABANDONED: u32 = 1;
+/// Control goes before objects wherever both wait to be sent.
+const CONTROL_FIRST: i32 = 1;
 /// Largest control frame.
 const FRAME_MAX: usize = 1 << 20;
 /// Before each frame: its length.
@@ -91,6 +95,11 @@ impl Path {
         Some(probe.local_addr().ok()?.ip().to_canonical())
     }
 
+    /// From where the peer's packets come now.
+    pub fn remote(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
     /// True until the connection is closed.
     pub fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()
@@ -148,6 +157,17 @@ impl From<ReadExactError> for Broken {
     }
 }
 
+/// Why an object is not whole: the connection's doing, or the sender's.
+fn cut_short(error: ReadExactError) -> NetError {
+    match error {
+        ReadExactError::FinishedEarly(_) => {
+            NetError::Malformed("the object stream ends in the middle of an object".to_owned())
+        }
+        ReadExactError::ReadError(ReadError::Reset(_)) => NetError::Abandoned,
+        error => lost(error),
+    }
+}
+
 impl Link {
     pub(crate) async fn dialled(
         connection: Connection,
@@ -155,12 +175,15 @@ impl Link {
         peer: PeerIdentity,
     ) -> Result<Self, NetError> {
         let (mut send, receive) = connection.open_bi().await.map_err(lost)?;
+        // A stream that was just opened has a priority to set.
+        let _ = send.set_priority(CONTROL_FIRST);
         send.write_all(PREAMBLE).await.map_err(lost)?;
         Ok(Self { connection, endpoint: Some(Box::new(endpoint)), send, receive, peer })
     }
 
     pub(crate) async fn accept(connection: Connection, peer: PeerIdentity) -> Result<Self, NetError> {
         let (send, mut receive) = connection.accept_bi().await.map_err(lost)?;
+        let _ = send.set_priority(CONTROL_FIRST);
         let mut preamble = [0; PREAMBLE.len()];
         receive.read_exact(&mut preamble).await.map_err(lost)?;
         if preamble != *PREAMBLE {
@@ -177,11 +200,6 @@ impl Link {
     /// Closes the connection, telling the peer why.
     pub fn close(&self, reason: &str) {
         self.hangup().close(reason);
-    }
-
-    /// From where the peer's packets come now.
-    pub fn remote(&self) -> SocketAddr {
-        self.connection.remote_address()
     }
 
     /// A handle to move it to another network by.
@@ -282,6 +300,11 @@ impl Streams {
         self.0.open_uni().await.map(ObjectWriter).map_err(lost)
     }
 
+    /// Lets a peer send objects that was not let before (see [`transport`](crate::transport)): one stream of them.
+    pub fn admit(&self) {
+        crate::transport::admit(&self.0);
+    }
+
     /// Waits for the peer's object stream.
     ///
     /// # Errors
@@ -307,6 +330,12 @@ impl ObjectWriter {
     pub async fn send(&mut self, object: &Compressed) -> Result<(), NetError> {
         let mut parts = [data::encode_head(object), object.body.clone()];
         self.0.write_all_chunks(&mut parts).await.map_err(lost)
+    }
+
+    /// Gives up what was not sent yet, so that nothing is before the last words on the control stream.
+    pub fn abandon(&mut self) {
+        // It may be over already.
+        let _ = self.0.reset(ABANDONED.into());
     }
 
     /// Says that an object cannot be sent.
@@ -342,7 +371,7 @@ impl ObjectReader {
         match self.0.read_exact(&mut prefix).await {
             Ok(()) => {}
             Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(error) => return Err(lost(error)),
+            Err(error) => return Err(cut_short(error)),
         }
         let malformed = |error: backhaul_object::FormatError| NetError::Malformed(error.to_string());
         Ok(Some(match data::decode_prefix(&prefix).map_err(malformed)? {
@@ -358,7 +387,7 @@ impl ObjectReader {
 
     async fn bytes(&mut self, len: usize) -> Result<Vec<u8>, NetError> {
         let mut out = vec![0; len];
-        self.0.read_exact(&mut out).await.map_err(lost)?;
+        self.0.read_exact(&mut out).await.map_err(cut_short)?;
         Ok(out)
     }
 

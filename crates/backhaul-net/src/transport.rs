@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
-use quinn::{ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{
+    ClientConfig, Connection, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+};
 use quinn_proto::{
     ConnectionId, ConnectionIdGenerator, HashedConnectionIdGenerator, RandomConnectionIdGenerator,
 };
@@ -15,13 +17,14 @@ const IDLE: Duration = Duration::from_secs(60);
 const IDLE_SERVER: Duration = Duration::from_secs(300);
 /// Well under the 30 s after which home routers forget a UDP flow (RFC 9000, section 10.1.2).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// Control, and room for what later versions add.
-const STREAMS: u32 = 8;
+/// Streams of each kind that a peer may open: control, and objects. A stream that nobody reads would hold a window of
+/// memory.
+const STREAMS: u32 = 1;
 /// 100 ms at 1 Gbit/s.
 const STREAM_WINDOW: u32 = 16 << 20;
 const WINDOW: u32 = 32 << 20;
-/// The largest frame, and one more.
-const STANDING_WINDOW: u32 = 2 << 20;
+/// The largest frame, and one more: for links that stand, and for whoever is not let in yet.
+const FRAMES_WINDOW: u32 = 2 << 20;
 /// What a sender holds until it is acknowledged: 100 ms at 1 Gbit/s and no more, for it is memory of the agent.
 const SEND_WINDOW: u64 = 12 << 20;
 /// Larger datagrams made throughput collapse in measurement (loss of one costs too much).
@@ -63,15 +66,26 @@ pub(crate) fn transport(keeper: Keeper) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
     keeper.timers(&mut config);
+    let (objects, window) = match keeper {
+        Keeper::Agent(_) => (STREAMS, WINDOW),
+        // Until `admit`: an agent without a grant has no objects to send.
+        Keeper::Server => (0, FRAMES_WINDOW),
+    };
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(objects))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(WINDOW))
+        .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(mtu));
     Arc::new(config)
+}
+
+/// Gives an agent that has a grant the room to use it.
+pub(crate) fn admit(connection: &Connection) {
+    connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS));
+    connection.set_receive_window(VarInt::from_u32(WINDOW));
 }
 
 /// For standing links, of which a server holds thousands: a word now and then in one small datagram. Room to send
@@ -82,9 +96,9 @@ pub(crate) fn standing(keeper: Keeper) -> Arc<TransportConfig> {
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u32(STANDING_WINDOW))
-        .receive_window(VarInt::from_u32(STANDING_WINDOW))
-        .send_window(u64::from(STANDING_WINDOW))
+        .stream_receive_window(VarInt::from_u32(FRAMES_WINDOW))
+        .receive_window(VarInt::from_u32(FRAMES_WINDOW))
+        .send_window(u64::from(FRAMES_WINDOW))
         .datagram_receive_buffer_size(None)
         .enable_segmentation_offload(false)
         .mtu_discovery_config(None);

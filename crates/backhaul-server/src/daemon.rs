@@ -260,12 +260,14 @@ impl Inner {
         None
     }
 
-    async fn enrol(&self, applicant: Applicant) -> Result<(), ServerError> {
+    async fn enrol(self: &Arc<Self>, applicant: Applicant) -> Result<(), ServerError> {
         let application = Application::read(applicant).await?;
         let answer =
             tokio::task::block_in_place(|| enrolment::decide(&application, &self.fleet, &self.authority))?;
         if let Ok((name, ..)) = &answer {
             tracing::info!(client = %name, "joined");
+            // What this process writes does not show as a change of the database.
+            tokio::task::block_in_place(|| self.refresh());
         }
         Ok(application.answer(answer).await?)
     }
@@ -274,7 +276,7 @@ impl Inner {
         let client = link.peer().name.clone();
         let is_agent = link.peer().role != Role::Operator;
         let progress = AtomicU64::new(0);
-        let gate = Gate { inner: self, session, remote: link.remote(), purpose, progress };
+        let gate = Gate { inner: self, session, path: link.path(), purpose, progress };
         let outcome = session::serve(link, Arc::clone(&self.vault), &gate).await;
         self.hub.leave(session);
         let found = lock(&self.fleet).client(&client);

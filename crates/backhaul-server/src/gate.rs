@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use backhaul_net::link::Path;
 use backhaul_net::{PeerIdentity, Role};
 use backhaul_object::ObjectId;
 use backhaul_proto::server::Request;
@@ -18,7 +19,6 @@ use crate::clock;
 use crate::daemon::{Inner, lock};
 use crate::fleet::{Client, Instance, LinkState, Machine, Met};
 use crate::hub::Ear;
-use crate::policies;
 use crate::rates::Throttle;
 use crate::session::{self, Asked, Desk, Ending, EndingKind};
 
@@ -50,7 +50,8 @@ pub(crate) enum Purpose {
 pub(crate) struct Gate<'s> {
     pub inner: &'s Arc<Inner>,
     pub session: Session,
-    pub remote: SocketAddr,
+    /// To where the peer is, which may move.
+    pub path: Path,
     pub purpose: Purpose,
     /// When the run last showed that it goes on, in ms since boot.
     pub progress: AtomicU64,
@@ -58,7 +59,7 @@ pub(crate) struct Gate<'s> {
 
 impl Gate<'_> {
     fn observed(&self) -> std::net::IpAddr {
-        self.remote.ip()
+        self.path.remote().ip().to_canonical()
     }
 
     /// Which machine this is: a second one with the same identity is named, and kept out.
@@ -263,7 +264,7 @@ impl Desk for Gate<'_> {
     }
 
     fn attend(&self, client: &Client) -> Ear {
-        tracing::info!(client = %client.name, address = %self.remote, "linked");
+        tracing::info!(client = %client.name, address = %self.path.remote(), "linked");
         // They are in the welcome.
         self.inner.with_dispatch(|dispatch| dispatch.new_terms(client));
         self.inner.hub.listen(self.session)
@@ -336,11 +337,15 @@ impl Desk for Gate<'_> {
     }
 
     fn observed(&self) -> SocketAddr {
-        self.remote
+        self.path.remote()
     }
 
-    fn throttle(&self, client: &Client) -> Throttle {
-        let group = self.inner.with_dispatch(|dispatch| policies::group(dispatch.policies(), client));
-        group.map_or_else(Throttle::default, |group| lock(&self.inner.rates).of(&group))
+    fn throttle(&self) -> Throttle {
+        let (inner, path) = (Arc::clone(self.inner), self.path.clone());
+        Throttle::new(move || {
+            let address = path.remote().ip().to_canonical();
+            let group = inner.with_dispatch(|dispatch| dispatch.policies().group(address));
+            group.map(|group| lock(&inner.rates).of(&group)).unwrap_or_default()
+        })
     }
 }

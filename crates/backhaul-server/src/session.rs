@@ -31,8 +31,8 @@ pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
 use door::{Waiting, greet, wait_for_grant};
 use ingest::{CommitRequest, Ingest, Report};
 
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long a goodbye may take: over a slow line what was sent before it comes first.
+const GOODBYE: Duration = Duration::from_secs(10);
 /// Software name in the welcome.
 const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
 
@@ -98,7 +98,15 @@ pub async fn serve<D: Desk>(link: Link, vault: Arc<OpenVault>, desk: &D) -> Outc
         Opened::Working(start) => Box::pin(converse(start, vault, desk)).await,
         Opened::Ended(outcome) => outcome,
     };
-    hangup.close("the session is over");
+    match &outcome.ending {
+        // Where the last words did not arrive in time, this may; whoever is to come back is not sent away by it.
+        Some(Ending { kind: EndingKind::Decided, code, text, retry })
+            if retry.after == 0 && ![end::DONE, end::STALE].contains(code) =>
+        {
+            hangup.dismiss(text);
+        }
+        _ => hangup.close("the session is over"),
+    }
     outcome
 }
 
@@ -187,7 +195,8 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
     if let Some(grant) = &welcome.grant {
         let session = SessionId::try_from(&grant.session[..]).unwrap_or(SessionId([0; 16]));
         let (vault, owned, streams) = (Arc::clone(&vault), Arc::clone(&owned), Arc::clone(&streams));
-        let throttle = desk.throttle(&talk.client);
+        let throttle = desk.throttle();
+        streams.admit();
         let ingest = Ingest::start(streams, vault, session, client_id, owned, throttle, reports_in.clone());
         talk.ingest = Some(ingest);
     }

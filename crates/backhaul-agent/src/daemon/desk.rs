@@ -15,14 +15,13 @@ use crate::attend::{Attendant, Gate, Happening, NudgeReply, Order, Trigger};
 use crate::clock;
 use crate::error::AgentError;
 use crate::gates::{self, Urgency, Verdict};
-use crate::inhibit::Inhibitor;
+use crate::inhibit;
 use crate::introduce;
 use crate::pace::{Pace, Passage};
 use crate::priority::Priority;
 use crate::run::{self, RunRequest};
 use crate::signals::Signal;
 use crate::signals::network::Fingerprint;
-use crate::signals::power::Supply;
 
 /// The machine that decides, with hands.
 pub(super) struct Desk {
@@ -128,7 +127,7 @@ impl Desk {
             return Gate::Shut { reason: "no paths to back up are configured".to_owned(), until: None };
         }
         match gates::decide(terms, &self.outlook.conditions(), *lock(&self.outlook.lateness), urgency, now) {
-            Verdict::Open { .. } => Gate::Open,
+            Verdict::Open => Gate::Open,
             Verdict::Shut { reason, until } => Gate::Shut { reason: reason.to_string(), until },
         }
     }
@@ -223,8 +222,7 @@ impl Desk {
             let _turn = daemon.turn.lock().await;
             let passage = daemon.passage((trigger, ticket), None, &conditions, &tell);
             let config = daemon.settings.config();
-            let on_mains = conditions.power.supply == Supply::Mains;
-            let awake = if on_mains { Inhibitor::hold("a backup is under way").await } else { None };
+            let awake = inhibit::during_run(&conditions).await;
             let kept = Arc::clone(&passage.kept);
             let outcome = match RunRequest::of(&config, passage) {
                 Ok(request) => run::push(&daemon.home, &config.servers, &request).await,

@@ -6,17 +6,17 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
-use backhaul_net::link::{Arrived, FrameReader, FrameWriter, ObjectReader, Streams};
-use backhaul_net::throttle::Bucket;
+use backhaul_net::link::{FrameReader, FrameWriter};
 use backhaul_net::{Link, NetError};
+use backhaul_object::Compressed;
 use backhaul_object::source::{Answer, TransferError};
-use backhaul_object::{Compressed, FormatError, ObjectId};
 use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::{Retry, SessionError, end, wire};
 use tokio::sync::{mpsc, oneshot};
 
+use super::bulk::{PendingRead, receive_objects, send_objects};
 use super::{Adopting, Answered, Command, Limits, Opening, Shared, Waiting, lost, travelling};
-use crate::clock::{self, Stopwatch};
+use crate::clock::Stopwatch;
 
 /// How often a session shows that it goes on, where it has nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -27,12 +27,6 @@ const GOODBYE: Duration = Duration::from_secs(30);
 /// How long it may take to answer, while it has to check and write what it was sent.
 const STALL: Duration = Duration::from_secs(600);
 
-/// A read that was asked for: its replies come in this order.
-struct PendingRead {
-    ids: Vec<ObjectId>,
-    reply: Sender<Result<Vec<Compressed>, TransferError>>,
-}
-
 /// Owns the state machine and carries out what it and the threads want.
 pub(super) struct Driver {
     session: AgentSession,
@@ -40,10 +34,14 @@ pub(super) struct Driver {
     answer: Option<oneshot::Sender<Answered>>,
     waiting: Option<Waiting>,
     adopting: Option<Adopting>,
+    limits: Limits,
+    /// Tells the task that sends objects to drop them.
+    abandon: Option<oneshot::Sender<()>>,
     /// What the hello said about not wanting to.
     not_now: Option<wire::NotNow>,
-    /// When something was heard last.
+    /// When something was heard last, or an object was taken, and how many had been by then.
     heard: Stopwatch,
+    left: u64,
     asked: HashMap<u64, Sender<Vec<Answer>>>,
     committed: Option<Sender<wire::Committed>>,
     lists: Vec<Sender<Vec<wire::SnapshotRow>>>,
@@ -53,7 +51,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(opening: Opening, shared: Arc<Shared>, answer: oneshot::Sender<Answered>) -> Self {
-        let Opening { hello, waiting, terms, .. } = opening;
+        let Opening { hello, waiting, terms, limits } = opening;
         Self {
             not_now: hello.not_now.clone(),
             session: AgentSession::new(hello),
@@ -61,7 +59,10 @@ impl Driver {
             answer: Some(answer),
             waiting,
             adopting: terms,
+            limits,
+            abandon: None,
             heard: Stopwatch::start(),
+            left: 0,
             asked: HashMap::new(),
             committed: None,
             lists: Vec::new(),
@@ -75,15 +76,16 @@ impl Driver {
         link: Link,
         mut commands: mpsc::UnboundedReceiver<Command>,
         objects: mpsc::Receiver<Compressed>,
-        limits: Limits,
     ) {
         let (mut writer, reader, streams) = link.split();
         let streams = Arc::new(streams);
         let (frames_in, mut frames) = mpsc::channel(64);
         let (reads, pending) = mpsc::unbounded_channel();
+        let (abandon, abandoned) = oneshot::channel();
+        self.abandon = Some(abandon);
         let tasks = [
             tokio::spawn(read_frames(reader, frames_in)),
-            tokio::spawn(send_objects(Arc::clone(&streams), objects, Arc::clone(&self.shared), limits)),
+            tokio::spawn(send_objects(Arc::clone(&streams), objects, Arc::clone(&self.shared), abandoned)),
             tokio::spawn(receive_objects(streams, pending, Arc::clone(&self.shared))),
         ];
         let mut beat = tokio::time::interval(HEARTBEAT);
@@ -108,6 +110,7 @@ impl Driver {
                     }
                 }
                 _ = beat.tick() => {
+                    self.look_at_objects();
                     if self.heard.elapsed() >= self.patience() {
                         self.broken("the server is there, and says nothing");
                     }
@@ -137,10 +140,22 @@ impl Driver {
         }
     }
 
-    /// True when the server has been asked something.
+    /// True when the server owes an answer, or the word that what it was sent is safe.
     fn awaits(&self) -> bool {
         let asked = !self.asked.is_empty() || self.committed.is_some();
-        asked || !self.lists.is_empty() || !self.stats.is_empty()
+        let safe = self.shared.durable.load(Ordering::SeqCst);
+        asked
+            || !self.lists.is_empty()
+            || !self.stats.is_empty()
+            || self.shared.left.load(Ordering::SeqCst) > safe
+    }
+
+    /// A line that carries objects is no silent one.
+    fn look_at_objects(&mut self) {
+        let left = self.shared.left.load(Ordering::SeqCst);
+        if std::mem::replace(&mut self.left, left) != left {
+            self.heard = Stopwatch::start();
+        }
     }
 
     async fn send_queued(&mut self, writer: &mut FrameWriter) -> Result<(), NetError> {
@@ -191,6 +206,10 @@ impl Driver {
                 self.stats.push(reply);
             }
             Command::Close(failure) => {
+                // Nothing of a run that is given up is worth waiting for, least of all by the word that says so.
+                if let Some(abandon) = self.abandon.take().filter(|_| failure.is_some()) {
+                    let _ = abandon.send(());
+                }
                 self.session.close(failure);
                 self.closing = true;
             }
@@ -232,6 +251,8 @@ impl Driver {
         // Whoever asked may have stopped waiting.
         match event {
             Event::Welcome(welcome) => {
+                // Before anybody can send anything.
+                let _ = self.shared.bounds.set(self.limits.with(&welcome.terms.unwrap_or_default()));
                 if let (Some(adopting), Some(terms)) = (&self.adopting, &welcome.terms)
                     && let Some(applied) = adopting(terms)
                 {
@@ -343,75 +364,21 @@ pub(crate) async fn read_frames(
     }
 }
 
-async fn send_objects(
-    streams: Arc<Streams>,
-    mut objects: mpsc::Receiver<Compressed>,
-    shared: Arc<Shared>,
-    limits: Limits,
-) {
-    let (mut bucket, mut sent) = (limits.per_s.map(Bucket::new), 0u64);
-    let Some(first) = objects.recv().await else { return };
-    let mut next = Some(first);
-    let mut writer = match streams.open().await {
-        Ok(writer) => writer,
-        Err(error) => return shared.fail(end::PROTOCOL, lost(&error)),
-    };
-    while let Some(object) = next {
-        let bytes = object.body.len() as u64;
-        sent += bytes;
-        if limits.cap.is_some_and(|cap| sent > cap) {
-            let why = "this connection costs by the byte, and one run's bytes are used up".to_owned();
-            return shared.fail(end::AGENT, TransferError::Refused(why));
-        }
-        if let Some(bucket) = &mut bucket {
-            let wait = bucket.take(clock::clocks().mono_ms * 1_000_000, bytes);
-            tokio::time::sleep(Duration::from_nanos(wait)).await;
-        }
-        // The control stream knows the better reason, if the server gave one.
-        if writer.send(&object).await.is_err() {
-            return;
-        }
-        next = objects.recv().await;
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn receive_objects(
-    streams: Arc<Streams>,
-    mut pending: mpsc::UnboundedReceiver<PendingRead>,
-    shared: Arc<Shared>,
-) {
-    let mut reader: Option<ObjectReader> = None;
-    while let Some(PendingRead { ids, reply }) = pending.recv().await {
-        if reader.is_none() {
-            reader = streams.accept().await.ok();
-        }
-        let Some(stream) = &mut reader else { return };
-        match receive(stream, &ids).await {
-            Ok(outcome) => drop(reply.send(outcome)),
-            Err(error) => {
-                shared.fail(end::PROTOCOL, lost(&error));
-                return;
-            }
-        }
+    #[test]
+    fn a_server_that_takes_objects_and_never_says_that_they_are_safe_is_not_waited_for_without_end() {
+        let shared = Arc::new(Shared::default());
+        let mut driver = Driver::new(Opening::default(), Arc::clone(&shared), oneshot::channel().0);
+        assert_eq!(driver.patience(), SILENCE, "it is not let in yet");
+        driver.answer = None;
+        assert_eq!(driver.patience(), Duration::MAX, "there is nothing to be said");
+        shared.left.store(3, Ordering::SeqCst);
+        shared.durable.store(2, Ordering::SeqCst);
+        assert_eq!(driver.patience(), STALL);
+        shared.durable.store(3, Ordering::SeqCst);
+        assert_eq!(driver.patience(), Duration::MAX);
     }
-}
-
-/// Takes all replies to one read, so that the next begins at the right place even after a failure.
-async fn receive(
-    stream: &mut ObjectReader,
-    ids: &[ObjectId],
-) -> Result<Result<Vec<Compressed>, TransferError>, NetError> {
-    let (mut objects, mut failure) = (Vec::with_capacity(ids.len()), None);
-    for id in ids {
-        match stream.next().await? {
-            Some(Arrived::Object(object)) => objects.push(object),
-            Some(Arrived::Absent(_)) => drop(failure.get_or_insert(TransferError::NotFound(*id))),
-            Some(Arrived::Damaged(_)) => {
-                let why = FormatError::Mismatch("what the server has stored");
-                failure.get_or_insert(TransferError::Damaged { id: *id, why });
-            }
-            None => return Err(NetError::Lost("the server ended the reply stream".to_owned())),
-        }
-    }
-    Ok(failure.map_or(Ok(objects), Err))
 }

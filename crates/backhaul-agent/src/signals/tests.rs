@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
 
 use super::*;
-use crate::inhibit::Inhibitor;
+use crate::gates::Conditions;
+use crate::inhibit::{Inhibitor, during_run};
 use crate::signals::network::InterfaceKind;
+use crate::signals::power::Supply;
 use rustix::process::{Pid, Signal as Unix, kill_process};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -275,9 +277,11 @@ async fn managers_on_the_bus_are_asked() {
     manager.get_mut().await.0 = 4;
     assert_eq!(told.recv().await, Some(Signal::Metered(Metered::No)));
 
-    let lock = Inhibitor::hold("a backup").await.unwrap();
+    let on = |supply| Conditions { power: Power { supply, battery_percent: None }, ..Conditions::default() };
+    assert!(during_run(&on(Supply::Battery)).await.is_none());
+    let lock = during_run(&on(Supply::Mains)).await.unwrap();
     let (asked, mut ours) = locks.recv().unwrap();
-    assert_eq!(asked, "idle Backhaul a backup block");
+    assert_eq!(asked, "idle Backhaul a backup is under way block");
     ours.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     assert!(ours.read(&mut [0]).is_err(), "given back too early");
     drop(lock);

@@ -134,8 +134,8 @@ pub trait Desk: Send + Sync {
     fn due_after_success(&self, client: &Client) -> u64;
     /// Where its packets come from.
     fn observed(&self) -> SocketAddr;
-    /// How fast its bytes are accepted.
-    fn throttle(&self, client: &Client) -> Throttle;
+    /// How fast its bytes are accepted, where it is.
+    fn throttle(&self) -> Throttle;
 }
 
 /// Who a peer is to the server: the client of its certificate, or the one an operator names.

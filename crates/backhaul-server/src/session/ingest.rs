@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use backhaul_net::NetError;
 use backhaul_net::link::{Arrived, Streams};
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::seal::Unpacker;
@@ -33,6 +34,8 @@ const QUEUE_MAX: usize = 2;
 const FLUSH_BYTES: u64 = 12 << 20;
 /// Time after which it is.
 const FLUSH_AFTER: Duration = Duration::from_secs(2);
+/// How long a peer may take to say why it has given its objects up.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How often an idle collector looks at the time.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -141,7 +144,7 @@ impl Ingest {
 async fn receive(
     streams: Arc<Streams>,
     input: mpsc::Sender<Item>,
-    throttle: Throttle,
+    mut throttle: Throttle,
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let Ok(mut reader) = streams.accept().await else { return };
@@ -159,8 +162,15 @@ async fn receive(
                 let _ = reports.send(Report::Failed(ending));
                 return;
             }
+            Err(NetError::Abandoned) => {
+                // Whoever does that says why on the control stream: first come its words, then ours.
+                tokio::time::sleep(LAST_WORDS).await;
+                let ending = Ending::new(end::PROTOCOL, "it gave its objects up and did not say why");
+                let _ = reports.send(Report::Failed(ending));
+                return;
+            }
             // A lost connection shows on the control stream, too; anything else must be said.
-            Err(backhaul_net::NetError::Lost(_) | backhaul_net::NetError::Dismissed(_)) => return,
+            Err(NetError::Lost(_) | NetError::Dismissed(_)) => return,
             Err(error) => {
                 let _ = reports.send(Report::Failed(error.into()));
                 return;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_agent::home::{AgentHome, Config};
-use backhaul_agent::remote::Limits;
+use backhaul_agent::remote::{Cost, Limits};
 use backhaul_agent::run::{Passage, RunReport, RunRequest, push, rehearse};
 use backhaul_agent::sources::Sources;
 use backhaul_archive::backup::BackupProgress;
@@ -30,14 +30,14 @@ const NAMED_MAX: usize = 50;
 pub async fn run(context: &Context, args: BackupArgs) -> Done {
     let home = AgentHome::at(&context.home);
     let config = home.config()?;
-    let per_s = match args.limit_upload.as_deref() {
-        None => home.terms().1.limit_upload,
+    let asked = match args.limit_upload.as_deref() {
+        None => None,
         Some(text) => Some(
             units::size(text)
                 .ok_or_else(|| Failure::usage(format!("--limit-upload {text:?}: say 500kB, 2MB or 1MiB")))?,
         ),
     };
-    let (per_s, quiet) = (per_s.and_then(NonZeroU64::new), context.global.quiet);
+    let (asked, quiet) = (asked.and_then(NonZeroU64::new), context.global.quiet);
     let wait = move |queued: &Queued| {
         if !quiet {
             let eta = units::about(i64::try_from(queued.eta).unwrap_or(i64::MAX));
@@ -48,8 +48,8 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
     for file in &args.files_from {
         paths.extend(absolute(&listed(file)?)?);
     }
-    let passage =
-        Passage { limits: Limits { per_s, cap: None }, waiting: Some(Arc::new(wait)), ..Passage::default() };
+    let limits = Limits { asked, cost: Cost::Free };
+    let passage = Passage { limits, waiting: Some(Arc::new(wait)), ..Passage::default() };
     let config = Config { backup: wanted(config.backup, &args), ..config };
     let stream = stream::open(&args)?;
     if stream.is_some() {

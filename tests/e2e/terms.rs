@@ -1,0 +1,66 @@
+//! What a policy asks for is kept to, from the first byte of the first run on, and wherever a client is.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use backhaul_tests::relay::{self, Relay};
+use backhaul_tests::{Home, TestServer, free_port, trees, wait_until};
+
+const MEGABYTE: usize = 1_000_000;
+
+fn bulk(dir: &Path, megabytes: usize) {
+    for i in 0..megabytes {
+        fs::write(dir.join(format!("{i}")), trees::noise(MEGABYTE, 1_000 + i as u64)).unwrap();
+    }
+}
+
+fn snapshots(server: &TestServer, client: &str) -> usize {
+    server.home.json(&["snapshots", "--client", client]).as_array().unwrap().len()
+}
+
+#[test]
+fn the_first_run_of_a_client_keeps_to_the_policys_upload_limit_by_hand_and_by_itself() {
+    let policy = "[policy.default]\nspread = \"1m\"\nlimit_upload = \"2MB\"\n";
+    let (server, dir, other) =
+        (TestServer::with_policy(policy), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    bulk(dir.path(), 6);
+    // Other bytes than the first has sent: they would not be sent again.
+    fs::write(other.path().join("file"), trees::noise(6 * MEGABYTE, 7)).unwrap();
+    let by_hand = server.client("by-hand", &[dir.path()]);
+    let start = Instant::now();
+    by_hand.run(&["backup"]).ok();
+    // Six megabytes at two a second, less what passes at once and the last one, which has only to begin.
+    assert!(start.elapsed() >= Duration::from_millis(2_000), "{:?}", start.elapsed());
+    let by_itself = server.client("by-itself", &[other.path()]);
+    let start = Instant::now();
+    let _agent = by_itself.start(&["agent", "run", "--no-listen"]);
+    wait_until("it is backed up", || snapshots(&server, "by-itself") == 1);
+    assert!(start.elapsed() >= Duration::from_millis(2_000), "{:?}", start.elapsed());
+    // Somebody at the machine may want it faster.
+    fs::write(dir.path().join("more"), trees::noise(20 * MEGABYTE, 9)).unwrap();
+    let start = Instant::now();
+    by_hand.run(&["backup", "--limit-upload", "1GB"]).ok();
+    assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_laptop_that_has_moved_is_not_held_to_the_rate_of_where_it_was() {
+    let policy = "[policy.default]\nspread = \"1m\"\n[groups]\nslow = [\"127.0.0.2/32\"]\n\
+                  [admission]\nbytes_per_group = { slow = \"50kB\" }\n";
+    let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let relay = Relay::start(listen, relay::Path::default());
+    let server = TestServer::at(&listen.to_string(), &relay.address().to_string(), policy);
+    let (dir, laptop) = (tempfile::tempdir().unwrap(), Home::new());
+    fs::write(dir.path().join("small"), "small").unwrap();
+    server.join(&laptop, "laptop", &[], &[dir.path()]);
+    relay.roam();
+    laptop.run(&["backup"]).ok();
+    bulk(dir.path(), 5);
+    relay.roam();
+    let start = Instant::now();
+    laptop.run(&["backup"]).ok();
+    // 5 MB at 50 kB/s would be 100 s.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
