@@ -22,6 +22,7 @@ mod reads;
 mod restore;
 mod schedule;
 mod sources;
+mod stills;
 mod terms;
 mod transcript;
 mod trouble;

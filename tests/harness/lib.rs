@@ -17,6 +17,7 @@ pub mod listeners;
 pub mod netns;
 pub mod relay;
 pub mod trees;
+pub mod volumes;
 
 /// Longest that anything here may take.
 pub const PATIENCE: Duration = Duration::from_secs(150);

@@ -47,6 +47,9 @@ pub enum AgentError {
     /// A program that is to run before a backup did not do what it should.
     #[error("no backup was made, because what is to run before it failed: {0}")]
     Before(CallError),
+    /// Stills are required, and one cannot be made.
+    #[error("no backup was made, because stills are required and there cannot be one of {0}")]
+    Still(String),
     /// Nothing was said to be saved.
     #[error("no paths to back up: name some, or `join` with some")]
     NoPaths,

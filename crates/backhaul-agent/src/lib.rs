@@ -8,6 +8,7 @@
 //! - [`attend`]: when it dials, stays linked, asks: a pure machine;
 //! - [`daemon`]: senses, decides, carries out: waits to be dialled, stays linked, comes to the server;
 //! - [`ways`]: the connections of runs, to be moved and closed from elsewhere;
+//! - [`stills`]: snapshots of file systems for the time of a backup;
 //! - [`introduce`], [`terms`]: what it says about itself, and what the policy asks of it;
 //! - [`signals`]: what is sensed of the machine: network, sleep, power, cost;
 //! - [`gates`]: whether it may be backed up now; [`pace`]: how often a link must be heard of;
@@ -35,6 +36,7 @@ pub mod resume;
 pub mod run;
 pub mod signals;
 pub mod sources;
+pub mod stills;
 pub mod terms;
 pub mod ways;
 

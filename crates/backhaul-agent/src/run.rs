@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
+use backhaul_archive::backup::joints::Joints;
 use backhaul_archive::backup::stream::backup_stream;
 use backhaul_archive::backup::{BackupError, BackupRequest, Figures, Saved, backup, dry_run, state};
 use backhaul_net::endpoint::dial_server;
@@ -21,6 +22,7 @@ use crate::home::AgentHome;
 use crate::hooks;
 use crate::remote::Remote;
 use crate::resume::{Redial, Resuming};
+use crate::stills::{Still, Stills, Want};
 
 mod request;
 
@@ -39,6 +41,10 @@ pub struct RunReport {
     pub totals: Totals,
     /// What happened on this side.
     pub figures: Figures,
+    /// What was saved from stills, in words.
+    pub stills: Vec<String>,
+    /// What was not as it should be, though nothing is missing.
+    pub warnings: Vec<String>,
     /// Bytes that the vault grew by.
     pub bytes_stored: u64,
     /// Objects that the vault grew by.
@@ -159,12 +165,24 @@ async fn run_granted(
 ) -> Result<RunReport, AgentError> {
     let again = Passage { trigger: wire::Trigger::Resume, waiting: None, ..request.passage.clone() };
     let redialling = Redialling { home: home.clone(), servers: servers.to_vec(), again };
-    let Finished { saved, remote, redialled } = save(home, request.clone(), remote, redialling).await?;
+    let mut stills = match take_stills(home, request).await {
+        Ok(stills) => stills,
+        Err(error) => {
+            remote.give_up(error.to_string()).await;
+            return Err(error);
+        }
+    };
+    let (of, mut warnings) = (std::mem::take(&mut stills.of), std::mem::take(&mut stills.warnings));
+    let sight = Sight { joints: stills.joints.clone(), since: stills.since, skip: stills.skip.clone() };
+    let finished = save(home, request.clone(), sight, remote, redialling).await;
+    warnings.extend(stills.release(home).await);
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let Finished { saved, remote, redialled } = finished?;
     // A session that this side has dialled is one of its agent's key, whatever the first was.
     let own = if redialled { Some(home.agent()?) } else { None };
     let identity = own.as_ref().unwrap_or(identity);
     let report = match commit(saved, &remote, request, |id| identity.sign(id.as_bytes()), watch) {
-        Ok(report) => report,
+        Ok(report) => RunReport { stills: of, warnings, ..report },
         Err(error) => {
             remote.give_up(error.to_string()).await;
             return Err(error);
@@ -172,6 +190,21 @@ async fn run_granted(
     };
     remote.close().await;
     Ok(report)
+}
+
+/// A stream is of one moment by itself.
+async fn take_stills(home: &AgentHome, request: &RunRequest) -> Result<Stills, AgentError> {
+    let still = if request.stream.is_some() { Still::Off } else { request.still };
+    let want = Want { still, paths: &request.paths, one_file_system: request.one_file_system };
+    Stills::take(home, &want).await.map_err(AgentError::Still)
+}
+
+/// How the files are looked at.
+#[derive(Default)]
+struct Sight {
+    joints: Joints,
+    since: Option<i64>,
+    skip: Vec<PathBuf>,
 }
 
 fn with_paths(home: &AgentHome, request: &RunRequest) -> Result<RunRequest, AgentError> {
@@ -185,15 +218,19 @@ fn with_paths(home: &AgentHome, request: &RunRequest) -> Result<RunRequest, Agen
 fn backup_request<'a>(
     home: &'a AgentHome,
     request: RunRequest,
-    state: &'a std::path::Path,
+    sight: Sight,
+    (state, now): (&'a std::path::Path, &'a (dyn Fn() -> i64 + Sync)),
 ) -> BackupRequest<'a> {
+    let Sight { joints, mut skip, .. } = sight;
+    skip.push(home.whole());
     BackupRequest {
         paths: request.paths,
         exclude: request.exclude,
-        skip: vec![home.whole()],
+        skip,
+        joints,
         one_file_system: request.one_file_system,
         state: Some(state),
-        now: &clock::file_time,
+        now,
         progress: request.progress,
     }
 }
@@ -230,6 +267,7 @@ struct Finished {
 async fn save(
     home: &AgentHome,
     request: RunRequest,
+    sight: Sight,
     remote: Remote,
     redialling: Redialling,
 ) -> Result<Finished, AgentError> {
@@ -239,7 +277,9 @@ async fn save(
         let progress = Arc::clone(&request.progress);
         let pour = request.stream.as_ref();
         let stream = pour.and_then(|pour| pour.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let request = backup_request(&home, request, &state);
+        let since = sight.since;
+        let now = move || since.unwrap_or_else(clock::file_time);
+        let request = backup_request(&home, request, sight, (&state, &now));
         let first = remote.welcome().parameters.clone();
         let sink = Resuming::new(remote, redial);
         let result = match stream {
@@ -297,6 +337,8 @@ fn commit(
         client: welcome.client.clone(),
         totals: saved.totals,
         figures: saved.figures,
+        stills: Vec::new(),
+        warnings: Vec::new(),
         bytes_stored: committed.bytes_stored,
         objects_new: committed.objects_new,
         duration_ms: watch.elapsed_ms(),
@@ -317,7 +359,8 @@ pub async fn rehearse(
     let remote = Remote::browse(dial(servers, &home.agent()?).await?, "").await?;
     let request = with_paths(home, request)?;
     let state = home.state();
-    let walk = || dry_run(&backup_request(home, request, &state), &remote.welcome().parameters);
+    let request = backup_request(home, request, Sight::default(), (&state, &clock::file_time));
+    let walk = || dry_run(&request, &remote.welcome().parameters);
     let figures: Result<Figures, BackupError> = tokio::task::block_in_place(walk);
     let client = remote.welcome().client.clone();
     remote.close().await;
@@ -327,6 +370,8 @@ pub async fn rehearse(
         client,
         totals: Totals::default(),
         figures: figures?,
+        stills: Vec::new(),
+        warnings: Vec::new(),
         bytes_stored: 0,
         objects_new: 0,
         duration_ms: watch.elapsed_ms(),

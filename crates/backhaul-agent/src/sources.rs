@@ -9,6 +9,7 @@ use backhaul_schedule::policy::units;
 use serde::{Deserialize, Serialize};
 
 use crate::hooks::Hooks;
+use crate::stills::Still;
 
 /// `[backup]` in `config.toml` (schemas/config/agent.json). What the command line says comes after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,8 @@ pub struct Sources {
     pub default_excludes: bool,
     /// Stay on the file systems of the paths.
     pub one_file_system: bool,
+    /// Save from snapshots of the file systems, where there can be some.
+    pub still: Still,
     /// A program with its arguments, run before each backup: if it fails, there is none.
     pub before: Vec<String>,
     /// One run after each, whatever it came to.
@@ -53,6 +56,7 @@ impl Default for Sources {
             exclude_nodump: wishes.nodump,
             default_excludes: wishes.defaults,
             one_file_system: false,
+            still: Still::default(),
             before: Vec::new(),
             after: Vec::new(),
             hook_timeout: "10m".to_owned(),

@@ -1,5 +1,6 @@
 //! From files to a snapshot's root: `walk → read → ask → bundle → compress → send`.
 //!
+//! - [`joints`] says what is read elsewhere than under its own name;
 //! - [`walk`] lists everything below the [`roots`] in path order, [`look`]s at it, drops what the [`excludes`] say, looks
 //!   each file up in the [`state`] of the last run, and tells [`step`] by step what there is;
 //! - [`read`] reads what changed, in several threads, and cuts big files into chunks;
@@ -31,6 +32,7 @@ use thiserror::Error;
 mod assemble;
 mod events;
 pub mod excludes;
+pub mod joints;
 mod look;
 mod outbound;
 mod read;
@@ -57,9 +59,12 @@ pub struct BackupRequest<'a> {
     pub skip: Vec<PathBuf>,
     /// Stay on the file systems of `paths`.
     pub one_file_system: bool,
+    /// Folders that are read elsewhere than under their own names.
+    pub joints: joints::Joints,
     /// Where the state of earlier runs is kept; without it everything is read.
     pub state: Option<&'a Path>,
-    /// Nanoseconds since 1970 as files are stamped on this machine.
+    /// Nanoseconds since 1970 as files are stamped on this machine; while [`joints`](Self::joints) lead to snapshots, not
+    /// later than those were made: what happened since bears the same stamps as what they hold, or later ones.
     pub now: &'a (dyn Fn() -> i64 + Sync),
     /// Counted up while the backup runs.
     pub progress: Arc<BackupProgress>,

@@ -4,6 +4,7 @@
 //! `backhaul-object` ([`ObjectSource`](backhaul_object::source::ObjectSource),
 //! [`ObjectSink`](backhaul_object::source::ObjectSink)) and never learns where they lead.
 //!
+//! - [`beneath`]: how anything is opened without being led elsewhere;
 //! - [`attributes`], [`flags`]: what files have besides content; [`extents`]: where they have any;
 //! - [`patterns`]: what is meant by rules like those of gitignore;
 //! - [`backup`]: a tree of files into a sink;
@@ -14,6 +15,7 @@
 
 mod attributes;
 pub mod backup;
+mod beneath;
 pub mod browse;
 pub mod diff;
 pub mod dump;

@@ -1,11 +1,12 @@
 //! Programs of somebody else's, run to their end within a bound of time.
 //!
-//! A [`Call`] says what is run; [`run`] runs it. Both a server's alerts and a client's hooks are such calls.
+//! A [`Call`] says what is run; [`run`] runs it, and [`ask`] wants to know what it says. A server's alerts, a client's hooks
+//! and the tools of file systems are such calls.
 //!
 //! Invariants:
 //! - nothing that a program does or leaves undone holds up its caller for longer than [`Call::limit`];
 //! - one that is given up is killed with all that it has started, also when its caller is dropped;
-//! - what it says on standard error is read to its end and shown up to [`SHOWN`] bytes.
+//! - what it says on standard error is read to its end and shown up to [`SHOWN`] bytes; an answer has at most [`ANSWER`].
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -19,6 +20,8 @@ use tokio::sync::Mutex;
 
 /// So much of what it says is shown, in bytes.
 pub const SHOWN: usize = 500;
+/// Longest answer, in bytes.
+pub const ANSWER: usize = 4 << 20;
 /// How long a program that has ended may keep others waiting for what it left running to fall silent.
 const SILENCE: Duration = Duration::from_millis(200);
 
@@ -73,6 +76,22 @@ pub enum CallError {
 /// # Errors
 /// It cannot be started, fails, or does not end.
 pub async fn run(call: Call<'_>) -> Result<String, CallError> {
+    to_end(call, Stdio::null()).await.map(|(status, _)| status.to_string())
+}
+
+/// Runs a program to its end, in `/`, and returns what it said on standard output.
+///
+/// # Errors
+/// As [`run`], or it says more than [`ANSWER`].
+pub async fn ask(call: Call<'_>) -> Result<Vec<u8>, CallError> {
+    let (_, answer) = to_end(call, Stdio::piped()).await?;
+    match answer.len() {
+        0..=ANSWER => Ok(answer),
+        _ => Err(CallError::Io { program: call.program.to_owned(), why: io::ErrorKind::FileTooLarge.into() }),
+    }
+}
+
+async fn to_end(call: Call<'_>, out: Stdio) -> Result<(ExitStatus, Vec<u8>), CallError> {
     let Call { program, limit, .. } = call;
     let failed = |why| CallError::Io { program: program.to_owned(), why };
     let mut child = Command::new(program)
@@ -80,14 +99,14 @@ pub async fn run(call: Call<'_>) -> Result<String, CallError> {
         .envs(call.env.iter().map(|(name, value)| (*name, value)))
         .current_dir("/")
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(out)
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
         .map_err(failed)?;
     let mut group = Group::of(&child);
     let ended = tokio::time::timeout(limit, talk(&mut child, call.input)).await;
-    let (status, said) = match ended {
+    let Said { status, answer, complaint } = match ended {
         Ok(ended) => ended.map_err(failed)?,
         Err(_) => {
             drop(group);
@@ -98,14 +117,21 @@ pub async fn run(call: Call<'_>) -> Result<String, CallError> {
     };
     group.0 = None;
     match status.success() {
-        true => Ok(status.to_string()),
-        false => Err(CallError::Failed { program: program.to_owned(), status, said }),
+        true => Ok((status, answer)),
+        false => Err(CallError::Failed { program: program.to_owned(), status, said: complaint }),
     }
 }
 
-async fn talk(child: &mut Child, text: &[u8]) -> io::Result<(ExitStatus, String)> {
-    let (stdin, stderr) = (child.stdin.take(), child.stderr.take());
-    let said = Mutex::new(Vec::new());
+/// What came of a program.
+struct Said {
+    status: ExitStatus,
+    answer: Vec<u8>,
+    complaint: String,
+}
+
+async fn talk(child: &mut Child, text: &[u8]) -> io::Result<Said> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (answer, said) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
     let converse = async {
         let say = async {
             if let Some(mut stdin) = stdin {
@@ -113,13 +139,21 @@ async fn talk(child: &mut Child, text: &[u8]) -> io::Result<(ExitStatus, String)
                 let _ = stdin.write_all(text).await;
             }
         };
-        let hear = async {
-            match stderr {
-                Some(stderr) => hear(stderr, &said).await,
+        let listen = async {
+            match stdout {
+                // One more than there may be tells that there is more.
+                Some(stdout) => hear(stdout, &answer, ANSWER + 1).await,
                 None => Ok(()),
             }
         };
-        tokio::join!(say, hear).1
+        let hear = async {
+            match stderr {
+                Some(stderr) => hear(stderr, &said, SHOWN).await,
+                None => Ok(()),
+            }
+        };
+        let ((), listened, heard) = tokio::join!(say, listen, hear);
+        listened.and(heard)
     };
     tokio::pin!(converse);
     let status = tokio::select! {
@@ -133,12 +167,12 @@ async fn talk(child: &mut Child, text: &[u8]) -> io::Result<(ExitStatus, String)
             status?
         }
     };
-    let said = said.lock().await;
-    Ok((status, String::from_utf8_lossy(&said).trim().to_owned()))
+    let (answer, said) = (std::mem::take(&mut *answer.lock().await), said.lock().await);
+    Ok(Said { status, answer, complaint: String::from_utf8_lossy(&said).trim().to_owned() })
 }
 
-async fn hear(mut from: impl AsyncRead + Unpin, said: &Mutex<Vec<u8>>) -> io::Result<()> {
-    let mut buffer = [0; SHOWN];
+async fn hear(mut from: impl AsyncRead + Unpin, said: &Mutex<Vec<u8>>, max: usize) -> io::Result<()> {
+    let mut buffer = [0; 4_096];
     loop {
         let n = from.read(&mut buffer).await?;
         if n == 0 {
@@ -146,7 +180,7 @@ async fn hear(mut from: impl AsyncRead + Unpin, said: &Mutex<Vec<u8>>) -> io::Re
         }
         // Whoever says more must not be stopped by a full pipe.
         let mut said = said.lock().await;
-        let room = SHOWN.saturating_sub(said.len());
+        let room = max.saturating_sub(said.len());
         said.extend(&buffer[..n.min(room)]);
     }
 }
@@ -203,6 +237,16 @@ mod tests {
         let call = Call { program: "/nowhere/notify", args: &[], env: &[], input: b"", limit: LIMIT };
         let failed = run(call).await.unwrap_err().to_string();
         assert!(failed.contains("/nowhere/notify"), "{failed}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_heard_whole_unless_it_has_no_end() {
+        let asked = |text: &str| ["-c", text].map(str::to_owned);
+        let (long, endless) = (asked("head -c 300000 /dev/zero"), asked("head -c 9000000 /dev/zero"));
+        let call = Call { program: "/bin/sh", args: &long, env: &[], input: b"", limit: LIMIT };
+        assert_eq!(ask(call).await.unwrap().len(), 300_000);
+        let failed = ask(Call { args: &endless, ..call }).await.unwrap_err();
+        assert!(failed.to_string().contains("too large"), "{failed}");
     }
 
     #[tokio::test]

@@ -350,9 +350,23 @@ pub struct BackupArgs {
     /// Stay on the file systems of the paths
     #[arg(short = 'x', long)]
     pub one_file_system: bool,
+    /// Save from snapshots of the file systems: where there can be some, never, or nothing at all without (default: as the config says, else auto)
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub still: Option<StillArg>,
     /// Bytes a second that may be sent, as 2MB
     #[arg(long, value_name = "RATE")]
     pub limit_upload: Option<String>,
+}
+
+/// Whether files are saved from snapshots of their file systems.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum StillArg {
+    /// Where root runs it and the file system can (btrfs, ZFS, LVM)
+    Auto,
+    /// No backup without
+    Require,
+    /// Never
+    Off,
 }
 
 fn backup_help() -> String {

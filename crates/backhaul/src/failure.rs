@@ -180,6 +180,7 @@ impl From<AgentError> for Failure {
             AgentError::NotAuthorised(_) => {
                 failure.code(code::NOT_AUTHORISED).hint("ask whoever runs the server for a new join code")
             }
+            AgentError::Still(_) => failure.hint("`--still auto` saves such files as they change; see docs/cli.md"),
             AgentError::NoPaths => failure.code(code::USAGE),
             AgentError::Backup(BackupError::Path { .. }) => failure.code(code::USAGE),
             _ => failure,

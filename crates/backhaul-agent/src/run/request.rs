@@ -15,6 +15,7 @@ use crate::hooks::Hooks;
 use crate::introduce;
 use crate::remote::{Adopting, Limits, Opening, Remote, Waiting};
 use crate::sources::Sources;
+use crate::stills::Still;
 use crate::ways::Ways;
 
 /// What to save; empty paths mean those of the config.
@@ -32,6 +33,8 @@ pub struct RunRequest {
     pub tags: Vec<String>,
     /// Stay on the file systems of the paths.
     pub one_file_system: bool,
+    /// Whether files are saved from stills.
+    pub still: Still,
     /// Counted up while it runs.
     pub progress: Arc<BackupProgress>,
     /// What made it begin, and how it is carried.
@@ -47,10 +50,10 @@ impl RunRequest {
     /// # Errors
     /// Something that it says of what to leave out cannot be read by now.
     pub fn of(config: &Config, passage: Passage) -> Result<Self, AgentError> {
-        let Sources { one_file_system, .. } = config.backup;
+        let Sources { one_file_system, still, .. } = config.backup;
         let exclude = config.backup.excludes().map_err(AgentError::Sources)?;
         let (paths, hooks) = (config.paths.clone(), config.backup.hooks());
-        Ok(Self { paths, exclude, hooks, one_file_system, passage, ..Self::default() })
+        Ok(Self { paths, exclude, hooks, one_file_system, still, passage, ..Self::default() })
     }
 }
 

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use backhaul_object::entry::{Device, Metadata};
-use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, makedev, statx};
+use rustix::fs::{AtFlags, FileType, Statx, StatxAttributes, StatxFlags, major, makedev, minor, statx};
 use rustix::io::Errno;
 
 /// The answer.
@@ -48,6 +48,12 @@ impl Look {
     /// The file system that it is on.
     pub(super) fn volume(&self) -> u64 {
         makedev(self.0.stx_dev_major, self.0.stx_dev_minor)
+    }
+
+    /// The same on another volume.
+    pub(super) fn on(mut self, volume: u64) -> Self {
+        (self.0.stx_dev_major, self.0.stx_dev_minor) = (major(volume), minor(volume));
+        self
     }
 
     /// Which device a device file stands for.

@@ -111,7 +111,7 @@ impl<'a> Readers<'a> {
         let fd = rustix::fs::openat(&*job.dir, &job.name, flags, Mode::empty())?;
         let (attributes, unread) = attributes::read(&Handle::open(&fd));
         let mut file = File::from(fd);
-        let mut before = Look::of(&file)?;
+        let mut before = self.look(&file)?;
         if before.kind() != FileType::RegularFile {
             return Ok(Part::Failed("it is no regular file any more".to_owned()));
         }
@@ -128,7 +128,7 @@ impl<'a> Readers<'a> {
                 }
                 None
             };
-            let after = Look::of(&file)?;
+            let after = self.look(&file)?;
             let stable = Fingerprint::of(&before) == Fingerprint::of(&after);
             if let Some(mut content) = content {
                 let is_longer = content.len() as u64 > before.size();
@@ -157,6 +157,10 @@ impl<'a> Readers<'a> {
         let outcome =
             Outcome { metadata, fingerprint, size, read, racy, attributes, unread, flags, unstable };
         Ok(Part::Done(Box::new(outcome)))
+    }
+
+    fn look(&self, file: &File) -> std::io::Result<Look> {
+        Ok(self.request.joints.as_of(Look::of(file)?))
     }
 
     fn read_whole(&self, file: &mut File, size: u64) -> std::io::Result<Vec<u8>> {

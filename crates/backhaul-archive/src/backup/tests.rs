@@ -75,6 +75,7 @@ fn save(tree: &Path, state: Option<&Path>, sink: &Memory, now: fn() -> i64) -> R
         exclude: excludes::Excludes::default(),
         skip: vec![],
         one_file_system: false,
+        joints: joints::Joints::default(),
         state,
         now: &now,
         progress: Arc::default(),

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -27,6 +27,10 @@ use crate::listing::names_in;
 const DEPTH_MAX: usize = 4_000;
 /// Stack of the walking thread in bytes, reserved and not used: 16 KiB a level.
 pub(super) const STACK: usize = 64 << 20;
+
+/// The inode that btrfs shows in a snapshot where a subvolume is that the snapshot does not have
+/// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`). Nowhere else is it a folder within another.
+const NO_SUBVOLUME: u64 = 2;
 
 /// The consumer is gone: the run is over.
 struct Over;
@@ -66,9 +70,10 @@ impl<'a> Walk<'a> {
     }
 
     fn root(&mut self, roots: &Roots) -> Result<(), Over> {
-        match rustix::fs::openat(CWD, "/", DIRECTORY, Mode::empty()) {
+        let open = || rustix::fs::openat(CWD, "/", DIRECTORY, Mode::empty());
+        match self.request.joints.open(b"").unwrap_or_else(open) {
             Ok(fd) if roots.whole => {
-                self.volume = Look::of(&fd).map_or(0, |look| look.volume());
+                self.volume = self.look_of(&fd).map_or(0, |look| look.volume());
                 self.depth = 1;
                 let device = self.request.one_file_system.then_some(self.volume);
                 self.directory(&Arc::new(fd), device, None)
@@ -83,19 +88,16 @@ impl<'a> Walk<'a> {
         for (name, below) in &roots.children {
             let Ok(c_name) = CString::new(name.clone()) else { continue };
             let length = self.enter(name);
-            let done = match Look::at(dir, &c_name) {
+            // A link on the way is followed, and kept as the directory it leads to.
+            let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let open = || rustix::fs::openat(&**dir, &c_name, flags, Mode::empty());
+            let done = match self.look_at(dir, &c_name) {
                 Err(error) => self.unreadable(error),
                 Ok(look) if below.whole => self.entry(dir, &c_name, &look, None),
-                Ok(look) => match rustix::fs::openat(
-                    &**dir,
-                    &c_name,
-                    OFlags::DIRECTORY | OFlags::CLOEXEC,
-                    Mode::empty(),
-                ) {
+                Ok(look) => match self.request.joints.open(&self.path).unwrap_or_else(open) {
                     Err(error) => self.unreadable(error),
-                    // A link on the way is followed, and kept as the directory it leads to.
                     Ok(fd) => {
-                        let look = Look::of(&fd).unwrap_or(look);
+                        let look = self.look_of(&fd).unwrap_or(look);
                         // Its time is other people's: with it no two snapshots of one tree would be equal.
                         let metadata = Metadata { mtime_s: 0, mtime_ns: 0, ..look.metadata() };
                         // Only the way to something below is kept.
@@ -129,7 +131,7 @@ impl<'a> Walk<'a> {
         };
         for name in names.iter().filter(|name| only.is_none_or(|only| only == name.as_c_str())) {
             let length = self.enter(name.as_bytes());
-            let done = match Look::at(dir, name) {
+            let done = match self.look_at(dir, name) {
                 // It vanished between the two looks: as if it had never been there.
                 Err(rustix::io::Errno::NOENT) => Ok(()),
                 Err(error) => self.unreadable(error).and_then(|()| self.missing(name)),
@@ -180,12 +182,18 @@ impl<'a> Walk<'a> {
             return self.missing(name);
         }
         if self.depth >= DEPTH_MAX {
-            count(&self.request.progress.errors, 1);
             let why = format!("more than {DEPTH_MAX} folders within each other: what is in it is not saved");
-            self.send(Step::Unreadable { path: self.path.clone(), why })?;
-            return self.missing(name);
+            return self.refuse(name, &why);
         }
         count(&self.request.progress.dirs, 1);
+        let elsewhere = self.request.joints.open(&self.path);
+        let there = elsewhere.as_ref().and_then(|opened| opened.as_ref().ok());
+        let look = &there.and_then(|fd| self.look_of(fd).ok()).unwrap_or(*look);
+        if elsewhere.is_none() && !is_root && !self.request.joints.is_empty() && look.inode() == NO_SUBVOLUME
+        {
+            return self
+                .refuse(name, "a subvolume that came while the backup began: it is saved the next time");
+        }
         let device = device.or(self.request.one_file_system.then_some(look.volume()));
         let enter = |attributes: Vec<Attribute>, flags: u32| {
             let entry = directory_entry(name.to_bytes().to_vec(), look.metadata());
@@ -193,12 +201,16 @@ impl<'a> Walk<'a> {
         };
         // A mount point is kept as an empty directory when the walk must stay on its file system.
         if device.is_some_and(|device| device != look.volume()) {
-            let attributes = self.named_attributes(dir, name)?;
+            let attributes = match there {
+                Some(fd) => self.attributes(&Handle::open(fd))?,
+                None => self.named_attributes(dir, name)?,
+            };
             self.send(enter(attributes, 0))?;
             self.send(Step::Missing(None))?;
             return self.send(Step::Leave);
         }
-        match rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty()) {
+        let open = || rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty());
+        match elsewhere.unwrap_or_else(open) {
             Ok(fd) => {
                 let attributes = self.attributes(&Handle::open(&fd))?;
                 self.send(enter(attributes, flags::read(&fd)))?;
@@ -226,6 +238,14 @@ impl<'a> Walk<'a> {
             }
         }
         self.send(Step::Leave)
+    }
+
+    fn look_at(&self, dir: &impl AsFd, name: &CStr) -> Result<Look, rustix::io::Errno> {
+        Look::at(dir, name).map(|look| self.request.joints.as_of(look))
+    }
+
+    fn look_of(&self, fd: &impl AsFd) -> Result<Look, rustix::io::Errno> {
+        Look::of(fd).map(|look| self.request.joints.as_of(look))
     }
 
     fn file(&mut self, dir: &Arc<OwnedFd>, name: &CString, look: &Look) -> Result<(), Over> {
@@ -315,6 +335,13 @@ impl<'a> Walk<'a> {
     /// A name of the innermost directory is not saved: whoever restores it does not take it for gone.
     fn missing(&mut self, name: &CStr) -> Result<(), Over> {
         self.send(Step::Missing(Some(name.to_bytes().to_vec())))
+    }
+
+    /// A name is not saved for a reason of our own.
+    fn refuse(&mut self, name: &CStr, why: &str) -> Result<(), Over> {
+        count(&self.request.progress.errors, 1);
+        self.send(Step::Unreadable { path: self.path.clone(), why: why.to_owned() })?;
+        self.missing(name)
     }
 
     fn unreadable(&mut self, error: rustix::io::Errno) -> Result<(), Over> {

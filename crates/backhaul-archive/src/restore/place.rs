@@ -7,17 +7,13 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use backhaul_object::entry::{Attribute, Body, Device, Entry, Metadata, Special};
-use rustix::fs::{
-    self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, ResolveFlags, Stat, StatxFlags, Timespec, Uid,
-};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, Stat, StatxFlags, Timespec, Uid};
 use rustix::io::Errno;
 
 use super::Overwrite;
 use crate::attributes::{self, Handle, Others, Unset};
+use crate::beneath::{self, dir_flags};
 use crate::flags;
-
-/// Longest path handed to one system call; longer ones are opened name by name.
-const PATH_AT_ONCE: usize = 2_048;
 
 /// The folder that everything is beneath.
 pub(crate) struct Target {
@@ -42,10 +38,6 @@ pub(crate) enum Verdict {
     Skip,
     /// Left because it is as in the snapshot already.
     Same,
-}
-
-fn dir_flags() -> OFlags {
-    OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW
 }
 
 impl Target {
@@ -85,21 +77,7 @@ impl Target {
 
     /// Opens a folder beneath the target.
     pub(crate) fn dir(&self, relative: &[u8]) -> Result<OwnedFd, Errno> {
-        if relative.is_empty() {
-            return fs::openat(&self.fd, ".", dir_flags(), Mode::empty());
-        }
-        if relative.len() < PATH_AT_ONCE {
-            let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-            match fs::openat2(&self.fd, relative, dir_flags(), Mode::empty(), how) {
-                Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN | Errno::INVAL) => {}
-                other => return other,
-            }
-        }
-        let mut at = fs::openat(&self.fd, ".", dir_flags(), Mode::empty())?;
-        for name in relative.split(|b| *b == b'/') {
-            at = fs::openat(&at, name, dir_flags(), Mode::empty())?;
-        }
-        Ok(at)
+        beneath::open_dir(&self.fd, relative)
     }
 }
 

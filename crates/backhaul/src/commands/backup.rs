@@ -10,6 +10,7 @@ use backhaul_agent::home::{AgentHome, Config};
 use backhaul_agent::remote::{Cost, Limits};
 use backhaul_agent::run::{Passage, RunReport, RunRequest, push, rehearse};
 use backhaul_agent::sources::Sources;
+use backhaul_agent::stills::Still;
 use backhaul_archive::backup::BackupProgress;
 use backhaul_archive::backup::excludes::read_paths;
 use backhaul_proto::wire::Queued;
@@ -17,7 +18,7 @@ use backhaul_schedule::policy::units;
 use serde_json::json;
 
 use super::{Context, Done, absolute};
-use crate::cli::BackupArgs;
+use crate::cli::{BackupArgs, StillArg};
 use crate::failure::{Failure, code};
 use crate::output::{self, Progress};
 use crate::reader::own_server;
@@ -82,6 +83,13 @@ fn wanted(mut sources: Sources, args: &BackupArgs) -> Sources {
     sources.exclude_nodump &= !args.include_nodump;
     sources.default_excludes &= !args.no_default_excludes;
     sources.one_file_system |= args.one_file_system;
+    if let Some(still) = args.still {
+        sources.still = match still {
+            StillArg::Auto => Still::Auto,
+            StillArg::Require => Still::Require,
+            StillArg::Off => Still::Off,
+        };
+    }
     if args.exclude_larger_than.is_some() {
         sources.exclude_larger_than.clone_from(&args.exclude_larger_than);
     }
@@ -118,39 +126,47 @@ pub fn describe(progress: &Arc<BackupProgress>) -> impl Fn() -> String + Send + 
     }
 }
 
+/// The result, for programs.
+fn document(report: &RunReport) -> serde_json::Value {
+    let figures = &report.figures;
+    let errors: Vec<_> = figures
+        .errors
+        .iter()
+        .map(|(path, error)| json!({ "path": path.to_string_lossy(), "error": error }))
+        .collect();
+    let counts = |counts: &[(String, u64)]| {
+        let pairs = counts.iter().map(|(kind, count)| (kind.clone(), json!(count)));
+        pairs.collect::<serde_json::Map<String, serde_json::Value>>()
+    };
+    json!({
+        "snapshot": report.snapshot.map(|id| id.to_string()),
+        "root": report.root.map(|id| id.to_string()),
+        "client": report.client,
+        "files": report.totals.files,
+        "dirs": report.totals.dirs,
+        "files_new": figures.files_new,
+        "files_changed": figures.files_changed,
+        "files_unmodified": figures.files_unmodified,
+        "bytes_scanned": figures.bytes_scanned,
+        "bytes_read": figures.bytes_read,
+        "bytes_sent": figures.bytes_sent,
+        "bytes_stored": report.bytes_stored,
+        "objects_new": report.objects_new,
+        "objects_known": figures.objects_known,
+        "duration_ms": report.duration_ms,
+        "not_kept": counts(&figures.not_kept),
+        "left_out": counts(&figures.left_out),
+        "stills": report.stills,
+        "warnings": report.warnings,
+        "errors": errors,
+    })
+}
+
 /// The result, for people or programs.
 pub fn tell(context: &Context, report: &RunReport) {
     let figures = &report.figures;
     if context.global.json {
-        let errors: Vec<_> = figures
-            .errors
-            .iter()
-            .map(|(path, error)| json!({ "path": path.to_string_lossy(), "error": error }))
-            .collect();
-        let counts = |counts: &[(String, u64)]| {
-            let pairs = counts.iter().map(|(kind, count)| (kind.clone(), json!(count)));
-            pairs.collect::<serde_json::Map<String, serde_json::Value>>()
-        };
-        output::json(&json!({
-            "snapshot": report.snapshot.map(|id| id.to_string()),
-            "root": report.root.map(|id| id.to_string()),
-            "client": report.client,
-            "files": report.totals.files,
-            "dirs": report.totals.dirs,
-            "files_new": figures.files_new,
-            "files_changed": figures.files_changed,
-            "files_unmodified": figures.files_unmodified,
-            "bytes_scanned": figures.bytes_scanned,
-            "bytes_read": figures.bytes_read,
-            "bytes_sent": figures.bytes_sent,
-            "bytes_stored": report.bytes_stored,
-            "objects_new": report.objects_new,
-            "objects_known": figures.objects_known,
-            "duration_ms": report.duration_ms,
-            "not_kept": counts(&figures.not_kept),
-            "left_out": counts(&figures.left_out),
-            "errors": errors,
-        }));
+        output::json(&document(report));
     }
     for (path, why) in figures.errors.iter().take(NAMED_MAX) {
         output::complain(&format!("not read: {}: {why}", path.display()));
@@ -161,6 +177,7 @@ pub fn tell(context: &Context, report: &RunReport) {
     if context.global.json {
         return;
     }
+    report.warnings.iter().for_each(|warning| output::complain(&format!("warning: {warning}")));
     let (new, changed, unmodified) = (figures.files_new, figures.files_changed, figures.files_unmodified);
     match report.snapshot.map(|id| id.to_string()) {
         Some(id) => output::line(&format!("snapshot {} of {}", &id[..12], report.client)),
@@ -170,6 +187,9 @@ pub fn tell(context: &Context, report: &RunReport) {
     let (scanned, read) = (output::bytes(figures.bytes_scanned), output::bytes(figures.bytes_read));
     let (sent, stored) = (output::bytes(figures.bytes_sent), output::bytes(report.bytes_stored));
     output::line(&format!("  bytes    {scanned} seen, {read} read, {sent} sent, {stored} stored"));
+    if !report.stills.is_empty() {
+        output::line(&format!("  stills   {}", report.stills.join(", ")));
+    }
     for (word, counts) in [("not kept", &figures.not_kept), ("left out", &figures.left_out)] {
         let kinds: Vec<String> = counts.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         if !kinds.is_empty() {

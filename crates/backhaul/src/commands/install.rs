@@ -22,11 +22,14 @@ const HARDENING: &str = "NoNewPrivileges=yes\nLockPersonality=yes\nRestrictRealt
 /// What the system's manager can do besides. Nothing here hides a file: the agent has to read all of them, and the
 /// server's alert command may be anywhere.
 const SYSTEM_HARDENING: &str = "ProtectKernelModules=yes\nProtectKernelTunables=yes\nProtectKernelLogs=yes\n\
-    ProtectControlGroups=yes\nProtectHostname=yes\nRestrictNamespaces=yes\nSystemCallArchitectures=native\n\
+    ProtectControlGroups=yes\nProtectHostname=yes\nSystemCallArchitectures=native\n\
     RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n";
 
 /// The server writes to its home, and no set-uid file anywhere. The agent may: it restores them.
 const SERVER_HARDENING: &str = "UMask=0077\nRestrictSUIDSGID=yes\n";
+
+/// Of the system's agent: it mounts snapshots of file systems where only it sees them.
+const AGENT_HARDENING: &str = "RestrictNamespaces=mnt\n";
 
 /// Backups give way to whatever the machine is there for.
 const AGENT_PRIORITY: &str =
@@ -51,7 +54,7 @@ pub fn server(context: &Context, args: &InstallArgs) -> Done {
     let mut more = SERVER_HARDENING.to_owned();
     if !args.user {
         let home = quote(&format!("-{}", text(&context.home)?));
-        more.push_str(&format!("ProtectSystem=full\nReadWritePaths={home}\n"));
+        more.push_str(&format!("RestrictNamespaces=yes\nProtectSystem=full\nReadWritePaths={home}\n"));
     }
     let daemon = Daemon {
         role: "server",
@@ -66,13 +69,14 @@ pub fn server(context: &Context, args: &InstallArgs) -> Done {
 
 pub fn agent(context: &Context, args: &InstallArgs, listen: Option<SocketAddr>) -> Done {
     let mut arguments = vec!["agent".to_owned(), "run".to_owned()];
+    let more = if args.user { String::new() } else { AGENT_HARDENING.to_owned() };
     arguments.extend(listen.iter().flat_map(|address| ["--listen".to_owned(), address.to_string()]));
     let daemon = Daemon {
         role: "agent",
         description: "Backhaul agent: this machine's backups",
         config: context.home.join("agent/config.toml"),
         arguments,
-        more: AGENT_PRIORITY.to_owned(),
+        more: AGENT_PRIORITY.to_owned() + &more,
         first: (!AgentHome::at(&context.home).exists()).then_some("join CODE"),
     };
     install(context, args, &daemon)
