@@ -34,13 +34,11 @@ impl Fleet {
 
     /// Gives a waiting client its slot.
     pub(super) fn start(&mut self, now: Now, key: &ClientKey, out: &mut Vec<Action>) {
-        let affordable = self.affords_retry(now);
-        let Some(client) = self.clients.get_mut(key) else { return };
-        let Some((lane, _)) = client.place.clone() else { return };
-        if lane.side == Side::Pull && client.tries.failures > 0 && client.manual.is_none() && !affordable {
-            client.tries.not_before = now.boot + UNAFFORDABLE + super::offset(key) % UNAFFORDABLE;
+        let Some((lane, _)) = self.clients.get(key).and_then(|client| client.place.clone()) else { return };
+        if lane.side == Side::Pull && !self.affords(now, key) {
             return self.settle(now, key, out);
         }
+        let Some(client) = self.clients.get_mut(key) else { return };
         client.held = Some(lane.clone());
         match (lane.side, client.asking.take()) {
             (Side::Push, Some(asking)) => {
@@ -58,11 +56,19 @@ impl Fleet {
         self.settle(now, key, out);
     }
 
-    fn affords_retry(&mut self, now: Now) -> bool {
+    /// Whether a client may be dialled now. One that did not answer the last time is put off when no retry is left, unless
+    /// somebody asks for it.
+    fn affords(&mut self, now: Now, key: &ClientKey) -> bool {
         let earned = now.boot.saturating_sub(self.budget_at) / 6;
         self.budget_at += earned * 6;
         self.retry_budget = (self.retry_budget + earned).min(RETRIES_MAX);
-        self.retry_budget >= RETRY
+        let Some(client) = self.clients.get_mut(key) else { return false };
+        let by_hand = client.manual.is_some() || client.nudged.wanted;
+        if by_hand || client.tries.failures == 0 || self.retry_budget >= RETRY {
+            return true;
+        }
+        client.tries.not_before = now.boot + UNAFFORDABLE + super::offset(key) % UNAFFORDABLE;
+        false
     }
 
     /// Notes that a client is dialled.
@@ -96,9 +102,10 @@ impl Fleet {
         }
         while (self.open_nudges as u64) + waiting < room && self.dialling.len() < self.admission.dials {
             let Some((_, key)) = self.knocks.first().copied() else { break };
-            match self.clients.get(&key).is_some_and(|client| self.groups.is_dark(&client.plan.group)) {
-                true => self.settle(now, &key, out),
-                false => self.nudge(now, &key, out),
+            let dark = self.clients.get(&key).is_some_and(|client| self.groups.is_dark(&client.plan.group));
+            match !dark && self.affords(now, &key) {
+                true => self.nudge(now, &key, out),
+                false => self.settle(now, &key, out),
             }
         }
     }

@@ -10,6 +10,7 @@ mod alerts;
 mod audit;
 mod calendar;
 mod crowd;
+mod dials;
 mod foretold;
 mod gone;
 mod histories;

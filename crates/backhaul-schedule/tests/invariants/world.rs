@@ -127,6 +127,11 @@ pub struct Person {
     pub not_now: Option<i64>,
     pub failed_at: Option<u64>,
     pub knocked: bool,
+    /// Dials in a row that it has not answered, and before when it is not dialled again, seconds since boot.
+    pub vain: u32,
+    pub spaced: u64,
+    /// It has come by itself while it is being dialled.
+    pub came: bool,
     pub nudge: Option<Nudged>,
     /// All of them, by seconds since boot.
     pub nudges: Vec<Nudged>,
@@ -244,6 +249,9 @@ impl World {
                 not_now: None,
                 failed_at: None,
                 knocked: false,
+                vain: 0,
+                spaced: 0,
+                came: false,
                 nudge: None,
                 nudges: Vec::new(),
                 last_seen: None,
@@ -274,6 +282,7 @@ impl World {
             person.ghosts.extend(person.link.take());
             person.ghosts.extend(person.asking.take());
             person.nudges.clear();
+            (person.vain, person.spaced) = (0, 0);
             (person.nudge, person.knocked, person.manual, person.nudge_wanted) = (None, false, false, false);
             let plan = person.plan.clone();
             let run = match person.slot {
@@ -338,13 +347,16 @@ impl World {
             Event::Admission(admission) => self.admission = (**admission).clone(),
             Event::Serving(serving) => self.serving = *serving,
             Event::Removed(key) => self.people.retain(|person| person.key != *key),
-            Event::Manual(key) => self.with(key, |person| person.manual = true),
+            Event::Manual(key) => {
+                self.with(key, |person| (person.manual, person.vain, person.spaced) = (true, 0, 0))
+            }
             Event::NudgeWanted(key) => {
                 self.with(key, |person| (person.nudge_wanted, person.manual) = (true, true))
             }
             Event::Contact(key, session, via, _) => self.with(key, |person| {
                 person.newest = person.newest.max(*session);
-                person.not_now = None;
+                (person.not_now, person.spaced, person.came) = (None, 0, true);
+                person.vain = person.vain.min(1);
                 if *via == Via::Standing {
                     person.ghosts.extend(person.link.replace(*session));
                 }
@@ -402,6 +414,9 @@ impl Person {
     }
 
     fn dialled(&mut self, result: DialResult, session: Option<Session>, boot: u64) {
+        if self.knocked || self.slot == Slot::Dialling {
+            self.spaces(result, boot);
+        }
         if std::mem::take(&mut self.knocked) && result != DialResult::Answered {
             self.nudge = None;
         }
@@ -421,6 +436,24 @@ impl Person {
         };
     }
 
+    /// A dial's result says when there may be another.
+    fn spaces(&mut self, result: DialResult, boot: u64) {
+        let pause = match result {
+            DialResult::Answered => {
+                (self.vain, self.spaced) = (0, 0);
+                return;
+            }
+            DialResult::Stranger => DAY as u64,
+            // It may have been starting.
+            _ if self.came => {
+                self.spaced = boot + 5;
+                return;
+            }
+            DialResult::Refused | DialResult::Silent => (30 << self.vain.min(16)).min(7_200) / 2,
+        };
+        (self.vain, self.spaced) = (self.vain + 1, boot + pause);
+    }
+
     fn progresses(&mut self, of: Session, boot: u64) {
         if let Slot::Running { session, heard } = &mut self.slot
             && *session == of
@@ -434,6 +467,7 @@ impl Person {
             return;
         }
         self.slot = Slot::None;
+        (self.vain, self.spaced) = (0, 0);
         self.ghosts.push(of);
         match outcome {
             Outcome::Succeeded { at, .. } => {

@@ -36,10 +36,16 @@ impl World {
 
     /// A client that is there is not dialled.
     pub(super) fn check_reaching(&mut self, key: &Key) {
+        let boot = self.now.boot;
         let Some(person) = self.person(key) else {
             return self.fail(25, "knocks at a client that is gone".into());
         };
         let (linked, address, knocked) = (person.link.is_some(), person.plan.has_address, person.knocked);
+        let (vain, spaced) = (person.vain, person.spaced);
+        person.came = false;
+        if boot < spaced {
+            self.fail(15, format!("dials {} s too soon after {vain} in vain", spaced - boot));
+        }
         if linked {
             self.fail(15, "dials a client that is linked".into());
         }
