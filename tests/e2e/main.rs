@@ -13,6 +13,7 @@ mod install;
 mod interrupt;
 mod json;
 mod laptops;
+mod mounts;
 mod networks;
 mod night;
 mod peer;

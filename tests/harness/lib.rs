@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 pub mod cases;
 pub mod listeners;
+pub mod mounts;
 pub mod netns;
 pub mod relay;
 pub mod trees;

@@ -147,6 +147,13 @@ pub fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// The names in a folder, in order.
+pub fn names(dir: &Path) -> Vec<std::ffi::OsString> {
+    let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    names
+}
+
 /// How closely a tree is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Regard {

@@ -9,7 +9,8 @@
 //! - [`patterns`]: what is meant by rules like those of gitignore;
 //! - [`backup`]: a tree of files into a sink;
 //! - [`restore`]: a snapshot back to files, or compared with them;
-//! - [`browse`], [`find`], [`diff`], [`dump`], [`export`]: looking into a snapshot without restoring it.
+//! - [`browse`], [`find`], [`diff`], [`dump`], [`export`]: looking into a snapshot without restoring it;
+//! - [`mount`]: snapshots as a file system.
 //!
 //! Work is done by threads and bounded queues; there is no async here, and no clock: time is an argument.
 
@@ -24,6 +25,7 @@ mod extents;
 pub mod find;
 mod flags;
 mod listing;
+pub mod mount;
 pub mod patterns;
 pub mod restore;
 

@@ -130,6 +130,20 @@ pub enum Command {
         after_help = "Examples:\n  backhaul restore latest -t /tmp/back\n  backhaul restore latest:/home/ana/letters -t ./letters\n  backhaul restore 3d\\ ago -t /tmp/back --include '*.odt'\n  backhaul restore latest:/home/ana -t /home/ana --delete --dry-run -v"
     )]
     Restore(RestoreArgs),
+    /// Show snapshots as folders, read-only, until it is unmounted: CLIENT/TIME/... and CLIENT/latest
+    #[command(
+        after_help = "Examples:\n  backhaul mount /mnt\n  backhaul mount /mnt --client desk-01\n  umount /mnt"
+    )]
+    Mount {
+        /// An empty folder
+        #[arg(value_name = "DIR")]
+        dir: PathBuf,
+        /// Other users, too, may read what is theirs to read
+        #[arg(long)]
+        allow_other: bool,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
     /// Is everything that snapshots need there and whole?
     #[command(
         after_help = "Examples:\n  backhaul check\n  backhaul check --read-data\n  backhaul check --rebuild-index"

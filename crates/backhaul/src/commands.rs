@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};
 
+use backhaul_archive::mount::Audience;
 use backhaul_server::fleet::Terms;
 
 use crate::cli::{AgentCommand, AlertsCommand, Cli, ClientCommand, Command, PolicyCommand, ServerCommand};
@@ -23,6 +24,7 @@ mod dump;
 mod find;
 mod install;
 mod keep;
+mod mount;
 mod plan;
 mod policy;
 mod quickstart;
@@ -75,6 +77,10 @@ pub async fn run(cli: Cli) -> Done {
             dump::run(context, &what, archive, output.as_deref(), &read).await
         }
         Command::Restore(args) => restore::run(context, args).await,
+        Command::Mount { dir, allow_other, read } => {
+            let audience = if allow_other { Audience::All } else { Audience::Own };
+            mount::run(context, &dir, audience, &read).await
+        }
         Command::Check { read_data, rebuild_index } => check::run(context, read_data, rebuild_index),
         Command::Keep(command) => keep::run(context, command).await,
         Command::Stats => status::stats(context).await,
@@ -132,9 +138,14 @@ pub async fn interrupted() {
     }
 }
 
-/// Daemons end in order by themselves; everything else ends here when it is told to.
+/// What stays ends in order by itself; everything else ends here when it is told to.
 pub fn is_daemon(command: &Command) -> bool {
-    matches!(command, Command::Server(ServerCommand::Run { .. }) | Command::Agent(AgentCommand::Run { .. }))
+    matches!(
+        command,
+        Command::Server(ServerCommand::Run { .. })
+            | Command::Agent(AgentCommand::Run { .. })
+            | Command::Mount { .. }
+    )
 }
 
 /// The walk of a deep tree holds a descriptor for each level.

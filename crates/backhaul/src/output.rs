@@ -26,7 +26,8 @@ pub fn start_log(global: &Global) {
         (false, _) => "debug",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+        // What it warns of is a mount that somebody else has ended.
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},fuser=error")));
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     log.with_ansi(colours).with_target(false).init();
@@ -84,6 +85,11 @@ pub fn time(seconds: impl TryInto<i64>) -> String {
         Ok(at) => at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => "beyond 9999".to_owned(),
     }
+}
+
+/// The same as a name that is also a SNAPSHOT.
+pub fn stamp(seconds: u64) -> String {
+    time(seconds).replace(' ', "T")
 }
 
 /// Seconds since 1970 as JSON wants them.

@@ -1,4 +1,4 @@
-//! A session for reading: on a client its own snapshots, on the server those of a named client.
+//! Sessions for reading: on a client its own snapshots, on the server those of any client.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,9 +6,9 @@ use std::path::Path;
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::remote::Listed;
 use backhaul_agent::{Remote, run};
-use backhaul_net::Role;
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::transport::Use;
+use backhaul_net::{Identity, Role};
 use backhaul_server::ServerError;
 use backhaul_server::daemon::{Duty, Server};
 use backhaul_server::home::ServerHome;
@@ -17,56 +17,99 @@ use backhaul_store::StoreError;
 use crate::failure::{Failure, code};
 use crate::selector;
 
-/// An open session, and the server in this process if none was running.
-pub struct Reader {
-    pub remote: Remote,
+/// Where sessions are opened and as whom, and the server in this process if none was running.
+pub struct Access {
+    identity: Identity,
+    servers: Vec<String>,
+    /// An operator says whose snapshots it wants.
+    pub is_operator: bool,
     server: Option<Server>,
+    /// Who has the vault of this home.
+    busy: Option<String>,
 }
 
-impl Reader {
-    /// Opens a session by what this home is and whether a client is named.
-    pub async fn open(home: &Path, client: Option<&str>) -> Result<Self, Failure> {
-        let agent = AgentHome::at(home);
+impl Access {
+    /// By what this home is and whether a client is named.
+    pub async fn find(home: &Path, client: Option<&str>) -> Result<Self, Failure> {
         match client {
-            None if agent.exists() => Self::as_client(home, &agent).await,
-            None if ServerHome::at(home).exists() => {
-                Err(Failure::usage("say whose snapshots: --client NAME")
-                    .hint("`backhaul client list` shows all clients"))
-            }
+            None if AgentHome::at(home).exists() => Self::as_client(home).await,
+            None if ServerHome::at(home).exists() => Self::as_operator(home).await,
             None => Err(Failure::new(format!(
                 "{} is neither a client's nor a server's home",
                 home.display()
             ))
             .code(code::NO_HOME)
             .hint("--home DIR or BACKHAUL_HOME says where it is; `backhaul join CODE` enrols this machine")),
-            Some(client) => Self::as_operator(home, client).await,
+            Some(client) => {
+                ServerHome::at(home).fleet()?.require(client)?;
+                Self::as_operator(home).await
+            }
         }
     }
 
-    async fn as_client(home: &Path, agent: &AgentHome) -> Result<Self, Failure> {
-        let servers = agent.config()?.servers;
+    async fn as_client(home: &Path) -> Result<Self, Failure> {
+        let agent = AgentHome::at(home);
+        let (identity, configured) = (agent.agent()?, agent.config()?.servers);
         // A home with both roles works without `server run`, too.
-        let (server, servers) = match own_server(home).await? {
-            Some(server) => {
-                let address = server.address().to_string();
-                (Some(server), vec![address])
-            }
-            None => (None, servers),
-        };
-        let link = run::dial(&servers, &agent.agent()?).await?;
-        Ok(Self { remote: Remote::browse(link, "").await?, server })
+        let (server, busy) = server_of(home).await?;
+        let servers = server.as_ref().map_or(configured, |server| vec![server.address().to_string()]);
+        Ok(Self { identity, servers, is_operator: false, server, busy })
     }
 
-    async fn as_operator(home: &Path, client: &str) -> Result<Self, Failure> {
+    async fn as_operator(home: &Path) -> Result<Self, Failure> {
         let server_home = ServerHome::at(home);
-        server_home.fleet()?.require(client)?;
-        let server = own_server(home).await?;
+        let (server, busy) = server_of(home).await?;
         let address = match &server {
             Some(server) => server.address().to_string(),
             None => loopback(&server_home.config()?.listen)?,
         };
-        let link = dial_server(&address, &server_home.identity(Role::Operator)?, Use::Work).await?;
-        Ok(Self { remote: Remote::browse(link, client).await?, server })
+        let identity = server_home.identity(Role::Operator)?;
+        Ok(Self { identity, servers: vec![address], is_operator: true, server, busy })
+    }
+
+    /// Opens a session; `client` is whose snapshots an operator wants.
+    pub async fn browse(&self, client: &str) -> Result<Remote, Failure> {
+        let opened = self.open(client).await;
+        opened.map_err(|failure| match &self.busy {
+            Some(pid) => failure.hint(format!(
+                "process {pid} has the vault: if that is no `backhaul server run`, others wait until it ends"
+            )),
+            None => failure,
+        })
+    }
+
+    async fn open(&self, client: &str) -> Result<Remote, Failure> {
+        if !self.is_operator {
+            return Ok(Remote::browse(run::dial(&self.servers, &self.identity).await?, "").await?);
+        }
+        let address = self.servers.first().map_or("", String::as_str);
+        let link = dial_server(address, &self.identity, Use::Work).await?;
+        Ok(Remote::browse(link, client).await?)
+    }
+
+    /// Ends the server in this process.
+    pub async fn close(self) {
+        if let Some(server) = self.server {
+            server.stop().await;
+        }
+    }
+}
+
+/// An open session.
+pub struct Reader {
+    pub remote: Remote,
+    access: Access,
+}
+
+impl Reader {
+    /// Opens a session by what this home is and whether a client is named.
+    pub async fn open(home: &Path, client: Option<&str>) -> Result<Self, Failure> {
+        if client.is_none() && !AgentHome::at(home).exists() && ServerHome::at(home).exists() {
+            return Err(Failure::usage("say whose snapshots: --client NAME")
+                .hint("`backhaul client list` shows all clients"));
+        }
+        let access = Access::find(home, client).await?;
+        Ok(Self { remote: access.browse(client.unwrap_or_default()).await?, access })
     }
 
     /// The snapshots, oldest first.
@@ -82,21 +125,24 @@ impl Reader {
     /// Says goodbye.
     pub async fn close(self) {
         self.remote.close().await;
-        if let Some(server) = self.server {
-            server.stop().await;
-        }
+        self.access.close().await;
     }
 }
 
 /// Starts the server of this home in this process, unless there is none or it is running already.
 pub async fn own_server(home: &Path) -> Result<Option<Server>, Failure> {
+    Ok(server_of(home).await?.0)
+}
+
+/// The same; and which process has the vault, if another one has.
+async fn server_of(home: &Path) -> Result<(Option<Server>, Option<String>), Failure> {
     let server = ServerHome::at(home);
     if !server.exists() {
-        return Ok(None);
+        return Ok((None, None));
     }
     match Server::start(&server, Some("127.0.0.1:0"), Duty::OneCommand).await {
-        Ok(server) => Ok(Some(server)),
-        Err(ServerError::Store(StoreError::Busy { .. })) => Ok(None),
+        Ok(server) => Ok((Some(server), None)),
+        Err(ServerError::Store(StoreError::Busy { pid, .. })) => Ok((None, Some(pid))),
         Err(error) => Err(error.into()),
     }
 }

@@ -88,7 +88,7 @@ impl Source {
         id
     }
 
-    fn flist(&mut self, pieces: &[Piece]) -> ObjectId {
+    pub(crate) fn flist(&mut self, pieces: &[Piece]) -> ObjectId {
         let (key, objects) = (self.key.clone(), &mut self.objects);
         flist::build(pieces, &key, |id, object| drop(objects.insert(id, object)))
     }

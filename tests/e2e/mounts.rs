@@ -1,0 +1,123 @@
+//! Snapshots as folders: what is mounted is what was saved, by two comparisons that know nothing of mounts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use backhaul_tests::cases::{self, Cases};
+use backhaul_tests::mounts::{Mount, can_mount};
+use backhaul_tests::netns::skipped;
+use backhaul_tests::trees::{self, Regard};
+use backhaul_tests::{TestServer, wait_until};
+
+struct Released(PathBuf);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        cases::release(&self.0);
+    }
+}
+
+/// Where a tree is below a folder of a mount.
+fn within(folder: &Path, tree: &Path) -> PathBuf {
+    folder.join(tree.strip_prefix("/").unwrap())
+}
+
+fn compare(saved: &Path, mounted: &Path) {
+    let of = |tree: &Path| trees::describe(tree, Regard::ButForHoles);
+    let (saved_as, shown_as) = (of(saved), of(mounted));
+    for (name, what) in &saved_as {
+        assert_eq!(shown_as.get(name), Some(what), "{}", name.display());
+    }
+    assert_eq!(saved_as.len(), shown_as.len());
+    let (from, to) = (format!("{}/", mounted.display()), format!("{}/", saved.display()));
+    let compared =
+        Command::new("rsync").args(["-aHAXn", "--checksum", "--delete", "-i", &from, &to]).output();
+    match compared {
+        Ok(compared) => {
+            let said = [compared.stdout, compared.stderr].concat();
+            assert!(said.is_empty(), "rsync sees a difference: {}", String::from_utf8_lossy(&said));
+        }
+        Err(error) => skipped(&format!("a comparison by rsync: {error}")),
+    }
+}
+
+#[test]
+fn a_mounted_snapshot_is_the_tree_that_was_saved_and_survives_a_restart_of_the_server() {
+    if !can_mount() {
+        return;
+    }
+    let (dir, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().canonicalize().unwrap().join("tree");
+    let _released = Released(dir.path().to_owned());
+    assert!(Cases::all(&tree, true) >= 2_500);
+    // Nothing that only holes make large: both comparisons read zeros for hours.
+    let is_large = |path: &PathBuf| fs::symlink_metadata(path).unwrap().len() > 1 << 30;
+    trees::files(&tree).iter().filter(|path| is_large(path)).for_each(|path| fs::remove_file(path).unwrap());
+    trees::sparse(&tree.join("with holes"), 9_000_000, &[(0, 4_096), (5 << 20, 70_000)]);
+    fs::write(tree.join("last"), trees::noise(3_000_000, 77)).unwrap();
+    let mut server = TestServer::new();
+    let client = server.client("desk", &[&tree]);
+    client.run(&["-q", "backup"]).ok();
+    let mount = Mount::on(&client, point.path(), &[]);
+    let latest = point.path().join("desk/latest");
+    let first = fs::read_link(&latest).unwrap();
+    compare(&tree, &within(&latest, &tree));
+    let holes = |tree: &Path| trees::extents(&tree.join("with holes"));
+    assert_eq!(holes(&within(&latest, &tree)), holes(&tree));
+
+    // The server goes and comes, and the cache does not have this.
+    fs::write(tree.join("later"), trees::noise(2_000_000, 78)).unwrap();
+    client.run(&["-q", "backup"]).ok();
+    server.stop();
+    server.start();
+    wait_until("the new snapshot is there", || fs::read_link(&latest).unwrap() != first);
+    assert_eq!(fs::read(within(&latest, &tree).join("later")).unwrap(), trees::noise(2_000_000, 78));
+    let old = within(&point.path().join("desk").join(first), &tree);
+    assert!(old.join("last").exists() && !old.join("later").exists());
+    assert!(fs::write(old.join("mine"), b"x").is_err(), "nothing can be changed");
+
+    let (status, said) = mount.umount();
+    assert!(status.success(), "{said}");
+    assert!(said.contains("is unmounted") && said.contains("looking for the server"), "{said}");
+}
+
+#[test]
+fn the_server_shows_all_clients_or_one_and_ends_when_told() {
+    if !can_mount() {
+        return;
+    }
+    let (dir, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = TestServer::new();
+    for name in ["ana", "bea"] {
+        let tree = dir.path().join(name);
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("mine"), name).unwrap();
+        server.client(name, &[&tree]).run(&["-q", "backup"]).ok();
+    }
+    server.add("nobody-yet", &[]);
+    let names = |path: &Path| -> Vec<String> {
+        trees::names(path).into_iter().map(|name| name.into_string().unwrap()).collect()
+    };
+    let mount = Mount::on(&server.home, point.path(), &[]);
+    assert_eq!(names(point.path()), ["ana", "bea", "nobody-yet"]);
+    assert!(names(&point.path().join("nobody-yet")).is_empty());
+    for name in ["ana", "bea"] {
+        let latest = point.path().join(name).join("latest");
+        let mine = within(&latest, &dir.path().canonicalize().unwrap()).join(name).join("mine");
+        assert_eq!(fs::read_to_string(mine).unwrap(), name);
+    }
+    // Somebody is in it.
+    let mut inside = Command::new("sleep").arg("100").current_dir(point.path().join("ana")).spawn().unwrap();
+    let (status, said) = mount.terminate();
+    inside.kill().unwrap();
+    inside.wait().unwrap();
+    assert!(status.success(), "{said}");
+
+    let mount = Mount::on(&server.home, point.path(), &["--client", "bea"]);
+    assert_eq!(names(point.path()), ["bea"]);
+    drop(mount);
+    fs::write(point.path().join("x"), b"").unwrap();
+    let refused = server.home.run(&["mount", point.path().to_str().unwrap()]).expect(1);
+    assert!(refused.err.contains("is not empty"), "{}", refused.err);
+}

@@ -1,0 +1,80 @@
+//! Snapshots mounted by the real binary.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+
+use crate::netns::skipped;
+use crate::{Home, wait_until};
+
+/// A mount that ends with its owner.
+pub struct Mount {
+    child: Child,
+    dir: PathBuf,
+    said: Arc<Mutex<String>>,
+}
+
+/// True where something can be mounted; else it is said aloud that a test does not run.
+pub fn can_mount() -> bool {
+    let can = rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists();
+    if !can {
+        skipped("a mount needs root and /dev/fuse");
+    }
+    can
+}
+
+impl Mount {
+    /// Mounts on an empty folder, and waits until that is done.
+    pub fn on(home: &Home, dir: &Path, more: &[&str]) -> Self {
+        let mut command = home.command(&[&["mount", dir.to_str().unwrap()], more].concat());
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let said: Arc<Mutex<String>> = Arc::default();
+        let (log, lines) = (Arc::clone(&said), std::io::BufReader::new(child.stderr.take().unwrap()));
+        std::thread::spawn(move || {
+            let note = |line: String| log.lock().unwrap().push_str(&format!("{line}\n"));
+            std::io::BufRead::lines(lines).map_while(Result::ok).for_each(note);
+        });
+        let mut mount = Self { child, dir: dir.canonicalize().unwrap(), said };
+        wait_until("it is mounted", || {
+            assert!(mount.child.try_wait().unwrap().is_none(), "{}", mount.said());
+            mount.said().contains("mounted on") && mount.is_there()
+        });
+        mount
+    }
+
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// True while the system knows of it.
+    pub fn is_there(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.lines().any(|line| line.split(' ').nth(1) == self.dir.to_str())
+    }
+
+    /// Unmounts it as a user does, and waits until its process ends.
+    pub fn umount(mut self) -> (ExitStatus, String) {
+        assert!(Command::new("umount").arg(&self.dir).status().unwrap().success());
+        (self.child.wait().unwrap(), self.said())
+    }
+
+    /// Ends its process in order, and waits for that.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let status = self.child.wait().unwrap();
+        assert!(!self.is_there(), "it is unmounted");
+        (status, self.said())
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if self.is_there() {
+            let _ = Command::new("umount").arg("-l").arg(&self.dir).status();
+        }
+    }
+}
