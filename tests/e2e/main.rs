@@ -13,6 +13,7 @@ mod install;
 mod interrupt;
 mod json;
 mod laptops;
+mod lies;
 mod mounts;
 mod networks;
 mod night;

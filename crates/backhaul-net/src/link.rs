@@ -395,3 +395,6 @@ impl ObjectReader {
         Ok(String::from_utf8_lossy(&self.bytes(len).await?).into_owned())
     }
 }
+
+#[cfg(test)]
+mod tests;

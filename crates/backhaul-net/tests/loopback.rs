@@ -7,6 +7,7 @@ use backhaul_net::authority::Authority;
 use backhaul_net::endpoint::{Accepted, Listener, dial_agent, dial_server};
 use backhaul_net::enrol::{Application, EnrolError, Refusal, enrol};
 use backhaul_net::join_code::{JoinCode, Secret};
+use backhaul_net::link::{ObjectWriter, Streams};
 use backhaul_net::transport::{KEEP_ALIVE, Use};
 use backhaul_net::{Identity, Link, NetError, Role};
 use backhaul_proto::wire::{Frame, List, Read, frame::Body};
@@ -148,27 +149,37 @@ async fn nobody_there_is_said_so() {
     ));
 }
 
-/// A dial that must first show its address, and whether the server has room for objects on it.
-async fn takes_objects(listener: &Listener, address: &str, agent: &Identity, wanted: Use) -> bool {
-    let accept = async {
-        loop {
-            if let Some(known) = listener.accept().await.unwrap().challenge() {
-                return known.establish().await.unwrap();
+/// The next dial, which must first show its address.
+async fn challenged(listener: &Listener) -> Link {
+    loop {
+        if let Some(known) = listener.accept().await.unwrap().challenge() {
+            match known.establish().await.unwrap() {
+                Accepted::Session(link) => return link,
+                Accepted::Join(_) => panic!("expected a session"),
             }
         }
-    };
-    let (dialled, _accepted) = tokio::join!(dial_server(address, agent, wanted), accept);
-    let (_writer, _reader, streams) = dialled.unwrap().split();
-    tokio::time::timeout(Duration::from_millis(300), streams.open()).await.is_ok()
+    }
+}
+
+/// True when the other side has room for one more stream of objects.
+async fn is_taken(streams: &Streams) -> Option<ObjectWriter> {
+    tokio::time::timeout(Duration::from_millis(300), streams.open()).await.ok().map(Result::unwrap)
 }
 
 #[tokio::test]
-async fn a_link_that_only_stands_is_given_no_more_room_than_it_needs() {
+async fn a_server_takes_objects_of_whom_it_has_admitted_and_one_stream_of_them() {
     let authority = Authority::create(now()).unwrap();
     let (listener, address) = server(&authority);
     let agent = authority.issue_own(Role::Agent, "desk", now()).unwrap();
-    assert!(takes_objects(&listener, &address, &agent, Use::Work).await);
-    assert!(!takes_objects(&listener, &address, &agent, Use::Standing(KEEP_ALIVE)).await);
+    for wanted in [Use::Work, Use::Standing(KEEP_ALIVE)] {
+        let (dialled, accepted) = tokio::join!(dial_server(&address, &agent, wanted), challenged(&listener));
+        let (_writer, _reader, ours) = dialled.unwrap().split();
+        let (_writer, _reader, theirs) = accepted.split();
+        assert!(is_taken(&ours).await.is_none(), "{wanted:?}");
+        theirs.admit();
+        let first = is_taken(&ours).await;
+        assert!(first.is_some() && is_taken(&ours).await.is_none(), "{wanted:?}");
+    }
 }
 
 #[tokio::test]

@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use backhaul_net::link::{FrameReader, FrameWriter, Streams};
 use backhaul_net::{Link, NetError, PeerIdentity, Role};
-use backhaul_object::ids::{ClientId, SessionId};
+use backhaul_object::ids::SessionId;
 use backhaul_object::keys::{DataKey, IdKey, VaultKey};
 use backhaul_object::{Compressed, FormatError, ObjectId};
 use backhaul_proto::server::{Request, ServerSession};
-use backhaul_proto::{PROTOCOL, Retry, end, wire};
-use backhaul_store::catalog::SnapshotRow;
+use backhaul_proto::{PROTOCOL, end, wire};
 use backhaul_store::{Owned, StoreError, Vault};
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -25,11 +24,13 @@ pub mod answers;
 mod attend;
 mod door;
 pub mod ingest;
+mod manners;
 pub mod reads;
 
 pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
 use door::{Waiting, greet, wait_for_grant};
 use ingest::{CommitRequest, Ingest, Report};
+use manners::Manners;
 
 /// How long a goodbye may take: over a slow line what was sent before it comes first.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -76,6 +77,7 @@ struct Conversation {
     peer: PeerIdentity,
     /// The version of the terms that it was sent and has not confirmed.
     terms: Option<u64>,
+    manners: Manners,
     outcome: Outcome,
 }
 
@@ -180,6 +182,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         grant: None,
         peer,
         terms: None,
+        manners: Manners::new(clock::boot_ms()),
         outcome: Outcome::default(),
     };
     let streams = Arc::new(streams);
@@ -279,7 +282,7 @@ impl Conversation {
         };
         if let Some(ending) = &ending {
             tracing::warn!(client = %self.client.name, code = ending.code, "session ended: {}", ending.text);
-            self.session.end(ending.code, &ending.text, Retry::default());
+            self.session.end(ending.code, &ending.text, ending.retry.clone());
         }
         farewell(&mut self.session, &mut self.writer).await;
         if let Some(ingest) = self.ingest.take() {
@@ -302,7 +305,7 @@ impl Conversation {
             }
             Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
             // Only to show that the run goes on, where there is nothing to send for long.
-            Request::Report(_) => {}
+            Request::Report(_) => self.manners.beat(clock::boot_ms())?,
             Request::Applied(ref applied) => {
                 // Once, and only for what it was sent.
                 if self.terms.take() != Some(applied.version) {
@@ -314,6 +317,7 @@ impl Conversation {
                 return Err(Ending::new(end::PROTOCOL, "it does not attend"));
             }
             Request::Ask(batch, prefixes) => {
+                self.manners.moved(clock::boot_ms());
                 let verdicts =
                     tokio::task::block_in_place(|| answers::ask(&self.vault, &self.owned, &prefixes))?;
                 self.session.answer(batch, &verdicts);
@@ -325,10 +329,12 @@ impl Conversation {
             }
             Request::Commit(commit) => self.on_commit(commit).await?,
             Request::List => {
-                let rows = tokio::task::block_in_place(|| list(&self.vault, self.client.id))?;
+                self.is_modest()?;
+                let rows = tokio::task::block_in_place(|| answers::list(&self.vault, self.client.id))?;
                 self.session.snapshots(rows);
             }
             Request::Stats => {
+                self.is_modest()?;
                 let stats = self.vault.vault.stats()?;
                 self.session.stats(wire::VaultStats {
                     objects: stats.objects,
@@ -343,6 +349,11 @@ impl Conversation {
             }
         }
         Ok(false)
+    }
+
+    /// Lists cost the server much and their reader nothing. Operators may ask what they like.
+    fn is_modest(&mut self) -> Result<(), Ending> {
+        if self.operator { Ok(()) } else { self.manners.word(clock::boot_ms()) }
     }
 
     async fn on_commit(&mut self, commit: wire::Commit) -> Result<(), Ending> {
@@ -371,6 +382,7 @@ impl Conversation {
     fn on_report<D: Desk>(&mut self, report: Report, desk: &D) -> Result<(), Ending> {
         match report {
             Report::Durable(objects) => {
+                self.manners.moved(clock::boot_ms());
                 desk.goes_on(&self.client);
                 self.session.durable(objects);
             }
@@ -390,27 +402,6 @@ impl Conversation {
         }
         Ok(())
     }
-}
-
-/// A client's snapshots with their manifests.
-fn list(vault: &OpenVault, client: ClientId) -> Result<Vec<wire::SnapshotRow>, Ending> {
-    let mut rows = Vec::new();
-    for SnapshotRow { id, ordinal, client_name, sequence, server_time, bytes_stored, .. } in
-        vault.vault.snapshots(Some(client))?
-    {
-        // One damaged manifest must not hide the others.
-        let Ok(object) = vault.get(ordinal) else { continue };
-        rows.push(wire::SnapshotRow {
-            id: Bytes::copy_from_slice(id.as_bytes()),
-            client: client_name,
-            sequence,
-            server_time,
-            bytes_stored,
-            header: object.header.encode().into(),
-            body: object.body,
-        });
-    }
-    Ok(rows)
 }
 
 pub(crate) fn lock(owned: &Mutex<Owned>) -> std::sync::MutexGuard<'_, Owned> {

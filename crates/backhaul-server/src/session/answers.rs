@@ -6,10 +6,13 @@ use backhaul_object::ids::{ClientId, Proof};
 use backhaul_object::source::Answer;
 use backhaul_object::{Kind, ObjectId};
 use backhaul_proto::server::Verdict;
+use backhaul_proto::wire;
+use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::index::{Hit, Place};
 use backhaul_store::{Owned, StoreError};
+use bytes::Bytes;
 
-use super::{OpenVault, lock};
+use super::{Ending, OpenVault, lock};
 use crate::error::ServerError;
 
 fn owns(owned: &Owned, place: Place) -> bool {
@@ -86,4 +89,28 @@ pub fn prove(
 /// Compares in a time that does not tell where the two differ.
 fn same(a: &Proof, b: &Proof) -> bool {
     a.0.iter().zip(&b.0).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
+}
+
+/// A client's snapshots with their manifests.
+///
+/// # Errors
+/// The catalog cannot be read.
+pub fn list(vault: &OpenVault, client: ClientId) -> Result<Vec<wire::SnapshotRow>, Ending> {
+    let mut rows = Vec::new();
+    for SnapshotRow { id, ordinal, client_name, sequence, server_time, bytes_stored, .. } in
+        vault.vault.snapshots(Some(client))?
+    {
+        // One damaged manifest must not hide the others.
+        let Ok(object) = vault.get(ordinal) else { continue };
+        rows.push(wire::SnapshotRow {
+            id: Bytes::copy_from_slice(id.as_bytes()),
+            client: client_name,
+            sequence,
+            server_time,
+            bytes_stored,
+            header: object.header.encode().into(),
+            body: object.body,
+        });
+    }
+    Ok(rows)
 }

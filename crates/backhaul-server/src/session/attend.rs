@@ -6,20 +6,17 @@ use backhaul_proto::{PROTOCOL, end, wire};
 use backhaul_schedule::fleet::{Cause, Nudge};
 use bytes::Bytes;
 
-use super::{Desk, Ending, Outcome, SOFTWARE, Start, farewell, send_queued};
+use super::manners::Manners;
+use super::{Desk, Ending, EndingKind, Outcome, SOFTWARE, Start, farewell, send_queued};
 use crate::clock;
 use crate::fleet::Client;
 use crate::hub::Said;
-
-/// Frames of an attending agent: so many at once, and then one in so many milliseconds. More is an attack.
-const FRAMES: u64 = 60;
-const FRAME_EVERY_MS: u64 = 1_000;
 
 pub(super) async fn attend<D: Desk>(mut start: Box<Start>, desk: &D) -> Outcome {
     let Start { client, session, writer, frames, .. } = &mut *start;
     let mut said = desk.attend(client);
     session.attend(welcome(client, desk));
-    let mut forgiven = 0;
+    let mut manners = Manners::new(clock::boot_ms());
     let ending = loop {
         if let Err(error) = Box::pin(send_queued(session, writer)).await {
             break Some(Ending::from(error));
@@ -35,9 +32,8 @@ pub(super) async fn attend<D: Desk>(mut start: Box<Start>, desk: &D) -> Outcome 
                 Ok(None) => break Some(Ending::lost("the peer went away")),
                 Err(error) => break Some(error.into()),
                 Ok(Some(frame)) => {
-                    forgiven = forgiven.max(clock::boot_ms()) + FRAME_EVERY_MS;
-                    if forgiven > clock::boot_ms() + FRAMES * FRAME_EVERY_MS {
-                        break Some(Ending::busy("this client says too much".to_owned(), 600));
+                    if let Err(ending) = manners.word(clock::boot_ms()) {
+                        break Some(ending);
                     }
                     match session.handle(frame) {
                         Ok(Request::Bye(_)) => break None,
@@ -49,6 +45,9 @@ pub(super) async fn attend<D: Desk>(mut start: Box<Start>, desk: &D) -> Outcome 
         }
     };
     if let Some(ending) = ending.as_ref().filter(|ending| ending.code != end::DONE) {
+        if ending.kind == EndingKind::Decided {
+            tracing::warn!(client = %client.name, code = ending.code, "link ended: {}", ending.text);
+        }
         session.end(ending.code, &ending.text, ending.retry.clone());
     }
     Box::pin(farewell(session, writer)).await;
