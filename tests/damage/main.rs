@@ -67,6 +67,106 @@ fn a_flipped_byte_is_found_and_costs_only_what_it_touches() {
         client.run(&["--json", "restore", "latest", "-t", out.path().to_str().unwrap()]).expect(3).json();
     let (files, errors) = (restored["files"].as_u64().unwrap(), restored["errors"].as_array().unwrap());
     assert!(files > 300 && !errors.is_empty(), "{restored}");
+    server.stop();
+    // The damage is named by path, and parity makes it good.
+    assert!(!found["lost"].as_array().unwrap().is_empty(), "{found}");
+    let repaired = server.home.json(&["check", "--read-data", "--repair"]);
+    let how = repaired["damage"][0]["repaired"].as_str().unwrap();
+    assert!(how.contains("parity") && repaired["sound"] == true, "{repaired}");
+    bytes[middle] ^= 1;
+    assert!(fs::read(&largest).unwrap() == bytes);
+    server.home.run(&["check", "--read-data", "--verify-content"]).ok();
+    server.start();
+    let whole = tempfile::tempdir().unwrap();
+    client.run(&["restore", "latest", "-t", whole.path().to_str().unwrap()]).ok();
+    trees::assert_equal(&tree, &whole.path().join(tree.strip_prefix("/").unwrap()));
+}
+
+#[test]
+fn check_repair_makes_a_vault_usable_whose_caches_are_gone_or_changed() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let client = server.client("laptop", &[&tree]);
+    client.run(&["backup"]).ok();
+    let before = client.json(&["snapshots"]);
+    server.stop();
+    let vault = server.home.path().join("server/vaults/main");
+    let catalog = vault.join("catalog.sqlite");
+    let mut rows = fs::read(&catalog).unwrap();
+    // The client's name as the snapshot's row has it: SQLite itself would not notice.
+    let place = rows.windows(6).rposition(|bytes| bytes == b"laptop").unwrap();
+    rows[place] = b'L';
+    fs::write(&catalog, rows).unwrap();
+    let refused = server.home.run(&["server", "run"]).expect(13);
+    assert!(refused.err.contains("snapshots") && refused.err.contains("--rebuild-index"), "{}", refused.err);
+    fs::write(vault.join("vault.desc"), b"BHVD").unwrap();
+    let repaired = server.home.json(&["check", "--repair"]);
+    assert_eq!(
+        (repaired["sound"].as_bool(), repaired["rebuilt"]["snapshots"].as_u64()),
+        (Some(true), Some(1))
+    );
+    server.start();
+    assert_eq!(client.json(&["snapshots"]), before);
+}
+
+/// The server finds and repairs by itself, says so when it cannot, and what a client still has comes back.
+#[test]
+fn the_scrub_repairs_by_itself_and_tells_what_it_cannot() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = trees::everything(dir.path());
+    let client = server.client("laptop", &[&tree]);
+    client.run(&["backup"]).ok();
+    server.stop();
+    let home = server.home.path().join("server");
+    let mut config = fs::read_to_string(home.join("config.toml")).unwrap();
+    config.push_str("\n[scrub]\ncycle = \"3s\"\n");
+    fs::write(home.join("config.toml"), config).unwrap();
+    let largest = server.packs().into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let whole = fs::read(&largest).unwrap();
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 2] ^= 1;
+    fs::write(&largest, &bytes).unwrap();
+    server.start();
+    wait_until("the scrub has repaired the pack", || fs::read(&largest).unwrap() == whole);
+    assert!(!trees::files(&home.join("vaults/main/quarantine")).is_empty());
+    wait_until("everything was read", || {
+        let status = server.home.json(&["check", "--status"]);
+        status["packs_fresh"] == status["packs"]
+    });
+    assert!(server.home.json(&["alerts"]).as_array().unwrap().is_empty());
+    // More than parity makes good.
+    let mut bytes = whole.clone();
+    bytes[whole.len() / 4..].fill(0);
+    fs::write(&largest, &bytes).unwrap();
+    wait_until("the scrub has given the pack up", || {
+        let alerts = server.home.json(&["alerts"]);
+        alerts.as_array().unwrap().iter().any(|alert| alert["kind"] == "damage")
+    });
+    let found = server.home.run(&["--json", "check"]).expect(13).json();
+    let lost = found["lost"].as_array().unwrap();
+    assert!(!lost.is_empty() && lost[0]["client"] == "laptop", "{found}");
+    let path = lost[0]["path"].as_str().unwrap();
+    assert!(std::path::Path::new(path.trim_end_matches('/')).exists(), "{path} is a path on the client");
+    // The agent's state says that nothing has changed; it sends what is wanted all the same.
+    client.run(&["backup"]).ok();
+    server.home.run(&["check", "--read-data", "--verify-content"]).ok();
+    wait_until("the alert is over", || server.home.json(&["alerts"]).as_array().unwrap().is_empty());
+    let snapshots = client.json(&["snapshots"]);
+    for snapshot in snapshots.as_array().unwrap() {
+        let out = tempfile::tempdir().unwrap();
+        client.run(&["restore", snapshot["id"].as_str().unwrap(), "-t", out.path().to_str().unwrap()]).ok();
+        trees::assert_equal(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
+    }
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..1_200 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    panic!("{what}: not within two minutes");
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn documents_fit_their_schemas() {
     assert_fits("explain.json", &server.home.json(&["explain", "laptop", "--what-if", "rpo=4h"]));
     server.stop();
     assert_fits("check.json", &server.home.json(&["check"]));
+    assert_fits("check-status.json", &server.home.json(&["check", "--status"]));
     assert_fits("check.json", &server.home.json(&["check", "--rebuild-index", "--read-data"]));
 }
 

@@ -41,11 +41,13 @@ pub enum AlertKind {
     RolloutHalted,
     /// The vault's disk is full, or nearly.
     StorageFull,
+    /// The vault is damaged, beyond what it can repair by itself.
+    Damage,
 }
 
 impl AlertKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Overdue,
         Self::Failing,
         Self::GroupSilent,
@@ -53,6 +55,7 @@ impl AlertKind {
         Self::Clone,
         Self::RolloutHalted,
         Self::StorageFull,
+        Self::Damage,
     ];
 
     /// The word in the database and in output.
@@ -65,6 +68,7 @@ impl AlertKind {
             Self::Clone => "clone",
             Self::RolloutHalted => "rollout-halted",
             Self::StorageFull => "storage-full",
+            Self::Damage => "damage",
         }
     }
 

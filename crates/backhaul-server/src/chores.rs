@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::check;
 use crate::error::ServerError;
 use crate::fleet::{FailureKind, Fleet};
 use crate::home::ServerHome;
@@ -23,6 +24,8 @@ pub mod worker;
 pub enum Chore {
     /// Say something about named snapshots.
     Mark(marking::Request),
+    /// Look whether everything is there and whole, and perhaps mend it.
+    Check(check::Request),
 }
 
 impl Chore {
@@ -30,6 +33,7 @@ impl Chore {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Mark(request) => request.what.as_str(),
+            Self::Check(_) => "check",
         }
     }
 }
@@ -73,6 +77,7 @@ pub struct Outcome {
 pub fn carry_out(chore: &Chore, tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {
     match chore {
         Chore::Mark(request) => marking::carry_out(request, tools),
+        Chore::Check(request) => check::carry_out(request, tools),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use crate::gate::{Gate, Purpose};
 use crate::home::ServerHome;
 use crate::hub::{Hub, SUPERSEDE, Which};
 use crate::rates::Rates;
+use crate::scrub;
 use crate::session::{self, Ending, EndingKind, OpenVault, Outcome};
 use crate::ticket::TicketKey;
 
@@ -66,6 +67,8 @@ pub(crate) struct Inner {
     /// When each client's run began.
     pub begun: Mutex<HashMap<ClientId, Stopwatch>>,
     pub courier: Option<Courier>,
+    /// What is long ends where it is.
+    stopping: AtomicBool,
     authority: Authority,
     listener: Listener,
     home: ServerHome,
@@ -119,13 +122,19 @@ impl Server {
             dials: Mutex::default(),
             triggers: Mutex::default(),
             begun: Mutex::default(),
+            stopping: AtomicBool::new(false),
             knocking: Arc::new(Semaphore::new(KNOCKING_MAX)),
             sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),
         });
         // Before anybody is let in, the scheduler knows everybody.
         inner.clear_stale_alerts();
         inner.refresh();
-        let tasks = vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
+        let mut tasks =
+            vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
+        let cycle = config.scrub.cycle().unwrap_or_default();
+        if let (Duty::Full, Some(cycle)) = (duty, cycle) {
+            tasks.push(tokio::spawn(scrub::run(Arc::clone(&inner), cycle)));
+        }
         let worker = match duty {
             Duty::Full => {
                 let bell = inner.courier.as_ref().map(Courier::bell);
@@ -165,6 +174,7 @@ impl Server {
 
     /// Ends all sessions with a word to each, and everything they have written is kept.
     pub async fn stop(self) {
+        self.inner.stopping.store(true, Ordering::Relaxed);
         self.inner.hub.close_all("the server is stopping");
         tokio::task::block_in_place(|| drop(self.worker));
         for task in self.tasks {
@@ -349,6 +359,11 @@ impl Inner {
     fn drain(self: &Arc<Self>) {
         let actions = self.with_dispatch(Dispatch::drain);
         self.act(actions.unwrap_or_default());
+    }
+
+    /// True when the server is about to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
     }
 
     /// Clients that may still be served.

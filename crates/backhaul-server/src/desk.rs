@@ -108,7 +108,7 @@ impl Inner {
         self.courier.iter().for_each(|courier| courier.wake());
     }
 
-    fn clear(&self, kind: AlertKind, client: Option<ClientId>, group: Option<&str>) {
+    pub(crate) fn clear(&self, kind: AlertKind, client: Option<ClientId>, group: Option<&str>) {
         let cleared = lock(&self.fleet).clear(kind, client, group, clock::now()).map(drop);
         self.complain(cleared);
         self.courier.iter().for_each(|courier| courier.wake());

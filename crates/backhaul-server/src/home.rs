@@ -16,6 +16,7 @@ use crate::alerts::config as alerts;
 use crate::error::ServerError;
 use crate::fleet::Fleet;
 use crate::keyring::{self, RecoveryKey, random};
+use crate::scrub;
 
 /// The one vault there is so far.
 pub const MAIN_VAULT: &str = "main";
@@ -33,6 +34,9 @@ pub struct Config {
     /// Who is told of alerts.
     #[serde(default, skip_serializing_if = "alerts::Config::is_empty")]
     pub alerts: alerts::Config,
+    /// How the vault is read over.
+    #[serde(default, skip_serializing_if = "scrub::Config::is_empty")]
+    pub scrub: scrub::Config,
 }
 
 impl Config {
@@ -114,7 +118,8 @@ impl ServerHome {
         let text = fs::read_to_string(&path).map_err(|_| ServerError::NoHome { path: self.dir.clone() })?;
         let config: Config = toml::from_str(&text)
             .map_err(|error| ServerError::File { path: path.clone(), why: error.to_string() })?;
-        match config.alerts.check() {
+        let checked = config.alerts.check().and_then(|()| config.scrub.cycle().map(drop));
+        match checked {
             Ok(()) => Ok(config),
             Err(why) => Err(ServerError::File { path, why }),
         }

@@ -9,6 +9,7 @@
 //! - [`ticket`]: places in the queue that survive; [`rates`]: how fast bytes are accepted;
 //! - [`alerts`]: what people are told without asking;
 //! - [`chores`]: what is done besides backing up, for an operator or by night; [`keep`]: what is kept, and for how long;
+//! - [`check`]: is the vault whole; [`damage`]: what it costs when it is not, by path; [`scrub`]: reads it over and over;
 //! - [`enrolment`]: answers join requests;
 //! - [`session`]: one conversation, whoever dialled: [`session::ingest`] checks and stores what arrives,
 //!   [`session::answers`] says what is there, [`session::reads`] sends what may be read;
@@ -21,9 +22,11 @@
 //! - a revoked client's sessions end within [`daemon::POLL`].
 
 pub mod alerts;
+pub mod check;
 pub mod chores;
 pub mod clock;
 pub mod daemon;
+pub mod damage;
 mod desk;
 pub mod dispatch;
 pub mod enrolment;
@@ -37,6 +40,7 @@ pub mod keyring;
 pub mod policies;
 mod pull;
 mod rates;
+pub mod scrub;
 pub mod session;
 mod ticket;
 

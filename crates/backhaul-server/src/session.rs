@@ -252,7 +252,7 @@ impl Conversation {
             descriptor: vault.vault.descriptor().encode().into(),
             id_key: bytes(vault.id_key.expose()),
             chunker_key: bytes(&vault.chunker_key),
-            generation: bytes(&vault.vault.generation()),
+            generation: bytes(&vault.vault.generation_for(client.id)?),
             grant,
             ..Default::default()
         })

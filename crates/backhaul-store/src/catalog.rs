@@ -2,18 +2,25 @@
 
 use std::path::Path;
 
-use backhaul_object::ids::{ClientId, ObjectId, PackId, SessionId};
+use backhaul_object::ids::{ClientId, ObjectId, PackId, SessionId, VaultId};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::error::StoreError;
 use crate::index::Ordinal;
 use crate::pack::Class;
 
+mod health;
 mod marks;
+mod sums;
+
+pub use health::{Lost, PackCheck, Verdict};
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../../../schemas/catalog/0001.sql"), include_str!("../../../schemas/catalog/0002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../../../schemas/catalog/0001.sql"),
+    include_str!("../../../schemas/catalog/0002.sql"),
+    include_str!("../../../schemas/catalog/0004.sql"),
+];
 /// Earlier versions may corrupt a write-ahead log when two connections checkpoint at once.
 const SQLITE_MIN: i32 = 3_051_003;
 
@@ -75,6 +82,8 @@ pub struct Counts {
     pub objects: u64,
     /// Bundle members.
     pub members: u64,
+    /// The id of the object with the highest number.
+    pub newest: Option<ObjectId>,
 }
 
 /// The open database.
@@ -94,7 +103,10 @@ impl Catalog {
         let mut db = Connection::open(path)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
+        sums::register(&db)?;
         migrate(&mut db, &MIGRATIONS)?;
+        sums::verify(&db)?;
+        sums::watch(&db)?;
         Ok(Self { db })
     }
 
@@ -111,9 +123,19 @@ impl Catalog {
     ///
     /// # Errors
     /// SQLite.
-    pub fn initialise(&self, generation: &[u8; 16]) -> Result<(), StoreError> {
-        self.db.execute("INSERT INTO meta VALUES (1, ?1, 0, 0)", params![generation])?;
+    pub fn initialise(&self, generation: &[u8; 16], vault: &VaultId) -> Result<(), StoreError> {
+        let sql = "INSERT INTO meta (only, generation, objects, members, vault) VALUES (1, ?1, 0, 0, ?2)";
+        self.db.execute(sql, params![generation, vault.0])?;
         Ok(())
+    }
+
+    /// Whose catalog it is, if it says so.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn vault(&self) -> Result<Option<VaultId>, StoreError> {
+        let read = |row: &Row<'_>| row.get::<_, Option<[u8; 16]>>(0);
+        Ok(self.db.query_row("SELECT vault FROM meta", [], read).optional()?.flatten().map(VaultId))
     }
 
     /// Generation and counts; none in a catalog that was never initialised.
@@ -122,9 +144,11 @@ impl Catalog {
     /// SQLite.
     pub fn meta(&self) -> Result<Option<([u8; 16], Counts)>, StoreError> {
         let read = |row: &Row<'_>| {
-            Ok((row.get(0)?, Counts { objects: get_u64(row, 1)?, members: get_u64(row, 2)? }))
+            let newest = row.get::<_, Option<[u8; 32]>>(3)?.map(ObjectId);
+            Ok((row.get(0)?, Counts { objects: get_u64(row, 1)?, members: get_u64(row, 2)?, newest }))
         };
-        Ok(self.db.query_row("SELECT generation, objects, members FROM meta", [], read).optional()?)
+        let sql = "SELECT generation, objects, members, newest FROM meta";
+        Ok(self.db.query_row(sql, [], read).optional()?)
     }
 
     /// Writes counts, packs and proofs in one durable transaction.
@@ -134,7 +158,11 @@ impl Catalog {
     pub fn flush(&mut self, counts: Counts, packs: &[PackRow], proven: &[Proven]) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
         let (objects, members) = (counts.objects as i64, counts.members as i64);
-        tx.execute("UPDATE meta SET objects = ?1, members = ?2", params![objects, members])?;
+        let newest = counts.newest.map(|id| id.0);
+        tx.execute(
+            "UPDATE meta SET objects = ?1, members = ?2, newest = ?3",
+            params![objects, members, newest],
+        )?;
         for pack in packs {
             tx.prepare_cached("INSERT OR REPLACE INTO packs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
                 params![
@@ -253,19 +281,29 @@ impl Catalog {
     }
 }
 
-/// Runs the migrations that a database has not had.
+/// Runs the migrations that a database has not had, and sums its rows anew.
 fn migrate(db: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
     let known = migrations.len() as i64;
     let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if found > known {
         return Err(StoreError::NewerCatalog { found, known });
     }
-    for (version, sql) in migrations.iter().enumerate().skip(found as usize) {
-        let tx = db.transaction()?;
-        tx.execute_batch(sql)?;
-        tx.pragma_update(None, "user_version", version as i64 + 1)?;
-        tx.commit()?;
+    if found == known {
+        return Ok(());
     }
+    let tx = db.transaction()?;
+    let is_summed: bool = tx.query_row(
+        "SELECT count(*) > 0 FROM sqlite_schema WHERE type = 'table' AND name = 'digests'",
+        [],
+        |row| row.get(0),
+    )?;
+    if is_summed {
+        sums::verify(&tx)?;
+    }
+    migrations.iter().skip(found as usize).try_for_each(|sql| tx.execute_batch(sql))?;
+    sums::reset(&tx)?;
+    tx.pragma_update(None, "user_version", known)?;
+    tx.commit()?;
     Ok(())
 }
 

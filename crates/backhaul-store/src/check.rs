@@ -1,26 +1,150 @@
-//! Is everything that snapshots need still there and whole?
+//! Is everything that snapshots need still there and whole? And with leave to mend: make it so.
+//!
+//! - `packs`: one pack with its sidecar, read by two threads;
+//! - `records`: what a pack holds against what the index says, both ways;
+//! - `taint`: what damage means for snapshots;
+//! - `papers`: manifests, descriptor, catalog.
+//!
+//! - `schedule`: what the scrub reads next.
+//!
+//! Runs beside sessions: what is added meanwhile is not looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{MutexGuard, PoisonError};
 
-use backhaul_object::Sealed;
 use backhaul_object::ids::PackId;
+use backhaul_object::{ObjectId, Sealed};
 
-use crate::catalog::{PackRow, SnapshotRow};
-use crate::error::{Of, StoreError};
+use crate::catalog::{PackCheck, PackRow, SnapshotRow, Verdict};
+use crate::error::StoreError;
 use crate::index::Ordinal;
-use crate::pack::{self, HEAD_LEN, Head, TRAILER_LEN};
+use crate::owned::Owned;
+use crate::sidecar::sidecar_blob;
 use crate::vault::{Vault, pack_blob};
 
-/// Bytes read at once when a pack is hashed.
-const BLOCK: usize = 4 << 20;
+mod packs;
+mod papers;
+mod records;
+mod schedule;
+mod taint;
+
+pub use schedule::standing;
+
+use packs::{Exam, Exams, Sidecar};
+use records::Seen;
 
 /// How far a check goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// Packs are there with the right length and a readable footer; every reference resolves.
+    /// Packs are there with the right length and footer, the index fits them, every reference resolves.
     Structure,
-    /// Every byte of every pack is read, too.
-    ReadData,
+    /// Every byte of these packs and their parity is read, too.
+    ReadData(Selection),
+}
+
+/// Which packs are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection {
+    /// All.
+    All,
+    /// Part `part` (from 1) of `of`: the parts together are all.
+    Part {
+        /// From 1.
+        part: u64,
+        /// How many there are.
+        of: u64,
+    },
+    /// About so many in a million, others for each seed.
+    Sample {
+        /// In a million.
+        millionths: u64,
+        /// What chooses them.
+        seed: u64,
+    },
+}
+
+impl Selection {
+    /// True when a pack is among them.
+    pub fn takes(&self, pack: &PackId) -> bool {
+        let mut head = [0; 8];
+        head.copy_from_slice(&pack.0[..8]);
+        let number = u64::from_le_bytes(head);
+        match *self {
+            Self::All => true,
+            Self::Part { part, of } => number % of.max(1) == part.wrapping_sub(1),
+            Self::Sample { millionths, seed } => {
+                let mut head = [0; 8];
+                let hash = blake3::keyed_hash(&pack.0, &seed.to_le_bytes());
+                head.copy_from_slice(&hash.as_bytes()[..8]);
+                u64::from_le_bytes(head) % 1_000_000 < millionths
+            }
+        }
+    }
+}
+
+/// Whether a check may change anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mending {
+    /// It only looks.
+    Look,
+    /// It makes good what it can, into new files; the old ones go to `quarantine/`.
+    Mend,
+}
+
+/// What is to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// How far.
+    pub depth: Depth,
+    /// With what leave.
+    pub mending: Mending,
+    /// Seconds since 1970.
+    pub now: u64,
+}
+
+/// What is damaged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A pack.
+    Pack(PackId),
+    /// A pack's sidecar.
+    Parity(PackId),
+    /// An object.
+    Object(ObjectId),
+    /// The index.
+    Index,
+    /// A file, by its name in the vault.
+    File(String),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pack(pack) => write!(f, "{}", pack_blob(pack)),
+            Self::Parity(pack) => write!(f, "{}", sidecar_blob(pack)),
+            Self::Object(id) => write!(f, "object {id}"),
+            Self::Index => write!(f, "index"),
+            Self::File(name) => write!(f, "{name}"),
+        }
+    }
+}
+
+/// One damage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// To what.
+    pub what: Part,
+    /// How it was noticed.
+    pub why: String,
+    /// How it was made good, if it was.
+    pub mended: Option<String>,
+}
+
+impl Damage {
+    pub(crate) fn new(what: Part, why: impl fmt::Display) -> Self {
+        Self { what, why: why.to_string(), mended: None }
+    }
 }
 
 /// What a check found.
@@ -28,143 +152,216 @@ pub enum Depth {
 pub struct Report {
     /// Packs looked at.
     pub packs: u64,
-    /// Objects looked at.
+    /// Packs read whole.
+    pub packs_read: u64,
+    /// Objects that the packs hold as the index says.
     pub objects: u64,
-    /// Bytes read.
+    /// Bytes of the packs.
     pub bytes: u64,
-    /// What is damaged, by pack or object, and how.
-    pub damage: Vec<(String, String)>,
-    /// Snapshots that need something damaged.
+    /// Packs and manifests that have no parity or copy yet.
+    pub unprotected: u64,
+    /// What is damaged, and how.
+    pub damage: Vec<Damage>,
+    /// Snapshots that need something which cannot be read.
     pub affected: Vec<SnapshotRow>,
+    /// What cannot be read and is needed.
+    pub unreadable: Owned,
+    /// What needs something that cannot be read, and that itself.
+    pub tainted: Owned,
+}
+
+impl Report {
+    /// True when nothing is damaged now.
+    pub fn is_sound(&self) -> bool {
+        self.damage.iter().all(|damage| damage.mended.is_some())
+    }
+}
+
+/// What a check has come to so far.
+#[derive(Default)]
+struct Findings {
+    report: Report,
+    /// Packs that are damaged and not mended, by number.
+    bad: BTreeMap<u32, PackId>,
+    /// What the catalog is to know.
+    checks: Vec<PackCheck>,
 }
 
 /// Looks deeper into an object than the store can: it has no key.
 pub type Inspect<'a> = dyn FnMut(&Sealed) -> Result<(), String> + 'a;
+/// Whether a check goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Go {
+    /// It does.
+    On,
+    /// It ends where it is.
+    Stop,
+}
+
+/// Hears of bytes done, from several threads; may take its time, and says whether to go on.
+pub type Progress<'a> = dyn Fn(u64) -> Go + Sync + 'a;
 
 impl Vault {
-    /// Checks the vault. `inspect` sees every object when data is read; `progress` hears of bytes done.
+    /// Checks the vault. `inspect` sees every object that can be read.
     ///
     /// # Errors
-    /// Catalog or index cannot be read; damage to packs is in the report.
+    /// Catalog or index cannot be read or written; damage is in the report.
     pub fn check(
         &self,
-        depth: Depth,
-        inspect: &mut Inspect<'_>,
-        progress: &mut dyn FnMut(u64),
+        request: &Request,
+        inspect: Option<&mut Inspect<'_>>,
+        progress: &Progress<'_>,
     ) -> Result<Report, StoreError> {
-        let mut report = Report::default();
-        let mut bad = BTreeSet::new();
-        let packs: BTreeMap<u32, PackRow> =
-            self.state().packs.iter().map(|(number, row)| (*number, row.clone())).collect();
-        for row in packs.values() {
-            let Some(name) = row.name else { continue };
-            report.packs += 1;
-            let blob = pack_blob(&name);
-            if let Err(error) = self.check_pack(row, name, depth) {
-                report.damage.push((blob, error.to_string()));
-                bad.insert(row.number);
-            }
-            report.bytes += row.bytes;
-            progress(row.bytes);
+        let _upkeep = self.upkeep();
+        let rows = self.sealed_packs();
+        let seen = Seen::new(self.state().index.objects());
+        let exams = Exams::new(self, request.depth, &seen, progress);
+        let mut found = Findings::default();
+        for (row, exam) in rows.iter().zip(exams.all(&rows)?) {
+            self.settle(request, row, exam, &exams, &mut found)?;
         }
-        let damaged = self.check_objects(&packs, &bad, depth, inspect, &mut report)?;
-        for row in self.snapshots(None)? {
-            let reached = self.reach(row.ordinal)?;
-            if damaged.iter().any(|ordinal| reached.reaches(*ordinal)) {
-                report.affected.push(row);
-            }
+        found.report.objects = seen.count();
+        let mut unreadable = self.unreadable_in(&found.bad)?;
+        if let Some(inspect) = inspect {
+            self.inspect_all(&seen, inspect, &mut unreadable)?;
         }
-        self.check_manifests(&mut report)?;
-        Ok(report)
+        self.compare_index(&rows, &found.bad, &seen, &mut found.report)?;
+        self.check_papers(request, &mut found.report)?;
+        self.state().catalog.note_checks(&found.checks)?;
+        self.judge(request, unreadable, found)
     }
 
-    fn check_pack(&self, row: &PackRow, name: PackId, depth: Depth) -> Result<(), StoreError> {
-        let blob = pack_blob(&name);
-        let damaged = |why: String| StoreError::damaged("the pack", why);
-        let Some(len) = self.shared.blobs.len(&blob)? else {
-            return Err(damaged("it is missing".to_owned()));
-        };
-        if len != row.bytes {
-            return Err(damaged(format!("{len} bytes, {} expected", row.bytes)));
+    /// Reads one pack whole and mends what can be mended; with the small files, too, if that is asked for.
+    ///
+    /// # Errors
+    /// As [`Vault::check`].
+    pub fn scrub(
+        &self,
+        pack: &PackId,
+        with_papers: bool,
+        now: u64,
+        progress: &Progress<'_>,
+    ) -> Result<Report, StoreError> {
+        let _upkeep = self.upkeep();
+        let request = Request { depth: Depth::ReadData(Selection::All), mending: Mending::Mend, now };
+        let seen = Seen::new(self.state().index.objects());
+        let exams = Exams::new(self, request.depth, &seen, progress);
+        let mut found = Findings::default();
+        if let Some(row) = self.sealed_packs().into_iter().find(|row| row.name == Some(*pack)) {
+            let exam = exams.one(&row)?;
+            self.settle(&request, &row, exam, &exams, &mut found)?;
         }
-        let head = Head::decode(&self.shared.blobs.read(&blob, 0, HEAD_LEN)?).of(|| "head".into())?;
-        if head.vault != self.descriptor().vault {
-            return Err(damaged("it belongs to another vault".to_owned()));
+        found.report.objects = seen.count();
+        if with_papers {
+            self.check_papers(&request, &mut found.report)?;
         }
-        let end = len.saturating_sub(TRAILER_LEN as u64);
-        let trailer = self.shared.blobs.read(&blob, end, TRAILER_LEN)?;
-        let footer_len = pack::footer_len(&trailer).of(|| "trailer".into())?;
-        let footer = self.shared.blobs.read(&blob, len.saturating_sub(footer_len as u64), footer_len)?;
-        pack::decode_footer(&footer).of(|| "footer".into())?;
-        if depth == Depth::ReadData {
-            let (mut hasher, mut at) = (blake3::Hasher::new(), 0);
-            while at < len {
-                let block = self.shared.blobs.read(&blob, at, BLOCK)?;
-                at += block.len() as u64;
-                hasher.update(&block);
+        self.state().catalog.note_checks(&found.checks)?;
+        if found.bad.is_empty() && !with_papers {
+            return Ok(found.report);
+        }
+        let unreadable = self.unreadable_in(&found.bad)?;
+        self.judge(&request, unreadable, found)
+    }
+
+    /// One upkeep at a time: what one moves, another must not.
+    pub(crate) fn upkeep(&self) -> MutexGuard<'_, ()> {
+        self.shared.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Packs that are sealed and in their place, by number.
+    pub(crate) fn sealed_packs(&self) -> Vec<PackRow> {
+        let state = self.state();
+        let mut rows: Vec<PackRow> = state.packs.values().filter(|row| row.name.is_some()).cloned().collect();
+        rows.sort_by_key(|row| row.number);
+        rows
+    }
+
+    /// Enters what was found of one pack, and mends it if it may be mended.
+    fn settle(
+        &self,
+        request: &Request,
+        row: &PackRow,
+        mut exam: Exam,
+        exams: &Exams<'_>,
+        found: &mut Findings,
+    ) -> Result<(), StoreError> {
+        let (Some(pack), false) = (row.name, exam.is_gone) else { return Ok(()) };
+        let report = &mut found.report;
+        report.packs += 1;
+        report.bytes += row.bytes;
+        report.packs_read += u64::from(exam.is_read);
+        let may_mend = request.mending == Mending::Mend;
+        let mut verdict = Verdict::Whole;
+        if let Some(why) = exam.damage.take() {
+            let mut damage = Damage::new(Part::Pack(pack), why);
+            verdict = Verdict::Damaged;
+            if may_mend && let Some(how) = self.mend_pack(row, request.now)? {
+                exam = exams.one(row)?;
+                if exam.damage.is_none() {
+                    (damage.mended, verdict) = (Some(how), Verdict::Mended);
+                }
             }
-            if hasher.finalize().as_bytes() != name.as_bytes() {
-                return Err(damaged("its bytes do not hash to its name".to_owned()));
+            if damage.mended.is_none() {
+                found.bad.insert(row.number, pack);
             }
+            report.damage.push(damage);
+        }
+        let is_whole = exam.damage.is_none() && verdict != Verdict::Damaged;
+        match exam.sidecar {
+            Sidecar::Whole => {}
+            Sidecar::Missing if may_mend && is_whole => self.make_sidecar(row)?,
+            Sidecar::Missing => report.unprotected += 1,
+            Sidecar::Damaged(why) => {
+                let mut damage = Damage::new(Part::Parity(pack), why);
+                if may_mend && is_whole {
+                    self.make_sidecar(row)?;
+                    damage.mended = Some("made anew".to_owned());
+                }
+                report.damage.push(damage);
+            }
+        }
+        report.damage.append(&mut exam.records);
+        if exam.is_read || verdict == Verdict::Damaged {
+            found.checks.push(PackCheck { pack, checked_at: request.now, verdict });
         }
         Ok(())
     }
 
-    /// Finds the objects that cannot be read; reads only what a damaged pack may still hold, unless data is
-    /// to be read anyway.
-    fn check_objects(
-        &self,
-        packs: &BTreeMap<u32, PackRow>,
-        bad: &BTreeSet<u32>,
-        depth: Depth,
-        inspect: &mut Inspect<'_>,
-        report: &mut Report,
-    ) -> Result<BTreeSet<Ordinal>, StoreError> {
-        let mut damaged = BTreeSet::new();
-        let count = self.state().index.objects();
-        for ordinal in (0..count).map(Ordinal) {
-            let at = self.state().index.location(ordinal)?;
-            if at.len == 0 {
-                damaged.insert(ordinal);
-                let id = self.id(ordinal)?;
-                if id.0 != [0; 32] {
-                    report.damage.push((format!("object {id}"), "it was lost with its pack".to_owned()));
+    /// The objects of damaged packs that cannot be read any more.
+    fn unreadable_in(&self, bad: &BTreeMap<u32, PackId>) -> Result<BTreeMap<Ordinal, String>, StoreError> {
+        let mut unreadable = BTreeMap::new();
+        if !bad.is_empty() {
+            let mut suspect = Vec::new();
+            self.each_located(&mut |ordinal, at| {
+                if bad.contains_key(&at.pack) {
+                    suspect.push(ordinal);
                 }
-                continue;
-            }
-            report.objects += 1;
-            let why = if !packs.contains_key(&at.pack) {
-                Some("its pack is not in the catalog".to_owned())
-            } else if depth == Depth::ReadData || bad.contains(&at.pack) {
-                match self.get(ordinal) {
-                    Ok(sealed) => inspect(&sealed).err(),
-                    Err(error) => Some(error.to_string()),
+            })?;
+            for ordinal in suspect {
+                if let Err(error) = self.get(ordinal) {
+                    unreadable.insert(ordinal, error.to_string());
                 }
-            } else {
-                None
-            };
-            if let Some(why) = why {
-                damaged.insert(ordinal);
-                report.damage.push((format!("object {}", self.id(ordinal)?), why));
             }
         }
-        Ok(damaged)
+        Ok(unreadable)
     }
 
-    fn check_manifests(&self, report: &mut Report) -> Result<(), StoreError> {
-        let known: BTreeSet<String> = self
-            .snapshots(None)?
-            .iter()
-            .map(|row| format!("snaps/{}/{:010}.snap", row.client, row.sequence))
-            .collect();
-        let mut found: BTreeSet<String> = self.shared.blobs.list("snaps")?.into_iter().collect();
-        found.retain(|name| !name.ends_with(".mark"));
-        report.damage.extend(self.bad_marks()?);
-        for name in known.difference(&found) {
-            report.damage.push((name.clone(), "the manifest is missing".to_owned()));
-        }
-        for name in found.difference(&known) {
-            report.damage.push((name.clone(), "its snapshot object is not in the vault".to_owned()));
+    /// Shows every object to `inspect`.
+    fn inspect_all(
+        &self,
+        seen: &Seen,
+        inspect: &mut Inspect<'_>,
+        unreadable: &mut BTreeMap<Ordinal, String>,
+    ) -> Result<(), StoreError> {
+        for ordinal in seen.ordinals() {
+            let why = match self.get(ordinal) {
+                Ok(sealed) => inspect(&sealed).err(),
+                Err(StoreError::NotFound(_)) => None,
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(why) = why {
+                unreadable.insert(ordinal, why);
+            }
         }
         Ok(())
     }

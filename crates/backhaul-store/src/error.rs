@@ -60,6 +60,9 @@ pub enum StoreError {
         /// In the program.
         known: i64,
     },
+    /// Whoever waits for it wants no more.
+    #[error("it was ended before it was done; what it has done stays done")]
+    Interrupted,
     /// An earlier write of this session failed.
     #[error("this session failed earlier and cannot be continued")]
     Poisoned,

@@ -11,6 +11,7 @@ use backhaul_object::codec::{Reader, Write};
 use backhaul_object::header::{MEMBERS_MAX, REFERENCES_MAX};
 use backhaul_object::{Header, ObjectId, Proof};
 
+use crate::catalog::Counts;
 use crate::error::{Of, StoreError};
 
 mod fingerprints;
@@ -167,7 +168,7 @@ impl Index {
         self.objects.insert(id.prefix(), lost.0, &self.names, NAME_LEN)
     }
 
-    /// Gives a lost number back to its object, which refers to nothing: what refers to it is whole again.
+    /// Gives a lost number back to its object, whose references are those it had: what refers to it is whole again.
     ///
     /// # Errors
     /// The index cannot be written.
@@ -175,7 +176,30 @@ impl Index {
         let raw = [at.pack, at.offset, at.len].map(u32::to_le_bytes).concat();
         self.loc.patch(lost.0 * LOC_LEN, &raw)?;
         self.names.patch(lost.0 * NAME_LEN + 32, header.proof.as_bytes())?;
-        self.append_members(lost, header)
+        match self.has_members(lost, header)? {
+            true => Ok(()),
+            false => self.append_members(lost, header),
+        }
+    }
+
+    /// True when a bundle's members are listed: they stay so while it is lost.
+    fn has_members(&self, bundle: Ordinal, header: &Header) -> Result<bool, StoreError> {
+        let Some((first, _)) = header.provides.first() else { return Ok(true) };
+        for number in self.contents.candidates(first.prefix()) {
+            let row = self.members.read(number * MEMBER_LEN, MEMBER_LEN)?;
+            if row[..32] == first.0 && row[48..56] == bundle.0.to_le_bytes() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Forgets where an object is: it is lost, and wanted. Its name and its references stay.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub fn mark_lost(&mut self, ordinal: Ordinal) -> Result<(), StoreError> {
+        self.loc.patch(ordinal.0 * LOC_LEN, &[0; LOC_LEN as usize])
     }
 
     fn is_lost(&self, number: u64) -> Result<bool, StoreError> {
@@ -213,6 +237,9 @@ impl Index {
             if id.prefix() == prefix {
                 let mut r = Reader::new(&row[NAME_LEN as usize..]);
                 let bundle = Ordinal(r.u64("bundle").of(|| "index".into())?);
+                if self.is_lost(bundle.0)? {
+                    continue;
+                }
                 let raw = r.array::<2>("member").of(|| "index".into())?;
                 hits.push(Hit {
                     id,
@@ -256,6 +283,23 @@ impl Index {
     /// The index cannot be read.
     pub fn id(&self, ordinal: Ordinal) -> Result<ObjectId, StoreError> {
         Ok(name(&self.names.read(ordinal.0 * NAME_LEN, NAME_LEN)?)?.0)
+    }
+
+    /// The counts by which the catalog knows this index again.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        let newest = self.objects().checked_sub(1).map(|last| self.id(Ordinal(last))).transpose()?;
+        Ok(Counts { objects: self.objects(), members: self.members(), newest })
+    }
+
+    /// The proof of a number's object.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn proof(&self, ordinal: Ordinal) -> Result<Proof, StoreError> {
+        Ok(name(&self.names.read(ordinal.0 * NAME_LEN, NAME_LEN)?)?.1)
     }
 
     /// Where an object is.

@@ -11,7 +11,8 @@
 //! - [`manifest`]: the file that makes a snapshot exist; [`mark`]: what was said about it since: pinned, forgotten;
 //! - [`index`]: ordinals, locations, fingerprints, edges; [`catalog`]: packs and snapshots in SQLite;
 //! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
-//! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew.
+//! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew;
+//! - [`repair`]: makes good what is damaged; [`scrub`]: when which pack is read again.
 //!
 //! Invariants:
 //! - this crate never sees a vault key: all it does works from clear headers;
@@ -34,6 +35,8 @@ pub mod owned;
 pub mod pack;
 pub mod parity;
 pub mod rebuild;
+pub mod repair;
+pub mod scrub;
 pub mod session;
 pub mod sidecar;
 pub mod vault;

@@ -6,6 +6,18 @@ use backhaul_object::ids::{ClientId, ObjectId};
 const MAGIC: &[u8; 4] = b"BHSN";
 const VERSION: u8 = 1;
 const RECORD_MAX: usize = 16 << 20;
+/// Largest manifest file that is read.
+pub(crate) const MANIFEST_MAX: usize = 32 << 20;
+
+/// Where a manifest lies.
+pub(crate) fn manifest_name(client: ClientId, sequence: u64) -> String {
+    format!("snaps/{client}/{sequence:010}.snap")
+}
+
+/// Where the copy of a manifest lies.
+pub(crate) fn copy_name(name: &str) -> String {
+    name.replacen("snaps/", "copies/", 1)
+}
 
 /// A committed snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +45,7 @@ pub struct Manifest {
 impl Manifest {
     /// The blob name: `snaps/<client>/<sequence>.snap`.
     pub fn name(&self) -> String {
-        format!("snaps/{}/{:010}.snap", self.client, self.sequence)
+        manifest_name(self.client, self.sequence)
     }
 
     /// Canonical bytes, ending in a checksum.

@@ -19,6 +19,11 @@ pub struct Owned {
 }
 
 impl Owned {
+    /// True when there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.whole.iter().all(|word| *word == 0) && self.members.is_empty()
+    }
+
     /// True for a whole object.
     pub fn has(&self, ordinal: Ordinal) -> bool {
         self.whole.get(ordinal.0 as usize / 64).is_some_and(|word| word >> (ordinal.0 % 64) & 1 == 1)
@@ -79,7 +84,7 @@ impl Owned {
     }
 
     /// One pass from the highest number down closes the set under references: children have lower numbers.
-    fn close(&mut self, state: &State) -> Result<(), StoreError> {
+    pub(crate) fn close(&mut self, state: &State) -> Result<(), StoreError> {
         let mut to = state.index.objects();
         while to > 0 {
             let from = to.saturating_sub(BLOCK);

@@ -21,7 +21,7 @@ const ROW_LEN: usize = 20;
 const RECORDS_MAX: usize = 1 << 20;
 
 const HEAD_MAGIC: &[u8; 4] = b"BHPK";
-const RECORD_MAGIC: &[u8; 4] = b"BHRC";
+pub(crate) const RECORD_MAGIC: &[u8; 4] = b"BHRC";
 const FOOTER_MAGIC: &[u8; 4] = b"BHFT";
 const TRAILER_MAGIC: &[u8; 4] = b"BHTR";
 

@@ -13,7 +13,7 @@ use crate::sidecar::{self, BLOCK, Layout, Sidecar, Table};
 
 mod worker;
 
-pub(crate) use worker::ParityWorker;
+pub(crate) use worker::{ParityWorker, make};
 
 /// Fills a buffer from an offset of the pack.
 pub type Read<'r> = dyn FnMut(u64, &mut [u8]) -> Result<(), StoreError> + 'r;
@@ -55,7 +55,9 @@ pub fn encode(pack: PackId, class: Class, pack_len: u64, read: &mut Read<'_>) ->
         for place in 0..data as u64 {
             let number = place * stripes + stripe;
             let len = layout.block_len(number);
-            read(number * BLOCK as u64, &mut block[..len])?;
+            if len > 0 {
+                read(number * BLOCK as u64, &mut block[..len])?;
+            }
             block[len..].fill(0);
             if let Some(sum) = sums[..blocks].get_mut(number as usize) {
                 *sum = crc32fast::hash(&block[..len]);

@@ -3,15 +3,22 @@
 use std::fs;
 use std::path::Path;
 
+use backhaul_object::ids::{PackId, VaultId};
 use backhaul_object::{Header, Reference};
 
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Counts, PackRow};
+use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Index, Location, Ordinal};
-use crate::pack::{self, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
+use crate::manifest::{MANIFEST_MAX, Manifest, copy_name};
+use crate::pack::{self, Class, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
+use crate::repair;
 use crate::vault::{Vault, lock, pack_blob, read_descriptor};
-use crate::writer::{PackWriter, salvage};
+use crate::writer::{PackWriter, salvage, scan};
+
+/// Bytes read at once.
+const BLOCK: usize = 512 << 10;
 
 /// What a rebuild found.
 #[derive(Debug, Clone, Default)]
@@ -23,7 +30,7 @@ pub struct Report {
     /// Snapshots entered.
     pub snapshots: u64,
     /// What could not be used, and why.
-    pub damage: Vec<(String, String)>,
+    pub damage: Vec<Damage>,
 }
 
 /// A record on its way into the index: 24 bytes of memory an object.
@@ -34,33 +41,46 @@ struct Found {
     len: u32,
 }
 
-/// Rebuilds the caches of the vault at `root`. Until the last step the old ones stay as they are.
+/// Rebuilds the caches of the vault at `root`. Until the last step the old ones stay as they are. With leave to mend,
+/// packs and manifests that are not whole are brought back first, as far as these can tell by themselves.
 ///
 /// # Errors
 /// No vault there, in use, or the disk refused. Damaged packs are in the report.
-pub fn rebuild(root: &Path, generation: [u8; 16]) -> Result<Report, StoreError> {
+pub fn rebuild(root: &Path, generation: [u8; 16], mending: Mending, now: u64) -> Result<Report, StoreError> {
     let descriptor = read_descriptor(root)?;
     let held = lock(root)?;
     let blobs = LocalBlobs::new(root);
     let mut report = Report::default();
     seal_open(root, &blobs, &mut report)?;
+    if mending == Mending::Mend {
+        restore_manifests(&blobs, now, &mut report)?;
+    }
     let (mut packs, mut found) = (Vec::new(), Vec::new());
     for name in blobs.list("packs")? {
-        match read_pack(&blobs, &name, packs.len() as u32 + 1) {
-            Ok((row, _)) if row.1 != descriptor.vault => {
-                report.damage.push((name, "it belongs to another vault".to_owned()));
+        let number = packs.len() as u32 + 1;
+        let mut read = read_pack(&blobs, &name, number);
+        if let (Err(why), Mending::Mend) = (is_clean(&read), mending)
+            && let Some(how) = mend_blob(root, &blobs, &name, now)?
+        {
+            let mut damage = Damage::new(Part::File(name.clone()), why);
+            damage.mended = Some(how);
+            report.damage.push(damage);
+            read = read_pack(&blobs, &name, number);
+        }
+        match read {
+            Ok(read) if read.vault != descriptor.vault => {
+                report.damage.push(Damage::new(Part::File(name), "it belongs to another vault"));
             }
-            Ok(((row, _), records)) => {
-                let number = row.number;
-                found.extend(records.iter().map(|r| Found {
+            Ok(read) => {
+                found.extend(read.records.iter().map(|r| Found {
                     ordinal: r.ordinal,
                     pack: number,
                     offset: r.offset,
                     len: r.len() as u32,
                 }));
-                packs.push(row);
+                packs.push(read.row);
             }
-            Err(error) => report.damage.push((name, error.to_string())),
+            Err(error) => report.damage.push(Damage::new(Part::File(name), error)),
         }
     }
     found.sort_by_key(|f| f.ordinal);
@@ -70,9 +90,9 @@ pub fn rebuild(root: &Path, generation: [u8; 16]) -> Result<Report, StoreError> 
     }
     fs::create_dir(&fresh).doing("create", &fresh)?;
     let index = fill(&fresh, &blobs, &packs, &found, &mut report)?;
-    let counts = Counts { objects: index.objects(), members: index.members() };
+    let counts = index.counts()?;
     drop(index);
-    write_catalog(root, generation, counts, &packs)?;
+    write_catalog(root, (&generation, &descriptor.vault), counts, &packs)?;
     report.packs = packs.len() as u64;
     drop(held);
     report.snapshots = Vault::open(root)?.snapshots(None)?.len() as u64;
@@ -89,32 +109,99 @@ fn seal_open(root: &Path, spool: &LocalBlobs, report: &mut Report) -> Result<(),
                 spool.adopt(&file, &pack_blob(&id))?;
             }
             Ok(_) => {}
-            Err(error) => report.damage.push((name, error.to_string())),
+            Err(error) => report.damage.push(Damage::new(Part::File(name), error)),
         }
     }
     Ok(())
 }
 
-type Read = ((PackRow, backhaul_object::ids::VaultId), Vec<Row>);
+/// A pack as it was found.
+struct Read {
+    row: PackRow,
+    vault: VaultId,
+    records: Vec<Row>,
+    /// Why its footer cannot be believed, if it cannot.
+    flaw: Option<String>,
+}
 
-/// Head and rows of a sealed pack; where the footer is damaged, of the records that are whole.
+fn is_clean(read: &Result<Read, StoreError>) -> Result<(), String> {
+    match read {
+        Ok(Read { flaw: None, .. }) => Ok(()),
+        Ok(Read { flaw: Some(flaw), .. }) => Err(flaw.clone()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Head and rows of a sealed pack. One of metadata is read whole: what its headers say becomes the index. Where it is
+/// damaged, its records are those that are whole.
 fn read_pack(blobs: &dyn Blobs, name: &str, number: u32) -> Result<Read, StoreError> {
     let what = || name.to_owned();
     let bytes = blobs.len(name)?.unwrap_or(0);
     let head = Head::decode(&blobs.read(name, 0, HEAD_LEN)?).of(what)?;
-    let id = name.rsplit('/').next().unwrap_or_default().parse().of(what)?;
+    let id: PackId = name.rsplit('/').next().unwrap_or_default().parse().of(what)?;
     let footer = || {
         let trailer = blobs.read(name, bytes.saturating_sub(TRAILER_LEN as u64), TRAILER_LEN)?;
         let len = pack::footer_len(&trailer).of(what)?;
         pack::decode_footer(&blobs.read(name, bytes.saturating_sub(len as u64), len)?).of(what)
     };
-    let rows = match footer() {
-        Ok(rows) => rows,
-        Err(_) => salvage(name, bytes, &|offset, len| blobs.read(name, offset, len))?.1,
+    let trusted = match head.class {
+        Class::Meta if hash(blobs, name)? != id => {
+            Err(StoreError::damaged(name, "its bytes do not hash to its name"))
+        }
+        _ => footer(),
+    };
+    let (records, flaw) = match trusted {
+        Ok(rows) => (rows, None),
+        Err(error) => {
+            let read = |offset, len| blobs.read(name, offset, len);
+            (scan(bytes, &read)?, Some(error.to_string()))
+        }
     };
     let Head { class, session, client, vault } = head;
-    let objects = rows.len() as u64;
-    Ok(((PackRow { number, name: Some(id), class, session, client, bytes, objects }, vault), rows))
+    let objects = records.len() as u64;
+    let row = PackRow { number, name: Some(id), class, session, client, bytes, objects };
+    Ok(Read { row, vault, records, flaw })
+}
+
+fn hash(blobs: &dyn Blobs, name: &str) -> Result<PackId, StoreError> {
+    let (mut hasher, mut at, mut block) = (blake3::Hasher::new(), 0, vec![0; BLOCK]);
+    loop {
+        let n = blobs.read_into(name, at, &mut block)?;
+        hasher.update(&block[..n]);
+        at += n as u64;
+        if n < block.len() {
+            return Ok(PackId(*hasher.finalize().as_bytes()));
+        }
+    }
+}
+
+/// Mends a pack by its name alone.
+fn mend_blob(root: &Path, blobs: &dyn Blobs, name: &str, now: u64) -> Result<Option<String>, StoreError> {
+    match name.rsplit('/').next().unwrap_or_default().parse() {
+        Ok(id) => repair::mend(root, blobs, &id, now),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Manifests that are damaged come back from their copies.
+fn restore_manifests(blobs: &dyn Blobs, now: u64, report: &mut Report) -> Result<(), StoreError> {
+    let load = |name: &str| Ok::<_, StoreError>(Manifest::decode(&blobs.read(name, 0, MANIFEST_MAX)?));
+    for name in blobs.list("snaps")?.into_iter().filter(|name| name.ends_with(".snap")) {
+        let copy = copy_name(&name);
+        let Err(why) = load(&name)? else { continue };
+        if blobs.len(&copy)?.is_none() {
+            continue;
+        }
+        if let Ok(good) = load(&copy)?
+            && good.name() == name
+        {
+            repair::replace(blobs, &name, &good.encode(), now)?;
+            let mut damage = Damage::new(Part::File(name), why);
+            damage.mended = Some("written anew from its copy".to_owned());
+            report.damage.push(damage);
+        }
+    }
+    Ok(())
 }
 
 /// Enters every record under its old number; gaps and orphans become lost numbers.
@@ -128,19 +215,13 @@ fn fill(
     let mut index = Index::open(dir, 0, 0)?;
     // A child had a smaller number than its parent: if it is not there, its number is among these.
     let mut gaps: Vec<Ordinal> = Vec::new();
-    for record in found {
-        if record.ordinal.0 < index.objects() {
-            report
-                .damage
-                .push((format!("object number {}", record.ordinal.0), "it is there twice".to_owned()));
-            continue;
-        }
+    for group in found.chunk_by(|a, b| a.ordinal == b.ordinal) {
+        let Some(record) = choose(blobs, packs, group) else { continue };
         while index.objects() < record.ordinal.0 {
             gaps.push(Ordinal(index.objects()));
             index.append_lost();
         }
-        let pack = packs.get(record.pack as usize - 1).and_then(|row| row.name);
-        let blob = pack.map(|name| pack_blob(&name)).unwrap_or_default();
+        let blob = blob_of(packs, record);
         let entered = read_header(blobs, &blob, record).and_then(|header| {
             let edges = resolve(&mut index, &header, &mut gaps)?;
             let at = Location { pack: record.pack, offset: record.offset, len: record.len };
@@ -149,9 +230,8 @@ fn fill(
         match entered {
             Ok(_) => report.objects += 1,
             Err(error) => {
-                report
-                    .damage
-                    .push((format!("object number {} in {blob}", record.ordinal.0), error.to_string()));
+                let why = format!("object number {}: {error}", record.ordinal.0);
+                report.damage.push(Damage::new(Part::File(blob), why));
                 gaps.push(Ordinal(index.objects()));
                 index.append_lost();
             }
@@ -159,6 +239,23 @@ fn fill(
     }
     index.flush()?;
     Ok(index)
+}
+
+fn blob_of(packs: &[PackRow], record: &Found) -> String {
+    let pack = packs.get(record.pack as usize - 1).and_then(|row| row.name);
+    pack.map(|name| pack_blob(&name)).unwrap_or_default()
+}
+
+/// Of several records with one number (it was moved, or came back, and its old pack is still there) one that is whole.
+fn choose<'f>(blobs: &dyn Blobs, packs: &[PackRow], group: &'f [Found]) -> Option<&'f Found> {
+    let is_whole = |record: &&Found| {
+        let bytes = blobs.read(&blob_of(packs, record), u64::from(record.offset), record.len as usize);
+        bytes.is_ok_and(|bytes| pack::decode_record(&bytes).is_ok())
+    };
+    match group {
+        [only] => Some(only),
+        several => several.iter().find(is_whole).or(several.first()),
+    }
 }
 
 /// Edges of a record; what it refers to and is not there gets one of the lost numbers.
@@ -194,7 +291,7 @@ fn read_header(blobs: &dyn Blobs, blob: &str, record: &Found) -> Result<Header, 
 /// Writes the new catalog and puts both caches in place of the old.
 fn write_catalog(
     root: &Path,
-    generation: [u8; 16],
+    (generation, vault): (&[u8; 16], &VaultId),
     counts: Counts,
     packs: &[PackRow],
 ) -> Result<(), StoreError> {
@@ -207,7 +304,7 @@ fn write_catalog(
         remove(&root.join(format!("catalog.new{suffix}")))?;
     }
     let mut catalog = Catalog::open(&fresh)?;
-    catalog.initialise(&generation)?;
+    catalog.initialise(generation, vault)?;
     catalog.flush(counts, packs, &[])?;
     drop(catalog);
     for suffix in ["", "-wal", "-shm"] {

@@ -6,7 +6,7 @@ use backhaul_object::{Kind, Sealed};
 use crate::catalog::{PackRow, SnapshotRow};
 use crate::error::StoreError;
 use crate::index::{Edge, Location, Ordinal};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, copy_name};
 use crate::pack::{Class, Head, encode_record};
 use crate::vault::{Vault, Writing, open_name};
 use crate::writer::PackWriter;
@@ -89,8 +89,11 @@ impl WriteSession {
             }
         };
         let Some(writing) = state.writers.get_mut(&number) else { return Err(StoreError::Poisoned) };
-        // A leaf that was lost and comes back takes its number again, and heals what refers to it.
-        let lost = if edges.is_empty() { state.index.lost_ordinal(&sealed.header.id)? } else { None };
+        // What was lost and comes back with the references it had takes its number again, and heals what refers to it.
+        let lost = match state.index.lost_ordinal(&sealed.header.id)? {
+            Some(lost) if state.index.edges(lost)? == edges => Some(lost),
+            _ => None,
+        };
         let ordinal = lost.unwrap_or(Ordinal(state.index.objects()));
         let row = writing.writer.append(ordinal, &sealed.header.encode(), &sealed.body)?;
         writing.dirty = true;
@@ -153,9 +156,20 @@ impl WriteSession {
             return Err(StoreError::damaged(manifest.name(), "another snapshot has this place"));
         }
         self.vault.shared.blobs.put(&manifest.name(), &manifest.encode())?;
+        // The snapshot exists; a copy that cannot be written is made by the scrub.
+        let _ = self.vault.shared.blobs.put(&copy_name(&manifest.name()), &manifest.encode());
         let row = crate::vault::row(&manifest, ordinal);
         self.vault.state().catalog.add_snapshot(&row)?;
         Ok(row)
+    }
+
+    /// Ends the writing: what was appended is sealed and durable.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn finish(mut self) -> Result<(), StoreError> {
+        self.seal_packs();
+        self.flush()
     }
 
     fn seal_packs(&mut self) {

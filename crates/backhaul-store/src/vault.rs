@@ -27,9 +27,10 @@ mod marks;
 mod open;
 
 pub use marks::{Marking, hide_forgotten};
-pub(crate) use open::{read_descriptor, row};
+pub(crate) use open::{decode_descriptor, read_descriptor, row};
 
-const DESCRIPTOR_FILE: &str = "vault.desc";
+pub(crate) const DESCRIPTOR_FILE: &str = "vault.desc";
+pub(crate) const DESCRIPTOR_COPY: &str = "copies/vault.desc";
 /// How often, and how long apart, a lock that somebody holds is tried.
 const LOCK_TRIES: u8 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     /// Packs being written, always on a local disk.
     pub(crate) spool: LocalBlobs,
     pub(crate) state: Mutex<State>,
+    /// Held by whoever mends or moves what is stored.
+    pub(crate) upkeep: Mutex<()>,
     _lock: File,
 }
 
@@ -91,6 +94,15 @@ pub struct Stats {
 pub(crate) fn pack_blob(name: &PackId) -> String {
     let hex = name.to_string();
     format!("packs/{}/{hex}", &hex[..2])
+}
+
+/// The descriptor's file.
+pub(crate) fn descriptor_bytes(descriptor: &Descriptor) -> Vec<u8> {
+    let mut bytes = b"BHVD".to_vec();
+    bytes.extend_from_slice(&descriptor.encode());
+    let sum = blake3::hash(&bytes);
+    bytes.extend_from_slice(&sum.as_bytes()[..16]);
+    bytes
 }
 
 /// The spool name of a pack being written.
@@ -146,11 +158,13 @@ impl Vault {
             let path = root.join(directory);
             fs::create_dir(&path).doing("create", &path)?;
         }
-        Catalog::open(&root.join("catalog.sqlite"))?.initialise(&generation)?;
-        let mut bytes = b"BHVD".to_vec();
-        bytes.extend_from_slice(&descriptor.encode());
-        let path = root.join(DESCRIPTOR_FILE);
-        AtomicFile::new(&path).and_then(|file| file.commit(&bytes)).doing("write", &path)?;
+        Catalog::open(&root.join("catalog.sqlite"))?.initialise(&generation, &descriptor.vault)?;
+        // The file in its place comes last: it is what makes this a vault.
+        for name in [DESCRIPTOR_COPY, DESCRIPTOR_FILE] {
+            let path = root.join(name);
+            let written = AtomicFile::new(&path).and_then(|file| file.commit(&descriptor_bytes(descriptor)));
+            written.doing("write", &path)?;
+        }
         Self::open(root)
     }
 
@@ -174,6 +188,26 @@ impl Vault {
     /// Changes when the index is rebuilt.
     pub fn generation(&self) -> [u8; 16] {
         self.shared.generation
+    }
+
+    /// What an agent's state must be of to count: changes when the index is rebuilt, and when something was lost that
+    /// the client's snapshots need, so that its agent reads everything anew and sends what is wanted.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub fn generation_for(&self, client: ClientId) -> Result<[u8; 16], StoreError> {
+        let losses = self.state().catalog.losses(client)?;
+        if losses == 0 {
+            return Ok(self.generation());
+        }
+        let hash = blake3::Hasher::new()
+            .update(&self.generation())
+            .update(client.as_bytes())
+            .update(&losses.to_le_bytes())
+            .finalize();
+        let mut generation = [0; 16];
+        generation.copy_from_slice(&hash.as_bytes()[..16]);
+        Ok(generation)
     }
 
     /// Starts adding objects for a client.

@@ -10,6 +10,9 @@ use crate::error::{Doing, Of, StoreError};
 use crate::index::Ordinal;
 use crate::pack::{self, HEAD_LEN, Head, Row};
 
+/// Bytes read at once while a record is looked for.
+const SCAN_BLOCK: usize = 256 << 10;
+
 /// A growing pack file in `open/`.
 pub struct PackWriter {
     path: PathBuf,
@@ -132,4 +135,63 @@ pub fn salvage(
         rows.push(row);
     }
     Ok((head, rows))
+}
+
+/// Every record of a damaged pack of `size` bytes that is whole, wherever it is: after a damaged one the next is looked
+/// for byte by byte. Memory: one record.
+///
+/// # Errors
+/// `read` failed.
+pub(crate) fn scan(
+    size: u64,
+    read: &dyn Fn(u64, usize) -> Result<Vec<u8>, StoreError>,
+) -> Result<Vec<Row>, StoreError> {
+    let (mut rows, mut at) = (Vec::new(), HEAD_LEN as u64);
+    while at < size {
+        match record_at(at, size, read)? {
+            Some(row) => {
+                at += row.len();
+                rows.push(row);
+            }
+            None => at = next_magic(at + 1, size, read)?,
+        }
+    }
+    Ok(rows)
+}
+
+fn record_at(
+    at: u64,
+    size: u64,
+    read: &dyn Fn(u64, usize) -> Result<Vec<u8>, StoreError>,
+) -> Result<Option<Row>, StoreError> {
+    let Ok((row, _)) = pack::decode_record_head(&read(at, pack::RECORD_HEAD_LEN)?, at as u32) else {
+        return Ok(None);
+    };
+    if at + row.len() > size || pack::decode_record(&read(at, row.len() as usize)?).is_err() {
+        return Ok(None);
+    }
+    Ok(Some(row))
+}
+
+/// Where the next record may begin; `size` when nowhere.
+fn next_magic(
+    from: u64,
+    size: u64,
+    read: &dyn Fn(u64, usize) -> Result<Vec<u8>, StoreError>,
+) -> Result<u64, StoreError> {
+    let mut at = from;
+    while at < size {
+        let block = read(at, SCAN_BLOCK)?;
+        if let Some(found) =
+            block.windows(pack::RECORD_MAGIC.len()).position(|bytes| bytes == pack::RECORD_MAGIC)
+        {
+            return Ok(at + found as u64);
+        }
+        if block.len() < SCAN_BLOCK {
+            break;
+        }
+        // The magic may lie across two blocks.
+        at += (SCAN_BLOCK - pack::RECORD_MAGIC.len() + 1) as u64;
+    }
+    Ok(size)
 }

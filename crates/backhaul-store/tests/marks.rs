@@ -9,7 +9,7 @@ use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Kind, Object, Reference, Sealed};
-use backhaul_store::check::Depth;
+use backhaul_store::check::{Depth, Go, Mending, Request};
 use backhaul_store::mark::State;
 use backhaul_store::session::Commit;
 use backhaul_store::vault::Marking;
@@ -51,8 +51,9 @@ fn visible(vault: &Vault) -> Vec<u64> {
 }
 
 fn damage(vault: &Vault) -> Vec<String> {
-    let report = vault.check(Depth::Structure, &mut |_| Ok(()), &mut |_| {}).unwrap();
-    report.damage.into_iter().map(|(what, _)| what).collect()
+    let request = Request { depth: Depth::Structure, mending: Mending::Look, now: 5 };
+    let report = vault.check(&request, None, &|_| Go::On).unwrap();
+    report.damage.into_iter().map(|damage| damage.what.to_string()).collect()
 }
 
 #[test]
@@ -64,7 +65,7 @@ fn forgotten_is_hidden_and_had_back_and_a_rebuild_changes_nothing() {
     assert_eq!((visible(&vault), vault.snapshots(None).unwrap().len()), (vec![1, 3], 3));
     let before = vault.marks().unwrap();
     drop(vault);
-    rebuild::rebuild(dir.path(), [2; 16]).unwrap();
+    rebuild::rebuild(dir.path(), [2; 16], Mending::Look, 0).unwrap();
     let vault = Vault::open(dir.path()).unwrap();
     assert_eq!((vault.marks().unwrap(), visible(&vault)), (before, vec![1, 3]));
     assert!(damage(&vault).is_empty());
@@ -79,14 +80,13 @@ fn forgotten_is_hidden_and_had_back_and_a_rebuild_changes_nothing() {
 #[test]
 fn damaged_foreign_and_stray_marks_hide_nothing_and_are_named() {
     let dir = tempfile::tempdir().unwrap();
-    let vault = filled(dir.path());
-    vault.mark(ANA, 2, say(State::Forgotten)).unwrap();
-    drop(vault);
+    drop(filled(dir.path()));
+    let catalog = dir.path().join("catalog.sqlite");
+    let before = fs::read(&catalog).unwrap();
+    Vault::open(dir.path()).unwrap().mark(ANA, 2, say(State::Forgotten)).unwrap();
     let place = |sequence: u64| dir.path().join(format!("snaps/{ANA}/{sequence:010}.mark"));
     // A crash between file and row: the row is made up for.
-    let rows = rusqlite::Connection::open(dir.path().join("catalog.sqlite")).unwrap();
-    rows.execute("DELETE FROM marks", []).unwrap();
-    drop(rows);
+    fs::write(&catalog, before).unwrap();
     let vault = Vault::open(dir.path()).unwrap();
     assert_eq!(visible(&vault), vec![1, 3]);
     drop(vault);
@@ -100,7 +100,7 @@ fn damaged_foreign_and_stray_marks_hide_nothing_and_are_named() {
     let mut bytes = fs::read(place(2)).unwrap();
     bytes[60] ^= 1;
     fs::write(place(2), bytes).unwrap();
-    rebuild::rebuild(dir.path(), [2; 16]).unwrap();
+    rebuild::rebuild(dir.path(), [2; 16], Mending::Look, 0).unwrap();
     let vault = Vault::open(dir.path()).unwrap();
     assert_eq!(visible(&vault), vec![1, 2, 3], "in doubt a snapshot is kept");
     assert_eq!(damage(&vault), vec![format!("snaps/{ANA}/0000000002.mark")]);

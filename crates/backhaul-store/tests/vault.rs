@@ -10,7 +10,7 @@ use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::{Packer, identify_content};
 use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
-use backhaul_store::check::Depth;
+use backhaul_store::check::{Depth, Go, Mending, Report, Request, Selection};
 use backhaul_store::index::Place;
 use backhaul_store::session::Commit;
 use backhaul_store::{StoreError, Vault, WriteSession, rebuild};
@@ -18,6 +18,10 @@ use bytes::Bytes;
 
 const ANA: ClientId = ClientId([1; 16]);
 const BEA: ClientId = ClientId([2; 16]);
+
+fn check(vault: &Vault, depth: Depth) -> Result<Report, StoreError> {
+    vault.check(&Request { depth, mending: Mending::Look, now: 5 }, None, &|_| Go::On)
+}
 
 fn create(root: &Path) -> Vault {
     Vault::create(root, &Descriptor::managed(VaultId([9; 16])), [1; 16]).unwrap()
@@ -122,7 +126,7 @@ fn the_catalog_can_be_deleted_and_comes_back_the_same() {
     fs::remove_dir_all(dir.path().join("index")).unwrap();
     let error = Vault::open(dir.path()).err().unwrap().to_string();
     assert!(error.contains("--rebuild-index"), "{error}");
-    let report = rebuild::rebuild(dir.path(), [2; 16]).unwrap();
+    let report = rebuild::rebuild(dir.path(), [2; 16], Mending::Look, 0).unwrap();
     assert_eq!((report.objects, report.snapshots, report.damage.len()), (5, 2, 0));
     let vault = Vault::open(dir.path()).unwrap();
     assert_eq!(dump(&vault), before);
@@ -147,7 +151,7 @@ fn a_crash_keeps_what_was_flushed_and_nothing_else() {
     assert_eq!(vault.get(ordinal).unwrap().header.id, kept);
     assert_eq!(vault.ordinal(&lost).unwrap(), None);
     assert!(vault.owned(ANA).unwrap().has(ordinal) && !vault.owned(BEA).unwrap().has(ordinal));
-    let report = vault.check(Depth::ReadData, &mut |_| Ok(()), &mut |_| ()).unwrap();
+    let report = check(&vault, Depth::ReadData(Selection::All)).unwrap();
     assert!(report.damage.is_empty(), "{:?}", report.damage);
     // The number of the lost object is given out again, to another object.
     let mut session = vault.begin(SessionId([5; 16]), ANA);
@@ -169,12 +173,12 @@ fn every_damaged_byte_of_a_pack_is_found_and_the_snapshots_that_need_it_are_name
             bytes[at] ^= 1;
             fs::write(&pack, &bytes).unwrap();
             let vault = Vault::open(dir.path()).unwrap();
-            let report = vault.check(Depth::ReadData, &mut |_| Ok(()), &mut |_| ()).unwrap();
+            let report = check(&vault, Depth::ReadData(Selection::All)).unwrap();
             assert!(!report.damage.is_empty(), "byte {at} of {}", pack.display());
         }
         fs::write(&pack, &whole[..whole.len() / 2]).unwrap();
         let vault = Vault::open(dir.path()).unwrap();
-        let report = vault.check(Depth::Structure, &mut |_| Ok(()), &mut |_| ()).unwrap();
+        let report = check(&vault, Depth::Structure).unwrap();
         assert!(report.damage.len() > 1 && !report.affected.is_empty(), "{report:?}");
         drop(vault);
         fs::write(&pack, &whole).unwrap();

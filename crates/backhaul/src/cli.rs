@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use backhaul_archive::backup::excludes::DEFAULTS;
 use clap::{Args, Parser, Subcommand};
 
+mod check;
 mod fleet;
 mod keep;
 mod read;
 
+pub use check::CheckArgs;
 pub use fleet::{ClientCommand, PolicyCommand};
 pub use keep::{KeepCommand, SnapshotArgs};
 pub use read::{ArchiveArg, FindArgs, OverwriteArg, ReadArgs, RestoreArgs};
@@ -146,16 +148,9 @@ pub enum Command {
     },
     /// Is everything that snapshots need there and whole?
     #[command(
-        after_help = "Examples:\n  backhaul check\n  backhaul check --read-data\n  backhaul check --rebuild-index"
+        after_help = "Examples:\n  backhaul check\n  backhaul check --read-data --repair\n  backhaul check --read-data-subset 1/7\n  backhaul check --status"
     )]
-    Check {
-        /// Read and verify every byte
-        #[arg(long)]
-        read_data: bool,
-        /// Make catalog and index anew from the packs first
-        #[arg(long)]
-        rebuild_index: bool,
-    },
+    Check(CheckArgs),
     #[command(flatten)]
     Keep(KeepCommand),
     /// How much the vault holds

@@ -81,7 +81,7 @@ pub async fn run(cli: Cli) -> Done {
             let audience = if allow_other { Audience::All } else { Audience::Own };
             mount::run(context, &dir, audience, &read).await
         }
-        Command::Check { read_data, rebuild_index } => check::run(context, read_data, rebuild_index),
+        Command::Check(args) => check::run(context, &args).await,
         Command::Keep(command) => keep::run(context, command).await,
         Command::Stats => status::stats(context).await,
         Command::Alerts { command: Some(AlertsCommand::Test), .. } => alerts::test(context).await,

@@ -130,6 +130,7 @@ pub fn next(kind: AlertKind, client: Option<&str>) -> Vec<String> {
         }
         AlertKind::RolloutHalted => &["backhaul policy list".to_owned(), "backhaul status".to_owned()],
         AlertKind::StorageFull => &["backhaul stats".to_owned()],
+        AlertKind::Damage => &["backhaul check".to_owned(), "backhaul check --status".to_owned()],
     };
     commands.to_vec()
 }
@@ -161,6 +162,7 @@ impl About {
             AlertKind::Clone => format!("{name} exists twice"),
             AlertKind::RolloutHalted => format!("the rollout to {name} was halted"),
             AlertKind::StorageFull => "the vault has hardly any room left".to_owned(),
+            AlertKind::Damage => "the vault is damaged".to_owned(),
         }
     }
 
@@ -174,6 +176,7 @@ impl About {
             AlertKind::Clone => format!("{name} exists once again"),
             AlertKind::RolloutHalted => format!("the rollout to {name} goes on"),
             AlertKind::StorageFull => "the vault has room again".to_owned(),
+            AlertKind::Damage => "the vault is whole again".to_owned(),
         }
     }
 
@@ -205,6 +208,11 @@ impl About {
             }
             AlertKind::StorageFull => {
                 "What is stored is safe, but no new backup may begin when the disk is full: make room, or add some."
+            }
+            AlertKind::Damage => {
+                "The disk has given back other bytes than were written. What the parity makes good is repaired by \
+                 itself and raises no alert; this was more. Look at the disk; whatever clients still have comes back \
+                 with their next backup."
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::atomic::sync_parent;
-use crate::catalog::{Counts, PackRow};
+use crate::catalog::PackRow;
 use crate::error::{Doing, StoreError};
 use crate::vault::{State, Vault, open_name, pack_blob};
 
@@ -33,7 +33,7 @@ impl Vault {
         self.sync_packs(state)?;
         if !state.pending.is_empty() || !state.proven.is_empty() {
             state.index.flush()?;
-            let counts = Counts { objects: state.index.objects(), members: state.index.members() };
+            let counts = state.index.counts()?;
             let rows: Vec<PackRow> = state.pending.values().cloned().collect();
             state.catalog.flush(counts, &rows, &state.proven)?;
             state.proven.clear();

@@ -9,15 +9,12 @@ use backhaul_object::descriptor::Descriptor;
 
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, PackRow, SnapshotRow};
-use crate::error::{Doing, Of, StoreError};
+use crate::error::{Doing, StoreError};
 use crate::index::Index;
-use crate::manifest::Manifest;
+use crate::manifest::{MANIFEST_MAX, Manifest, manifest_name};
 use crate::parity::ParityWorker;
 use crate::vault::{DESCRIPTOR_FILE, Shared, State, Vault, Writing, lock, open_name, pack_blob};
 use crate::writer::{PackWriter, salvage};
-
-/// Largest manifest file that is read.
-const MANIFEST_MAX: usize = 32 << 20;
 
 /// Reads the descriptor of the vault at `root`.
 pub(crate) fn read_descriptor(root: &Path) -> Result<Descriptor, StoreError> {
@@ -29,9 +26,17 @@ pub(crate) fn read_descriptor(root: &Path) -> Result<Descriptor, StoreError> {
         }
         Err(error) => return Err(error).doing("read", &path),
     };
-    let body =
-        bytes.strip_prefix(b"BHVD").ok_or_else(|| StoreError::NotAVault { path: root.to_path_buf() })?;
-    Descriptor::decode(body).of(|| path.display().to_string())
+    decode_descriptor(&bytes).ok_or_else(|| {
+        let why = "it is not what was written; `backhaul check --repair` brings it back from its copy";
+        StoreError::damaged(path.display().to_string(), why)
+    })
+}
+
+/// A descriptor's file, if it is whole.
+pub(crate) fn decode_descriptor(bytes: &[u8]) -> Option<Descriptor> {
+    let (content, sum) = bytes.split_last_chunk::<16>()?;
+    let descriptor = Descriptor::decode(content.strip_prefix(b"BHVD")?).ok()?;
+    (blake3::hash(content).as_bytes()[..16] == *sum).then_some(descriptor)
 }
 
 pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
@@ -48,7 +53,14 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         other => other,
     })?;
     let (generation, counts) = catalog.meta().ok().flatten().ok_or_else(|| missing(REBUILD))?;
+    if catalog.vault()?.is_some_and(|vault| vault != descriptor.vault) {
+        return Err(missing("it is of another vault; run `backhaul check --rebuild-index`"));
+    }
     let index = Index::open(&root.join("index"), counts.objects, counts.members)?;
+    if counts.newest.is_some() && index.counts()? != counts {
+        let why = "it is not the index of this catalog; run `backhaul check --rebuild-index`";
+        return Err(StoreError::damaged(root.join("index").display().to_string(), why));
+    }
     let rows = catalog.packs().map_err(|_| missing(REBUILD))?;
     let next_pack = rows.iter().map(|row| row.number).max().unwrap_or(0) + 1;
     let packs: HashMap<u32, PackRow> = rows.iter().map(|row| (row.number, row.clone())).collect();
@@ -71,6 +83,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         blobs,
         spool: LocalBlobs::new(root),
         state: Mutex::new(state),
+        upkeep: Mutex::default(),
         _lock: lock,
     };
     let vault = Vault { shared: Arc::new(shared) };
@@ -115,12 +128,8 @@ impl Vault {
         let names = self.shared.blobs.list("snaps")?;
         self.adopt_marks(&names)?;
         let mut state = self.state();
-        let known: HashSet<String> = state
-            .catalog
-            .snapshots()?
-            .iter()
-            .map(|row| format!("snaps/{}/{:010}.snap", row.client, row.sequence))
-            .collect();
+        let known: HashSet<String> =
+            state.catalog.snapshots()?.iter().map(|row| manifest_name(row.client, row.sequence)).collect();
         for name in names.into_iter().filter(|name| name.ends_with(".snap") && !known.contains(name)) {
             // A damaged manifest must not lock everybody out; `check` names it.
             let Ok(manifest) = Manifest::decode(&self.shared.blobs.read(&name, 0, MANIFEST_MAX)?) else {

@@ -1,80 +1,227 @@
-//! `check`: is everything there and whole?
+//! `check`: is everything there and whole? And `check --repair`: make it so.
 
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use backhaul_object::Sealed;
-use backhaul_object::seal::Unpacker;
+use backhaul_server::check::{Contents, Reading, Repair, Request};
+use backhaul_server::chores::Chore;
+use backhaul_server::clock;
 use backhaul_server::home::ServerHome;
 use backhaul_server::keyring::random;
-use backhaul_store::check::{Depth, Report};
-use backhaul_store::rebuild::rebuild;
+use backhaul_store::catalog::Catalog;
+use backhaul_store::check::{Damage, Mending, standing};
+use backhaul_store::{StoreError, Vault, rebuild, repair};
 use serde_json::{Value, json};
 
-use super::{Context, Done};
+use super::{Context, Done, chore};
+use crate::cli::CheckArgs;
 use crate::failure::{Failure, code};
-use crate::output::{self, Progress};
+use crate::output;
 
-pub fn run(context: &Context, read_data: bool, rebuild_index: bool) -> Done {
-    let home = ServerHome::at(&context.home);
-    let _lock = home.lock().map_err(|error| Failure::from(error).while_doing("checking the vault"))?;
-    let mut rebuilt = Value::Null;
-    let mut damage = Vec::new();
-    if rebuild_index {
-        let report = rebuild(&home.vault_dir(), random()?)?;
-        if !context.global.json {
-            let (objects, packs, snapshots) = (report.objects, report.packs, report.snapshots);
-            output::line(&format!("rebuilt: {objects} objects of {packs} packs, {snapshots} snapshots"));
-        }
-        rebuilt = json!({ "packs": report.packs, "objects": report.objects, "snapshots": report.snapshots });
-        damage.extend(report.damage);
+pub async fn run(context: &Context, args: &CheckArgs) -> Done {
+    let home = chore::server_only(context)?;
+    if args.status {
+        return status(context, &home);
     }
-    let (vault, key) = (home.vault()?, home.vault_key()?);
-    let (data_key, id_key) = (key.data_key(), key.id_key());
-    let mut unpacker = Unpacker::new().map_err(|error| Failure::new(error.to_string()))?;
-    let mut inspect = |sealed: &Sealed| {
-        let opened = sealed.unseal(&data_key).and_then(|object| object.open(&id_key, &mut unpacker));
-        opened.map(drop).map_err(|error| error.to_string())
-    };
-    let done = Arc::new(AtomicU64::new(0));
-    let total = vault.stats()?.bytes_on_disk;
-    let shown = Progress::start(&context.global, {
-        let done = Arc::clone(&done);
-        move || format!("{} of {} checked", output::bytes(done.load(Ordering::Relaxed)), output::bytes(total))
-    });
-    let depth = if read_data { Depth::ReadData } else { Depth::Structure };
-    let mut progress = |bytes| {
-        done.fetch_add(bytes, Ordering::Relaxed);
-    };
-    let mut report = vault.check(depth, &mut inspect, &mut progress)?;
-    drop(shown);
-    report.damage.splice(0..0, damage);
-    tell(context, &report, read_data, rebuilt);
-    Ok(ExitCode::from(if report.damage.is_empty() { 0 } else { code::DAMAGE }))
+    let request = request(args)?;
+    let mut before = Before::default();
+    if args.rebuild_index {
+        before.rebuild(context, &home, request.repair)?;
+    } else if request.repair == Repair::Mend {
+        before.make_usable(context, &home)?;
+    }
+    let (_, mut document) = chore::ask(context, &home, &Chore::Check(request)).await?;
+    // What was mended may hold what an index made before could not know.
+    let is_stale = document["rebuild_advised"].as_bool() == Some(true)
+        || (before.is_rebuilt() && document["damage"].as_array().is_some_and(|damage| !damage.is_empty()));
+    if request.repair == Repair::Mend && is_stale && home.lock().is_ok() {
+        before.take(&document);
+        before.rebuild(context, &home, request.repair)?;
+        document = chore::ask(context, &home, &Chore::Check(request)).await?.1;
+    }
+    before.enter(&mut document);
+    tell(context, document)
 }
 
-fn tell(context: &Context, report: &Report, read_data: bool, rebuilt: Value) {
-    let snapshot = |row: &backhaul_store::catalog::SnapshotRow| json!({ "id": row.id.to_string(), "client": row.client_name, "time": output::rfc3339(row.server_time) });
+fn request(args: &CheckArgs) -> Result<Request, Failure> {
+    let reading = match &args.read_data_subset {
+        Some(text) => subset(text)?,
+        None if args.read_data => Reading::Everything,
+        None => Reading::Nothing,
+    };
+    let contents = if args.verify_content { Contents::Opened } else { Contents::Sealed };
+    let repair = if args.repair { Repair::Mend } else { Repair::Name };
+    Ok(Request { reading, contents, repair })
+}
+
+/// `2/7` or `5%`.
+fn subset(text: &str) -> Result<Reading, Failure> {
+    let part = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
+    let percent = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok());
+    match (part, percent) {
+        (Some((part, of)), _) if (1..=of).contains(&part) => Ok(Reading::Part { part, of }),
+        (_, Some(percent)) if percent > 0.0 && percent <= 100.0 => {
+            Ok(Reading::Sample { millionths: (percent * 10_000.0).ceil() as u64 })
+        }
+        _ => {
+            Err(Failure::usage(format!("--read-data-subset {text:?}: say a part as 2/7, or a sample as 5%")))
+        }
+    }
+}
+
+/// What was done before the check itself.
+#[derive(Default)]
+struct Before {
+    rebuilt: Value,
+    damage: Vec<Value>,
+}
+
+impl Before {
+    fn is_rebuilt(&self) -> bool {
+        !self.rebuilt.is_null()
+    }
+
+    /// Makes catalog and index anew.
+    fn rebuild(&mut self, context: &Context, home: &ServerHome, repair: Repair) -> Result<(), Failure> {
+        let _lock = home.lock().map_err(|error| Failure::from(error).while_doing("making the index anew"))?;
+        let mending = if repair == Repair::Mend { Mending::Mend } else { Mending::Look };
+        let report = rebuild::rebuild(&home.vault_dir(), random()?, mending, clock::now())?;
+        let (objects, packs, snapshots) = (report.objects, report.packs, report.snapshots);
+        if !context.global.json {
+            output::line(&format!("rebuilt: {objects} objects of {packs} packs, {snapshots} snapshots"));
+        }
+        self.rebuilt = json!({ "packs": packs, "objects": objects, "snapshots": snapshots });
+        self.damage.extend(report.damage.iter().map(describe));
+        Ok(())
+    }
+
+    /// Catalog, index or descriptor may be so damaged that the vault does not open: then they come first. A server
+    /// that runs has opened it.
+    fn make_usable(&mut self, context: &Context, home: &ServerHome) -> Result<(), Failure> {
+        let Ok(lock) = home.lock() else { return Ok(()) };
+        if let Some(damage) = repair::restore_descriptor(&home.vault_dir(), clock::now())? {
+            self.damage.push(describe(&damage));
+        }
+        match Vault::open(&home.vault_dir()) {
+            Err(StoreError::Damaged { what, why }) => {
+                drop(lock);
+                self.damage.push(json!({ "what": what, "why": why, "repaired": "made anew from the packs" }));
+                self.rebuild(context, home, Repair::Mend)
+            }
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Keeps what an earlier check repaired.
+    fn take(&mut self, document: &Value) {
+        let repaired = |damage: &&Value| !damage["repaired"].is_null();
+        self.damage.extend(document["damage"].as_array().into_iter().flatten().filter(repaired).cloned());
+    }
+
+    fn enter(self, document: &mut Value) {
+        let is_sound = self.damage.iter().all(|damage| !damage["repaired"].is_null());
+        if !is_sound {
+            document["sound"] = json!(false);
+        }
+        document["rebuilt"] = self.rebuilt;
+        if let Some(damage) = document["damage"].as_array_mut() {
+            damage.splice(0..0, self.damage);
+        }
+    }
+}
+
+fn describe(damage: &Damage) -> Value {
+    json!({ "what": damage.what.to_string(), "why": damage.why, "repaired": damage.mended })
+}
+
+fn tell(context: &Context, mut document: Value) -> Done {
+    let is_sound = document["sound"].as_bool() == Some(true);
+    let exit = ExitCode::from(if is_sound { 0 } else { code::DAMAGE });
+    for row in document["snapshots_affected"].as_array_mut().into_iter().flatten() {
+        row["time"] = json!(output::rfc3339(row["time"].as_i64().unwrap_or(0)));
+    }
     if context.global.json {
-        let damage: Vec<Value> =
-            report.damage.iter().map(|(what, why)| json!({ "what": what, "why": why })).collect();
+        output::json(&document);
+        return Ok(exit);
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = |name: &str| document[name].as_u64().unwrap_or(0);
+    let all = |name: &str| document[name].as_array().cloned().unwrap_or_default();
+    let how = match (number("packs_read"), number("packs")) {
+        (0, _) => "structure only; --read-data reads every byte".to_owned(),
+        (read, packs) if read == packs => "every byte read".to_owned(),
+        (read, _) => format!("{read} of them read whole"),
+    };
+    let (packs, objects) = (number("packs"), number("objects"));
+    output::line(&format!("{packs} packs, {objects} objects, {} ({how})", output::bytes(number("bytes"))));
+    for damage in all("damage") {
+        let (what, why) = (text(&damage["what"]), text(&damage["why"]));
+        match damage["repaired"].as_str() {
+            Some(repaired) => output::line(&format!("repaired: {what}: {why}: {repaired}")),
+            None => output::line(&format!("damaged: {what}: {why}")),
+        }
+    }
+    for row in all("snapshots_affected") {
+        let (id, client, time) = (text(&row["id"]), text(&row["client"]), text(&row["time"]));
+        output::line(&format!("affected: snapshot {} of {client}, {time}", &id[..12.min(id.len())]));
+    }
+    for lost in all("lost") {
+        let (id, client, path) = (text(&lost["snapshot"]), text(&lost["client"]), text(&lost["path"]));
+        output::line(&format!("lost: {client} {}:{path}", &id[..12.min(id.len())]));
+    }
+    output::line(match (is_sound, all("damage").is_empty()) {
+        (true, true) => "no damage found",
+        (true, false) => "damage found and repaired; the old files are in quarantine/",
+        (false, _) => "damage found",
+    });
+    if !is_sound && number("packs") > 0 {
+        advise(&document);
+    }
+    Ok(exit)
+}
+
+fn advise(document: &Value) {
+    let text = match document["rebuild_advised"].as_bool() {
+        Some(true) => "next: with the server stopped, `backhaul check --repair` makes catalog and index anew",
+        _ => {
+            "next: `backhaul check --read-data --repair` repairs what parity and copies make good; the next backup of a client that still has lost files brings them back"
+        }
+    };
+    output::complain(text);
+}
+
+/// How far the scrub is.
+fn status(context: &Context, home: &ServerHome) -> Done {
+    let cycle = home.config()?.scrub.cycle().map_err(Failure::new)?;
+    let catalog = Catalog::look(&home.vault_dir())?;
+    let now = clock::now();
+    let (stands, next, damaged) = standing(&catalog, cycle.unwrap_or(u64::MAX), now)?;
+    let lost = catalog.lost()?.len();
+    let next = next.filter(|_| cycle.is_some());
+    if context.global.json {
         output::json(&json!({
-            "packs": report.packs, "objects": report.objects, "bytes": report.bytes, "read_data": read_data,
-            "rebuilt": rebuilt, "damage": damage,
-            "snapshots_affected": report.affected.iter().map(snapshot).collect::<Vec<_>>(),
+            "packs": stands.packs, "bytes": stands.bytes, "packs_fresh": stands.packs_fresh,
+            "bytes_fresh": stands.bytes_fresh, "cycle_s": cycle, "oldest": stands.oldest.map(output::rfc3339),
+            "next": next.map(|turn| output::rfc3339(turn.at)), "damaged": damaged, "lost": lost,
         }));
-        return;
+        return Ok(ExitCode::SUCCESS);
     }
-    let how = if read_data { "every byte read" } else { "structure only; --read-data reads every byte" };
-    let (packs, objects, bytes) = (report.packs, report.objects, output::bytes(report.bytes));
-    output::line(&format!("{packs} packs, {objects} objects, {bytes} ({how})"));
-    for (what, why) in &report.damage {
-        output::line(&format!("damaged: {what}: {why}"));
+    let (fresh, bytes) = (output::bytes(stands.bytes_fresh), output::bytes(stands.bytes));
+    let within = cycle.map_or("ever (there is no scrub)".to_owned(), |cycle| {
+        format!("within the last {}", backhaul_schedule::policy::units::seconds(cycle as i64))
+    });
+    output::line(&format!(
+        "read {within}: {} of {} packs, {fresh} of {bytes}",
+        stands.packs_fresh, stands.packs
+    ));
+    output::line(&match stands.oldest {
+        Some(oldest) => format!("the one that waits longest was read at {}", output::time(oldest)),
+        None if stands.packs == 0 => "there is nothing yet".to_owned(),
+        None => "some were never read".to_owned(),
+    });
+    if let Some(turn) = next {
+        output::line(&format!("next: {} at {}", &turn.pack.to_string()[..12], output::time(turn.at)));
     }
-    for row in &report.affected {
-        let (id, time) = (row.id.to_string(), output::time(row.server_time));
-        output::line(&format!("affected: snapshot {} of {}, {time}", &id[..12], row.client_name));
-    }
-    output::line(if report.damage.is_empty() { "no damage found" } else { "damage found" });
+    output::line(&format!("damaged: {damaged} packs; lost: {lost} objects"));
+    Ok(ExitCode::SUCCESS)
 }

@@ -12,6 +12,7 @@ use backhaul_server::alerts::config::Config as Alerts;
 use backhaul_server::clock;
 use backhaul_server::fleet::{Initiator, Terms};
 use backhaul_server::home::{Config, MAIN_VAULT, ServerHome};
+use backhaul_server::scrub::Config as Scrub;
 
 use super::{Context, Done, absolute, backup, server::host_name};
 use crate::failure::{Failure, code};
@@ -29,6 +30,7 @@ pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
             listen: "127.0.0.1:4455".to_owned(),
             names: vec!["127.0.0.1".to_owned()],
             alerts: Alerts::default(),
+            scrub: Scrub::default(),
         };
         let recovery = server_home.init(&config, clock::now())?;
         output::complain(&format!("made a server in {}", context.home.display()));

@@ -1,0 +1,144 @@
+//! The scrub: the server reads every byte of its vault once in a cycle, slowly, mends what it can, and says so when it
+//! cannot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backhaul_schedule::policy::units;
+use backhaul_store::check::{Go, Report};
+use backhaul_store::scrub::{self, Turn};
+use serde::{Deserialize, Serialize};
+
+use crate::alerts::{Alert, AlertKind};
+use crate::check;
+use crate::clock;
+use crate::daemon::Inner;
+use crate::damage::{LostPaths, lost_paths};
+use crate::error::ServerError;
+
+/// Bytes a second while a pack is read: others come first.
+const RATE: u64 = 24 << 20;
+/// Longest wait until it is looked again: packs come and go.
+const LOOK: u64 = 60;
+/// Manifests and the like are looked at so often, in seconds.
+const PAPERS_EVERY: u64 = 86_400;
+
+/// `[scrub]` of the server's config.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// In how long everything is read once, as 30d; `off` for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle: Option<String>,
+}
+
+impl Config {
+    /// True when nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The cycle in seconds; none when there is to be no scrub.
+    ///
+    /// # Errors
+    /// Not a duration.
+    pub fn cycle(&self) -> Result<Option<u64>, String> {
+        match self.cycle.as_deref() {
+            None => Ok(Some(scrub::CYCLE)),
+            Some("off") => Ok(None),
+            Some(text) => match units::duration(text).and_then(|seconds| u64::try_from(seconds).ok()) {
+                Some(seconds) if seconds > 0 => Ok(Some(seconds)),
+                _ => Err(format!("scrub.cycle = {text:?}: say 30d, 12h or off")),
+            },
+        }
+    }
+}
+
+/// Scrubs until it is aborted.
+pub(crate) async fn run(inner: Arc<Inner>, cycle: u64) {
+    let mut papers_at = 0;
+    loop {
+        let now = clock::now();
+        let turn = match inner.vault.vault.scrub_turn(cycle, now) {
+            Ok(turn) => turn,
+            Err(error) => {
+                tracing::error!("scrub: {error}");
+                None
+            }
+        };
+        let (wait, turn) = match turn {
+            Some(turn) if turn.at <= now => (0, Some(turn)),
+            Some(turn) => ((turn.at - now).min(LOOK), None),
+            None => (LOOK, None),
+        };
+        if let Some(turn) = turn {
+            let with_papers = now.abs_diff(papers_at) >= PAPERS_EVERY.min(cycle);
+            if with_papers {
+                papers_at = now;
+            }
+            let here = Arc::clone(&inner);
+            // It ends by itself when the server does: at most one pack is under way.
+            let done = tokio::task::spawn_blocking(move || one(&here, turn, with_papers, now)).await;
+            match done {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => tracing::error!("scrub: {error}"),
+                Err(error) => tracing::error!("scrub: {error}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(wait.max(1))).await;
+    }
+}
+
+fn one(inner: &Arc<Inner>, turn: Turn, with_papers: bool, now: u64) -> Result<(), ServerError> {
+    let pace = |bytes: u64| {
+        std::thread::sleep(Duration::from_micros(bytes * 1_000_000 / RATE));
+        if inner.is_stopping() { Go::Stop } else { Go::On }
+    };
+    let report = inner.vault.vault.scrub(&turn.pack, with_papers, now, &pace)?;
+    tell(inner, &report)?;
+    // Only who has seen the manifests, too, knows that nothing is lost any more.
+    if with_papers && report.is_sound() && inner.vault.vault.damaged_packs()? == 0 {
+        inner.clear(AlertKind::Damage, None, None);
+    }
+    Ok(())
+}
+
+/// What was mended is logged, what could not be is an alert.
+fn tell(inner: &Arc<Inner>, report: &Report) -> Result<(), ServerError> {
+    for damage in &report.damage {
+        match &damage.mended {
+            Some(how) => tracing::warn!("{}: {}: {how}", damage.what, damage.why),
+            None => tracing::error!("{}: {}", damage.what, damage.why),
+        }
+    }
+    if report.is_sound() {
+        return Ok(());
+    }
+    let lost = lost_paths(&inner.vault, report)?;
+    let kind = AlertKind::Damage;
+    inner.raise(&Alert {
+        kind,
+        client: None,
+        group: None,
+        text: text(report, &lost),
+        obstacle: String::new(),
+    });
+    Ok(())
+}
+
+fn text(report: &Report, lost: &LostPaths) -> String {
+    let mut clients: Vec<&str> = lost.paths.iter().map(|lost| lost.client.as_str()).collect();
+    clients.sort_unstable();
+    clients.dedup();
+    let whose = match clients.len() {
+        0 => String::new(),
+        _ => format!(" (of {})", clients.join(", ")),
+    };
+    let next = match check::needs_rebuild(report) {
+        true => "stop the server and run `backhaul check --repair`",
+        false => {
+            "`backhaul check` names them; the next backup of a client that still has them brings them back"
+        }
+    };
+    format!("the scrub found damage that it could not repair: {}{whose}; {next}", check::words(report, lost))
+}

@@ -1,0 +1,137 @@
+//! What damage means: which snapshots need what cannot be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backhaul_object::ids::PackId;
+
+use super::{Damage, Findings, Mending, Part, Report, Request};
+use crate::catalog::Lost;
+use crate::error::StoreError;
+use crate::index::Ordinal;
+use crate::owned::Owned;
+use crate::vault::{State, Vault};
+
+/// Rows of the index read at once.
+const BLOCK: u64 = 65_536;
+
+/// Everything that needs one of `unreadable`, and those themselves: one pass from the lowest number up, because parents
+/// have higher numbers.
+fn taint(state: &State, unreadable: &Owned, needed: &Owned) -> Result<Owned, StoreError> {
+    let (mut tainted, mut from, count) = (Owned::default(), 0, state.index.objects());
+    while from < count {
+        let to = count.min(from + BLOCK);
+        for (number, span) in (from..).zip(state.index.spans(from, to)?) {
+            let ordinal = Ordinal(number);
+            let is_tainted = unreadable.has(ordinal)
+                || (!span.is_empty()
+                    && needed.has(ordinal)
+                    && state.index.edges_at(span)?.iter().any(|edge| tainted.has(edge.to)));
+            if is_tainted {
+                tainted.add(ordinal);
+            }
+        }
+        from = to;
+    }
+    Ok(tainted)
+}
+
+impl Vault {
+    /// Everything that a snapshot needs.
+    fn needed(&self) -> Result<Owned, StoreError> {
+        let mut needed = Owned::default();
+        let state = self.state();
+        state.catalog.snapshots()?.iter().for_each(|row| needed.add(row.ordinal));
+        needed.close(&state)?;
+        Ok(needed)
+    }
+
+    /// What is needed and has no place: it was lost, and has not come back under another number either.
+    fn lost(&self, needed: &Owned, now: u64) -> Result<Vec<Lost>, StoreError> {
+        let (mut lost, mut from) = (Vec::new(), 0);
+        let state = self.state();
+        let count = state.index.objects();
+        while from < count {
+            let to = count.min(from + BLOCK);
+            for (ordinal, at) in (from..to).map(Ordinal).zip(state.index.locations(from, to)?) {
+                if at.len > 0 || !needed.reaches(ordinal) {
+                    continue;
+                }
+                let id = state.index.id(ordinal)?;
+                if state.index.ordinal(&id)?.is_none() {
+                    lost.push(Lost { ordinal, id, found_at: now });
+                }
+            }
+            from = to;
+        }
+        Ok(lost)
+    }
+
+    /// Says which objects are lost and which snapshots need them; with leave to mend, saves what damaged packs still
+    /// hold and makes the rest wanted.
+    pub(super) fn judge(
+        &self,
+        request: &Request,
+        unreadable: BTreeMap<Ordinal, String>,
+        found: Findings,
+    ) -> Result<Report, StoreError> {
+        let Findings { mut report, bad, .. } = found;
+        let needed = match self.needed() {
+            Ok(needed) => needed,
+            Err(StoreError::Damaged { why, .. }) => {
+                report.damage.push(Damage::new(Part::Index, why));
+                return Ok(report);
+            }
+            Err(error) => return Err(error),
+        };
+        // An index that is wrong does not say what a pack holds.
+        let is_index_right = report.damage.iter().all(|damage| damage.what != Part::Index);
+        let mut hit: BTreeSet<PackId> = BTreeSet::new();
+        for (ordinal, why) in &unreadable {
+            let (id, at) = {
+                let state = self.state();
+                (state.index.id(*ordinal)?, state.index.location(*ordinal)?)
+            };
+            if needed.reaches(*ordinal) {
+                report.damage.push(Damage::new(Part::Object(id), why));
+                report.unreadable.add(*ordinal);
+                hit.extend(bad.get(&at.pack));
+            }
+        }
+        if request.mending == Mending::Mend && is_index_right {
+            for (number, pack) in &bad {
+                self.abandon_pack(*number, &needed, request.now)?;
+                let damage = report.damage.iter_mut().find(|damage| damage.what == Part::Pack(*pack));
+                if let (Some(damage), false) = (damage, hit.contains(pack)) {
+                    damage.mended = Some("all that is needed of it is in new packs".to_owned());
+                }
+            }
+        }
+        let lost = self.lost(&needed, request.now)?;
+        for item in lost.iter().filter(|item| !unreadable.contains_key(&item.ordinal)) {
+            let why = "it is lost; the next backup of a client that still has it brings it back";
+            report.damage.push(Damage::new(Part::Object(item.id), why));
+            report.unreadable.add(item.ordinal);
+        }
+        if !report.unreadable.is_empty() {
+            let state = self.state();
+            report.tainted = taint(&state, &report.unreadable, &needed)?;
+            report.affected = state.catalog.snapshots()?;
+            report.affected.retain(|row| report.tainted.has(row.ordinal));
+        }
+        if request.mending == Mending::Mend && is_index_right {
+            self.note_lost(&lost, &report)?;
+        }
+        Ok(report)
+    }
+
+    /// Writes down what is lost; the agents of clients that need something new of it read everything anew.
+    fn note_lost(&self, lost: &[Lost], report: &Report) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let fresh = state.catalog.set_lost(lost)?;
+        if !fresh.is_empty() {
+            let clients: BTreeSet<_> = report.affected.iter().map(|row| row.client).collect();
+            clients.into_iter().try_for_each(|client| state.catalog.add_loss(client))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,241 @@
+//! Making good what is damaged: always into new files; the old ones are kept in `quarantine/`.
+//!
+//! A repair can be cut off anywhere: the new file gets its name when it is whole and durable, and until then the old
+//! one stands. What cannot be made good is marked as lost, and so wanted: a client that still has it sends it again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use backhaul_object::Sealed;
+use backhaul_object::ids::PackId;
+
+use crate::blobs::{Blobs, LocalBlobs};
+use crate::catalog::PackRow;
+use crate::check::{Damage, Part};
+use crate::error::{Doing, Of, StoreError};
+use crate::index::{Edge, Ordinal};
+use crate::owned::Owned;
+use crate::pack::decode_record;
+use crate::parity::{self, Patch};
+use crate::sidecar::{self, Sidecar, sidecar_blob};
+use crate::vault::{DESCRIPTOR_COPY, DESCRIPTOR_FILE, Vault, decode_descriptor, pack_blob};
+use crate::writer::scan;
+
+/// Bytes copied at once.
+const BLOCK: usize = 1 << 20;
+/// Largest sidecar that is read.
+const SIDECAR_MAX: usize = 64 << 20;
+/// Largest descriptor that is read.
+const DESCRIPTOR_MAX: usize = 4_096;
+
+impl Vault {
+    /// Rebuilds a damaged pack from its parity; says how, or nothing when more is damaged than that makes good.
+    ///
+    /// # Errors
+    /// The disk refused the new file.
+    pub fn mend_pack(&self, row: &PackRow, now: u64) -> Result<Option<String>, StoreError> {
+        row.name.map_or(Ok(None), |name| mend(&self.shared.root, &*self.shared.blobs, &name, now))
+    }
+
+    /// Makes the sidecar of a pack that is whole.
+    ///
+    /// # Errors
+    /// The pack cannot be read, or the disk refused.
+    pub fn make_sidecar(&self, row: &PackRow) -> Result<(), StoreError> {
+        row.name.map_or(Ok(()), |name| parity::make(&*self.shared.blobs, name, row.class, row.bytes))
+    }
+
+    /// Replaces a small file, and keeps the old one.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8], now: u64) -> Result<(), StoreError> {
+        replace(&*self.shared.blobs, name, bytes, now)
+    }
+
+    /// Gives up a pack that cannot be mended: what is readable goes into new packs under its old numbers, the rest is
+    /// lost, and so wanted.
+    ///
+    /// # Errors
+    /// The disk refused. Begun anew, it goes on: what has no place and is `needed` is looked for in the old pack, too.
+    pub(crate) fn abandon_pack(&self, number: u32, needed: &Owned, now: u64) -> Result<(), StoreError> {
+        let Some(row) = self.state().packs.get(&number).cloned() else { return Ok(()) };
+        let Some(name) = row.name else { return Ok(()) };
+        let mut ordinals: Vec<Ordinal> = Vec::new();
+        self.each_located(&mut |ordinal, at| {
+            if at.pack == number {
+                ordinals.push(ordinal);
+            }
+        })?;
+        let readable = self.readable(&row, &pack_blob(&name), needed)?;
+        {
+            let mut state = self.state();
+            ordinals.iter().try_for_each(|ordinal| state.index.mark_lost(*ordinal))?;
+        }
+        let mut session = self.begin(row.session, row.client);
+        for (sealed, edges) in &readable {
+            session.append(sealed, edges)?;
+        }
+        session.finish()?;
+        let mut state = self.state();
+        // What is lost must be so on the disk before its pack goes.
+        state.index.flush()?;
+        state.catalog.remove_pack(number)?;
+        state.packs.remove(&number);
+        drop(state);
+        let blob = pack_blob(&name);
+        for gone in [blob, sidecar_blob(&name)] {
+            put_aside(&*self.shared.blobs, &gone, now)?;
+            self.shared.blobs.remove(&gone)?;
+        }
+        Ok(())
+    }
+}
+
+impl Vault {
+    /// The records of a damaged pack that are whole and have no better place.
+    fn readable(
+        &self,
+        row: &PackRow,
+        blob: &str,
+        needed: &Owned,
+    ) -> Result<Vec<(Sealed, Vec<Edge>)>, StoreError> {
+        let Some(len) = self.shared.blobs.len(blob)? else { return Ok(Vec::new()) };
+        let read = |offset, len| match self.shared.blobs.read(blob, offset, len) {
+            // What cannot be read is as good as damaged.
+            Err(StoreError::Io { .. }) => Ok(vec![0; len]),
+            other => other,
+        };
+        let mut readable = Vec::new();
+        for found in scan(len, &read)? {
+            let bytes = read(u64::from(found.offset), found.len() as usize)?;
+            let Ok((ordinal, sealed)) = decode_record(&bytes) else { continue };
+            let state = self.state();
+            if ordinal.0 >= state.index.objects() || state.index.id(ordinal)? != sealed.header.id {
+                continue;
+            }
+            let at = state.index.location(ordinal)?;
+            if (at.pack, at.offset) == (row.number, found.offset) || (at.len == 0 && needed.reaches(ordinal))
+            {
+                let edges = state.index.edges(ordinal)?;
+                readable.push((sealed, edges));
+            }
+        }
+        Ok(readable)
+    }
+}
+
+/// Keeps a file that is about to be replaced.
+fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
+    match blobs.len(name)? {
+        Some(_) => blobs.keep_as(name, &format!("quarantine/{now}-{}", name.replace('/', "-"))),
+        None => Ok(()),
+    }
+}
+
+/// Replaces a small file, and keeps the old one.
+pub(crate) fn replace(blobs: &dyn Blobs, name: &str, bytes: &[u8], now: u64) -> Result<(), StoreError> {
+    put_aside(blobs, name, now)?;
+    blobs.put(name, bytes)
+}
+
+/// Rebuilds a damaged pack from its parity, as [`Vault::mend_pack`], where no vault is open.
+pub(crate) fn mend(
+    root: &Path,
+    blobs: &dyn Blobs,
+    name: &PackId,
+    now: u64,
+) -> Result<Option<String>, StoreError> {
+    let Ok(sidecar) = load_sidecar(blobs, name) else { return Ok(None) };
+    if sidecar.table().pack != *name {
+        return Ok(None);
+    }
+    let blob = pack_blob(name);
+    let mut read = |offset, out: &mut [u8]| match blobs.read_into(&blob, offset, out)? == out.len() {
+        true => Ok(()),
+        false => Err(StoreError::damaged("the pack", "it is too short")),
+    };
+    let Ok(patches) = parity::mend(&sidecar, &mut read) else { return Ok(None) };
+    let len = sidecar.table().layout.pack_len;
+    // Not listed while it is being written, and written over by the next try.
+    let file = root.join(format!("{blob}.tmp"));
+    if copy_patched(blobs, &blob, len, &patches, &file)? != *name {
+        let _ = std::fs::remove_file(&file);
+        return Ok(None);
+    }
+    put_aside(blobs, &blob, now)?;
+    blobs.adopt(&file, &blob)?;
+    Ok(Some(format!("{} blocks computed from parity", patches.len())))
+}
+
+/// Writes a pack with patches to a new file; returns what that is to be named.
+fn copy_patched(
+    blobs: &dyn Blobs,
+    blob: &str,
+    len: u64,
+    patches: &[Patch],
+    path: &Path,
+) -> Result<PackId, StoreError> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).doing("create", parent)?;
+    }
+    let file = File::create(path).doing("create", path)?;
+    let (mut hasher, mut at, mut buffer) = (blake3::Hasher::new(), 0, vec![0; BLOCK]);
+    while at < len {
+        let n = (len - at).min(BLOCK as u64) as usize;
+        let block = &mut buffer[..n];
+        read_around(blobs, blob, at, block);
+        // Blocks of parity do not cross those of the copy.
+        for patch in patches.iter().filter(|patch| (at..at + n as u64).contains(&patch.offset)) {
+            let start = (patch.offset - at) as usize;
+            block[start..start + patch.bytes.len()].copy_from_slice(&patch.bytes);
+        }
+        hasher.update(block);
+        file.write_all_at(block, at).doing("write", path)?;
+        at += n as u64;
+    }
+    file.sync_all().doing("sync", path)?;
+    Ok(PackId(*hasher.finalize().as_bytes()))
+}
+
+/// What can be read; the rest is left for patches.
+fn read_around(blobs: &dyn Blobs, blob: &str, offset: u64, out: &mut [u8]) {
+    if blobs.read_into(blob, offset, out).is_ok() {
+        return;
+    }
+    for (i, block) in out.chunks_mut(sidecar::BLOCK).enumerate() {
+        let at = offset + (i * sidecar::BLOCK) as u64;
+        if blobs.read_into(blob, at, block).is_err() {
+            block.fill(0);
+        }
+    }
+}
+
+/// Reads a pack's sidecar, damaged or not.
+pub(crate) fn load_sidecar(blobs: &dyn Blobs, name: &PackId) -> Result<Sidecar, StoreError> {
+    let blob = sidecar_blob(name);
+    let bytes = blobs.read(&blob, 0, SIDECAR_MAX)?;
+    Sidecar::parse(bytes).of(|| blob)
+}
+
+/// Brings a damaged descriptor back from its copy, before the vault can be opened.
+///
+/// # Errors
+/// The disk refused. That neither can be read is for [`Vault::open`] to say.
+pub fn restore_descriptor(root: &Path, now: u64) -> Result<Option<Damage>, StoreError> {
+    let blobs = LocalBlobs::new(root);
+    let load = |name: &str| match blobs.len(name)? {
+        Some(_) => Ok::<_, StoreError>(Some(blobs.read(name, 0, DESCRIPTOR_MAX)?)),
+        None => Ok(None),
+    };
+    let (found, copy) = (load(DESCRIPTOR_FILE)?, load(DESCRIPTOR_COPY)?);
+    let is_whole =
+        |bytes: &Option<Vec<u8>>| bytes.as_ref().is_some_and(|bytes| decode_descriptor(bytes).is_some());
+    if is_whole(&found) || !is_whole(&copy) {
+        return Ok(None);
+    }
+    put_aside(&blobs, DESCRIPTOR_FILE, now)?;
+    blobs.put(DESCRIPTOR_FILE, &copy.unwrap_or_default())?;
+    let why = if found.is_some() { "it is not what was written" } else { "it is missing" };
+    let mut damage = Damage::new(Part::File(DESCRIPTOR_FILE.to_owned()), why);
+    damage.mended = Some("written anew from its copy".to_owned());
+    Ok(Some(damage))
+}
