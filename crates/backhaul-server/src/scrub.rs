@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backhaul_schedule::policy::units;
-use backhaul_store::check::{Go, Report};
+use backhaul_store::check::{Go, Report, Round};
 use backhaul_store::scrub::{self, Turn};
 use serde::{Deserialize, Serialize};
 
@@ -72,13 +72,13 @@ pub(crate) async fn run(inner: Arc<Inner>, cycle: u64) {
             None => (LOOK, None),
         };
         if let Some(turn) = turn {
-            let with_papers = now.abs_diff(papers_at) >= PAPERS_EVERY.min(cycle);
-            if with_papers {
-                papers_at = now;
+            let mut round = Round::Pack;
+            if now.abs_diff(papers_at) >= PAPERS_EVERY.min(cycle) {
+                (papers_at, round) = (now, Round::PackAndPapers);
             }
             let here = Arc::clone(&inner);
             // It ends by itself when the server does: at most one pack is under way.
-            let done = tokio::task::spawn_blocking(move || one(&here, turn, with_papers, now)).await;
+            let done = tokio::task::spawn_blocking(move || one(&here, turn, round, now)).await;
             match done {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => tracing::error!("scrub: {error}"),
@@ -89,15 +89,15 @@ pub(crate) async fn run(inner: Arc<Inner>, cycle: u64) {
     }
 }
 
-fn one(inner: &Arc<Inner>, turn: Turn, with_papers: bool, now: u64) -> Result<(), ServerError> {
+fn one(inner: &Arc<Inner>, turn: Turn, round: Round, now: u64) -> Result<(), ServerError> {
     let pace = |bytes: u64| {
         std::thread::sleep(Duration::from_micros(bytes * 1_000_000 / RATE));
         if inner.is_stopping() { Go::Stop } else { Go::On }
     };
-    let report = inner.vault.vault.scrub(&turn.pack, with_papers, now, &pace)?;
+    let report = inner.vault.vault.scrub(&turn.pack, round, now, &pace)?;
     tell(inner, &report)?;
     // Only who has seen the manifests, too, knows that nothing is lost any more.
-    if with_papers && report.is_sound() && inner.vault.vault.damaged_packs()? == 0 {
+    if round == Round::PackAndPapers && report.is_sound() && inner.vault.vault.damaged_packs()? == 0 {
         inner.clear(AlertKind::Damage, None, None);
     }
     Ok(())

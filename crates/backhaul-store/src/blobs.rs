@@ -1,10 +1,10 @@
 //! The backend seam: named immutable byte strings. No rename and no append, so that an object store fits.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crate::atomic::{AtomicFile, sync_parent};
 use crate::error::{Doing, StoreError};
@@ -67,12 +67,20 @@ pub trait Blobs: Send + Sync {
 pub struct LocalBlobs {
     root: PathBuf,
     handles: Mutex<HashMap<String, Arc<File>>>,
+    /// Names that are being written: a second writer waits, for they would share a temporary file.
+    busy: Mutex<HashSet<String>>,
+    done: Condvar,
 }
 
 impl LocalBlobs {
     /// Names become paths under `root`.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), handles: Mutex::default() }
+        Self {
+            root: root.to_path_buf(),
+            handles: Mutex::default(),
+            busy: Mutex::default(),
+            done: Condvar::new(),
+        }
     }
 
     fn handle(&self, name: &str) -> Result<Arc<File>, StoreError> {
@@ -108,9 +116,14 @@ impl LocalBlobs {
 impl Blobs for LocalBlobs {
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.root.join(name);
-        let done = AtomicFile::new(&path).and_then(|file| file.commit(bytes)).doing("write", &path);
+        let busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.done.wait_while(busy, |busy| busy.contains(name));
+        waited.unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+        let written = AtomicFile::new(&path).and_then(|file| file.commit(bytes)).doing("write", &path);
         self.forget(name);
-        done
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.done.notify_all();
+        written
     }
 
     fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError> {
@@ -198,5 +211,27 @@ impl Blobs for LocalBlobs {
         }
         names.sort();
         Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// A sidecar may be made by two at once; whoever is last wins, and nobody fails.
+    #[test]
+    fn writers_of_one_name_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = LocalBlobs::new(dir.path());
+        std::thread::scope(|scope| {
+            for writer in 0..4u8 {
+                let blobs = &blobs;
+                scope
+                    .spawn(move || (0..50).for_each(|_| blobs.put("parity/ab/x", &[writer; 9_000]).unwrap()));
+            }
+        });
+        let bytes = blobs.read("parity/ab/x", 0, 10_000).unwrap();
+        assert!(bytes.len() == 9_000 && bytes.iter().all(|byte| *byte == bytes[0]));
     }
 }

@@ -83,6 +83,24 @@ impl Selection {
     }
 }
 
+/// How much of a pack is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// Its ends.
+    Glance,
+    /// Every byte.
+    Whole,
+}
+
+/// What one round of the scrub takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Round {
+    /// One pack.
+    Pack,
+    /// And the small files, and whether anything is lost.
+    PackAndPapers,
+}
+
 /// Whether a check may change anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mending {
@@ -238,7 +256,7 @@ impl Vault {
     pub fn scrub(
         &self,
         pack: &PackId,
-        with_papers: bool,
+        round: Round,
         now: u64,
         progress: &Progress<'_>,
     ) -> Result<Report, StoreError> {
@@ -252,11 +270,11 @@ impl Vault {
             self.settle(&request, &row, exam, &exams, &mut found)?;
         }
         found.report.objects = seen.count();
-        if with_papers {
+        if round == Round::PackAndPapers {
             self.check_papers(&request, &mut found.report)?;
         }
         self.state().catalog.note_checks(&found.checks)?;
-        if found.bad.is_empty() && !with_papers {
+        if found.bad.is_empty() && round == Round::Pack {
             return Ok(found.report);
         }
         let unreadable = self.unreadable_in(&found.bad)?;
@@ -289,7 +307,7 @@ impl Vault {
         let report = &mut found.report;
         report.packs += 1;
         report.bytes += row.bytes;
-        report.packs_read += u64::from(exam.is_read);
+        report.packs_read += u64::from(exam.effort == Effort::Whole);
         let may_mend = request.mending == Mending::Mend;
         let mut verdict = Verdict::Whole;
         if let Some(why) = exam.damage.take() {
@@ -321,7 +339,7 @@ impl Vault {
             }
         }
         report.damage.append(&mut exam.records);
-        if exam.is_read || verdict == Verdict::Damaged {
+        if exam.effort == Effort::Whole || verdict == Verdict::Damaged {
             found.checks.push(PackCheck { pack, checked_at: request.now, verdict });
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Reed-Solomon parity of a pack: made once when it is sealed, used when it is damaged.
 //!
-//! Any blocks of a stripe can be computed from as many others, of the pack or of the parity, as the pack has in it. A
-//! stripe at a time is in memory: 4 MiB when parity is made, thrice that when a pack is mended.
+//! Any blocks of a stripe can be computed from as many others, of the pack or of the parity, as the pack has in it. Few
+//! stripes of 4 MiB are in memory at a time.
 
 use backhaul_object::ids::PackId;
 use reed_solomon_simd::engine::DefaultEngine;
@@ -12,6 +12,9 @@ use crate::pack::Class;
 use crate::sidecar::{self, BLOCK, Layout, Sidecar, Table};
 
 mod worker;
+
+/// Stripes that are computed at once: the pack is then read in longer runs.
+const AT_ONCE: u64 = 4;
 
 pub(crate) use worker::{ParityWorker, make};
 
@@ -48,27 +51,34 @@ pub fn encode(pack: PackId, class: Class, pack_len: u64, read: &mut Read<'_>) ->
     let blocks = layout.blocks() as usize;
     let mut sums = vec![0; blocks + stripes as usize * parity];
     let mut out = vec![0; stripes as usize * parity * BLOCK];
-    let mut encoder =
-        HighRateEncoder::new(data, parity, BLOCK, DefaultEngine::new(), None).map_err(internal)?;
-    let mut block = vec![0; BLOCK];
-    for stripe in 0..stripes {
+    let encoder = || HighRateEncoder::new(data, parity, BLOCK, DefaultEngine::new(), None).map_err(internal);
+    let mut encoders = (0..stripes.min(AT_ONCE)).map(|_| encoder()).collect::<Result<Vec<_>, _>>()?;
+    let mut run = vec![0; encoders.len() * BLOCK];
+    for first in (0..stripes).step_by(AT_ONCE as usize) {
+        let width = (stripes - first).min(AT_ONCE);
         for place in 0..data as u64 {
-            let number = place * stripes + stripe;
-            let len = layout.block_len(number);
+            // Neighbours in the pack are in neighbouring stripes.
+            let number = place * stripes + first;
+            let len: usize = (number..number + width).map(|number| layout.block_len(number)).sum();
             if len > 0 {
-                read(number * BLOCK as u64, &mut block[..len])?;
+                read(number * BLOCK as u64, &mut run[..len])?;
             }
-            block[len..].fill(0);
-            if let Some(sum) = sums[..blocks].get_mut(number as usize) {
-                *sum = crc32fast::hash(&block[..len]);
+            run[len..].fill(0);
+            let blocks_read = (number..number + width).zip(run.chunks_exact(BLOCK)).zip(&mut encoders);
+            for ((number, block), encoder) in blocks_read {
+                if let Some(sum) = sums[..blocks].get_mut(number as usize) {
+                    *sum = crc32fast::hash(&block[..layout.block_len(number)]);
+                }
+                encoder.add_original_shard(block).map_err(internal)?;
             }
-            encoder.add_original_shard(&block).map_err(internal)?;
         }
-        let result = encoder.encode().map_err(internal)?;
-        for (i, made) in result.recovery_iter().enumerate() {
-            let number = i * stripes as usize + stripe as usize;
-            sums[blocks + number] = crc32fast::hash(made);
-            out[number * BLOCK..][..BLOCK].copy_from_slice(made);
+        for (stripe, encoder) in (first..first + width).zip(&mut encoders) {
+            let result = encoder.encode().map_err(internal)?;
+            for (i, made) in result.recovery_iter().enumerate() {
+                let number = i * stripes as usize + stripe as usize;
+                sums[blocks + number] = crc32fast::hash(made);
+                out[number * BLOCK..][..BLOCK].copy_from_slice(made);
+            }
         }
     }
     Ok(sidecar::encode(&Table { pack, layout, sums }, &out))

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use backhaul_object::ids::PackId;
 
-use super::{Damage, Depth, Go, Progress, Seen, records};
+use super::{Damage, Depth, Effort, Go, Progress, Seen, records};
 use crate::catalog::PackRow;
 use crate::error::{Of, StoreError};
 use crate::pack::{self, HEAD_LEN, Head, Row, TRAILER_LEN};
@@ -33,8 +33,8 @@ pub(crate) enum Sidecar {
 pub(crate) struct Exam {
     /// It was removed while it was looked at.
     pub is_gone: bool,
-    /// Every byte was read.
-    pub is_read: bool,
+    /// How much of it was read.
+    pub effort: Effort,
     /// What is wrong with it.
     pub damage: Option<String>,
     /// Where the index does not fit it.
@@ -82,16 +82,16 @@ impl<'c> Exams<'c> {
 
     /// One pack.
     pub(super) fn one(&self, row: &PackRow) -> Result<Exam, StoreError> {
-        let is_read = match (self.depth, &row.name) {
-            (Depth::ReadData(selection), Some(name)) => selection.takes(name),
-            _ => false,
+        let effort = match (self.depth, &row.name) {
+            (Depth::ReadData(selection), Some(name)) if selection.takes(name) => Effort::Whole,
+            _ => Effort::Glance,
         };
         let mut exam =
-            Exam { is_gone: false, is_read, damage: None, records: Vec::new(), sidecar: Sidecar::Whole };
+            Exam { is_gone: false, effort, damage: None, records: Vec::new(), sidecar: Sidecar::Whole };
         let Some(name) = row.name else { return Ok(exam) };
-        match self.vault.examine(row, name, is_read, self.progress) {
+        match self.vault.examine(row, name, effort, self.progress) {
             Ok(rows) => {
-                let compared = records::compare(self.vault, row, &rows, is_read, self.seen);
+                let compared = records::compare(self.vault, row, &rows, effort, self.seen);
                 exam.records = compared.unwrap_or_else(|error| vec![Damage::new(super::Part::Index, error)]);
             }
             Err(StoreError::Interrupted) => return Err(StoreError::Interrupted),
@@ -103,10 +103,10 @@ impl<'c> Exams<'c> {
                 });
             }
         }
-        if !is_read && (self.progress)(row.bytes) == Go::Stop {
+        if effort == Effort::Glance && (self.progress)(row.bytes) == Go::Stop {
             return Err(StoreError::Interrupted);
         }
-        exam.sidecar = self.vault.examine_sidecar(row, name, is_read);
+        exam.sidecar = self.vault.examine_sidecar(row, name, effort);
         Ok(exam)
     }
 }
@@ -117,7 +117,7 @@ impl Vault {
         &self,
         row: &PackRow,
         name: PackId,
-        is_read: bool,
+        effort: Effort,
         progress: &Progress<'_>,
     ) -> Result<Vec<Row>, StoreError> {
         let (blob, blobs) = (pack_blob(&name), &self.shared.blobs);
@@ -128,7 +128,7 @@ impl Vault {
         if len != row.bytes {
             return Err(damaged(format!("{len} bytes, {} expected", row.bytes)));
         }
-        if is_read {
+        if effort == Effort::Whole {
             let (mut hasher, mut at, mut block) = (blake3::Hasher::new(), 0, vec![0; BLOCK]);
             loop {
                 let n = blobs.read_into(&blob, at, &mut block)?;
@@ -174,7 +174,7 @@ impl Vault {
     }
 
     /// Looks at a pack's sidecar.
-    pub(crate) fn examine_sidecar(&self, row: &PackRow, name: PackId, is_read: bool) -> Sidecar {
+    pub(crate) fn examine_sidecar(&self, row: &PackRow, name: PackId, effort: Effort) -> Sidecar {
         let blob = sidecar_blob(&name);
         let wanted = Layout::of(row.class, row.bytes).file_len() as u64;
         let len = match self.shared.blobs.len(&blob) {
@@ -185,7 +185,7 @@ impl Vault {
         if len != wanted {
             return Sidecar::Damaged(format!("{len} bytes, {wanted} expected"));
         }
-        if !is_read {
+        if effort == Effort::Glance {
             return Sidecar::Whole;
         }
         match load_sidecar(&*self.shared.blobs, &name) {

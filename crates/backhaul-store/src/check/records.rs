@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use backhaul_object::Header;
 use backhaul_object::ids::PackId;
 
-use super::{Damage, Part, Report};
+use super::{Damage, Effort, Part, Report};
 use crate::catalog::PackRow;
 use crate::error::{Of, StoreError};
 use crate::index::{Hit, Location, Ordinal, Place};
@@ -53,11 +53,11 @@ pub(super) fn compare(
     vault: &Vault,
     row: &PackRow,
     rows: &[Row],
-    is_read: bool,
+    effort: Effort,
     seen: &Seen,
 ) -> Result<Vec<Damage>, StoreError> {
     let mut found = Vec::new();
-    let with_headers = is_read || row.class == Class::Meta;
+    let with_headers = effort == Effort::Whole || row.class == Class::Meta;
     for record in rows {
         if record.ordinal.0 >= seen.objects {
             continue;
