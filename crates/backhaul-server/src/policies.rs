@@ -14,7 +14,7 @@ use backhaul_schedule::rollout::{Baseline, Outcome, Rollout, RolloutEvent, State
 use jiff::tz::TimeZone;
 
 use crate::error::ServerError;
-use crate::fleet::{Client, Fleet, Version};
+use crate::fleet::{Client, ClientState, Fleet, Version};
 
 /// Reads a policy file; time zones are those of this machine.
 ///
@@ -41,8 +41,10 @@ pub fn in_force(fleet: &Fleet) -> Result<Policies, ServerError> {
 /// As [`in_force`].
 pub fn versions(fleet: &Fleet, now: i64) -> Result<Versions, ServerError> {
     let clients = fleet.clients()?;
+    // As the server does: nobody waits for those who have not joined, or were revoked.
+    let active: Vec<&Client> = clients.iter().filter(|client| client.state == ClientState::Active).collect();
     let mut versions = Versions::default();
-    versions.refresh(fleet, &clients.iter().collect::<Vec<_>>(), now)?;
+    versions.refresh(fleet, &active, now)?;
     Ok(versions)
 }
 

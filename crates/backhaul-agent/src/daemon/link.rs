@@ -1,10 +1,12 @@
 //! The link to the server: dialled, kept for as long as it is wanted, its words passed on.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::link::{FrameWriter, Path};
+use backhaul_net::throttle::Bucket;
 use backhaul_net::transport::Use;
 use backhaul_net::{Link, NetError};
 use backhaul_proto::attend::{AttendSession, Event};
@@ -13,6 +15,7 @@ use backhaul_schedule::policy::AgentTerms;
 use tokio::sync::mpsc;
 
 use crate::attend::{Age, Happening, LinkWish, Verdict};
+use crate::clock;
 use crate::error::AgentError;
 use crate::home::AgentHome;
 use crate::pace::Passage;
@@ -80,6 +83,10 @@ impl Tell {
 
 /// Frames that wait to be understood.
 const INBOUND_MAX: usize = 16;
+/// What a server may say over a link, as a bucket: a thousand frames at once, and then ten a second. A busy fleet's says
+/// a few a second at most; one that has gone mad must not keep this machine awake.
+const FRAME: u64 = 64;
+const FRAMES: NonZeroU64 = NonZeroU64::new(10 * FRAME).unwrap();
 
 /// Dials and stays until either side has enough. Always ends with a word that says so.
 pub(super) async fn run(
@@ -103,7 +110,8 @@ pub(super) async fn run(
     let reading = tokio::spawn(read_frames(reader, frames_in));
     let session = AttendSession::new(hello);
     let over = Happening::NotReached;
-    let talk = Talk { session, writer, path, home, tell: tell.clone(), over };
+    let heard = Bucket::new(FRAMES);
+    let talk = Talk { session, writer, path, home, tell: tell.clone(), over, heard };
     let over = talk.run(frames, wanted).await;
     reading.abort();
     streams.hangup().close("done");
@@ -131,6 +139,7 @@ struct Talk {
     tell: Tell,
     /// What its end means.
     over: Happening,
+    heard: Bucket,
 }
 
 impl Talk {
@@ -196,6 +205,10 @@ impl Talk {
 
     /// False when the session is over.
     fn on_frame(&mut self, frame: wire::Frame) -> bool {
+        if self.heard.take(clock::clocks().boot_ms * 1_000_000, FRAME) > 0 {
+            tracing::warn!("the server says too much: its link is given up");
+            return false;
+        }
         match self.session.handle(frame) {
             Ok(Event::Welcome(welcome)) => {
                 self.over = Happening::Unlinked;

@@ -47,6 +47,8 @@ pub async fn stats(context: &Context) -> Done {
 
 struct Line {
     client: Client,
+    /// Of the policies that it is planned by; its agent may not have them yet.
+    version: u64,
     newest: Option<u64>,
     health: Health,
     initiator: String,
@@ -77,8 +79,8 @@ pub fn status(context: &Context, check: bool) -> Done {
             client.shown.link = LinkState::None;
         }
         let last = fleet.last_run(client.id)?;
-        let (_, policies) = versions.of(client.id);
-        lines.push(judge(policies, newest.get(&client.id).copied(), client, last, now, running));
+        let at = newest.get(&client.id).copied();
+        lines.push(judge(versions.of(client.id), at, client, last, now, running));
     }
     if context.global.json {
         output::json(&lines.iter().map(|line| describe(line, now)).collect::<Vec<_>>());
@@ -100,7 +102,7 @@ pub fn status(context: &Context, check: bool) -> Done {
 }
 
 fn judge(
-    policies: &Policies,
+    (version, policies): (u64, &Policies),
     newest: Option<u64>,
     client: Client,
     last: Option<Run>,
@@ -129,7 +131,7 @@ fn judge(
         Initiator::Auto if !shown.mode.is_empty() => format!("auto ({})", shown.mode),
         fixed => fixed.as_str().to_owned(),
     };
-    Line { initiator, health, newest, obstacle, why, client }
+    Line { version, initiator, health, newest, obstacle, why, client }
 }
 
 fn describe(line: &Line, now: u64) -> Value {
@@ -140,7 +142,7 @@ fn describe(line: &Line, now: u64) -> Value {
         "protected_s": line.newest.map(|at| now.saturating_sub(at)),
         "next": line.client.shown.next_at.map(output::rfc3339), "state": line.health.as_str(),
         "obstacle": line.obstacle.as_str(), "why": line.why, "policy": line.client.policy,
-        "terms_version": line.client.terms_version,
+        "policy_version": line.version, "terms_version": line.client.terms_version,
     })
 }
 
@@ -165,10 +167,17 @@ fn show(lines: &[Line], now: u64) {
         LinkState::None => "-".to_owned(),
         link => link.as_str().to_owned(),
     };
+    // While a version spreads, or an agent has not heard of it.
+    let policy = |line: &Line| match line.client.terms_version {
+        0 => line.client.policy.clone(),
+        has if has == line.version => format!("{} v{has}", line.client.policy),
+        has => format!("{} v{has} (soon v{})", line.client.policy, line.version),
+    };
     let rows = lines.iter().map(|line| {
         vec![
             line.client.name.clone(),
             line.initiator.clone(),
+            policy(line),
             link(line),
             age(line.client.seen_at, now),
             age(line.newest, now),
@@ -178,7 +187,7 @@ fn show(lines: &[Line], now: u64) {
         ]
     });
     output::table(
-        &["CLIENT", "INITIATOR", "LINK", "SEEN", "PROTECTED", "NEXT", "STATE", "WHY"],
+        &["CLIENT", "INITIATOR", "POLICY", "LINK", "SEEN", "PROTECTED", "NEXT", "STATE", "WHY"],
         rows.collect(),
     );
 }

@@ -1,0 +1,142 @@
+//! Servers that have gone mad, or were taken over: what they cost an agent is bounded, and it goes on with a sane one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use backhaul_net::Identity;
+use backhaul_net::endpoint::{Accepted, Listener};
+use backhaul_proto::wire::{self, frame::Body};
+use backhaul_proto::{PROTOCOL, end};
+use backhaul_tests::{Home, TestServer, trees, wait_until};
+use tokio::time::timeout;
+
+use crate::peer::Peer;
+
+/// A server with the real one's certificate and manners of its own.
+struct MadServer {
+    listener: Listener,
+    /// Runs that were asked for because of a nudge.
+    nudged: Arc<AtomicUsize>,
+}
+
+impl MadServer {
+    /// Takes the place of the real one.
+    fn instead_of(server: &mut TestServer) -> Self {
+        server.stop();
+        let identity = Identity::load(&server.home.path().join("server/tls"), "server").unwrap();
+        let address = format!("127.0.0.1:{}", server.port).parse().unwrap();
+        let listener = Listener::server(address, &identity, &[7; 32]).unwrap();
+        Self { listener, nudged: Arc::default() }
+    }
+
+    /// The real one is back.
+    async fn give_way(self, server: &mut TestServer) {
+        self.listener.close("").await;
+        drop(self.listener);
+        let address = ("127.0.0.1", server.port);
+        wait_until("its port is free", || std::net::UdpSocket::bind(address).is_ok());
+        server.start();
+    }
+
+    /// The next link that an agent wants to keep. Whoever wants a run meanwhile is counted and sent away.
+    async fn link(&self) -> Peer {
+        loop {
+            let Accepted::Session(link) = self.listener.accept().await.unwrap().establish().await.unwrap()
+            else {
+                continue;
+            };
+            let mut peer = Peer::over(link);
+            let Some(Body::Hello(hello)) = peer.hear().await else { continue };
+            match hello.intent() {
+                wire::Intent::Attend => {
+                    let verdict = wire::Verdict { due_in: 1_000_000, stay: true, ..Default::default() };
+                    let welcome =
+                        wire::Welcome { protocol: PROTOCOL, verdict: Some(verdict), ..Default::default() };
+                    peer.send(Body::Welcome(welcome)).await.unwrap();
+                    return peer;
+                }
+                _ => {
+                    let nudged = hello.trigger() == wire::Trigger::Nudge;
+                    self.nudged.fetch_add(usize::from(nudged), Ordering::SeqCst);
+                    let end = wire::End { code: end::BUSY, after: 3_600, ..Default::default() };
+                    peer.send(Body::End(end)).await.unwrap();
+                    // It leaves by itself.
+                    while peer.hear().await.is_some() {}
+                }
+            }
+        }
+    }
+
+    /// Sends nudges, and lets runs be asked for; how many nudges were answered.
+    async fn nudge(&self, peer: &mut Peer, ids: impl Iterator<Item = u64>, cause: wire::Cause) -> usize {
+        for id in ids {
+            let nudge = wire::Nudge { id, cause: cause.into(), ttl: 600 };
+            peer.send(Body::Nudge(nudge)).await.unwrap();
+        }
+        let answered = AtomicUsize::new(0);
+        let listen = async {
+            loop {
+                if let Ok(Some(frame)) = peer.reader.next().await {
+                    let is_answer = matches!(frame.body, Some(Body::NudgeReply(_)));
+                    answered.fetch_add(usize::from(is_answer), Ordering::SeqCst);
+                }
+            }
+        };
+        // What is asked for takes a moment, and nothing says when that was all.
+        let _ = timeout(Duration::from_secs(4), async { tokio::join!(listen, self.link()) }).await;
+        answered.into_inner()
+    }
+}
+
+/// A laptop whose link stands; nothing is due.
+fn linked(server: &TestServer) -> (Home, tempfile::TempDir) {
+    let (dir, laptop) = (tempfile::tempdir().unwrap(), Home::new());
+    let tree = trees::everything(dir.path());
+    server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]);
+    (laptop, dir)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_nudges_without_end_costs_a_few_runs_an_hour_and_the_same_nudge_one() {
+    let mut server = TestServer::new();
+    let (laptop, _dir) = linked(&server);
+    let _agent = laptop.start(&["-v", "agent", "run", "--no-listen"]);
+    wait_until("its link stands", || server.home.json(&["status"])[0]["link"] == "standing");
+    let mad = MadServer::instead_of(&mut server);
+    let mut peer = mad.link().await;
+    let runs = || mad.nudged.load(Ordering::SeqCst);
+    let answered = mad.nudge(&mut peer, std::iter::repeat_n(1, 20), wire::Cause::Due).await;
+    assert_eq!((answered, runs()), (20, 1), "the same nudge is one nudge, however often it comes");
+    let answered = mad.nudge(&mut peer, 2..400, wire::Cause::Overdue).await;
+    assert!(answered <= 5 && runs() <= 6, "{answered} answers, {} runs", runs());
+    // Not even if it says that somebody asked.
+    let answered = mad.nudge(&mut peer, 400..800, wire::Cause::Manual).await;
+    assert!(answered <= 6 && (2..=12).contains(&runs()), "{answered} answers, {} runs", runs());
+
+    drop(peer);
+    mad.give_way(&mut server).await;
+    tokio::task::block_in_place(|| laptop.run(&["backup"]).ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_talks_without_end_loses_its_link_and_is_dialled_again_later() {
+    let mut server = TestServer::new();
+    let (laptop, _dir) = linked(&server);
+    let agent = laptop.start(&["-v", "agent", "run", "--no-listen"]);
+    wait_until("its link stands", || server.home.json(&["status"])[0]["link"] == "standing");
+    let mad = MadServer::instead_of(&mut server);
+    let mut peer = mad.link().await;
+    let verdict = wire::Verdict { due_in: 1_000_000, stay: true, ..Default::default() };
+    let mut said = 0;
+    while said < 200_000 && peer.send(Body::Verdict(verdict)).await.is_ok() {
+        said += 1;
+    }
+    assert!(said < 200_000, "it listens to everything");
+    assert!(agent.said().contains("the server says too much"), "{}", agent.said());
+    drop(peer);
+    mad.give_way(&mut server).await;
+    tokio::task::block_in_place(|| {
+        wait_until("it is linked again", || server.home.json(&["status"])[0]["link"] == "standing");
+    });
+}
