@@ -158,6 +158,9 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
     let Start { intent, client, peer, session, writer, frames, streams } = *start;
     let (client_id, operator) = (client.id, peer.role == Role::Operator);
     let wants_backup = intent == wire::Intent::Backup;
+    // From before it learns what is there until its last word.
+    let what = if wants_backup { "a backup" } else { "a restore, or somebody who looks around," };
+    let _pass = vault.vault.enter(&format!("{what} of {}", client.name));
     let owning = Arc::clone(&vault);
     let owned = tokio::task::spawn_blocking(move || owning.vault.owned(client_id)).await;
     let (reports_in, reports) = mpsc::unbounded_channel();

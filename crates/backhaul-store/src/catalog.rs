@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use backhaul_object::ids::{ClientId, ObjectId, PackId, SessionId, VaultId};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::error::StoreError;
 use crate::index::Ordinal;
@@ -16,9 +16,10 @@ mod sums;
 pub use health::{Lost, PackCheck, Verdict};
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../schemas/catalog/0001.sql"),
     include_str!("../../../schemas/catalog/0002.sql"),
+    include_str!("../../../schemas/catalog/0003.sql"),
     include_str!("../../../schemas/catalog/0004.sql"),
 ];
 /// Earlier versions may corrupt a write-ahead log when two connections checkpoint at once.
@@ -63,6 +64,10 @@ pub struct SnapshotRow {
     /// Objects that the run added.
     pub objects_new: u64,
 }
+
+mod claims;
+
+pub use claims::{Claims, Upload};
 
 /// A possession that was shown and is not yet covered by a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,11 +156,16 @@ impl Catalog {
         Ok(self.db.query_row(sql, [], read).optional()?)
     }
 
-    /// Writes counts, packs and proofs in one durable transaction.
+    /// Writes counts, packs and claims in one durable transaction.
     ///
     /// # Errors
     /// SQLite; nothing is then written.
-    pub fn flush(&mut self, counts: Counts, packs: &[PackRow], proven: &[Proven]) -> Result<(), StoreError> {
+    pub fn flush(
+        &mut self,
+        counts: Counts,
+        packs: &[PackRow],
+        claims: &Claims<'_>,
+    ) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
         let (objects, members) = (counts.objects as i64, counts.members as i64);
         let newest = counts.newest.map(|id| id.0);
@@ -163,27 +173,8 @@ impl Catalog {
             "UPDATE meta SET objects = ?1, members = ?2, newest = ?3",
             params![objects, members, newest],
         )?;
-        for pack in packs {
-            tx.prepare_cached("INSERT OR REPLACE INTO packs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute(
-                params![
-                    pack.number,
-                    pack.name.as_ref().map(|name| name.0),
-                    pack.class as u8,
-                    pack.session.0,
-                    pack.client.0,
-                    pack.bytes as i64,
-                    pack.objects as i64
-                ],
-            )?;
-        }
-        for item in proven {
-            let member = item.member.map_or(-1, i64::from);
-            tx.prepare_cached("INSERT OR IGNORE INTO proven VALUES (?1, ?2, ?3)")?.execute(params![
-                item.client.0,
-                item.ordinal.0 as i64,
-                member
-            ])?;
-        }
+        put_packs(&tx, packs)?;
+        claims.write(&tx)?;
         tx.commit()?;
         Ok(())
     }
@@ -194,6 +185,20 @@ impl Catalog {
     /// SQLite.
     pub fn remove_pack(&self, number: u32) -> Result<(), StoreError> {
         self.db.execute("DELETE FROM packs WHERE number = ?1", params![number])?;
+        Ok(())
+    }
+
+    /// Packs take the place of others, in one durable transaction.
+    ///
+    /// # Errors
+    /// SQLite; nothing is then written.
+    pub fn replace_packs(&mut self, new: &[PackRow], old: &[u32]) -> Result<(), StoreError> {
+        let tx = self.db.transaction()?;
+        put_packs(&tx, new)?;
+        for number in old {
+            tx.prepare_cached("DELETE FROM packs WHERE number = ?1")?.execute(params![number])?;
+        }
+        tx.commit()?;
         Ok(())
     }
 
@@ -225,20 +230,9 @@ impl Catalog {
     /// SQLite.
     pub fn add_snapshot(&mut self, row: &SnapshotRow) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
-        tx.execute(
-            "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![
-                row.id.0,
-                row.ordinal.0 as i64,
-                row.client.0,
-                row.client_name,
-                row.sequence as i64,
-                row.server_time as i64,
-                row.bytes_stored as i64,
-                row.objects_new as i64
-            ],
-        )?;
+        put_snapshot(&tx, row)?;
         tx.execute("DELETE FROM proven WHERE client = ?1", params![row.client.0])?;
+        claims::covered(&tx, row.client)?;
         tx.commit()?;
         Ok(())
     }
@@ -279,6 +273,40 @@ impl Catalog {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+fn put_snapshot(db: &Connection, row: &SnapshotRow) -> Result<(), StoreError> {
+    db.execute(
+        "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![
+            row.id.0,
+            row.ordinal.0 as i64,
+            row.client.0,
+            row.client_name,
+            row.sequence as i64,
+            row.server_time as i64,
+            row.bytes_stored as i64,
+            row.objects_new as i64
+        ],
+    )?;
+    Ok(())
+}
+
+fn put_packs(tx: &Transaction<'_>, packs: &[PackRow]) -> Result<(), StoreError> {
+    let mut statement =
+        tx.prepare_cached("INSERT OR REPLACE INTO packs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    for pack in packs {
+        statement.execute(params![
+            pack.number,
+            pack.name.as_ref().map(|name| name.0),
+            pack.class as u8,
+            pack.session.0,
+            pack.client.0,
+            pack.bytes as i64,
+            pack.objects as i64
+        ])?;
+    }
+    Ok(())
 }
 
 /// Runs the migrations that a database has not had, and sums its rows anew.

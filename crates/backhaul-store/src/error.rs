@@ -63,6 +63,27 @@ pub enum StoreError {
     /// Whoever waits for it wants no more.
     #[error("it was ended before it was done; what it has done stays done")]
     Interrupted,
+    /// Reclaim would have deleted what a snapshot needs.
+    #[error("nothing was deleted: object {object} was to go, and {snapshot} needs it; run `backhaul check`")]
+    StillNeeded {
+        /// The object.
+        object: ObjectId,
+        /// A manifest from which it is reached.
+        snapshot: String,
+    },
+    /// Reclaim cannot tell what is needed.
+    #[error(
+        "nothing was deleted: {what} cannot be read ({why}), so nobody knows what it needs; run `backhaul check`"
+    )]
+    Unsure {
+        /// Manifest or pack.
+        what: String,
+        /// How it was noticed.
+        why: String,
+    },
+    /// Reclaim is going on already.
+    #[error("space is being reclaimed already")]
+    Reclaiming,
     /// An earlier write of this session failed.
     #[error("this session failed earlier and cannot be continued")]
     Poisoned,

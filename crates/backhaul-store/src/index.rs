@@ -11,14 +11,18 @@ use backhaul_object::codec::{Reader, Write};
 use backhaul_object::header::{MEMBERS_MAX, REFERENCES_MAX};
 use backhaul_object::{Header, ObjectId, Proof};
 
+use crate::bits::Bits;
 use crate::catalog::Counts;
 use crate::error::{Of, StoreError};
 
 mod fingerprints;
+mod forget;
 mod log;
+mod scan;
 
 use fingerprints::Fingerprints;
 use log::Log;
+pub use scan::Scan;
 
 const NAME_LEN: u64 = 48;
 const LOC_LEN: u64 = 12;
@@ -86,6 +90,8 @@ pub struct Index {
     members: Log,
     objects: Fingerprints,
     contents: Fingerprints,
+    /// Numbers that are being forgotten.
+    leaving: Bits,
 }
 
 impl Index {
@@ -104,6 +110,7 @@ impl Index {
         let edges = Log::open(&dir.join("edges"), edge_bytes)?;
         let members_log = Log::open(&dir.join("members"), members * MEMBER_LEN)?;
         let mut index = Self {
+            leaving: Bits::default(),
             objects: Fingerprints::default(),
             contents: Fingerprints::default(),
             members: members_log,
@@ -203,7 +210,7 @@ impl Index {
     }
 
     fn is_lost(&self, number: u64) -> Result<bool, StoreError> {
-        Ok(self.location(Ordinal(number))? == LOST)
+        Ok(self.leaving.has(Ordinal(number)) || self.location(Ordinal(number))? == LOST)
     }
 
     fn append_place(&mut self, at: Location, edges: &[Edge]) {
@@ -270,7 +277,8 @@ impl Index {
     /// The index cannot be read.
     pub fn lost_ordinal(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
         for number in self.objects.candidates(id.prefix()) {
-            if self.id(Ordinal(number))? == *id && self.is_lost(number)? {
+            let reclaimed = self.leaving.has(Ordinal(number));
+            if !reclaimed && self.id(Ordinal(number))? == *id && self.is_lost(number)? {
                 return Ok(Some(Ordinal(number)));
             }
         }

@@ -12,6 +12,7 @@
 //! - [`index`]: ordinals, locations, fingerprints, edges; [`catalog`]: packs and snapshots in SQLite;
 //! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
 //! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew;
+//! - [`reclaim`]: what no snapshot reaches goes, beside everything else;
 //! - [`repair`]: makes good what is damaged; [`scrub`]: when which pack is read again.
 //!
 //! Invariants:
@@ -24,6 +25,7 @@
 //! - a write error poisons the session: it can only be dropped.
 
 pub mod atomic;
+pub mod bits;
 pub mod blobs;
 pub mod catalog;
 pub mod check;
@@ -35,15 +37,19 @@ pub mod owned;
 pub mod pack;
 pub mod parity;
 pub mod rebuild;
+pub mod reclaim;
 pub mod repair;
+mod reserve;
 pub mod scrub;
 pub mod session;
 pub mod sidecar;
 pub mod vault;
 pub mod writer;
 
+pub use bits::Bits;
 pub use error::StoreError;
 pub use index::Ordinal;
 pub use owned::Owned;
+pub use reclaim::Pass;
 pub use session::WriteSession;
 pub use vault::Vault;

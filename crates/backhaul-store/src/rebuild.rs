@@ -6,13 +6,15 @@ use std::path::Path;
 use backhaul_object::ids::{PackId, VaultId};
 use backhaul_object::{Header, Reference};
 
+use crate::bits::Bits;
 use crate::blobs::{Blobs, LocalBlobs};
-use crate::catalog::{Catalog, Counts, PackRow};
+use crate::catalog::{Catalog, Claims, Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Index, Location, Ordinal};
 use crate::manifest::{MANIFEST_MAX, Manifest, copy_name};
 use crate::pack::{self, Class, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
+use crate::reclaim::before_rebuild;
 use crate::repair;
 use crate::vault::{Vault, lock, pack_blob, read_descriptor};
 use crate::writer::{PackWriter, salvage, scan};
@@ -83,19 +85,23 @@ pub fn rebuild(root: &Path, generation: [u8; 16], mending: Mending, now: u64) ->
             Err(error) => report.damage.push(Damage::new(Part::File(name), error)),
         }
     }
+    let gone = before_rebuild(root)?;
+    found.retain(|record| !gone.has(record.ordinal));
     found.sort_by_key(|f| f.ordinal);
     let fresh = root.join("index.new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).doing("remove", &fresh)?;
     }
     fs::create_dir(&fresh).doing("create", &fresh)?;
-    let index = fill(&fresh, &blobs, &packs, &found, &mut report)?;
+    let index = fill(&fresh, &blobs, (&packs, &found), &gone, &mut report)?;
     let counts = index.counts()?;
     drop(index);
     write_catalog(root, (&generation, &descriptor.vault), counts, &packs)?;
     report.packs = packs.len() as u64;
     drop(held);
-    report.snapshots = Vault::open(root)?.snapshots(None)?.len() as u64;
+    let vault = Vault::open(root)?;
+    vault.settle_rebuilt()?;
+    report.snapshots = vault.snapshots(None)?.len() as u64;
     Ok(report)
 }
 
@@ -208,8 +214,8 @@ fn restore_manifests(blobs: &dyn Blobs, now: u64, report: &mut Report) -> Result
 fn fill(
     dir: &Path,
     blobs: &dyn Blobs,
-    packs: &[PackRow],
-    found: &[Found],
+    (packs, found): (&[PackRow], &[Found]),
+    gone: &Bits,
     report: &mut Report,
 ) -> Result<Index, StoreError> {
     let mut index = Index::open(dir, 0, 0)?;
@@ -218,7 +224,8 @@ fn fill(
     for group in found.chunk_by(|a, b| a.ordinal == b.ordinal) {
         let Some(record) = choose(blobs, packs, group) else { continue };
         while index.objects() < record.ordinal.0 {
-            gaps.push(Ordinal(index.objects()));
+            // What was reclaimed was not lost.
+            gaps.extend(Some(Ordinal(index.objects())).filter(|gap| !gone.has(*gap)));
             index.append_lost();
         }
         let blob = blob_of(packs, record);
@@ -305,7 +312,7 @@ fn write_catalog(
     }
     let mut catalog = Catalog::open(&fresh)?;
     catalog.initialise(generation, vault)?;
-    catalog.flush(counts, packs, &[])?;
+    catalog.flush(counts, packs, &Claims::default())?;
     drop(catalog);
     for suffix in ["", "-wal", "-shm"] {
         remove(&root.join(format!("catalog.sqlite{suffix}")))?;

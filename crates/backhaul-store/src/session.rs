@@ -3,11 +3,12 @@
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::{Kind, Sealed};
 
-use crate::catalog::{PackRow, SnapshotRow};
+use crate::catalog::{PackRow, SnapshotRow, Upload};
 use crate::error::StoreError;
 use crate::index::{Edge, Location, Ordinal};
 use crate::manifest::{Manifest, copy_name};
 use crate::pack::{Class, Head, encode_record};
+use crate::reclaim::Pass;
 use crate::vault::{Vault, Writing, open_name};
 use crate::writer::PackWriter;
 
@@ -20,6 +21,7 @@ pub struct WriteSession {
     objects_new: u64,
     bytes_stored: u64,
     failed: bool,
+    _pass: Pass,
 }
 
 /// What the server knows about a snapshot besides its object.
@@ -37,7 +39,9 @@ pub struct Commit<'a> {
 
 impl WriteSession {
     pub(crate) fn new(vault: Vault, session: SessionId, client: ClientId) -> Self {
-        Self { vault, session, client, open: [None; 2], objects_new: 0, bytes_stored: 0, failed: false }
+        let pass = vault.enter("a backup");
+        let (open, objects_new, bytes_stored, failed) = ([None; 2], 0, 0, false);
+        Self { vault, session, client, open, objects_new, bytes_stored, failed, _pass: pass }
     }
 
     /// Objects and bytes this session added.
@@ -65,9 +69,12 @@ impl WriteSession {
         if state.poisoned {
             return Err(StoreError::Poisoned);
         }
-        if let Some(ordinal) = state.index.ordinal(&sealed.header.id)? {
+        if let Some(ordinal) = state.index.ordinal(&sealed.header.id)?
+            && state.claim(ordinal)?
+        {
             return Ok(ordinal);
         }
+        state.claim_all(edges)?;
         let class = match sealed.header.kind {
             Kind::Chunk | Kind::Bundle | Kind::Blob | Kind::Patch => Class::Data,
             Kind::Flist | Kind::Node | Kind::Snap | Kind::Attest => Class::Meta,
@@ -83,6 +90,8 @@ impl WriteSession {
                 state.writers.insert(number, Writing { writer, dirty: true, complete: false });
                 let row = PackRow { number, name: None, class, session, client, bytes, objects: 0 };
                 state.packs.insert(number, row);
+                let epoch = state.fence.epoch();
+                state.uploads.entry(session).or_insert(Upload { client, epoch });
                 state.next_pack += 1;
                 self.open[class as usize] = Some(number);
                 number
@@ -109,7 +118,7 @@ impl WriteSession {
         self.objects_new += 1;
         self.bytes_stored += row.len();
         match lost {
-            Some(lost) => state.index.revive(lost, &sealed.header, at).map(|()| lost),
+            Some(lost) => state.revive(lost, &sealed.header, at).map(|()| lost),
             None => state.index.append(&sealed.header, at, edges),
         }
     }
@@ -159,7 +168,9 @@ impl WriteSession {
         // The snapshot exists; a copy that cannot be written is made by the scrub.
         let _ = self.vault.shared.blobs.put(&copy_name(&manifest.name()), &manifest.encode());
         let row = crate::vault::row(&manifest, ordinal);
-        self.vault.state().catalog.add_snapshot(&row)?;
+        let mut state = self.vault.state();
+        state.catalog.add_snapshot(&row)?;
+        state.uploads.retain(|_, upload| upload.client != row.client);
         Ok(row)
     }
 

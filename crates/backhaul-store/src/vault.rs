@@ -14,11 +14,12 @@ use rustix::fs::FlockOperation;
 
 use crate::atomic::AtomicFile;
 use crate::blobs::{Blobs, LocalBlobs};
-use crate::catalog::{Catalog, PackRow, Proven, SnapshotRow};
+use crate::catalog::{Catalog, PackRow, Proven, SnapshotRow, Upload};
 use crate::error::{Doing, Of, StoreError};
-use crate::index::{Edge, Hit, Index, Ordinal};
+use crate::index::{Edge, Hit, Index, Location, Ordinal};
 use crate::pack;
 use crate::parity::ParityWorker;
+use crate::reclaim::fence::Fence;
 use crate::session::WriteSession;
 use crate::writer::PackWriter;
 
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     /// Held by whoever mends or moves what is stored.
     pub(crate) upkeep: Mutex<()>,
+    /// Held by the one who reclaims.
+    pub(crate) reclaiming: Mutex<()>,
     _lock: File,
 }
 
@@ -64,6 +67,9 @@ pub(crate) struct State {
     /// Rows of packs that are durable and not yet in the catalog, or not yet in their place.
     pub(crate) pending: BTreeMap<u32, PackRow>,
     pub(crate) proven: Vec<Proven>,
+    pub(crate) fence: Fence,
+    /// Sessions whose objects no snapshot has yet.
+    pub(crate) uploads: BTreeMap<SessionId, Upload>,
     pub(crate) next_pack: u32,
     /// After a failed sync nobody knows what is on disk: writing ends until the vault is opened again.
     pub(crate) poisoned: bool,
@@ -252,15 +258,15 @@ impl Vault {
         self.state().proven.push(Proven { client, ordinal, member });
     }
 
-    /// Turns references into edges.
+    /// Turns references into edges, and claims what they lead to.
     ///
     /// # Errors
     /// [`StoreError::MissingReference`] names the first that is not there.
     pub fn resolve(&self, references: &[Reference]) -> Result<Vec<Edge>, StoreError> {
-        let state = self.state();
+        let mut state = self.state();
         let one = |reference: &Reference| match state.index.ordinal(&reference.id)? {
-            Some(to) => Ok(Edge { to, members: reference.members.clone() }),
-            None => Err(StoreError::MissingReference(reference.id)),
+            Some(to) if state.claim(to)? => Ok(Edge { to, members: reference.members.clone() }),
+            _ => Err(StoreError::MissingReference(reference.id)),
         };
         references.iter().map(one).collect()
     }
@@ -270,10 +276,24 @@ impl Vault {
     /// # Errors
     /// Lost, damaged, or the disk refused.
     pub fn get(&self, ordinal: Ordinal) -> Result<Sealed, StoreError> {
-        let (id, at) = {
+        let look = || {
             let state = self.state();
-            (state.index.id(ordinal)?, state.index.location(ordinal)?)
+            Ok::<_, StoreError>((state.index.id(ordinal)?, state.index.location(ordinal)?))
         };
+        let mut place = look()?;
+        loop {
+            match self.get_at(place) {
+                Ok(sealed) => return Ok(sealed),
+                // It may have moved to another pack meanwhile.
+                Err(error) => match look()? {
+                    again if again == place => return Err(error),
+                    again => place = again,
+                },
+            }
+        }
+    }
+
+    fn get_at(&self, (id, at): (ObjectId, Location)) -> Result<Sealed, StoreError> {
         if at.len == 0 {
             return Err(StoreError::NotFound(id));
         }
@@ -319,8 +339,9 @@ impl Vault {
     pub fn last_sequence(&self, client: ClientId) -> Result<u64, StoreError> {
         let names = self.shared.blobs.list(&format!("snaps/{client}"))?;
         let number = |name: &String| {
-            let file = name.rsplit('/').next()?.strip_suffix(".snap")?;
-            file.parse().ok()
+            let file = name.rsplit('/').next()?;
+            // A mark may be all that is left of a snapshot.
+            file.strip_suffix(".snap").or(file.strip_suffix(".mark"))?.parse().ok()
         };
         let rows = self.snapshots(Some(client))?;
         let numbers = names.iter().filter_map(number).chain(rows.iter().map(|row| row.sequence));

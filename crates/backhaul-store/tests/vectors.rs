@@ -8,10 +8,14 @@ use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Kind, Object, ObjectId};
+use backhaul_store::catalog::PackRow;
 use backhaul_store::manifest::Manifest;
 use backhaul_store::mark::{Mark, Nights, State};
 use backhaul_store::pack::{self, Class, Head};
-use backhaul_store::{Ordinal, parity};
+use backhaul_store::reclaim::condemned;
+use backhaul_store::reclaim::fence::{Condemned, Fence};
+use backhaul_store::reclaim::journal::Journal;
+use backhaul_store::{Bits, Ordinal, parity};
 use bytes::Bytes;
 
 fn check(file: &str, lines: &[(&str, Vec<u8>)]) {
@@ -25,6 +29,49 @@ fn check(file: &str, lines: &[(&str, Vec<u8>)]) {
         std::fs::write(&path, &text).unwrap();
     }
     assert_eq!(std::fs::read_to_string(&path).unwrap(), text, "{file}");
+}
+
+#[test]
+fn reclaim_files() {
+    let bits = |ranges: &[(u64, u64)]| {
+        let mut bits = Bits::default();
+        ranges.iter().for_each(|(from, to)| bits.add_range(*from..*to));
+        bits
+    };
+    let condemned = vec![
+        Condemned { epoch: 5, objects: bits(&[(7, 9), (300, 301)]) },
+        Condemned { epoch: 6, objects: bits(&[(1_000, 70_000)]) },
+    ];
+    let fence = Fence::restore(7, condemned, bits(&[(0, 3), (100, 200)]), bits(&[(100, 200)]));
+    let written = condemned::encode(&fence);
+    let read = condemned::decode(&written).unwrap();
+    assert_eq!(condemned::encode(&read), written);
+    assert_eq!((read.epoch(), read.condemned()), (7, fence.condemned()));
+    assert_eq!((read.gone(), read.leaving()), (fence.gone(), fence.leaving()));
+    let row = PackRow {
+        number: 9,
+        name: Some(PackId([6; 32])),
+        class: Class::Meta,
+        session: SessionId([0; 16]),
+        client: ClientId([3; 16]),
+        bytes: 1_234,
+        objects: 5,
+    };
+    let journal = Journal { generation: [4; 16], new: vec![row], old: vec![(7, PackId([8; 32]))] };
+    let bytes = journal.encode();
+    assert_eq!(Journal::decode(&bytes).unwrap(), journal);
+    for at in 0..bytes.len().max(written.len()) {
+        let change = |bytes: &[u8]| {
+            let mut changed = bytes.to_vec();
+            changed.get_mut(at).into_iter().for_each(|byte| *byte ^= 1);
+            changed
+        };
+        assert!(at >= bytes.len() || Journal::decode(&change(&bytes)).is_err(), "byte {at}");
+        assert!(at >= bytes.len() || Journal::decode(&bytes[..at]).is_err(), "byte {at}");
+        assert!(at >= written.len() || condemned::decode(&change(&written)).is_err(), "byte {at}");
+        assert!(at >= written.len() || condemned::decode(&written[..at]).is_err(), "byte {at}");
+    }
+    check("reclaim.txt", &[("condemned", written), ("journal", bytes)]);
 }
 
 #[test]

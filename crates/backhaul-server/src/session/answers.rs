@@ -22,11 +22,16 @@ fn owns(owned: &Owned, place: Place) -> bool {
     }
 }
 
-fn answer(vault: &OpenVault, place: Place) -> Result<Answer, StoreError> {
-    Ok(match place {
+/// What is there is the asker's to rely on from now on; nothing when it has just gone.
+fn answer(vault: &OpenVault, place: Place) -> Result<Option<Answer>, StoreError> {
+    let (Place::Object(ordinal) | Place::Member { bundle: ordinal, .. }) = place;
+    if !vault.vault.claim(ordinal)? {
+        return Ok(None);
+    }
+    Ok(Some(match place {
         Place::Object(_) => Answer::Have,
         Place::Member { bundle, member } => Answer::Member { bundle: vault.vault.id(bundle)?, member },
-    })
+    }))
 }
 
 /// Answers prefixes: what the asker owns is there; what others own must be proven; the rest is wanted.
@@ -37,10 +42,11 @@ pub fn ask(vault: &OpenVault, owned: &Mutex<Owned>, prefixes: &[u64]) -> Result<
     let owned = lock(owned);
     let one = |prefix: &u64| {
         let hits = vault.vault.find(*prefix)?;
-        Ok(match hits.iter().find(|hit| owns(&owned, hit.place)) {
-            Some(hit) => Verdict::Known(answer(vault, hit.place)?, hit.id),
-            None if hits.is_empty() => Verdict::Want,
-            None => Verdict::Prove,
+        let mine = hits.iter().find(|hit| owns(&owned, hit.place));
+        Ok(match mine.map(|hit| Ok::<_, StoreError>((answer(vault, hit.place)?, hit.id))).transpose()? {
+            Some((Some(answer), id)) => Verdict::Known(answer, id),
+            None if !hits.is_empty() => Verdict::Prove,
+            _ => Verdict::Want,
         })
     };
     prefixes.iter().map(one).collect()
@@ -66,17 +72,20 @@ pub fn prove(
             match hit.place {
                 Place::Object(ordinal) => {
                     // Whoever has a file's bytes has its chunk. Knowing member ids proves no bundle.
-                    if vault.vault.get(ordinal).is_ok_and(|object| object.header.kind == Kind::Chunk) {
-                        owned.add(ordinal);
-                        vault.vault.note_proven(client, ordinal, None);
-                        verdict = Verdict::Known(Answer::Have, *id);
-                        break;
+                    if !vault.vault.get(ordinal).is_ok_and(|object| object.header.kind == Kind::Chunk) {
+                        continue;
                     }
+                    let Some(answer) = answer(vault, hit.place)? else { continue };
+                    owned.add(ordinal);
+                    vault.vault.note_proven(client, ordinal, None);
+                    verdict = Verdict::Known(answer, *id);
+                    break;
                 }
                 Place::Member { bundle, member } => {
+                    let Some(answer) = answer(vault, hit.place)? else { continue };
                     owned.add_member(bundle, member);
                     vault.vault.note_proven(client, bundle, Some(member));
-                    verdict = Verdict::Known(answer(vault, hit.place)?, *id);
+                    verdict = Verdict::Known(answer, *id);
                     break;
                 }
             }

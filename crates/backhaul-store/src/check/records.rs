@@ -157,9 +157,13 @@ impl Vault {
                 if is_known { "its pack does not have it there" } else { "the catalog has no such pack" };
             report.damage.push(Damage::new(Part::Index, format!("object number {}: {why}", ordinal.0)));
         }
+        let moving = self.in_journal()?;
         for name in self.shared.blobs.list("packs")? {
             let id: Option<PackId> = name.rsplit('/').next().and_then(|hex| hex.parse().ok());
             let is_known = id.is_some_and(|id| {
+                if moving.contains(&id) {
+                    return true;
+                }
                 let state = self.state();
                 let named = |row: &PackRow| row.name == Some(id);
                 state.packs.values().any(named) || state.pending.values().any(named)

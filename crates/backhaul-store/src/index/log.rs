@@ -80,6 +80,12 @@ impl Log {
         Ok(())
     }
 
+    /// Writes what was appended so far, for others to read from the file; not durable before the next flush.
+    pub(super) fn write_out(&mut self) -> Result<&Path, StoreError> {
+        self.write()?;
+        Ok(&self.path)
+    }
+
     pub(super) fn flush(&mut self) -> Result<(), StoreError> {
         self.write()?;
         if self.dirty {

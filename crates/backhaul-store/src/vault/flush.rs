@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::atomic::sync_parent;
-use crate::catalog::PackRow;
+use crate::catalog::{Claims, PackRow};
 use crate::error::{Doing, StoreError};
 use crate::vault::{State, Vault, open_name, pack_blob};
 
@@ -31,12 +31,19 @@ impl Vault {
     /// Whatever fails here is tried again by the next flush: nothing leaves `pending` before it is recorded.
     fn try_flush(&self, state: &mut State) -> Result<(), StoreError> {
         self.sync_packs(state)?;
-        if !state.pending.is_empty() || !state.proven.is_empty() {
+        if !state.pending.is_empty() || !state.proven.is_empty() || !state.fence.resurrected().is_empty() {
             state.index.flush()?;
             let counts = state.index.counts()?;
             let rows: Vec<PackRow> = state.pending.values().cloned().collect();
-            state.catalog.flush(counts, &rows, &state.proven)?;
+            let claims = Claims {
+                epoch: state.fence.epoch(),
+                proven: &state.proven,
+                uploads: Some(&state.uploads),
+                resurrected: state.fence.resurrected(),
+            };
+            state.catalog.flush(counts, &rows, &claims)?;
             state.proven.clear();
+            state.fence.noted();
         }
         while let Some(row) = state.pending.values().next().cloned() {
             if let Some(name) = row.name {

@@ -10,9 +10,10 @@ use backhaul_object::descriptor::Descriptor;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, PackRow, SnapshotRow};
 use crate::error::{Doing, StoreError};
-use crate::index::Index;
+use crate::index::{Index, Ordinal};
 use crate::manifest::{MANIFEST_MAX, Manifest, manifest_name};
 use crate::parity::ParityWorker;
+use crate::reclaim::condemned;
 use crate::vault::{DESCRIPTOR_FILE, Shared, State, Vault, Writing, lock, open_name, pack_blob};
 use crate::writer::{PackWriter, salvage};
 
@@ -57,11 +58,14 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         return Err(missing("it is of another vault; run `backhaul check --rebuild-index`"));
     }
     let index = Index::open(&root.join("index"), counts.objects, counts.members)?;
-    if counts.newest.is_some() && index.counts()? != counts {
+    let fence = condemned::load(root);
+    let is_reclaimed = counts.objects.checked_sub(1).is_some_and(|last| fence.gone().has(Ordinal(last)));
+    if counts.newest.is_some() && index.counts()? != counts && !is_reclaimed {
         let why = "it is not the index of this catalog; run `backhaul check --rebuild-index`";
         return Err(StoreError::damaged(root.join("index").display().to_string(), why));
     }
     let rows = catalog.packs().map_err(|_| missing(REBUILD))?;
+    let uploads = catalog.uploads().map_err(|_| missing(REBUILD))?;
     let next_pack = rows.iter().map(|row| row.number).max().unwrap_or(0) + 1;
     let packs: HashMap<u32, PackRow> = rows.iter().map(|row| (row.number, row.clone())).collect();
     let state = State {
@@ -71,6 +75,8 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         writers: HashMap::new(),
         pending: BTreeMap::new(),
         proven: Vec::new(),
+        fence,
+        uploads,
         next_pack,
         poisoned: false,
     };
@@ -84,9 +90,11 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         spool: LocalBlobs::new(root),
         state: Mutex::new(state),
         upkeep: Mutex::default(),
+        reclaiming: Mutex::default(),
         _lock: lock,
     };
     let vault = Vault { shared: Arc::new(shared) };
+    vault.resume_reclaim()?;
     vault.finish_packs(&rows)?;
     vault.adopt_manifests()?;
     Ok(vault)

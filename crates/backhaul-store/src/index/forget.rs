@@ -1,0 +1,54 @@
+//! Taking objects out of the index, and saying that they moved. Rows are changed in place: who does this has written
+//! down elsewhere what is to be done, and does it again after a crash.
+
+use super::{Index, LOC_LEN, Location, NAME_LEN};
+use crate::bits::Bits;
+use crate::error::StoreError;
+use crate::index::Ordinal;
+
+/// Rows that are cleared by one write.
+const ROWS: u64 = 16_384;
+
+impl Index {
+    /// From now on these numbers are found no more, whatever their rows say.
+    pub(crate) fn let_go(&mut self, leaving: Bits) {
+        self.leaving = leaving;
+    }
+
+    /// Clears the rows of `from..to` that are among the leaving.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub(crate) fn clear(&mut self, from: u64, to: u64) -> Result<(), StoreError> {
+        let leaving = std::mem::take(&mut self.leaving);
+        let done = self.clear_ranges(&leaving, from, to);
+        self.leaving = leaving;
+        done
+    }
+
+    fn clear_ranges(&mut self, leaving: &Bits, from: u64, to: u64) -> Result<(), StoreError> {
+        let zeroes = vec![0; (ROWS * NAME_LEN) as usize];
+        for range in leaving.ranges().skip_while(|range| range.end <= from) {
+            let (mut at, end) = (range.start.max(from), range.end.min(to).min(self.objects()));
+            if range.start >= to {
+                break;
+            }
+            while at < end {
+                let n = ROWS.min(end - at);
+                self.loc.patch(at * LOC_LEN, &zeroes[..(n * LOC_LEN) as usize])?;
+                self.names.patch(at * NAME_LEN, &zeroes[..(n * NAME_LEN) as usize])?;
+                at += n;
+            }
+        }
+        Ok(())
+    }
+
+    /// An object has moved.
+    ///
+    /// # Errors
+    /// The index cannot be written.
+    pub(crate) fn relocate(&mut self, ordinal: Ordinal, at: Location) -> Result<(), StoreError> {
+        let raw = [at.pack, at.offset, at.len].map(u32::to_le_bytes).concat();
+        self.loc.patch(ordinal.0 * LOC_LEN, &raw)
+    }
+}

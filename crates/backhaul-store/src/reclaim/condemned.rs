@@ -1,0 +1,110 @@
+//! The file `condemned`: what waits to be reclaimed, and what was (docs/format.md, "Reclaim").
+
+use std::path::Path;
+
+use backhaul_object::codec::{FormatError, Reader, Write};
+
+use super::fence::{Condemned, Fence};
+use crate::atomic::AtomicFile;
+use crate::bits::Bits;
+use crate::error::{Doing, StoreError};
+
+/// Its name in the vault.
+pub const FILE: &str = "condemned";
+const MAGIC: &[u8; 4] = b"BHCN";
+const VERSION: u8 = 1;
+/// Most sets of condemned objects in a file.
+const SETS_MAX: u64 = 8;
+/// Highest object number.
+const NUMBER_MAX: u64 = 1 << 40;
+
+/// Canonical bytes.
+pub fn encode(fence: &Fence) -> Vec<u8> {
+    let mut out = MAGIC.to_vec();
+    out.push(VERSION);
+    out.put_varint(fence.epoch());
+    put_set(&mut out, fence.gone());
+    put_set(&mut out, fence.leaving());
+    out.put_varint(fence.condemned().len() as u64);
+    for set in fence.condemned() {
+        out.put_varint(set.epoch);
+        put_set(&mut out, &set.objects);
+    }
+    let sum = blake3::hash(&out);
+    out.extend_from_slice(&sum.as_bytes()[..16]);
+    out
+}
+
+fn put_set(out: &mut Vec<u8>, set: &Bits) {
+    out.put_varint(set.ranges().count() as u64);
+    let mut at = 0;
+    for range in set.ranges() {
+        out.put_varint(range.start - at);
+        out.put_varint(range.end - range.start);
+        at = range.end;
+    }
+}
+
+/// Reads the file's bytes.
+///
+/// # Errors
+/// Truncated, changed, or of an unknown version.
+pub fn decode(bytes: &[u8]) -> Result<Fence, FormatError> {
+    let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("condemned objects"))?;
+    let (content, sum) = bytes.split_at(split);
+    if blake3::hash(content).as_bytes()[..16] != *sum {
+        return Err(FormatError::Mismatch("checksum of condemned objects"));
+    }
+    let mut r = Reader::new(content);
+    if r.take(4, "magic")? != MAGIC {
+        return Err(FormatError::Invalid("not a file of condemned objects"));
+    }
+    let version = r.u8("version")?;
+    if version != VERSION {
+        let what = "version of condemned objects";
+        return Err(FormatError::Unknown { what, value: u64::from(version) });
+    }
+    let epoch = r.varint("epoch")?;
+    let gone = get_set(&mut r)?;
+    let leaving = get_set(&mut r)?;
+    let sets = r.varint("sets")?;
+    if sets > SETS_MAX {
+        return Err(FormatError::TooLarge { what: "sets", value: sets, limit: SETS_MAX });
+    }
+    let mut condemned = Vec::new();
+    for _ in 0..sets {
+        condemned.push(Condemned { epoch: r.varint("epoch of a set")?, objects: get_set(&mut r)? });
+    }
+    r.finish()?;
+    Ok(Fence::restore(epoch, condemned, gone, leaving))
+}
+
+fn get_set(r: &mut Reader<'_>) -> Result<Bits, FormatError> {
+    let mut set = Bits::default();
+    let mut at = 0_u64;
+    for i in 0..r.varint("ranges")? {
+        let gap = r.varint("gap")?;
+        let len = r.varint("length")?;
+        let start = at.checked_add(gap).filter(|_| len > 0 && (gap > 0 || i == 0));
+        let start = start.ok_or(FormatError::Invalid("a range that is not in order"))?;
+        at = start.checked_add(len).filter(|end| *end <= NUMBER_MAX).ok_or(FormatError::TooLarge {
+            what: "object number",
+            value: start,
+            limit: NUMBER_MAX,
+        })?;
+        set.add_range(start..at);
+    }
+    Ok(set)
+}
+
+/// What was written down; nothing when the file is missing or damaged. Then nothing is condemned, which costs another
+/// epoch and never an object: what is gone is gone from the index as well.
+pub(crate) fn load(root: &Path) -> Fence {
+    std::fs::read(root.join(FILE)).ok().and_then(|bytes| decode(&bytes).ok()).unwrap_or_default()
+}
+
+/// Writes it down, durably.
+pub(crate) fn store(root: &Path, fence: &Fence) -> Result<(), StoreError> {
+    let path = root.join(FILE);
+    AtomicFile::new(&path).and_then(|file| file.commit(&encode(fence))).doing("write", &path)
+}

@@ -1,0 +1,387 @@
+//! A pass of reclaim from its first step to its last.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::TryLockError;
+
+use backhaul_object::ObjectId;
+use backhaul_object::ids::{ClientId, PackId};
+
+use super::fence::Wait;
+use super::marking::Marked;
+use super::plan::{PackUse, Plan, plan};
+use super::verify::{Elsewhere, Verifier};
+use super::{Step, Watch, condemned};
+use crate::bits::Bits;
+use crate::catalog::SnapshotRow;
+use crate::error::StoreError;
+use crate::manifest::{copy_name, manifest_name};
+use crate::mark::{Nights, State, may_reclaim};
+use crate::reserve;
+use crate::vault::Vault;
+
+/// Records in packs that are verified and removed at a time: some 50 bytes of memory each.
+const RECORDS_MAX: u64 = 1 << 20;
+
+/// Packs about which the second opinion was asked in this pass.
+#[derive(Default)]
+struct Agreed {
+    dead: HashSet<u32>,
+    moving: HashSet<u32>,
+}
+
+impl Agreed {
+    fn with(plan: &Plan) -> Self {
+        let dead = plan.dead.iter().map(|pack| pack.number).collect();
+        Self { dead, moving: plan.compact.iter().flatten().map(|pack| pack.number).collect() }
+    }
+
+    /// True when what of a pack was said to be moved is moved, or the pack was dead as a whole.
+    fn covers(&self, plan: &Plan) -> bool {
+        let moved = |pack: &PackUse| self.dead.contains(&pack.number) || self.moving.contains(&pack.number);
+        plan.dead.iter().all(|pack| self.dead.contains(&pack.number))
+            && plan.compact.iter().flatten().all(moved)
+    }
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Seconds since 1970: the grace of forgotten snapshots ends by it, among other things.
+    pub now: u64,
+    /// Clients whose snapshots all stay, whatever their marks say.
+    pub held: HashSet<ClientId>,
+    /// Only find out.
+    pub dry_run: bool,
+}
+
+/// What was done, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Marks that were finished until now.
+    pub epoch: u64,
+    /// Forgotten snapshots that are gone.
+    pub snapshots: u64,
+    /// Objects that are gone.
+    pub objects: u64,
+    /// Packs that are gone.
+    pub packs: u64,
+    /// Packs among them whose needed records are in a new one.
+    pub compacted: u64,
+    /// Bytes that were written into new packs.
+    pub bytes_moved: u64,
+    /// Bytes on disk that are free again.
+    pub bytes_freed: u64,
+    /// Objects that wait.
+    pub condemned: u64,
+    /// Their bytes.
+    pub bytes_condemned: u64,
+    /// Bytes of packs, afterwards.
+    pub bytes_on_disk: u64,
+    /// For whom the condemned wait, besides for the next pass: sessions that began before they were.
+    pub waits_for: Vec<String>,
+    /// True when there was no room for a new pack: packs that are half dead stay.
+    pub no_room: bool,
+}
+
+impl Vault {
+    /// One pass: forgotten snapshots whose grace is over go; what no snapshot reaches is condemned; what was condemned
+    /// by an earlier pass, is still unreached and is nobody's any more goes, and its room is freed. Beside everything
+    /// else. It may be stopped at any point, and a later pass goes on from there.
+    ///
+    /// # Errors
+    /// [`StoreError::Reclaiming`], [`StoreError::StillNeeded`], [`StoreError::Unsure`], or the disk refused.
+    pub fn reclaim(&self, request: &Request, watch: &mut dyn Watch) -> Result<Report, StoreError> {
+        let _alone = match self.shared.reclaiming.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Err(StoreError::Reclaiming),
+        };
+        if self.state().poisoned {
+            return Err(StoreError::Poisoned);
+        }
+        let root = &self.shared.root;
+        let mut report = Report::default();
+        if request.dry_run {
+            self.rehearse(request, watch, &mut report)?;
+        } else {
+            match self.work(request, watch, &mut report) {
+                // Once more, with the room that was set aside.
+                Err(error) if error.is_full() && reserve::release(root)? => {
+                    self.work(request, watch, &mut report)?;
+                }
+                done => done?,
+            }
+            reserve::keep(root)?;
+        }
+        report.bytes_on_disk = self.stats()?.bytes_on_disk.saturating_sub(match request.dry_run {
+            true => report.bytes_freed,
+            false => 0,
+        });
+        Ok(report)
+    }
+
+    fn work(&self, request: &Request, watch: &mut dyn Watch, report: &mut Report) -> Result<(), StoreError> {
+        let mut agreed = Agreed::default();
+        self.finish_reclaim(watch)?;
+        self.remove_forgotten(request, watch, report)?;
+        self.condemn_and_let_go(watch, report, &mut agreed)?;
+        self.free(watch, report, &agreed)
+    }
+
+    /// Snapshots that are forgotten for good.
+    fn forgotten(&self, request: &Request, nights: Nights) -> Result<Vec<SnapshotRow>, StoreError> {
+        let over: HashSet<ObjectId> = self
+            .marks()?
+            .iter()
+            .filter(|mark| may_reclaim(mark, request.now, nights) && !request.held.contains(&mark.client))
+            .map(|mark| mark.id)
+            .collect();
+        let mut rows = self.snapshots(None)?;
+        rows.retain(|row| over.contains(&row.id));
+        Ok(rows)
+    }
+
+    /// The row goes first: if the manifest stays, opening the vault makes up for it.
+    fn remove_forgotten(
+        &self,
+        request: &Request,
+        watch: &mut dyn Watch,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let _upkeep = self.upkeep();
+        for row in self.forgotten(request, self.nights()?)? {
+            let state = self.state();
+            state.catalog.remove_snapshot(row.client, row.sequence)?;
+            let manifest = manifest_name(row.client, row.sequence);
+            let remove = |name: &str| self.shared.blobs.remove(name);
+            let removed = watch
+                .step(Step::Unlisted)
+                .and_then(|()| remove(&copy_name(&manifest)))
+                .and_then(|()| remove(&manifest));
+            if let Err(error) = removed {
+                state.catalog.put_back(&row)?;
+                return Err(error);
+            }
+            drop(state);
+            watch.step(Step::Unmade)?;
+            report.snapshots += 1;
+        }
+        self.sweep_marks()
+    }
+
+    /// Marks of snapshots that are gone go too, but a client's highest number stays taken.
+    fn sweep_marks(&self) -> Result<(), StoreError> {
+        let rows = self.snapshots(None)?;
+        let known: HashSet<(ClientId, u64)> = rows.iter().map(|row| (row.client, row.sequence)).collect();
+        for mark in self.marks()? {
+            let gone = mark.state == State::Forgotten && !known.contains(&(mark.client, mark.sequence));
+            if gone && mark.sequence < self.last_sequence(mark.client)? {
+                self.shared.blobs.remove(&mark.name())?;
+                self.state().catalog.drop_mark(mark.client, mark.sequence)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn condemn_and_let_go(
+        &self,
+        watch: &mut dyn Watch,
+        report: &mut Report,
+        agreed: &mut Agreed,
+    ) -> Result<(), StoreError> {
+        let mut marked = self.mark_live(&mut |bytes| watch.bytes(bytes))?;
+        watch.step(Step::Marked)?;
+        self.conclude(&mut marked)?;
+        watch.step(Step::Condemned)?;
+        if self.state().fence.ripe().is_ok() {
+            self.refuse_lost(&marked.live)?;
+        }
+        loop {
+            let ripe = self.state().fence.ripe();
+            match ripe {
+                Ok(ripe) => {
+                    *agreed = self.verify(&self.usage(&ripe)?, &ripe, watch)?;
+                    self.let_go(watch, report)?;
+                }
+                Err(wait) => {
+                    if let Wait::Guests(guests) = wait {
+                        report.waits_for = guests;
+                    }
+                    break;
+                }
+            }
+        }
+        self.count_condemned(report)
+    }
+
+    /// What a lost object refers to is not known when the index was made without it.
+    fn refuse_lost(&self, live: &Bits) -> Result<(), StoreError> {
+        let mut there = Bits::default();
+        self.each_located(&mut |ordinal, _| there.add(ordinal))?;
+        let mut lost = live.clone();
+        lost.remove_all(&there);
+        let state = self.state();
+        for ordinal in lost.iter() {
+            // Of what was lost later its proof is left, and it is known that it refers to nothing.
+            let is_unknown = state.index.proof(ordinal)?.0 == [0; 16];
+            if is_unknown && state.index.edges(ordinal)?.is_empty() {
+                let (what, why) = (format!("object {}", state.index.id(ordinal)?), "it is lost".to_owned());
+                return Err(StoreError::Unsure { what, why });
+            }
+        }
+        Ok(())
+    }
+
+    fn count_condemned(&self, report: &mut Report) -> Result<(), StoreError> {
+        let fence = self.fence();
+        report.epoch = fence.epoch();
+        if fence.condemned().is_empty() {
+            return Ok(());
+        }
+        self.each_located(&mut |ordinal, at| {
+            if fence.is_condemned(ordinal) {
+                report.condemned += 1;
+                report.bytes_condemned += u64::from(at.len);
+            }
+        })
+    }
+
+    /// After the second opinion, what is ripe is found no more.
+    fn let_go(&self, watch: &mut dyn Watch, report: &mut Report) -> Result<(), StoreError> {
+        watch.step(Step::Verified)?;
+        let gone = {
+            let mut state = self.state();
+            let mut fence = state.fence.clone();
+            // What was claimed since is not among them any more.
+            let Ok(gone) = fence.let_go() else { return Ok(()) };
+            condemned::store(&self.shared.root, &fence)?;
+            state.index.let_go(fence.leaving().clone());
+            state.fence = fence;
+            gone
+        };
+        watch.step(Step::LetGo)?;
+        self.clear_leaving()?;
+        watch.step(Step::Cleared)?;
+        report.objects += gone.count();
+        Ok(())
+    }
+
+    /// The second opinion about all packs that would go when `dead` goes.
+    fn verify(&self, packs: &[PackUse], dead: &Bits, watch: &mut dyn Watch) -> Result<Agreed, StoreError> {
+        let plan = plan(packs);
+        let agreed = Agreed::with(&plan);
+        let names = |packs: &mut dyn Iterator<Item = &PackUse>| {
+            let state = self.state();
+            packs.filter_map(|pack| state.packs.get(&pack.number)?.name).collect::<HashSet<PackId>>()
+        };
+        let going = names(&mut plan.packs());
+        if going.is_empty() {
+            return Ok(agreed);
+        }
+        let moving: HashSet<u32> = plan.compact.iter().flatten().map(|pack| pack.number).collect();
+        let elsewhere = |id: &ObjectId| {
+            let state = self.state();
+            let Some(ordinal) = state.index.ordinal(id)?.filter(|ordinal| !dead.has(*ordinal)) else {
+                return Ok(Elsewhere::Nowhere);
+            };
+            let at = state.index.location(ordinal)?;
+            Ok(match state.packs.get(&at.pack).and_then(|row| row.name) {
+                _ if moving.contains(&at.pack) => Elsewhere::Moved,
+                Some(name) => Elsewhere::Here(name, at.offset, at.len),
+                // Written since: nothing in `open/` goes.
+                None => Elsewhere::Moved,
+            })
+        };
+        let verifier = Verifier::new(&*self.shared.blobs, &mut |bytes| watch.bytes(bytes))?;
+        let mut batch = HashSet::new();
+        let mut records = 0;
+        for name in going {
+            batch.insert(name);
+            records +=
+                self.state().packs.values().find(|row| row.name == Some(name)).map_or(0, |row| row.objects);
+            if records >= RECORDS_MAX {
+                verifier.agree(&batch, &elsewhere, &mut |bytes| watch.bytes(bytes))?;
+                batch.clear();
+                records = 0;
+            }
+        }
+        verifier.agree(&batch, &elsewhere, &mut |bytes| watch.bytes(bytes))?;
+        Ok(agreed)
+    }
+
+    /// Frees the room of what is gone: dead packs first, which needs none.
+    fn free(&self, watch: &mut dyn Watch, report: &mut Report, agreed: &Agreed) -> Result<(), StoreError> {
+        let none = Bits::default();
+        let packs = self.usage(&none)?;
+        let plan = plan(&packs);
+        if plan.packs().next().is_none() {
+            return Ok(());
+        }
+        if !agreed.covers(&plan) {
+            self.verify(&packs, &none, watch)?;
+        }
+        report.packs += plan.dead.len() as u64;
+        report.bytes_freed += self.drop_packs(&plan.dead, watch)?;
+        let mut records = BTreeMap::new();
+        for (i, group) in plan.compact.iter().enumerate() {
+            if records.is_empty() {
+                records = self.records_of(&plan.compact[i..], RECORDS_MAX)?;
+            }
+            match self.compact(group, &mut records, watch) {
+                Ok((written, freed)) => {
+                    report.packs += group.len() as u64;
+                    report.compacted += group.len() as u64;
+                    report.bytes_moved += written;
+                    report.bytes_freed += freed.saturating_sub(written);
+                }
+                Err(error) if error.is_full() => {
+                    report.no_room = true;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// What a pass would do now.
+    fn rehearse(
+        &self,
+        request: &Request,
+        watch: &mut dyn Watch,
+        report: &mut Report,
+    ) -> Result<(), StoreError> {
+        let nights = self.nights()?.look(request.now).0;
+        let going = self.forgotten(request, nights)?;
+        let going: HashSet<ObjectId> = going.iter().map(|row| row.id).collect();
+        report.snapshots = going.len() as u64;
+        let mut marked: Marked = self.mark_without(going, &mut |bytes| watch.bytes(bytes))?;
+        self.state().add_fresh(&mut marked)?;
+        let mut fence = self.fence();
+        fence.marked(&marked.live, marked.until);
+        report.epoch = fence.epoch();
+        let mut dead = Bits::default();
+        loop {
+            match fence.let_go() {
+                Ok(gone) => dead.add_all(&gone),
+                Err(Wait::Guests(guests)) => {
+                    report.waits_for = guests;
+                    break;
+                }
+                Err(Wait::Grace | Wait::Nothing) => break,
+            }
+        }
+        report.objects = dead.count();
+        let Plan { dead: gone, compact } = plan(&self.usage(&dead)?);
+        report.packs = (gone.len() + compact.iter().flatten().count()) as u64;
+        report.compacted = compact.iter().flatten().count() as u64;
+        report.bytes_moved = compact.iter().flatten().map(|pack| pack.live).sum();
+        report.bytes_freed = Plan { dead: gone, compact }.freed();
+        self.each_located(&mut |ordinal, at| {
+            if fence.is_condemned(ordinal) {
+                report.condemned += 1;
+                report.bytes_condemned += u64::from(at.len);
+            }
+        })
+    }
+}

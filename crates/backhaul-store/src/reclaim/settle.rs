@@ -1,0 +1,60 @@
+//! When catalog and index are made anew from the packs.
+
+use std::path::Path;
+
+use super::condemned;
+use super::fence::Fence;
+use crate::bits::Bits;
+use crate::error::StoreError;
+use crate::index::Ordinal;
+use crate::vault::Vault;
+
+/// Rows of the index looked at in one go.
+const BLOCK: u64 = 65_536;
+
+/// Before the new caches take their place: nothing is condemned any more, because which of it was resurrected is lost
+/// with the catalog. Returns what is gone though its records may still be in packs; none when that is not known.
+pub(crate) fn before_rebuild(root: &Path) -> Result<Bits, StoreError> {
+    let before = condemned::load(root);
+    let gone = before.gone().clone();
+    condemned::store(root, &Fence::restore(before.epoch(), Vec::new(), gone.clone(), Bits::default()))?;
+    Ok(gone)
+}
+
+impl Vault {
+    /// After a rebuild: what no snapshot reaches and refers to something that is not there was reclaimed with it, and
+    /// goes. Otherwise somebody would be told that it is there, with all that it refers to.
+    pub(crate) fn settle_rebuilt(&self) -> Result<(), StoreError> {
+        let live = self.mark_live(&mut |_| Ok(()))?.live;
+        let mut gone = Bits::default();
+        let count = self.state().index.objects();
+        for from in (0..count).step_by(BLOCK as usize) {
+            let to = count.min(from + BLOCK);
+            let state = self.state();
+            let (places, spans) = (state.index.locations(from, to)?, state.index.spans(from, to)?);
+            for ((number, at), span) in (from..).zip(places).zip(spans) {
+                if live.has(Ordinal(number)) {
+                    continue;
+                }
+                // Children have smaller numbers: whether they are there is known.
+                let lacks =
+                    |to: Ordinal| Ok::<_, StoreError>(gone.has(to) || state.index.location(to)?.len == 0);
+                let mut is_gone = at.len == 0;
+                if !is_gone && !span.is_empty() {
+                    for edge in state.index.edges_at(span)? {
+                        is_gone |= lacks(edge.to)?;
+                    }
+                }
+                if is_gone {
+                    gone.add(Ordinal(number));
+                }
+            }
+        }
+        let mut state = self.state();
+        gone.add_all(state.fence.gone());
+        state.fence = Fence::restore(state.fence.epoch(), Vec::new(), gone.clone(), gone);
+        condemned::store(&self.shared.root, &state.fence)?;
+        drop(state);
+        self.clear_leaving()
+    }
+}

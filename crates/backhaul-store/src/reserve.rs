@@ -1,0 +1,51 @@
+//! Room that is set aside, so that deleting works on a full disk: it takes a little before it gives back much.
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use crate::error::{Doing, StoreError};
+
+/// Its name in the vault.
+const FILE: &str = "reserve";
+/// Its bytes.
+pub const SIZE: u64 = 32 << 20;
+/// It is made only where so many times as much is free.
+const PLENTY: u64 = 8;
+
+/// Sets the room aside, unless there is little; true when it is there afterwards.
+///
+/// # Errors
+/// The disk refused to look, or to remove what was made in part.
+pub(crate) fn keep(root: &Path) -> Result<bool, StoreError> {
+    let path = root.join(FILE);
+    if fs::metadata(&path).is_ok_and(|meta| meta.len() == SIZE) {
+        return Ok(true);
+    }
+    let room = statvfs(root).map_err(std::io::Error::from).doing("examine the file system of", root)?;
+    if room.f_bavail.saturating_mul(room.f_frsize) < PLENTY * SIZE {
+        return Ok(false);
+    }
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).open(&path).doing("create", &path)?;
+    if fallocate(&file, FallocateFlags::empty(), 0, SIZE).is_err() {
+        // Some file systems cannot; others are full after all.
+        release(root)?;
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// Gives the room back; true when there was some.
+///
+/// # Errors
+/// The disk refused.
+pub(crate) fn release(root: &Path) -> Result<bool, StoreError> {
+    let path = root.join(FILE);
+    match fs::remove_file(&path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).doing("remove", &path),
+    }
+}

@@ -1,0 +1,8 @@
+//! Reclaim, beside everything else, against what must never be lost.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod basics;
+mod kills;
+mod schedules;
+mod world;
+mod yard;

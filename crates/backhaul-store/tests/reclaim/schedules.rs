@@ -1,0 +1,192 @@
+//! Random schedules of sessions, restores, marks, deletion and crashes.
+//!
+//! `BACKHAUL_SCHEDULES=100000 cargo test -p backhaul-store --test reclaim random_schedules` runs more of them;
+//! `BACKHAUL_SEED=n` begins at another seed. A failure names its seed.
+
+use backhaul_object::ObjectId;
+use backhaul_store::reclaim::{Step, Watch};
+use backhaul_store::{StoreError, Vault, WriteSession};
+
+use crate::world::{LEAVES, World};
+use crate::yard::*;
+
+/// A small generator: the same numbers everywhere.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n.max(1)
+    }
+
+    fn some(&mut self, of: &[u32]) -> Vec<u32> {
+        let mut chosen: Vec<u32> = (0..1 + self.below(4)).map(|_| of[self.below(of.len())]).collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+fn one_schedule(seed: u64) -> Result<(), String> {
+    let mut dice = Dice::new(seed);
+    let mut world = World::default();
+    for _ in 0..40 + dice.below(120) {
+        let at = dice.below(world.sessions.len());
+        let known = if world.sessions.is_empty() { Vec::new() } else { world.known(at) };
+        match dice.below(20) {
+            0 | 1 => world.begin(dice.below(3) as u8),
+            2 if dice.below(3) == 0 => world.crash(),
+            3 => world.mark_begin(),
+            4 | 5 => world.mark_end(),
+            6 | 7 => drop(world.let_go()),
+            8 | 9 if !world.snapshots.is_empty() => {
+                let all: Vec<u32> = world.snapshots.keys().copied().collect();
+                world.forget(all[dice.below(all.len())]);
+            }
+            10 if !world.snapshots.is_empty() => {
+                let all: Vec<u32> = world.snapshots.keys().copied().collect();
+                world.read(all[dice.below(all.len())]);
+            }
+            11 => world.read_end(),
+            _ if world.sessions.is_empty() => world.begin(0),
+            12 if dice.below(4) == 0 => world.end(at),
+            13 => world.ask(at, dice.below(world.ids() as usize) as u32),
+            14 => world.add_leaf(at, dice.below(LEAVES as usize) as u32)?,
+            15 if !known.is_empty() => world.resolve(at, &dice.some(&known))?,
+            16 | 17 => world.add_node(at)?,
+            18 if !known.is_empty() => world.commit(at, known[dice.below(known.len())])?,
+            _ => world.flush(),
+        }
+        world.audit()?;
+    }
+    world.clear_out()
+}
+
+#[test]
+fn random_schedules() {
+    let first = number("BACKHAUL_SEED", 1);
+    for seed in first..first + number("BACKHAUL_SCHEDULES", 4_000) {
+        one_schedule(seed).unwrap_or_else(|why| panic!("BACKHAUL_SEED={seed}: {why}"));
+    }
+}
+
+/// Sessions that go on between the steps of a pass, in a whole vault.
+struct Busy<'a> {
+    vault: Vault,
+    dice: &'a mut Dice,
+    sessions: Vec<(WriteSession, Vec<ObjectId>)>,
+    snapshots: u32,
+    next: u8,
+    /// At which step, counted from now, the pass is ended.
+    ends: usize,
+}
+
+impl Busy<'_> {
+    fn act(&mut self) {
+        let vault = self.vault.clone();
+        let at = self.dice.below(self.sessions.len());
+        match self.dice.below(8) {
+            0 | 1 if self.sessions.len() < 3 => {
+                self.next += 1;
+                let client = backhaul_object::ids::ClientId([self.next; 16]);
+                let session = vault.begin(backhaul_object::ids::SessionId([self.next; 16]), client);
+                self.sessions.push((session, Vec::new()));
+            }
+            _ if self.sessions.is_empty() => {}
+            2 | 3 => {
+                let (session, known) = &mut self.sessions[at];
+                let sealed =
+                    chunk(self.dice.below(16) as u32, 2_000 + self.dice.below(3_000) / 1_000 * 1_000);
+                known.push(append(&vault, session, &sealed));
+            }
+            4 => {
+                let sealed = chunk(self.dice.below(16) as u32, 2_000);
+                if let Some(ordinal) = vault.ordinal(&sealed.header.id).unwrap()
+                    && vault.claim(ordinal).unwrap()
+                {
+                    self.sessions[at].1.push(sealed.header.id);
+                }
+            }
+            5 if !self.sessions[at].1.is_empty() => {
+                let (session, known) = &mut self.sessions[at];
+                let children: Vec<ObjectId> =
+                    (0..1 + self.dice.below(5)).map(|_| known[self.dice.below(known.len())]).collect();
+                let id = append(&vault, session, &node(&children, "n"));
+                known.push(id);
+            }
+            6 if !self.sessions[at].1.is_empty() => {
+                let (mut session, known) = self.sessions.remove(at);
+                let root = append(&vault, &mut session, &node(&known, "root"));
+                self.next += 1;
+                let client = backhaul_object::ids::ClientId([200 + self.dice.below(3) as u8; 16]);
+                commit(&vault, &mut session, client, root).unwrap();
+                self.snapshots += 1;
+            }
+            7 if self.dice.below(4) == 0 => drop(self.sessions.remove(at)),
+            _ => {}
+        }
+    }
+}
+
+impl Watch for Busy<'_> {
+    fn step(&mut self, step: Step) -> Result<(), StoreError> {
+        if self.ends == 0 {
+            return Err(StoreError::Interrupted);
+        }
+        self.ends -= 1;
+        // At the others the vault is locked.
+        let locked = matches!(step, Step::Unlisted | Step::Relocated | Step::Indexed | Step::Switched);
+        if !locked {
+            (0..self.dice.below(6)).for_each(|_| self.act());
+        }
+        Ok(())
+    }
+}
+
+fn one_vault(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let mut yard = Yard::new();
+    let mut next = 0;
+    let mut left = Vec::new();
+    for _ in 0..6 {
+        let rows = yard.vault().snapshots(None).unwrap();
+        for _ in 0..dice.below(3).min(rows.len()) {
+            yard.forget(&rows[dice.below(rows.len())]);
+        }
+        let ends = if dice.below(3) == 0 { dice.below(16) } else { usize::MAX };
+        let vault = yard.vault().clone();
+        let mut busy = Busy { vault, dice: &mut dice, sessions: left, snapshots: 0, next, ends };
+        (0..6).for_each(|_| busy.act());
+        let result = yard.reclaim_watched(&mut busy);
+        assert!(matches!(result, Ok(_) | Err(StoreError::Interrupted)), "BACKHAUL_SEED={seed}: {result:?}");
+        (next, left) = (busy.next, busy.sessions);
+        drop(busy.vault);
+        yard.assert_whole();
+        if dice.below(3) == 0 {
+            left.clear();
+            yard.crash();
+            yard.assert_whole();
+        }
+    }
+    drop(left);
+    (0..3).for_each(|_| drop(yard.reclaim()));
+    yard.assert_whole();
+}
+
+#[test]
+fn random_vaults() {
+    let first = number("BACKHAUL_SEED", 1);
+    for seed in first..first + number("BACKHAUL_VAULTS", 40) {
+        one_vault(seed);
+    }
+}
