@@ -44,5 +44,3 @@ CREATE TABLE brakes (
     since    INTEGER NOT NULL,
     why      TEXT    NOT NULL
 ) STRICT, WITHOUT ROWID;
--- Runs up to this one are the client's usual ones, whatever they changed: an operator has said so.
-ALTER TABLE clients ADD COLUMN brake_released INTEGER NOT NULL DEFAULT 0;

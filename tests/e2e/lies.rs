@@ -108,6 +108,7 @@ async fn counts_that_are_not_true_and_questions_out_of_turn_are_refused_by_name(
             header: manifest.header.encode().into(),
             body: manifest.body,
             signature: vec![0; 64].into(),
+            ..Default::default()
         })
     };
     let (mut peer, key) = scene.granted().await;
@@ -137,7 +138,7 @@ async fn counts_that_are_not_true_and_questions_out_of_turn_are_refused_by_name(
 #[tokio::test(flavor = "multi_thread")]
 async fn words_without_end_end_a_run_and_are_named() {
     let scene = Scene::new();
-    for word in [Body::Report(wire::Report::default()), Body::List(wire::List {})] {
+    for word in [Body::Report(wire::Report::default()), Body::List(wire::List::default())] {
         let (mut peer, _) = scene.granted().await;
         for _ in 0..5_000 {
             if peer.send(word.clone()).await.is_err() {

@@ -4,6 +4,7 @@ use std::fs;
 
 use backhaul_agent::Remote;
 use backhaul_agent::home::AgentHome;
+use backhaul_agent::remote::Which;
 use backhaul_agent::run::dial;
 use backhaul_archive::browse::{Located, Tree};
 use backhaul_object::ObjectId;
@@ -43,8 +44,8 @@ async fn knowing_an_id_is_not_enough_and_a_shared_bundle_shows_only_the_shared_m
     bea.run(&["backup"]).ok();
     let (of_ana, of_bea) = (session(&ana).await, session(&bea).await);
     tokio::task::block_in_place(|| {
-        let ana_root = of_ana.snapshots().unwrap()[0].manifest.root;
-        let bea_root = of_bea.snapshots().unwrap()[0].manifest.root;
+        let ana_root = of_ana.snapshots(Which::Listed).unwrap()[0].manifest.root;
+        let bea_root = of_bea.snapshots(Which::Listed).unwrap()[0].manifest.root;
         let (bundle, member) = place(&of_ana, ana_root, &format!("{}/07", anas.display()));
         assert_eq!(
             place(&of_bea, bea_root, &format!("{}/same", beas.display())),
@@ -52,7 +53,7 @@ async fn knowing_an_id_is_not_enough_and_a_shared_bundle_shows_only_the_shared_m
             "deduplicated"
         );
 
-        for secret in [ana_root, of_ana.snapshots().unwrap()[0].id] {
+        for secret in [ana_root, of_ana.snapshots(Which::Listed).unwrap()[0].id] {
             assert!(of_ana.read(&[secret]).is_ok());
             assert!(matches!(of_bea.read(&[secret]), Err(TransferError::NotFound(id)) if id == secret));
         }

@@ -12,7 +12,6 @@ use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::{ChunkerKey, IdKey};
 use backhaul_object::seal::Unpacker;
-use backhaul_object::snapshot::Snapshot;
 use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, TransferError};
 use backhaul_object::{Compressed, FormatError, Object, ObjectId};
 use backhaul_proto::{READ_MAX, Retry, end, wire};
@@ -24,8 +23,10 @@ use crate::error::AgentError;
 
 mod bulk;
 mod driver;
+mod listing;
 
 pub(crate) use driver::read_frames;
+pub use listing::{Listed, Which};
 
 /// Objects that wait for the network.
 const OUTBOUND_MAX: usize = 4;
@@ -42,7 +43,7 @@ enum Command {
     Ask(Vec<Query>, Sender<Vec<backhaul_object::source::Answer>>),
     Read(Vec<ObjectId>, Sender<Result<Vec<Compressed>, TransferError>>),
     Commit(Box<Commitment>, Sender<wire::Committed>),
-    List(Sender<Vec<wire::SnapshotRow>>),
+    List(wire::List, Sender<Vec<wire::SnapshotRow>>),
     Stats(Sender<wire::VaultStats>),
     Close(Option<String>),
 }
@@ -52,6 +53,16 @@ struct Commitment {
     objects: u64,
     manifest: Compressed,
     signature: Vec<u8>,
+    changes: Changes,
+}
+
+/// What a run found changed, for the server's brake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Changes {
+    /// Files that were not known from the run before.
+    pub files_new: u64,
+    /// Files with other contents than then.
+    pub files_changed: u64,
 }
 
 /// What the tasks and the threads share.
@@ -174,21 +185,6 @@ pub struct Welcome {
     pub grant: Option<(u64, Option<ObjectId>)>,
 }
 
-/// A committed snapshot and its manifest.
-#[derive(Debug, Clone)]
-pub struct Listed {
-    /// The snapshot.
-    pub id: ObjectId,
-    /// The client's name when it was made.
-    pub client: String,
-    /// Seconds since 1970 by the server's clock.
-    pub server_time: u64,
-    /// Bytes that it added.
-    pub bytes_stored: u64,
-    /// What the client stated.
-    pub manifest: Snapshot,
-}
-
 /// An open session.
 pub struct Remote {
     commands: mpsc::UnboundedSender<Command>,
@@ -259,30 +255,15 @@ impl Remote {
     ///
     /// # Errors
     /// The session is over: no snapshot was made.
-    pub fn commit(&self, manifest: Compressed, signature: Vec<u8>) -> Result<wire::Committed, TransferError> {
+    pub fn commit(
+        &self,
+        manifest: Compressed,
+        signature: Vec<u8>,
+        changes: Changes,
+    ) -> Result<wire::Committed, TransferError> {
         let objects = self.sent.load(Ordering::SeqCst);
-        self.command(|reply| Command::Commit(Box::new(Commitment { objects, manifest, signature }), reply))
-    }
-
-    /// The client's snapshots, oldest first. Blocks.
-    ///
-    /// # Errors
-    /// The session is over, or a manifest does not fit the format.
-    pub fn snapshots(&self) -> Result<Vec<Listed>, AgentError> {
-        let rows = self.command(Command::List)?;
-        let mut unpacker = Unpacker::new()?;
-        let one = |row: wire::SnapshotRow| {
-            let object = backhaul_proto::data::decode_object(&row.header, row.body)?;
-            let opened = object.open(&self.welcome.parameters.id_key, &mut unpacker)?;
-            Ok(Listed {
-                id: object.header.id,
-                client: row.client,
-                server_time: row.server_time,
-                bytes_stored: row.bytes_stored,
-                manifest: Snapshot::decode(&opened)?,
-            })
-        };
-        rows.into_iter().map(one).collect::<Result<_, FormatError>>().map_err(AgentError::from)
+        let commitment = Box::new(Commitment { objects, manifest, signature, changes });
+        self.command(|reply| Command::Commit(commitment, reply))
     }
 
     /// Why the session is over. Blocks for a moment when it has only just ended.

@@ -20,7 +20,7 @@ use crate::clock::{self, Stopwatch};
 use crate::error::AgentError;
 use crate::home::AgentHome;
 use crate::hooks;
-use crate::remote::Remote;
+use crate::remote::{Changes, Remote};
 use crate::resume::{Redial, Resuming};
 use crate::stills::{Still, Stills, Want};
 
@@ -327,7 +327,9 @@ fn commit(
     };
     let manifest = manifest.encode().compress(&welcome.parameters.id_key, &mut Packer::new(3)?)?;
     let signature = sign(&manifest.header.id)?;
-    let committed = tokio::task::block_in_place(|| remote.commit(manifest, signature))?;
+    let Figures { files_new, files_changed, .. } = saved.figures;
+    let changes = Changes { files_new, files_changed };
+    let committed = tokio::task::block_in_place(|| remote.commit(manifest, signature, changes))?;
     if let Some(state) = saved.state.take() {
         state.accept()?;
     }

@@ -76,7 +76,7 @@ async fn a_new_machine_gets_its_certificates_and_both_directions_work() {
     assert!(!accepted.peer().verify(b"another", &agent.sign(b"message").unwrap()));
     let (mut send, _r, _s) = dialled.split();
     let (_w, mut receive, _t) = accepted.split();
-    let frame = Frame { body: Some(Body::List(List {})) };
+    let frame = Frame { body: Some(Body::List(List::default())) };
     send.send(&frame).await.unwrap();
     assert_eq!(receive.next().await.unwrap(), Some(frame));
 

@@ -8,6 +8,7 @@ use crate::ids::{ObjectId, Proof};
 const CONTEXT_ID: &str = "backhaul v1 object id";
 const CONTEXT_DATA: &str = "backhaul v1 record sealing";
 const CONTEXT_CHUNKER: &str = "backhaul v1 chunker gear table";
+const CONTEXT_EXPORT: &str = "backhaul v1 server export";
 
 /// The root secret of a vault, kept only wrapped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -49,6 +50,11 @@ impl VaultKey {
     /// The chunker key.
     pub fn chunker_key(&self) -> ChunkerKey {
         ChunkerKey(blake3::derive_key(CONTEXT_CHUNKER, &self.0))
+    }
+
+    /// Seals what the server is besides the vault.
+    pub fn export_key(&self) -> [u8; 32] {
+        blake3::derive_key(CONTEXT_EXPORT, &self.0)
     }
 }
 

@@ -99,22 +99,16 @@ impl AgentSession {
         Ok(batch)
     }
 
-    /// Ends a backup: `objects` were put on the data stream before this manifest.
+    /// Ends a backup: so many objects were put on the data stream before this manifest.
     ///
     /// # Errors
     /// No grant, or questions still open.
-    pub fn commit(
-        &mut self,
-        objects: u64,
-        header: Bytes,
-        body: Bytes,
-        signature: Bytes,
-    ) -> Result<(), SessionError> {
+    pub fn commit(&mut self, commit: wire::Commit) -> Result<(), SessionError> {
         if self.phase != Phase::Open || !self.granted || !self.batches.is_empty() {
             return Err(SessionError::Protocol("commit out of turn"));
         }
         self.phase = Phase::Committing;
-        self.out.push_back(frame(Body::Commit(wire::Commit { objects, header, body, signature })));
+        self.out.push_back(frame(Body::Commit(commit)));
         Ok(())
     }
 
@@ -137,8 +131,8 @@ impl AgentSession {
     }
 
     /// Asks for the snapshots.
-    pub fn list(&mut self) {
-        self.out.push_back(frame(Body::List(wire::List {})));
+    pub fn list(&mut self, list: wire::List) {
+        self.out.push_back(frame(Body::List(list)));
     }
 
     /// Asks for the vault's figures.

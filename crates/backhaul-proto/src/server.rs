@@ -27,7 +27,7 @@ pub enum Request {
     /// Make the snapshot.
     Commit(wire::Commit),
     /// List the snapshots.
-    List,
+    List(wire::List),
     /// Send these objects.
     Read(Vec<ObjectId>),
     /// Figures.
@@ -142,7 +142,7 @@ impl ServerSession {
                 self.phase = Phase::Committing;
                 Ok(Request::Commit(commit))
             }
-            (Body::List(_), _) => Ok(Request::List),
+            (Body::List(list), _) => Ok(Request::List(list)),
             (Body::Stats(_), _) => Ok(Request::Stats),
             (Body::Read(read), _) => on_read(&read),
             _ => Err(SessionError::Protocol("frame out of turn")),

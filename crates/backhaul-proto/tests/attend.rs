@@ -67,6 +67,6 @@ fn an_agent_that_was_dialled_to_be_nudged_answers_and_gets_no_session() {
     assert!(matches!(nudged, Ok(Some(agent::Event::Nudged(wire::Nudge { id: 5, .. })))));
     agent.reply(wire::NudgeReply { id: 5, ..Default::default() });
     assert!(matches!(server.handle(agent.poll().unwrap()), Ok(Request::NudgeReply(_))));
-    let list = wire::Frame { body: Some(wire::frame::Body::List(wire::List {})) };
+    let list = wire::Frame { body: Some(wire::frame::Body::List(wire::List::default())) };
     assert!(server.handle(list).is_err());
 }

@@ -69,7 +69,7 @@ impl Pair {
                 self.server.durable(commit.objects);
                 self.server.committed(wire::Committed { sequence: 1, ..Default::default() });
             }
-            Request::List => self.server.snapshots(
+            Request::List(_) => self.server.snapshots(
                 (0..5_000)
                     .map(|n| wire::SnapshotRow {
                         sequence: n,
@@ -141,7 +141,14 @@ proptest! {
             let answers: Vec<Answer> = batch.iter().map(|(n, honest)| expected(*n, *honest)).collect();
             prop_assert!(pair.events.contains(&Event::Answers(*number, answers)));
         }
-        pair.agent.commit(5, vec![1].into(), vec![2].into(), vec![3].into()).unwrap();
+        let commit = wire::Commit {
+            objects: 5,
+            header: vec![1].into(),
+            body: vec![2].into(),
+            signature: vec![3].into(),
+            ..Default::default()
+        };
+        pair.agent.commit(commit).unwrap();
         pair.settle();
         prop_assert!(pair.events.iter().any(|event| matches!(event, Event::Committed(_))));
         prop_assert!(pair.events.contains(&Event::Durable(5)));
@@ -161,7 +168,7 @@ proptest! {
                 5 => wire::frame::Body::Welcome(wire::Welcome { protocol: 9, ..Default::default() }),
                 6 => wire::frame::Body::Read(wire::Read { ids: vec![vec![1; 3].into()] }),
                 7 => wire::frame::Body::Durable(wire::Durable { objects: 1 }),
-                _ => wire::frame::Body::List(wire::List {}),
+                _ => wire::frame::Body::List(wire::List::default()),
             };
             let frame = wire::Frame { body: Some(body) };
             prop_assert!(server.handle(frame.clone()).is_err());
@@ -174,7 +181,7 @@ proptest! {
 fn a_long_list_comes_in_frames_of_bounded_size_and_whole() {
     let mut pair = Pair::new();
     pair.settle();
-    pair.agent.list();
+    pair.agent.list(wire::List::default());
     while pair.deliver(true).unwrap() {}
     pair.to_agent.extend(std::iter::from_fn(|| pair.server.poll()));
     assert!(pair.to_agent.len() > 5);
@@ -194,7 +201,7 @@ fn limits_are_kept_on_both_sides() {
         pair.agent.ask(vec![query(n, true)]).unwrap();
     }
     assert!(!pair.agent.may_ask() && pair.agent.ask(vec![query(1, true)]).is_err(), "too many batches");
-    assert!(pair.agent.commit(0, vec![].into(), vec![].into(), vec![].into()).is_err(), "questions are open");
+    assert!(pair.agent.commit(wire::Commit::default()).is_err(), "questions are open");
 }
 
 #[test]

@@ -6,6 +6,8 @@
 //! - [`reach`]: what a client's contacts say about it, and the initiator they recommend;
 //! - [`fleet`]: [`Fleet`], and its one function [`Fleet::step`]: events in, actions out;
 //! - [`forecast`]: the same function run ahead: what will start when, and why;
+//! - [`retention`]: which snapshots are kept, and why; [`brake`]: when nothing is forgotten, because a run changed too much;
+//! - [`night`]: when the night's chores are due;
 //! - [`rollout`]: how a new policy version reaches the clients, wave by wave.
 //!
 //! Invariants (tests/invariants holds them against random histories):
@@ -18,11 +20,14 @@
 //! - whoever is not started has an explanation;
 //! - an event costs O(log clients), whatever it is, but for a jump of the clock and a new admission.
 
+pub mod brake;
 pub mod due;
 pub mod fleet;
 pub mod forecast;
+pub mod night;
 pub mod policy;
 pub mod reach;
+pub mod retention;
 pub mod rollout;
 
 pub use fleet::{Action, Event, Fleet};

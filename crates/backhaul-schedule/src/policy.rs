@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::reach::Mode;
+use crate::retention::Keep;
 use crate::rollout::RolloutRules;
 
 mod file;
+mod keep;
 pub mod lint;
 pub mod network;
 pub mod read;
@@ -93,6 +95,8 @@ pub struct Policy {
     pub alert_after: i64,
     /// What its agents keep to.
     pub agent: AgentTerms,
+    /// Which snapshots are kept.
+    pub keep: Keep,
 }
 
 impl Default for Policy {
@@ -106,6 +110,7 @@ impl Default for Policy {
             priority: 5,
             alert_after: 8 * HOUR,
             agent: AgentTerms::default(),
+            keep: Keep::default(),
         }
     }
 }

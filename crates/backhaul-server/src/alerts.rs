@@ -43,11 +43,13 @@ pub enum AlertKind {
     StorageFull,
     /// The vault is damaged, beyond what it can repair by itself.
     Damage,
+    /// A run changed so much that nothing of its client is forgotten any more.
+    Brake,
 }
 
 impl AlertKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Overdue,
         Self::Failing,
         Self::GroupSilent,
@@ -56,6 +58,7 @@ impl AlertKind {
         Self::RolloutHalted,
         Self::StorageFull,
         Self::Damage,
+        Self::Brake,
     ];
 
     /// The word in the database and in output.
@@ -69,6 +72,7 @@ impl AlertKind {
             Self::RolloutHalted => "rollout-halted",
             Self::StorageFull => "storage-full",
             Self::Damage => "damage",
+            Self::Brake => "brake",
         }
     }
 

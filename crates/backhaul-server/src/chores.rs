@@ -2,7 +2,7 @@
 //!
 //! Whoever has the vault carries them out by [`carry_out`], one after the other: the running server's [`worker`], or
 //! the command itself when no server runs. A chore says what is to be done whole, so that it may wait in the
-//! database; it tells how far it is, and comes to a line of words and a document.
+//! database; it tells how far it is, and comes to a line of words and a document. `by_night` asks for those that come by themselves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,11 +11,13 @@ use serde_json::Value;
 
 use crate::check;
 use crate::error::ServerError;
+use crate::export;
 use crate::fleet::{FailureKind, Fleet};
 use crate::home::ServerHome;
-use crate::keep::marking;
+use crate::keep::{braking, forget, marking};
 use crate::session::OpenVault;
 
+mod by_night;
 pub mod worker;
 
 /// Something to be done.
@@ -26,6 +28,12 @@ pub enum Chore {
     Mark(marking::Request),
     /// Look whether everything is there and whole, and perhaps mend it.
     Check(check::Request),
+    /// Forget snapshots, or say which would be.
+    Forget(forget::Request),
+    /// Release a client's brake.
+    ReleaseBrake(braking::Release),
+    /// Export what the server is, besides the vault.
+    Export(export::Request),
 }
 
 impl Chore {
@@ -34,6 +42,9 @@ impl Chore {
         match self {
             Self::Mark(request) => request.what.as_str(),
             Self::Check(_) => "check",
+            Self::Forget(_) => "forget",
+            Self::ReleaseBrake(_) => "release-brake",
+            Self::Export(_) => "export",
         }
     }
 }
@@ -78,6 +89,9 @@ pub fn carry_out(chore: &Chore, tools: &mut Tools<'_>) -> Result<Outcome, Server
     match chore {
         Chore::Mark(request) => marking::carry_out(request, tools),
         Chore::Check(request) => check::carry_out(request, tools),
+        Chore::Forget(request) => forget::carry_out(request, tools),
+        Chore::ReleaseBrake(request) => braking::release(request, tools),
+        Chore::Export(_) => export::carry_out(tools),
     }
 }
 

@@ -278,7 +278,7 @@ impl Inner {
     /// When each client's newest snapshot was made.
     fn newest_of_all(&self) -> HashMap<ClientId, u64> {
         let mut newest = HashMap::new();
-        for row in self.vault.vault.snapshots(None).unwrap_or_default() {
+        for row in self.vault.vault.visible(None).unwrap_or_default() {
             let at: &mut u64 = newest.entry(row.client).or_default();
             *at = row.server_time.max(*at);
         }

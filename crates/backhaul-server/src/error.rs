@@ -36,6 +36,14 @@ pub enum ServerError {
         /// The key file.
         path: PathBuf,
     },
+    /// The recovery key does not fit.
+    #[error("the recovery key does not open {}: {why}", path.display())]
+    WrongRecoveryKey {
+        /// What it should open.
+        path: PathBuf,
+        /// How that was noticed.
+        why: &'static str,
+    },
     /// The name is not one.
     #[error(
         "{0:?} is no client name: use 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit"

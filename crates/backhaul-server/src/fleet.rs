@@ -21,7 +21,9 @@ const MIGRATIONS: [&str; 6] = [
     include_str!("../../../schemas/fleet/0007.sql"),
 ];
 mod alerts;
+mod brakes;
 mod chores;
+mod essence;
 mod instances;
 mod links;
 mod runs;
@@ -29,6 +31,7 @@ mod versions;
 
 pub use alerts::{AlertRow, Delivery, DeliveryState, Which};
 pub use backhaul_schedule::policy::Initiator;
+pub use brakes::Brake;
 pub use chores::{AskedBy, ChoreRow, ChoreState, FailureKind};
 pub use instances::{Instance, Machine};
 pub use links::{LinkState, Met, Shown};

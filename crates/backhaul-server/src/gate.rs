@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_net::link::Path;
 use backhaul_net::{PeerIdentity, Role};
-use backhaul_object::ObjectId;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::Event;
@@ -19,7 +18,9 @@ use crate::clock;
 use crate::daemon::{Inner, lock};
 use crate::fleet::{Client, Instance, LinkState, Machine, Met};
 use crate::hub::Ear;
+use crate::keep::braking;
 use crate::rates::Throttle;
+use crate::session::ingest::Made;
 use crate::session::{self, Asked, Desk, Ending, EndingKind};
 
 /// How long a copy of a client's identity is told to stay away, in seconds.
@@ -286,13 +287,19 @@ impl Desk for Gate<'_> {
         }
     }
 
-    fn committed(&self, client: &Client, snapshot: ObjectId, errors: u64) {
+    fn committed(&self, client: &Client, made: &Made) {
         let fleet = lock(&self.inner.fleet);
         let noted = fleet.running(client.id).and_then(|run| match run {
-            Some(run) => fleet.end_run(run.id, Ok((snapshot, errors)), clock::now()),
+            Some(run) => fleet.end_run(run.id, Ok((made.row.id, made.errors)), clock::now()),
             None => Ok(()),
         });
         self.inner.complain(noted);
+        let alert = braking::note(&fleet, client, &made.profile, clock::now());
+        drop(fleet);
+        match alert {
+            Ok(alert) => alert.iter().for_each(|alert| self.inner.raise(alert)),
+            Err(error) => self.inner.complain(Err(error)),
+        }
     }
 
     fn goes_on(&self, client: &Client) {

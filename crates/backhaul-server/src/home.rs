@@ -31,12 +31,47 @@ pub struct Config {
     pub listen: String,
     /// Names or addresses under which clients reach this server, best first.
     pub names: Vec<String>,
+    /// When the night's chores are done.
+    #[serde(default, skip_serializing_if = "Nightly::is_usual")]
+    pub nightly: Nightly,
     /// Who is told of alerts.
     #[serde(default, skip_serializing_if = "alerts::Config::is_empty")]
     pub alerts: alerts::Config,
     /// How the vault is read over.
     #[serde(default, skip_serializing_if = "scrub::Config::is_empty")]
     pub scrub: scrub::Config,
+}
+
+/// `[nightly]`: when the server exports itself and forgets what the policies do not keep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nightly {
+    /// `HH:MM` by this machine's clock, or `never`.
+    pub at: String,
+}
+
+impl Default for Nightly {
+    fn default() -> Self {
+        Self { at: "02:00".to_owned() }
+    }
+}
+
+impl Nightly {
+    fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The time of day; none for never.
+    pub fn time(&self) -> Option<jiff::civil::Time> {
+        self.at.parse().ok()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match self.at == "never" || self.time().is_some() {
+            true => Ok(()),
+            false => Err(format!("nightly.at = {:?}: say a time of day, as 02:00, or never", self.at)),
+        }
+    }
 }
 
 impl Config {
@@ -119,7 +154,7 @@ impl ServerHome {
         let config: Config = toml::from_str(&text)
             .map_err(|error| ServerError::File { path: path.clone(), why: error.to_string() })?;
         let checked = config.alerts.check().and_then(|()| config.scrub.cycle().map(drop));
-        match checked {
+        match checked.and_then(|()| config.nightly.check()) {
             Ok(()) => Ok(config),
             Err(why) => Err(ServerError::File { path, why }),
         }

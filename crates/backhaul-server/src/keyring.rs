@@ -32,6 +32,22 @@ impl RecoveryKey {
             self.0.0.chunks(4).map(|part| part.iter().map(|b| format!("{b:02x}")).collect()).collect();
         hex.join("-")
     }
+
+    /// Reads what [`RecoveryKey::words`] wrote; dashes and white space count for nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: Vec<u8> = text.bytes().filter(|b| !b.is_ascii_whitespace() && *b != b'-').collect();
+        let (pairs, rest) = digits.as_chunks::<2>();
+        if pairs.len() != 32 || !rest.is_empty() {
+            return None;
+        }
+        let mut key = [0; 32];
+        for (byte, pair) in key.iter_mut().zip(pairs) {
+            // A sign would be a number, too.
+            let hex = std::str::from_utf8(pair).ok().filter(|_| pair.iter().all(u8::is_ascii_hexdigit))?;
+            *byte = u8::from_str_radix(hex, 16).ok()?;
+        }
+        Some(Self(WrappingKey(key)))
+    }
 }
 
 /// Fills an array with random bytes.
@@ -57,6 +73,32 @@ pub fn create(dir: &Path) -> Result<(VaultKey, RecoveryKey), ServerError> {
     private_file::write(&dir.join(MASTER_FILE), &master.0)?;
     private_file::write(&dir.join(KEYRING_FILE), &out)?;
     Ok((vault_key, recovery))
+}
+
+/// The keyring as it is: both wraps, and nothing that opens them.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn read(dir: &Path) -> Result<Vec<u8>, ServerError> {
+    Ok(private_file::read(&dir.join(KEYRING_FILE))?)
+}
+
+/// Opens the vault key of a keyring with the recovery key.
+pub fn open_with_recovery(keyring: &[u8], key: &RecoveryKey) -> Option<VaultKey> {
+    unwrap(&key.0, 1, keyring.strip_prefix(MAGIC)?)
+}
+
+/// Writes a keyring again with a master key of its own; the recovery key's wrap stays.
+///
+/// # Errors
+/// The keyring is none, or the files cannot be written.
+pub fn rewrap(dir: &Path, vault_key: &VaultKey, keyring: &[u8]) -> Result<(), ServerError> {
+    let master = WrappingKey(random()?);
+    let wraps = keyring.strip_prefix(MAGIC).and_then(|wraps| wraps.chunks_exact(WRAP_LEN).nth(1));
+    let recovery = wraps.ok_or(backhaul_object::FormatError::Invalid("keyring"))?;
+    let out = [&MAGIC[..], &wrap(&master, 0, vault_key)?, recovery].concat();
+    private_file::write(&dir.join(MASTER_FILE), &master.0)?;
+    Ok(private_file::write(&dir.join(KEYRING_FILE), &out)?)
 }
 
 /// Opens the vault key with the master key.
@@ -119,6 +161,14 @@ mod tests {
         assert_eq!(unwrap(&recovery.0, 1, &wraps[5..]).unwrap().expose(), made.expose());
         assert!(unwrap(&recovery.0, 0, &wraps[5..]).is_none());
         assert_eq!(recovery.words().len(), 71);
+        let typed = RecoveryKey::parse(&format!(" {}\n", recovery.words().to_uppercase())).unwrap();
+        let keyring = read(dir.path()).unwrap();
+        assert_eq!(open_with_recovery(&keyring, &typed).unwrap().expose(), made.expose());
+        assert!(RecoveryKey::parse("0123").is_none() && RecoveryKey::parse(&"+1".repeat(32)).is_none());
+        let other = tempfile::tempdir().unwrap();
+        rewrap(other.path(), &made, &keyring).unwrap();
+        assert_eq!(open(other.path()).unwrap().expose(), made.expose());
+        assert!(open_with_recovery(&read(other.path()).unwrap(), &recovery).is_some());
         private_file::write(&dir.path().join(MASTER_FILE), &[7; 32]).unwrap();
         assert!(matches!(open(dir.path()), Err(ServerError::WrongKey { .. })));
     }

@@ -10,6 +10,7 @@
 //! - [`alerts`]: what people are told without asking;
 //! - [`chores`]: what is done besides backing up, for an operator or by night; [`keep`]: what is kept, and for how long;
 //! - [`check`]: is the vault whole; [`damage`]: what it costs when it is not, by path; [`scrub`]: reads it over and over;
+//! - [`export`]: the server's own backup, and how it stands up again;
 //! - [`enrolment`]: answers join requests;
 //! - [`session`]: one conversation, whoever dialled: [`session::ingest`] checks and stores what arrives,
 //!   [`session::answers`] says what is there, [`session::reads`] sends what may be read;
@@ -31,6 +32,7 @@ mod desk;
 pub mod dispatch;
 pub mod enrolment;
 pub mod error;
+pub mod export;
 pub mod fleet;
 mod gate;
 pub mod home;

@@ -236,6 +236,11 @@ pub fn policy_of(policies: &Policies, client: &Client) -> Policy {
     {
         window.zone = zone;
     }
+    if policy.keep.of_client
+        && let Some(zone) = client.zone.as_deref().and_then(|name| TimeZone::get(name).ok())
+    {
+        policy.keep.zone = zone;
+    }
     policy
 }
 

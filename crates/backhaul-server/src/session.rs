@@ -331,9 +331,10 @@ impl Conversation {
                 self.session.answer(batch, &verdicts);
             }
             Request::Commit(commit) => self.on_commit(commit).await?,
-            Request::List => {
+            Request::List(request) => {
                 self.is_modest()?;
-                let rows = tokio::task::block_in_place(|| answers::list(&self.vault, self.client.id))?;
+                let list = || answers::list(&self.vault, self.client.id, request);
+                let rows = tokio::task::block_in_place(list)?;
                 self.session.snapshots(rows);
             }
             Request::Stats => {
@@ -378,6 +379,7 @@ impl Conversation {
             previous,
             client_name: self.client.name.clone(),
             signature: commit.signature.to_vec(),
+            changes: (commit.files_new, commit.files_changed),
         };
         ingest.commit(request).await
     }
@@ -390,9 +392,10 @@ impl Conversation {
                 self.session.durable(objects);
             }
             Report::Failed(ending) => return Err(ending),
-            Report::Committed(row, errors) => {
-                self.outcome.committed = Some((row.id, errors));
-                tokio::task::block_in_place(|| desk.committed(&self.client, row.id, errors));
+            Report::Committed(made) => {
+                self.outcome.committed = Some((made.row.id, made.errors));
+                tokio::task::block_in_place(|| desk.committed(&self.client, &made));
+                let row = made.row;
                 self.session.committed(wire::Committed {
                     snapshot: Bytes::copy_from_slice(row.id.as_bytes()),
                     sequence: row.sequence,

@@ -13,7 +13,7 @@ mod read;
 
 pub use check::CheckArgs;
 pub use fleet::{ClientCommand, PolicyCommand};
-pub use keep::{KeepCommand, SnapshotArgs};
+pub use keep::{ForgetArgs, KeepArgs, KeepCommand, SnapshotArgs};
 pub use read::{ArchiveArg, FindArgs, OverwriteArg, ReadArgs, RestoreArgs};
 
 /// Backups of many machines on one server: deduplicated, compressed, encrypted; started from either side.
@@ -75,8 +75,14 @@ pub enum Command {
     #[command(after_help = backup_help())]
     Backup(BackupArgs),
     /// List snapshots
-    #[command(after_help = "Examples:\n  backhaul snapshots\n  backhaul snapshots --client desk-01")]
-    Snapshots(ReadArgs),
+    #[command(after_help = "Examples:\n  backhaul snapshots\n  backhaul snapshots --client desk-01 --all")]
+    Snapshots {
+        /// Those that are forgotten and still there, too
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        read: ReadArgs,
+    },
     /// List what is in a snapshot
     #[command(after_help = "Example:\n  backhaul ls latest:/home/ana -l")]
     Ls {
@@ -237,6 +243,24 @@ pub enum ServerCommand {
         /// Listen here instead of where the config says
         #[arg(long, value_name = "ADDR:PORT")]
         listen: Option<std::net::SocketAddr>,
+    },
+    /// Export what the server is, sealed, into the vault's directory; by night this happens by itself
+    #[command(after_help = "Example:\n  backhaul server export --copy-to /mnt/stick/backhaul.export")]
+    Export {
+        /// Write it here, too
+        #[arg(long, value_name = "FILE")]
+        copy_to: Option<PathBuf>,
+    },
+    /// Make a server again from a vault's directory and the recovery key
+    #[command(
+        after_help = "Example:\n  backhaul server recover /mnt/disk/vaults/main --recovery-key-file ./recovery-key"
+    )]
+    Recover {
+        /// The vault's directory; it stays where it is
+        dir: PathBuf,
+        /// The file with what `server init` printed
+        #[arg(long, value_name = "FILE")]
+        recovery_key_file: PathBuf,
     },
     /// Write the systemd unit, with this home and this program
     #[command(

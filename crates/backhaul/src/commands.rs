@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 use tokio::signal::unix::{SignalKind, signal};
 
+use backhaul_agent::remote::Which;
 use backhaul_archive::mount::Audience;
 use backhaul_server::fleet::Terms;
 
@@ -22,12 +23,14 @@ mod client;
 mod diff;
 mod dump;
 mod find;
+mod forget;
 mod install;
 mod keep;
 mod mount;
 mod plan;
 mod policy;
 mod quickstart;
+mod recover;
 mod restore;
 mod runs;
 mod server;
@@ -51,9 +54,7 @@ pub async fn run(cli: Cli) -> Done {
     let context = &Context { home, global: cli.global };
     match cli.command {
         Command::Quickstart { paths } => quickstart::run(context, &paths).await,
-        Command::Server(ServerCommand::Init { listen, name }) => server::init(context, listen, name),
-        Command::Server(ServerCommand::Run { listen }) => server::run(context, listen).await,
-        Command::Server(ServerCommand::Install(args)) => install::server(context, &args),
+        Command::Server(command) => server_command(context, command).await,
         Command::Client(command) => client_command(context, command).await,
         Command::Policy(command) => policy_command(context, command),
         Command::Join { code, paths } => agent::join(context, &code, &paths).await,
@@ -67,7 +68,9 @@ pub async fn run(cli: Cli) -> Done {
         Command::Agent(AgentCommand::Resume) => agent::resume(context),
         Command::Agent(AgentCommand::Status) => agent::status(context).await,
         Command::Backup(args) => backup::run(context, args).await,
-        Command::Snapshots(read) => browse::snapshots(context, &read).await,
+        Command::Snapshots { all, read } => {
+            browse::snapshots(context, &read, if all { Which::All } else { Which::Listed }).await
+        }
         Command::Ls { what, long, recursive, read } => {
             browse::ls(context, &what, browse::Listing { long, recursive }, &read).await
         }
@@ -97,6 +100,18 @@ pub async fn run(cli: Cli) -> Done {
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { directory } => man(&directory),
+    }
+}
+
+async fn server_command(context: &Context, command: ServerCommand) -> Done {
+    match command {
+        ServerCommand::Init { listen, name } => server::init(context, listen, name),
+        ServerCommand::Run { listen } => server::run(context, listen).await,
+        ServerCommand::Export { copy_to } => recover::export(context, copy_to.as_deref()).await,
+        ServerCommand::Recover { dir, recovery_key_file } => {
+            recover::recover(context, &dir, &recovery_key_file)
+        }
+        ServerCommand::Install(args) => install::server(context, &args),
     }
 }
 

@@ -100,7 +100,9 @@ impl From<ServerError> for Failure {
             ServerError::NoHome { .. } => {
                 failure.code(code::NO_HOME).hint("`backhaul server init` makes one; --home says where")
             }
-            ServerError::WrongKey { .. } => failure.code(code::NOT_AUTHORISED),
+            ServerError::WrongKey { .. } | ServerError::WrongRecoveryKey { .. } => {
+                failure.code(code::NOT_AUTHORISED)
+            }
             ServerError::BadName(_) | ServerError::BadAddress(_) | ServerError::Usage(_) => {
                 failure.code(code::USAGE)
             }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use backhaul_agent::home::AgentHome;
-use backhaul_agent::remote::Listed;
+use backhaul_agent::remote::{Listed, Which};
 use backhaul_agent::{Remote, run};
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::transport::Use;
@@ -112,9 +112,14 @@ impl Reader {
         Ok(Self { remote: access.browse(client.unwrap_or_default()).await?, access })
     }
 
+    /// The snapshots, oldest first, and what is forgotten if that is wanted.
+    pub fn list(&self, which: Which) -> Result<Vec<Listed>, Failure> {
+        Ok(tokio::task::block_in_place(|| self.remote.snapshots(which))?)
+    }
+
     /// The snapshots, oldest first.
     pub fn snapshots(&self) -> Result<Vec<Listed>, Failure> {
-        Ok(tokio::task::block_in_place(|| self.remote.snapshots())?)
+        self.list(Which::Listed)
     }
 
     /// The one snapshot that a text means.

@@ -15,7 +15,7 @@ use backhaul_proto::{Retry, SessionError, end, wire};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bulk::{PendingRead, receive_objects, send_objects};
-use super::{Adopting, Answered, Command, Limits, Opening, Shared, Waiting, lost, travelling};
+use super::{Adopting, Answered, Command, Commitment, Limits, Opening, Shared, Waiting, lost, travelling};
 use crate::clock::Stopwatch;
 
 /// How often a session shows that it goes on, where it has nothing to say.
@@ -192,13 +192,22 @@ impl Driver {
             }
             Command::Commit(commitment, reply) => {
                 let (header, body) = travelling(&commitment.manifest);
-                match self.session.commit(commitment.objects, header, body, commitment.signature.into()) {
+                let Commitment { objects, signature, changes, .. } = *commitment;
+                let commit = wire::Commit {
+                    objects,
+                    header,
+                    body,
+                    signature: signature.into(),
+                    files_new: changes.files_new,
+                    files_changed: changes.files_changed,
+                };
+                match self.session.commit(commit) {
                     Ok(()) => self.committed = Some(reply),
                     Err(error) => self.broken(&error.to_string()),
                 }
             }
-            Command::List(reply) => {
-                self.session.list();
+            Command::List(list, reply) => {
+                self.session.list(list);
                 self.lists.push(reply);
             }
             Command::Stats(reply) => {

@@ -62,6 +62,23 @@ pub(super) struct PolicyText {
     pub standing: StandingText,
     pub limit_upload: Option<String>,
     pub yields: Option<bool>,
+    pub keep: Option<KeepText>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeepText {
+    pub last: Option<u32>,
+    pub hourly: Option<u32>,
+    pub daily: Option<u32>,
+    pub weekly: Option<u32>,
+    pub monthly: Option<u32>,
+    pub yearly: Option<u32>,
+    pub within: Option<String>,
+    pub tags: Option<Vec<String>>,
+    pub grace: Option<String>,
+    pub tz: Option<String>,
+    pub forever: Option<bool>,
 }
 
 #[derive(Deserialize)]

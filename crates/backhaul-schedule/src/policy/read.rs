@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use super::file::{AdmissionText, CheckInText, FileText, GatesText, PolicyText, RolloutText, WindowText};
 use super::{
     Admission, AgentTerms, DAY, Initiator, Policies, Policy, PolicyError, Prefix, Rules, WaveText, Window,
-    units,
+    keep, units,
 };
 
 /// Finds time zones by name, and the server's own without one.
@@ -18,14 +18,19 @@ const DURATION: &str = "say 1d, 4h, 30m or 90s";
 const SIZE: &str = "say 500kB, 200MiB or 1GiB";
 
 /// Where a value stands, for errors.
-struct Place(String);
+pub(super) struct Place(String);
 
 impl Place {
-    fn error(&self, key: &'static str, value: impl ToString, why: &'static str) -> PolicyError {
+    pub(super) fn error(&self, key: &'static str, value: impl ToString, why: &'static str) -> PolicyError {
         PolicyError::Value { place: self.0.clone(), key, value: value.to_string(), why }
     }
 
-    fn seconds(&self, key: &'static str, text: Option<&str>, default: i64) -> Result<i64, PolicyError> {
+    pub(super) fn seconds(
+        &self,
+        key: &'static str,
+        text: Option<&str>,
+        default: i64,
+    ) -> Result<i64, PolicyError> {
         let Some(text) = text else { return Ok(default) };
         units::duration(text).ok_or_else(|| self.error(key, text, DURATION))
     }
@@ -100,6 +105,7 @@ fn policy(place: &Place, text: &PolicyText, zones: &Zones<'_>) -> Result<Policy,
         priority,
         alert_after: place.seconds("alert_after", text.alert_after.as_deref(), default.alert_after)?,
         agent: agent(place, text)?,
+        keep: keep::keep(place, text.keep.as_ref(), period, zones)?,
     })
 }
 
@@ -256,6 +262,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::policy::DEFAULT_POLICY;
+    use crate::retention::{Keep, Rules};
 
     fn utc(name: Option<&str>) -> Option<TimeZone> {
         matches!(name, None | Some("UTC")).then_some(TimeZone::UTC)
@@ -285,6 +292,7 @@ mod tests {
             standing = { keepalive = "20s", on_battery = "always" }
             limit_upload = "2MB"
             yields = false
+            keep = { last = 2, hourly = 24, daily = 30, weekly = 9, monthly = 6, yearly = 1, within = "10d", tags = ["legal"], grace = "14d", tz = "client" }
             [groups]
             lab = ["10.1.0.0/16", "10.2.0.0/16"]
             [admission]
@@ -312,10 +320,25 @@ mod tests {
             (all.admission.reserve_for_clients, all.admission.bytes_per_group["lab"]),
             (3, 10_000_000)
         );
+        let keep = &laptops.keep;
+        let Rules::Some { last, periods, within, tags } = &keep.rules else { panic!("{:?}", keep.rules) };
+        assert_eq!((*last, periods.map(|(_, n)| n), *within), (2, [24, 30, 9, 6, 1], Some(10 * DAY)));
+        assert!(tags.contains("legal") && keep.of_client && keep.grace == 14 * DAY);
         let rollout = all.rollout.unwrap();
         assert_eq!(rollout.waves[0], WaveText::Clients(vec!["ana".to_owned(), "bea".to_owned()]));
         assert_eq!((rollout.rules.soak, rollout.rules.min_finishers), (43_200, 3));
         assert_eq!(all.groups.len(), 2);
+    }
+
+    #[test]
+    fn of_keep_only_what_is_written_counts() {
+        let rules = |text: &str| {
+            parse(&format!("[policy.a]\n{text}"), &utc).unwrap().policies["a"].keep.rules.clone()
+        };
+        assert_eq!(rules("keep = { daily = 30 }"), Rules::of(0, [0, 30, 0, 0, 0]));
+        assert_eq!(rules("keep = { forever = true }"), Rules::Forever);
+        assert_eq!(rules("keep = { grace = \"30d\" }"), Keep::default().rules);
+        assert_eq!(rules(""), Keep::default().rules);
     }
 
     #[test]
@@ -340,6 +363,15 @@ mod tests {
             ("[admission]\nper_group = { lab = 0 }", "per_group"),
             ("[admission]\nreserve_for_clients = \"most\"", "most"),
             ("[rollout]\nwaves = [\"5%\", \"50%\"]", "the last is 100%"),
+            ("[policy.a]\nkeep = { dayly = 3 }", "dayly"),
+            ("[policy.a]\nkeep = { daily = -1 }", "daily"),
+            ("[policy.a]\nkeep = { daily = 0, last = 0 }", "keeps nothing"),
+            ("[policy.a]\nkeep = { forever = false }", "keeps nothing"),
+            ("[policy.a]\nkeep = { tags = [\"legal\"] }", "tags alone"),
+            ("[policy.a]\nkeep = { forever = true, daily = 3 }", "nothing else can be said"),
+            ("[policy.a]\nkeep = { daily = 3, grace = \"1h\" }", "1h"),
+            ("[policy.a]\nkeep = { daily = 3, within = \"0d\" }", "0d"),
+            ("[policy.a]\nkeep = { daily = 3, tz = \"Mars\" }", "Mars"),
             ("[policy", "policy"),
         ] {
             let error = parse(text, &utc).unwrap_err().to_string();

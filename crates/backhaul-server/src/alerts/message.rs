@@ -131,6 +131,10 @@ pub fn next(kind: AlertKind, client: Option<&str>) -> Vec<String> {
         AlertKind::RolloutHalted => &["backhaul policy list".to_owned(), "backhaul status".to_owned()],
         AlertKind::StorageFull => &["backhaul stats".to_owned()],
         AlertKind::Damage => &["backhaul check".to_owned(), "backhaul check --status".to_owned()],
+        AlertKind::Brake => &[
+            format!("backhaul snapshots --client {name}"),
+            format!("backhaul forget --release-brake --client {name}"),
+        ],
     };
     commands.to_vec()
 }
@@ -163,6 +167,7 @@ impl About {
             AlertKind::RolloutHalted => format!("the rollout to {name} was halted"),
             AlertKind::StorageFull => "the vault has hardly any room left".to_owned(),
             AlertKind::Damage => "the vault is damaged".to_owned(),
+            AlertKind::Brake => format!("{name} has changed far more than usual"),
         }
     }
 
@@ -177,6 +182,7 @@ impl About {
             AlertKind::RolloutHalted => format!("the rollout to {name} goes on"),
             AlertKind::StorageFull => "the vault has room again".to_owned(),
             AlertKind::Damage => "the vault is whole again".to_owned(),
+            AlertKind::Brake => format!("somebody has looked at what {name} changed"),
         }
     }
 
@@ -213,6 +219,10 @@ impl About {
                 "The disk has given back other bytes than were written. What the parity makes good is repaired by \
                  itself and raises no alert; this was more. Look at the disk; whatever clients still have comes back \
                  with their next backup."
+            }
+            AlertKind::Brake => {
+                "Files may have been encrypted or removed by somebody else. Older snapshots are held until you say \
+                 that all is well: look with diff at what has changed, and restore from before if it was not meant."
             }
         }
     }

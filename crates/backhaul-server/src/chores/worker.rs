@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use tokio::sync::Notify;
 
+use super::by_night::ByNight;
 use super::{Chore, Outcome, Tools, carry_out, failure_kind};
 use crate::clock;
 use crate::daemon::POLL;
@@ -34,8 +35,9 @@ impl Worker {
         let fleet = home.fleet()?;
         fleet.abandon_chores(clock::now())?;
         let stop = Arc::new(AtomicBool::new(false));
+        let by_night = ByNight::new(&fleet)?;
         let mut round = Round { home: home.clone(), vault, fleet, stop: Arc::clone(&stop), bell };
-        let thread = std::thread::spawn(move || round.run());
+        let thread = std::thread::spawn(move || round.run(by_night));
         Ok(Self { stop, thread: Some(thread) })
     }
 }
@@ -75,8 +77,11 @@ struct Round {
 }
 
 impl Round {
-    fn run(&mut self) {
+    fn run(&mut self, mut by_night: ByNight) {
         while !self.stop.load(Ordering::Relaxed) {
+            if let Err(error) = by_night.ask(&self.home, &mut self.fleet) {
+                tracing::error!("what is due by night: {error}");
+            }
             match self.next() {
                 Ok(true) => continue,
                 Ok(false) => {}

@@ -224,12 +224,12 @@ impl Fleet {
         Ok(chores)
     }
 
-    /// When the night last asked for a chore, in seconds since 1970.
+    /// When the night last asked for retention, in seconds since 1970.
     ///
     /// # Errors
     /// SQLite.
     pub fn last_night(&self) -> Result<Option<u64>, ServerError> {
-        let sql = "SELECT max(id), requested_at FROM chores WHERE asked_by = 'timer'";
+        let sql = "SELECT max(id), requested_at FROM chores WHERE asked_by = 'timer' AND kind = 'forget'";
         let at: Option<i64> = self.db.query_row(sql, [], |row| row.get(1))?;
         Ok(at.map(|at| at as u64))
     }

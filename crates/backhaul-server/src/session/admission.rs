@@ -14,6 +14,8 @@ use crate::fleet::{Client, ClientState};
 use crate::hub::Ear;
 use crate::rates::Throttle;
 
+use super::ingest::Made;
+
 /// Why a session ends before its time: a code of [`end`] and words for the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ending {
@@ -116,8 +118,8 @@ pub trait Desk: Send + Sync {
     fn attend(&self, client: &Client) -> Ear;
     /// It has said something of itself.
     fn heard(&self, client: &Client, what: &Request);
-    /// Its run has made this snapshot, and so many files could not be read: that is written down before it is told.
-    fn committed(&self, client: &Client, snapshot: ObjectId, errors: u64);
+    /// Its run has made this snapshot: that is written down before it is told.
+    fn committed(&self, client: &Client, made: &Made);
     /// Its run goes on.
     fn goes_on(&self, client: &Client);
     /// Where it stands in the queue.

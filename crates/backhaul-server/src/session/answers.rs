@@ -1,5 +1,6 @@
 //! What is there, as far as the asker may know.
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use backhaul_object::ids::{ClientId, Proof};
@@ -7,8 +8,9 @@ use backhaul_object::source::Answer;
 use backhaul_object::{Kind, ObjectId};
 use backhaul_proto::server::Verdict;
 use backhaul_proto::wire;
-use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::index::{Hit, Place};
+use backhaul_store::mark::State;
+use backhaul_store::vault::hide_forgotten;
 use backhaul_store::{Owned, StoreError};
 use bytes::Bytes;
 
@@ -104,21 +106,35 @@ fn same(a: &Proof, b: &Proof) -> bool {
 ///
 /// # Errors
 /// The catalog cannot be read.
-pub fn list(vault: &OpenVault, client: ClientId) -> Result<Vec<wire::SnapshotRow>, Ending> {
+pub fn list(
+    vault: &OpenVault,
+    client: ClientId,
+    request: wire::List,
+) -> Result<Vec<wire::SnapshotRow>, Ending> {
+    let mut listed = vault.vault.snapshots(Some(client))?;
+    let marks = vault.vault.marks()?;
+    if !request.all {
+        hide_forgotten(&mut listed, &marks);
+    }
+    let marks: HashMap<ObjectId, State> = marks.iter().map(|mark| (mark.id, mark.state)).collect();
     let mut rows = Vec::new();
-    for SnapshotRow { id, ordinal, client_name, sequence, server_time, bytes_stored, .. } in
-        vault.vault.snapshots(Some(client))?
-    {
+    for row in listed {
         // One damaged manifest must not hide the others.
-        let Ok(object) = vault.get(ordinal) else { continue };
+        let Ok(object) = vault.get(row.ordinal) else { continue };
+        let mark = match marks.get(&row.id) {
+            Some(State::Pinned) => wire::Mark::Pinned,
+            Some(State::Forgotten) => wire::Mark::Forgotten,
+            Some(State::Kept) | None => wire::Mark::None,
+        };
         rows.push(wire::SnapshotRow {
-            id: Bytes::copy_from_slice(id.as_bytes()),
-            client: client_name,
-            sequence,
-            server_time,
-            bytes_stored,
+            id: Bytes::copy_from_slice(row.id.as_bytes()),
+            client: row.client_name,
+            sequence: row.sequence,
+            server_time: row.server_time,
+            bytes_stored: row.bytes_stored,
             header: object.header.encode().into(),
             body: object.body,
+            mark: mark.into(),
         });
     }
     Ok(rows)

@@ -15,7 +15,7 @@ use backhaul_object::seal::Unpacker;
 use backhaul_object::snapshot::Snapshot;
 use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId, Sealed, bundle, flist, node};
 use backhaul_proto::end;
-use backhaul_store::catalog::SnapshotRow;
+use backhaul_schedule::brake::Profile;
 use backhaul_store::index::Edge;
 use backhaul_store::session::Commit;
 use backhaul_store::{Owned, StoreError, WriteSession};
@@ -25,6 +25,10 @@ use super::{Ending, OpenVault, lock};
 use crate::clock::{self, Stopwatch};
 use crate::keyring::random;
 use crate::rates::Throttle;
+
+mod commit;
+
+pub use commit::{CommitRequest, Made, Report};
 
 /// Verifying threads per session.
 const WORKERS: usize = 2;
@@ -38,33 +42,6 @@ const FLUSH_AFTER: Duration = Duration::from_secs(2);
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How often an idle collector looks at the time.
 const TICK: Duration = Duration::from_millis(200);
-
-/// What the ingest tells its session.
-#[derive(Debug)]
-pub enum Report {
-    /// So many objects are durable.
-    Durable(u64),
-    /// The snapshot exists; so many files could not be read.
-    Committed(SnapshotRow, u64),
-    /// It is over.
-    Failed(Ending),
-}
-
-/// A commit with all that must be true of it.
-pub struct CommitRequest {
-    /// Objects before it.
-    pub objects: u64,
-    /// The manifest.
-    pub snapshot: Compressed,
-    /// The granted number.
-    pub sequence: u64,
-    /// The manifest before it.
-    pub previous: Option<ObjectId>,
-    /// The client's name.
-    pub client_name: String,
-    /// Over the manifest's id.
-    pub signature: Vec<u8>,
-}
 
 /// What goes in.
 enum Item {
@@ -116,6 +93,7 @@ impl Ingest {
                 writing,
                 stored: 0,
                 unflushed: 0,
+                new: (0, 0),
                 held: None,
             };
             pipeline(&vault, items, collector);
@@ -284,6 +262,8 @@ struct Collector<'v> {
     stored: u64,
     /// Bytes since the last flush.
     unflushed: u64,
+    /// Bytes of contents that the vault did not have, as they are and compressed.
+    new: (u64, u64),
     /// A commit that is here before its last object.
     held: Option<Box<Commitment>>,
 }
@@ -324,6 +304,9 @@ impl Collector<'_> {
                 if self.writing.added().0 == before {
                     // It was there, from another client perhaps: sending it has shown possession.
                     self.vault.vault.note_proven(self.client, ordinal, None);
+                } else if matches!(sealed.header.kind, Kind::Chunk | Kind::Bundle) {
+                    self.new.0 += u64::from(sealed.header.plain_len);
+                    self.new.1 += sealed.body.len() as u64;
                 }
                 lock(self.owned).add(ordinal);
                 self.stored += 1;
@@ -394,7 +377,17 @@ impl Collector<'_> {
         lock(self.owned).add(row.ordinal);
         self.unflushed = 0;
         let _ = self.reports.send(Report::Durable(self.stored));
-        let _ = self.reports.send(Report::Committed(row, snapshot.errors));
+        let profile = Profile {
+            sequence: row.sequence,
+            files: snapshot.totals.files,
+            files_new: request.changes.0,
+            files_changed: request.changes.1,
+            bytes: snapshot.totals.bytes,
+            bytes_new: self.new.0,
+            bytes_packed: self.new.1,
+        };
+        let _ =
+            self.reports.send(Report::Committed(Box::new(Made { row, errors: snapshot.errors, profile })));
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Marks as the catalog has them. A row is there only while it says what its file says.
 
 use backhaul_object::ids::{ClientId, ObjectId};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::{Catalog, get_u64};
 use crate::error::StoreError;
@@ -36,6 +36,26 @@ impl Catalog {
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The snapshot of a client with a number.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn snapshot_id(&self, client: ClientId, sequence: u64) -> Result<Option<ObjectId>, StoreError> {
+        let sql = "SELECT id FROM snapshots WHERE client = ?1 AND sequence = ?2";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let id = statement.query_row(params![client.0, sequence as i64], |row| row.get(0)).optional()?;
+        Ok(id.map(ObjectId))
+    }
+
+    /// The highest night of a mark.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn newest_night(&self) -> Result<u64, StoreError> {
+        let night: Option<i64> = self.db.query_row("SELECT max(night) FROM marks", [], |row| row.get(0))?;
+        Ok(night.unwrap_or(0).unsigned_abs())
     }
 
     /// Drops what is known of a snapshot's mark: its file is about to change, or is gone.

@@ -55,9 +55,7 @@ impl Vault {
     pub fn mark(&self, client: ClientId, sequence: u64, marking: Marking<'_>) -> Result<Mark, StoreError> {
         let night = self.nights()?.count;
         let state = self.state();
-        let rows = state.catalog.snapshots()?;
-        let row = rows.iter().find(|row| row.client == client && row.sequence == sequence);
-        let Some(row) = row else {
+        let Some(id) = state.catalog.snapshot_id(client, sequence)? else {
             return Err(StoreError::damaged(mark_name(client, sequence), "there is no such snapshot"));
         };
         let mut reason = marking.reason.to_owned();
@@ -65,7 +63,7 @@ impl Vault {
             reason.pop();
         }
         let Marking { state: said, now: marked_at, grace, .. } = marking;
-        let mark = Mark { client, sequence, id: row.id, state: said, marked_at, night, grace, reason };
+        let mark = Mark { client, sequence, id, state: said, marked_at, night, grace, reason };
         state.catalog.drop_mark(client, sequence)?;
         self.shared.blobs.put(&mark.name(), &mark.encode())?;
         state.catalog.note_mark(&mark)?;
@@ -78,7 +76,7 @@ impl Vault {
     /// # Errors
     /// The disk refused.
     pub fn nights(&self) -> Result<Nights, StoreError> {
-        let least = self.marks()?.iter().map(|mark| mark.night).max().unwrap_or(0);
+        let least = self.state().catalog.newest_night()?;
         let kept = match self.shared.blobs.len(NIGHTS_FILE)? {
             Some(_) => Nights::decode(&self.shared.blobs.read(NIGHTS_FILE, 0, MARK_MAX)?).unwrap_or_default(),
             None => Nights::default(),

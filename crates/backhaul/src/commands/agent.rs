@@ -117,7 +117,7 @@ pub async fn status(context: &Context) -> Done {
 /// When the newest snapshot was made, by asking the server.
 async fn newest(home: &AgentHome, servers: &[String]) -> Result<Option<u64>, AgentError> {
     let remote = Remote::browse(runs::dial(servers, &home.agent()?).await?, "").await?;
-    let snapshots = tokio::task::block_in_place(|| remote.snapshots());
+    let snapshots = tokio::task::block_in_place(|| remote.snapshots(backhaul_agent::remote::Which::Listed));
     remote.close().await;
     Ok(snapshots?.last().map(|snapshot| snapshot.server_time))
 }

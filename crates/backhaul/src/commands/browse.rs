@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use backhaul_archive::browse::Tree;
 use backhaul_object::entry::{Body, Entry, Special};
+use backhaul_proto::wire::Mark;
 use serde_json::{Value, json};
 
 use super::{Context, Done};
@@ -12,10 +13,11 @@ use crate::cli::ReadArgs;
 use crate::output;
 use crate::reader::Reader;
 use crate::selector;
+use backhaul_agent::remote::Which;
 
-pub async fn snapshots(context: &Context, read: &ReadArgs) -> Done {
+pub async fn snapshots(context: &Context, read: &ReadArgs, which: Which) -> Done {
     let reader = Reader::open(&context.home, read.client.as_deref()).await?;
-    let all = reader.snapshots();
+    let all = reader.list(which);
     reader.close().await;
     let all = all?;
     let paths = |raw: &[Vec<u8>]| {
@@ -27,7 +29,8 @@ pub async fn snapshots(context: &Context, read: &ReadArgs) -> Done {
                 "id": s.id.to_string(), "client": s.client, "time": output::rfc3339(s.server_time),
                 "paths": paths(&s.manifest.paths), "tags": s.manifest.tags, "files": s.manifest.totals.files,
                 "bytes": s.manifest.totals.bytes, "bytes_stored": s.bytes_stored,
-                "status": if s.manifest.errors > 0 { "partial" } else { "complete" }, "pinned": false,
+                "status": if s.manifest.errors > 0 { "partial" } else { "complete" }, "pinned": s.mark == Mark::Pinned,
+                "forgotten": s.mark == Mark::Forgotten,
                 "root": s.manifest.root.to_string(), "errors": s.manifest.errors,
             })
         };
@@ -43,9 +46,15 @@ pub async fn snapshots(context: &Context, read: &ReadArgs) -> Done {
             output::bytes(s.bytes_stored),
             paths(&s.manifest.paths).join(" "),
             s.manifest.tags.join(","),
+            match s.mark {
+                Mark::None => String::new(),
+                Mark::Pinned => "pinned".to_owned(),
+                Mark::Forgotten => "forgotten".to_owned(),
+            },
         ]
     });
-    output::table(&["SNAPSHOT", "TIME", "FILES", "SIZE", "ADDED", "PATHS", "TAGS"], rows.collect());
+    let head = ["SNAPSHOT", "TIME", "FILES", "SIZE", "ADDED", "PATHS", "TAGS", "MARK"];
+    output::table(&head, rows.collect());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,6 +18,7 @@ use crate::selector;
 
 pub async fn run(context: &Context, command: KeepCommand) -> Done {
     match command {
+        KeepCommand::Forget(args) => super::forget::run(context, &args).await,
         KeepCommand::Pin { which, reason } => mark(context, What::Pin, &which, reason).await,
         KeepCommand::Unpin(which) => mark(context, What::Unpin, &which, String::new()).await,
         KeepCommand::Unforget(which) => mark(context, What::Unforget, &which, String::new()).await,
@@ -57,6 +58,11 @@ pub fn chosen(home: &ServerHome, which: &SnapshotArgs, among: Among) -> Result<V
     if let Some(name) = &which.client {
         let client = home.fleet()?.require(name)?;
         rows.retain(|row| row.client == client.id);
+    }
+    if rows.is_empty() && among == Among::Forgotten {
+        return Err(
+            Failure::new("no snapshot is forgotten").hint("`backhaul snapshots --all` lists what is there")
+        );
     }
     let mut chosen = Vec::new();
     for text in &which.snapshots {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use backhaul_schedule::fleet::Memory;
 use backhaul_schedule::policy::lint::{Member, lint};
 use backhaul_schedule::policy::{Initiator, Policies, Policy, units};
+use backhaul_schedule::retention::{Keep, Rules};
 use backhaul_schedule::rollout::{Rollout, State};
 use backhaul_server::fleet::{Client, Fleet};
 use backhaul_server::home::ServerHome;
@@ -52,8 +53,25 @@ fn describe(name: &str, policy: &Policy, clients: &[String]) -> Value {
             "join_jitter": units::seconds(agent.join_jitter),
         },
         "standing": { "keepalive": agent.keepalive.map(units::seconds), "on_battery": agent.on_battery },
-        "limit_upload": agent.limit_upload, "yields": agent.yields, "clients": clients,
+        "limit_upload": agent.limit_upload, "yields": agent.yields, "keep": keep(&policy.keep),
+        "clients": clients,
     })
+}
+
+fn keep(keep: &Keep) -> Value {
+    let zone = if keep.of_client { "client" } else { keep.zone.iana_name().unwrap_or("local") };
+    let mut document = match &keep.rules {
+        Rules::Forever => json!({ "forever": true }),
+        Rules::Some { last, periods, within, tags } => {
+            let mut counts = json!({ "last": last, "within": within.map(units::seconds), "tags": tags });
+            for (unit, count) in periods {
+                counts[unit.rule()] = json!(count);
+            }
+            counts
+        }
+    };
+    (document["grace"], document["tz"]) = (json!(units::seconds(keep.grace)), json!(zone));
+    document
 }
 
 /// Lines of a document, `gates.battery_min` for what lies deeper.

@@ -11,7 +11,7 @@ use backhaul_schedule::policy::DEFAULT_POLICY;
 use backhaul_server::alerts::config::Config as Alerts;
 use backhaul_server::clock;
 use backhaul_server::fleet::{Initiator, Terms};
-use backhaul_server::home::{Config, MAIN_VAULT, ServerHome};
+use backhaul_server::home::{Config, MAIN_VAULT, Nightly, ServerHome};
 use backhaul_server::scrub::Config as Scrub;
 
 use super::{Context, Done, absolute, backup, server::host_name};
@@ -31,6 +31,7 @@ pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
             names: vec!["127.0.0.1".to_owned()],
             alerts: Alerts::default(),
             scrub: Scrub::default(),
+            nightly: Nightly::default(),
         };
         let recovery = server_home.init(&config, clock::now())?;
         output::complain(&format!("made a server in {}", context.home.display()));

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use backhaul_server::alerts::config::Config as Alerts;
 use backhaul_server::clock;
 use backhaul_server::daemon::{Duty, Server};
-use backhaul_server::home::{Config, ServerHome};
+use backhaul_server::home::{Config, Nightly, ServerHome};
 use backhaul_server::scrub::Config as Scrub;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,8 +23,13 @@ pub fn host_name() -> String {
 
 pub fn init(context: &Context, listen: SocketAddr, names: Vec<String>) -> Done {
     let names = if names.is_empty() { vec![host_name()] } else { names };
-    let config =
-        Config { listen: listen.to_string(), names, alerts: Alerts::default(), scrub: Scrub::default() };
+    let config = Config {
+        listen: listen.to_string(),
+        names,
+        alerts: Alerts::default(),
+        nightly: Nightly::default(),
+        scrub: Scrub::default(),
+    };
     let home = ServerHome::at(&context.home);
     let recovery = home.init(&config, clock::now())?;
     if context.global.json {

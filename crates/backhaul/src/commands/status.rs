@@ -11,6 +11,7 @@ use backhaul_server::fleet::{Client, ClientState, LinkState, Run, RunState};
 use backhaul_server::home::ServerHome;
 use backhaul_server::{clock, policies};
 use backhaul_store::catalog::Catalog;
+use backhaul_store::vault::hide_forgotten;
 use serde_json::{Value, json};
 
 use super::{Context, Done};
@@ -54,12 +55,16 @@ struct Line {
     initiator: String,
     obstacle: Obstacle,
     why: String,
+    brake: Option<String>,
 }
 
 /// When each client's newest snapshot was made, seconds since 1970.
 pub fn newest(home: &ServerHome) -> Result<HashMap<ClientId, u64>, Failure> {
     let mut newest: HashMap<ClientId, u64> = HashMap::new();
-    for row in Catalog::look(&home.vault_dir())?.snapshots()? {
+    let catalog = Catalog::look(&home.vault_dir())?;
+    let mut rows = catalog.snapshots()?;
+    hide_forgotten(&mut rows, &catalog.marks()?);
+    for row in rows {
         let at = newest.entry(row.client).or_default();
         *at = row.server_time.max(*at);
     }
@@ -80,12 +85,21 @@ pub fn status(context: &Context, check: bool) -> Done {
         }
         let last = fleet.last_run(client.id)?;
         let at = newest.get(&client.id).copied();
-        lines.push(judge(versions.of(client.id), at, client, last, now, running));
+        let brake = fleet.brake(client.id)?.map(|brake| brake.why);
+        lines.push(Line { brake, ..judge(versions.of(client.id), at, client, last, now, running) });
     }
     if context.global.json {
         output::json(&lines.iter().map(|line| describe(line, now)).collect::<Vec<_>>());
     } else {
         show(&lines, now);
+        for line in &lines {
+            if let Some(why) = &line.brake {
+                let name = &line.client.name;
+                output::complain(&format!(
+                    "{name}: nothing is forgotten or reclaimed, the brake holds: {why}"
+                ));
+            }
+        }
         if !running {
             output::complain("the server is not running: nothing is started, and links are not known");
         }
@@ -131,7 +145,7 @@ fn judge(
         Initiator::Auto if !shown.mode.is_empty() => format!("auto ({})", shown.mode),
         fixed => fixed.as_str().to_owned(),
     };
-    Line { version, initiator, health, newest, obstacle, why, client }
+    Line { version, initiator, health, newest, obstacle, why, client, brake: None }
 }
 
 fn describe(line: &Line, now: u64) -> Value {
@@ -143,6 +157,7 @@ fn describe(line: &Line, now: u64) -> Value {
         "next": line.client.shown.next_at.map(output::rfc3339), "state": line.health.as_str(),
         "obstacle": line.obstacle.as_str(), "why": line.why, "policy": line.client.policy,
         "policy_version": line.version, "terms_version": line.client.terms_version,
+        "brake": line.brake,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backhaul_agent::clock::Stopwatch;
 use backhaul_agent::error::AgentError;
-use backhaul_agent::remote::{Listed, Remote};
+use backhaul_agent::remote::{Listed, Remote, Which};
 use backhaul_archive::mount::{Library, Shot};
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId};
@@ -181,7 +181,7 @@ impl Keeper {
             return Ok(shots.clone());
         }
         let list = |remote: &Remote| {
-            remote.snapshots().map_err(|error| match error {
+            remote.snapshots(Which::Listed).map_err(|error| match error {
                 AgentError::Transfer(error) => error,
                 other => TransferError::Refused(other.to_string()),
             })

@@ -1,0 +1,75 @@
+//! What the server asks of itself: every night an export and retention, and an export soon after clients or policies have
+//! changed.
+
+use backhaul_schedule::Now;
+use backhaul_schedule::night::Night;
+use jiff::tz::TimeZone;
+
+use super::Chore;
+use crate::clock;
+use crate::error::ServerError;
+use crate::export;
+use crate::fleet::{AskedBy, Fleet};
+use crate::home::ServerHome;
+use crate::keep::forget::{By, Detail, Mode, Request};
+
+/// How often the time is looked at, in seconds.
+const LOOK: u64 = 5;
+/// How often it is looked whether something is to be exported, in seconds.
+const CHANGED: u64 = 60;
+
+/// Remembers what was asked for last.
+pub(super) struct ByNight {
+    night: Night,
+    /// When the time was looked at last, and the changes, in seconds since the machine started.
+    looked: u64,
+    compared: u64,
+}
+
+fn now() -> Now {
+    Now { boot: clock::boot_ms() / 1_000, wall: clock::now() as i64 }
+}
+
+impl ByNight {
+    pub fn new(fleet: &Fleet) -> Result<Self, ServerError> {
+        let (last, now) = (fleet.last_night()?, now());
+        Ok(Self { night: Night::new(last.map(|at| at as i64), now), looked: now.boot, compared: now.boot })
+    }
+
+    /// Asks for what is due.
+    pub fn ask(&mut self, home: &ServerHome, fleet: &mut Fleet) -> Result<(), ServerError> {
+        let now = now();
+        if now.boot < self.looked + LOOK {
+            return Ok(());
+        }
+        self.looked = now.boot;
+        if let Some(at) = home.config()?.nightly.time()
+            && self.night.look(at, &TimeZone::system(), now)
+        {
+            for chore in chores() {
+                queue(fleet, &chore)?;
+            }
+            self.compared = now.boot;
+        } else if now.boot >= self.compared + CHANGED {
+            self.compared = now.boot;
+            if fleet.exported()? != Some(fleet.essence()?) {
+                queue(fleet, &Chore::Export(export::Request {}))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// In this order.
+fn chores() -> [Chore; 2] {
+    let forget = Request { by: By::Policy, client: None, mode: Mode::DoIt, detail: Detail::Sums };
+    [Chore::Export(export::Request {}), Chore::Forget(forget)]
+}
+
+fn queue(fleet: &mut Fleet, chore: &Chore) -> Result<(), ServerError> {
+    let request = serde_json::to_string(chore).map_err(|error| ServerError::Broken(error.to_string()))?;
+    fleet.queue_chore(chore.kind(), AskedBy::Timer, &request, clock::now())?;
+    // What a connection has written itself is no change to it.
+    fleet.look_again();
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! A server stands up again: from the data directory and the recovery key alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use backhaul_net::private_file;
+use backhaul_store::check::Mending;
+use backhaul_store::{StoreError, Vault, rebuild};
+
+use super::{Export, File, shelf};
+use crate::error::ServerError;
+use crate::fleet::Fleet;
+use crate::home::ServerHome;
+use crate::keyring::{self, RecoveryKey, random};
+
+/// The fleet database's name in an export.
+pub(super) const FLEET: &str = "fleet.sqlite";
+const CONFIG: &str = "config.toml";
+
+/// What was recovered.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// From which export.
+    pub export: PathBuf,
+    /// When that was made, seconds since 1970.
+    pub made_at: u64,
+    /// Exports that were newer, and could not be used.
+    pub damaged: Vec<(PathBuf, String)>,
+    /// Clients that the server knows again.
+    pub clients: u64,
+    /// Names of clients that have snapshots and joined after the export: they must join anew.
+    pub unknown: Vec<String>,
+    /// Snapshots in the vault.
+    pub snapshots: u64,
+    /// Whether catalog and index were made anew.
+    pub rebuilt: Rebuilt,
+}
+
+/// Whether catalog and index were made anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rebuilt {
+    /// They were lost, or damaged.
+    Yes,
+    /// They were there.
+    No,
+}
+
+/// Makes a server in `home` from the vault in `dir`, which stays where it is. Until the last file is written there is no
+/// server, and the same can be done again.
+///
+/// # Errors
+/// There is a server already, no vault, no export that can be used, or the wrong key.
+pub fn recover(dir: &Path, key: &RecoveryKey, home: &ServerHome, now: u64) -> Result<Recovered, ServerError> {
+    if home.exists() {
+        return Err(ServerError::Exists { path: home.dir().to_path_buf() });
+    }
+    let dir = fs::canonicalize(dir).map_err(|_| StoreError::NotAVault { path: dir.to_path_buf() })?;
+    if !dir.join("vault.desc").is_file() {
+        return Err(StoreError::NotAVault { path: dir }.into());
+    }
+    let Chosen { path: export, made_at, vault_key, files, keyring, vault, damaged } = choose(&dir, key)?;
+    let (opened, rebuilt) = open_vault(&dir, now)?;
+    if opened.descriptor().vault != vault {
+        let why = "it is the export of another vault".to_owned();
+        return Err(ServerError::File { path: export, why });
+    }
+    let rows = opened.snapshots(None)?;
+    drop(opened);
+    place_vault(&dir, home)?;
+    for file in files.iter().filter(|file| file.name != CONFIG) {
+        write(home, file)?;
+    }
+    keyring::rewrap(home.dir(), &vault_key, &keyring)?;
+    let fleet = Fleet::open(&home.dir().join(FLEET))?;
+    fleet.fail_open(None, "the server was lost", now)?;
+    let clients = fleet.clients()?;
+    drop(fleet);
+    let mut unknown: Vec<String> = rows
+        .iter()
+        .filter(|row| clients.iter().all(|client| client.id != row.client))
+        .map(|row| row.client_name.clone())
+        .collect();
+    unknown.sort();
+    unknown.dedup();
+    // The config comes last: it is what makes this a server's home.
+    for file in files.iter().filter(|file| file.name == CONFIG) {
+        write(home, file)?;
+    }
+    let (clients, snapshots) = (clients.len() as u64, rows.len() as u64);
+    Ok(Recovered { export, made_at, damaged, clients, unknown, snapshots, rebuilt })
+}
+
+/// The newest export that can be used, opened.
+struct Chosen {
+    path: PathBuf,
+    made_at: u64,
+    vault_key: backhaul_object::keys::VaultKey,
+    files: Vec<File>,
+    keyring: Vec<u8>,
+    vault: backhaul_object::ids::VaultId,
+    damaged: Vec<(PathBuf, String)>,
+}
+
+fn choose(dir: &Path, key: &RecoveryKey) -> Result<Chosen, ServerError> {
+    let mut damaged = Vec::new();
+    for (_, path) in shelf::list(dir)? {
+        let export = match fs::read(&path)
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| Export::decode(&bytes).map_err(|error| error.to_string()))
+        {
+            Ok(export) => export,
+            Err(why) => {
+                damaged.push((path, why));
+                continue;
+            }
+        };
+        let vault_key = keyring::open_with_recovery(&export.keyring, key).ok_or_else(|| {
+            ServerError::WrongRecoveryKey {
+                path: path.clone(),
+                why: "it is another server's, or was mistyped",
+            }
+        })?;
+        match export.open(&vault_key) {
+            Ok(files) => {
+                let Export { made_at, keyring, vault, .. } = export;
+                return Ok(Chosen { path, made_at, vault_key, files, keyring, vault, damaged });
+            }
+            Err(error) => damaged.push((path, error.to_string())),
+        }
+    }
+    let why = match damaged.first() {
+        None => "it holds no export of a server (`exports/`)".to_owned(),
+        Some((path, why)) => format!("no export in it can be used; {}: {why}", path.display()),
+    };
+    Err(ServerError::File { path: dir.to_path_buf(), why })
+}
+
+/// Opens the vault; where catalog or index are lost, they are made anew.
+fn open_vault(dir: &Path, now: u64) -> Result<(Vault, Rebuilt), ServerError> {
+    match Vault::open(dir) {
+        Ok(vault) => Ok((vault, Rebuilt::No)),
+        Err(StoreError::Damaged { .. } | StoreError::Catalog(_) | StoreError::Io { .. }) => {
+            rebuild::rebuild(dir, random()?, Mending::Mend, now)?;
+            Ok((Vault::open(dir)?, Rebuilt::Yes))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Leads to the vault from where the server looks for it, unless it is there.
+fn place_vault(dir: &Path, home: &ServerHome) -> Result<(), ServerError> {
+    let place = home.vault_dir();
+    if fs::canonicalize(&place).is_ok_and(|there| there == dir) {
+        return Ok(());
+    }
+    let failed = |error: std::io::Error| ServerError::File {
+        path: place.clone(),
+        why: format!("{error}; it should lead to {}", dir.display()),
+    };
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::os::unix::fs::symlink(dir, &place).map_err(failed)
+}
+
+fn write(home: &ServerHome, file: &File) -> Result<(), ServerError> {
+    let path = home.dir().join(&file.name);
+    if file.name == FLEET {
+        // What a server before wrote ahead does not belong to this one.
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(home.dir().join(format!("{FLEET}{suffix}")));
+        }
+    }
+    Ok(private_file::write(&path, &file.content)?)
+}

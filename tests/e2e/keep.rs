@@ -1,0 +1,192 @@
+//! What is kept: pins, retention, what is had back, and the brake.
+
+use std::fs;
+use std::path::Path;
+
+use backhaul_tests::{Home, TestServer, wait_until};
+use serde_json::Value;
+
+use crate::json::assert_fits;
+
+fn server(keep: &str) -> TestServer {
+    let quiet = TestServer::quiet_policy();
+    TestServer::with_policy(&format!("{quiet}keep = {keep}\n[admission]\nslots = 8\n"))
+}
+
+/// Takes snapshots of a file that changes, and returns their ids, oldest first.
+fn snapshots(client: &Home, tree: &Path, count: usize) -> Vec<String> {
+    let one = |number: usize| {
+        fs::write(tree.join("letter"), format!("version {number}")).unwrap();
+        client.json(&["backup"])["snapshot"].as_str().unwrap().to_owned()
+    };
+    (0..count).map(one).collect()
+}
+
+fn listed(home: &Home, args: &[&str]) -> Vec<(String, bool, bool)> {
+    let list = home.json(&[&["snapshots"], args].concat());
+    assert_fits("snapshots.json", &list);
+    let row = |row: &Value| {
+        (row["id"].as_str().unwrap().to_owned(), row["pinned"] == true, row["forgotten"] == true)
+    };
+    list.as_array().unwrap().iter().map(row).collect()
+}
+
+fn verdicts(document: &Value) -> Vec<(String, Vec<String>)> {
+    let rows = document["clients"][0]["snapshots"].as_array().unwrap();
+    let reasons = |row: &Value| {
+        row["reasons"].as_array().unwrap().iter().map(|r| r.as_str().unwrap().to_owned()).collect()
+    };
+    rows.iter().map(|row| (row["id"].as_str().unwrap().to_owned(), reasons(row))).collect()
+}
+
+#[test]
+fn what_no_rule_keeps_is_hidden_and_can_be_had_back() {
+    let (mut server, dir, out) =
+        (server("{ last = 1 }"), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    let ids = snapshots(&client, dir.path(), 5);
+    let pinned = server.home.json(&["pin", &ids[0], "--reason", "before the move"]);
+    assert_fits("mark.json", &pinned);
+
+    let planned = server.home.json(&["forget", "--policy", "--dry-run"]);
+    assert_fits("forget.json", &planned);
+    let of = |id: &String| verdicts(&planned).into_iter().find(|(one, _)| one == id).unwrap().1;
+    assert_eq!(
+        (of(&ids[4]), of(&ids[2])),
+        (vec!["last 1".to_owned(), "floor of 3".into()], vec!["floor of 3".into()])
+    );
+    assert_eq!((of(&ids[0]), of(&ids[1])), (vec!["pinned".to_owned()], vec![]));
+    assert_eq!(listed(&client, &[]).len(), 5, "a dry run changes nothing");
+    let table = server.home.run(&["forget", "--policy", "--dry-run"]).ok().out;
+    assert!(table.contains("floor of 3") && table.contains("no rule keeps it"), "{table}");
+
+    assert_fits("forget.json", &server.home.json(&["forget", "--policy"]));
+    assert_eq!(listed(&client, &[]).len(), 4);
+    let all = listed(&client, &["--all"]);
+    assert_eq!((&all[0], &all[1]), (&(ids[0].clone(), true, false), &(ids[1].clone(), false, true)));
+    let back = out.path().join("back");
+    let restore = ["restore", &ids[1], "-t", back.to_str().unwrap()];
+    client.run(&restore).expect(1);
+
+    // Without a running server the command does it itself.
+    server.stop();
+    server.home.run(&["unforget", &ids[1]]).ok();
+    server.home.run(&["unpin", &ids[0]]).ok();
+    server.start();
+    client.run(&restore).ok();
+    assert_eq!(
+        fs::read_to_string(back.join(dir.path().strip_prefix("/").unwrap()).join("letter")).unwrap(),
+        "version 1"
+    );
+    let chores = server.home.json(&["chores"]);
+    assert_fits("chores.json", &chores);
+    let asked = chores.as_array().unwrap().iter().filter(|chore| chore["asked_by"] == "operator");
+    let done: Vec<&str> = asked.map(|chore| chore["kind"].as_str().unwrap()).collect();
+    assert_eq!(done, ["pin", "forget", "forget", "forget", "unforget", "unpin"]);
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_and_no_client_can_forget() {
+    let (server, dir) = (server("{ last = 9 }"), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    let ids = snapshots(&client, dir.path(), 2);
+    client.run(&["forget", &ids[0]]).expect(12);
+    client.run(&["pin", &ids[0]]).expect(12);
+    let refused = |args: &[&str], named: &str| {
+        let done = server.home.run(args).expect(2);
+        assert!(done.err.contains(named), "{}", done.err);
+    };
+    refused(&["forget"], "what is to be forgotten");
+    refused(&["forget", "--keep-tag", "x"], "tags alone");
+    refused(&["forget", "--keep-daily", "0", "--dry-run"], "what is to be forgotten");
+    refused(&["forget", "latest"], "--client");
+    refused(&["forget", &ids[0], &ids[1]], "nothing would be left");
+    server.home.run(&["pin", "latest", "--client", "desk"]).ok();
+    refused(&["forget", &ids[1]], "pinned");
+    let refusal = server.home.run(&["unforget", &ids[0]]).expect(1);
+    assert!(refusal.err.contains("no snapshot is forgotten"), "{}", refusal.err);
+    let file = dir.path().join("policy.toml");
+    for (keep, named) in [("{ last = 0 }", "keeps nothing"), ("{ dayly = 3 }", "dayly")] {
+        fs::write(&file, format!("[policy.default]\nkeep = {keep}\n")).unwrap();
+        refused(&["policy", "apply", file.to_str().unwrap()], named);
+    }
+    let forgot = server.home.json(&["forget", &ids[0]]);
+    assert_eq!((forgot["forgotten"].as_u64(), listed(&client, &[]).len()), (Some(1), 1));
+}
+
+#[test]
+fn the_brake_holds_everything_when_a_client_rewrites_its_files_at_once() {
+    let (server, dir) = (server("{ last = 1 }"), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    for number in 0..60 {
+        fs::write(dir.path().join(format!("{number}.txt")), format!("line {number}\n").repeat(5_000))
+            .unwrap();
+    }
+    let before = snapshots(&client, dir.path(), 5);
+    // As ransomware does.
+    let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
+    for number in 0..60 {
+        let mut next = || {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (noise >> 56) as u8
+        };
+        let bytes: Vec<u8> = (0..50_000).map(|_| next()).collect();
+        fs::write(dir.path().join(format!("{number}.txt.locked")), bytes).unwrap();
+        fs::remove_file(dir.path().join(format!("{number}.txt"))).unwrap();
+    }
+    snapshots(&client, dir.path(), 1);
+    let status = server.home.json(&["status"]);
+    assert_fits("status.json", &status);
+    assert!(status[0]["brake"].as_str().unwrap().contains("other contents"), "{status}");
+    let alerts = server.home.json(&["alerts"]);
+    assert_eq!((alerts[0]["kind"].as_str(), alerts[0]["client"].as_str()), (Some("brake"), Some("desk")));
+
+    let held = server.home.json(&["forget", "--policy"]);
+    assert_fits("forget.json", &held);
+    assert_eq!((held["forgotten"].as_u64(), held["held"].as_u64()), (Some(0), Some(1)), "{held}");
+    let refused = server.home.run(&["forget", &before[0]]).expect(2);
+    assert!(refused.err.contains("--release-brake"), "{}", refused.err);
+    assert_eq!(listed(&client, &[]).len(), 6);
+
+    assert_fits("release-brake.json", &server.home.json(&["forget", "--release-brake", "--client", "desk"]));
+    assert!(server.home.json(&["alerts"]).as_array().unwrap().is_empty());
+    assert_eq!(server.home.json(&["forget", "--policy"])["forgotten"], 3);
+}
+
+#[test]
+fn a_night_that_was_slept_through_is_made_up_for_once() {
+    let (mut server, dir) = (server("{ last = 1 }"), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    snapshots(&client, dir.path(), 5);
+    server.stop();
+    // The last night was two days ago, and it was two o'clock, so to speak, two minutes ago.
+    let home = server.home.path().join("server");
+    let date = std::process::Command::new("date").args(["-d", "2 minutes ago", "+%H:%M"]).output().unwrap();
+    let at = String::from_utf8(date.stdout).unwrap();
+    let config = fs::read_to_string(home.join("config.toml")).unwrap();
+    fs::write(home.join("config.toml"), format!("{config}\n[nightly]\nat = \"{}\"\n", at.trim())).unwrap();
+    let fleet = rusqlite::Connection::open(home.join("fleet.sqlite")).unwrap();
+    let last = "INSERT INTO chores (kind, asked_by, request, state, requested_at)
+                VALUES ('forget', 'timer', '{}', 'done', unixepoch() - 172800)";
+    fleet.execute(last, []).unwrap();
+    drop(fleet);
+    server.start();
+    let nightly = |server: &TestServer| {
+        let chores = server.home.json(&["chores"]);
+        let of = |kind: &str| {
+            let new = chores.as_array().unwrap().iter().skip(1);
+            let done = new.filter(|c| c["kind"] == kind && c["asked_by"] == "timer" && c["state"] == "done");
+            done.count()
+        };
+        (of("export"), of("forget"))
+    };
+    wait_until("the night's chores are done", || nightly(&server).0 >= 1 && nightly(&server).1 >= 1);
+    assert_eq!(listed(&client, &[]).len(), 3);
+    server.stop();
+    server.start();
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    assert_eq!(nightly(&server).1, 1, "once");
+    fs::write(home.join("config.toml"), format!("{config}\n[nightly]\nat = \"soon\"\n")).unwrap();
+    let refused = server.home.run(&["client", "list"]).expect(1);
+    assert!(refused.err.contains("nightly.at"), "{}", refused.err);
+}

@@ -1,0 +1,175 @@
+//! A server is lost but for its data directory, and stands up again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use backhaul_tests::{Home, TestServer, free_port, trees};
+use serde_json::Value;
+
+use crate::json::assert_fits;
+
+/// A server whose recovery key is known.
+struct Known {
+    home: Home,
+    key: PathBuf,
+    _keys: tempfile::TempDir,
+}
+
+fn made() -> Known {
+    let (home, keys) = (Home::new(), tempfile::tempdir().unwrap());
+    let listen = format!("127.0.0.1:{}", free_port());
+    let made = home.json(&["server", "init", "--listen", &listen, "--name", "127.0.0.1"]);
+    let key = keys.path().join("recovery-key");
+    fs::write(&key, format!("{}\n", made["recovery_key"].as_str().unwrap())).unwrap();
+    let policy = keys.path().join("policy.toml");
+    fs::write(&policy, TestServer::quiet_policy()).unwrap();
+    home.run(&["policy", "apply", policy.to_str().unwrap()]).ok();
+    Known { home, key, _keys: keys }
+}
+
+fn joined(server: &Home, name: &str, tree: &Path) -> Home {
+    let added = server.json(&["client", "add", name]);
+    let client = Home::new();
+    client.run(&["join", added["join_code"].as_str().unwrap(), tree.to_str().unwrap()]).ok();
+    client
+}
+
+fn same(one: &Path, other: &Path) {
+    let diff = Command::new("diff").args(["-r", "--no-dereference"]).arg(one).arg(other).output().unwrap();
+    assert!(diff.status.success(), "{}", String::from_utf8_lossy(&diff.stdout));
+}
+
+#[test]
+fn a_server_stands_up_again_from_its_data_directory_and_the_recovery_key() {
+    let (lost, dir, out) = (made(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = grown(dir.path());
+    let daemon = lost.home.start(&["server", "run"]);
+    let client = joined(&lost.home, "desk", &tree);
+    client.run(&["backup"]).ok();
+    lost.home.run(&["pin", "latest", "--client", "desk"]).ok();
+    let exported = lost.home.json(&["server", "export"]);
+    assert_fits("export.json", &exported);
+    // One that comes later is not in the export.
+    let late = joined(&lost.home, "late", &tree);
+    late.run(&["backup"]).ok();
+    daemon.kill();
+
+    // All that is left is the data directory, on a disk that is mounted elsewhere now.
+    let disk = tempfile::tempdir().unwrap();
+    let data = disk.path().join("data");
+    fs::rename(lost.home.path().join("server/vaults/main"), &data)
+        .or_else(|_| {
+            Command::new("mv").arg(lost.home.path().join("server/vaults/main")).arg(&data).status().map(drop)
+        })
+        .unwrap();
+    trim_exports(&data, exported["number"].as_u64().unwrap());
+    fs::remove_dir_all(lost.home.path().join("server")).unwrap();
+    let (data, key) = (data.to_str().unwrap(), lost.key.to_str().unwrap());
+
+    let again = &lost.home;
+    wrong_keys_are_refused(again, data, key);
+
+    let recovered = again.json(&["server", "recover", data, "--recovery-key-file", key]);
+    assert_fits("recover.json", &recovered);
+    assert_eq!(
+        (recovered["clients"].as_u64(), recovered["snapshots"].as_u64()),
+        (Some(1), Some(2)),
+        "{recovered}"
+    );
+    assert_eq!(recovered["unknown_clients"], serde_json::json!(["late"]));
+    again.run(&["server", "recover", data, "--recovery-key-file", key]).expect(1);
+
+    let daemon = again.start(&["server", "run"]);
+    let backup = client.json(&["backup"]);
+    assert_eq!(
+        (backup["bytes_read"].as_u64(), backup["bytes_sent"].as_u64()),
+        (Some(0), Some(0)),
+        "{backup}"
+    );
+    let listed = client.json(&["snapshots"]);
+    let pinned: Vec<bool> = listed.as_array().unwrap().iter().map(|row| row["pinned"] == true).collect();
+    assert_eq!(pinned, [true, false], "{listed}");
+    let of = |home: &Home, snapshot: &Value, to: &str| {
+        let target = out.path().join(to);
+        home.run(&["restore", snapshot["id"].as_str().unwrap(), "-t", target.to_str().unwrap()]).ok();
+        same(&tree, &target.join(tree.strip_prefix("/").unwrap()));
+    };
+    of(&client, &listed[0], "first");
+    of(&client, &listed[1], "second");
+    late.run(&["backup"]).expect(12);
+    assert!(again.run(&["policy", "show", "default"]).ok().out.contains("window"), "policies are back");
+    daemon.terminate();
+    again.run(&["check", "--read-data"]).ok();
+}
+
+fn wrong_keys_are_refused(again: &Home, data: &str, key: &str) {
+    let keys = tempfile::tempdir().unwrap();
+    let wrong = keys.path().join("wrong-key");
+    for text in ["00000000-".repeat(8).trim_end_matches('-'), "not a key"] {
+        fs::write(&wrong, text).unwrap();
+        let recover = ["server", "recover", data, "--recovery-key-file", wrong.to_str().unwrap()];
+        let refused = again.run(&recover).expect(12);
+        assert!(refused.err.contains("recovery key"), "{}", refused.err);
+    }
+    assert!(!again.path().join("server/config.toml").exists());
+    again.run(&["server", "recover", "/nowhere", "--recovery-key-file", key]).expect(10);
+}
+
+fn grown(dir: &Path) -> PathBuf {
+    let tree = dir.join("tree");
+    for number in 0..20 {
+        let path = tree.join(format!("folder {}/file {number}", number % 3));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, format!("{number} ").repeat(number * 3_000)).unwrap();
+    }
+    tree
+}
+
+/// Removes exports that were made by themselves after the one that is wanted.
+fn trim_exports(data: &Path, number: u64) {
+    for path in trees::files(&data.join("exports")) {
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if name.parse::<u64>().unwrap() > number {
+            fs::remove_file(path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_recovery_makes_a_lost_index_anew_and_passes_over_a_damaged_export() {
+    let (lost, dir) = (made(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("letter"), "dear ana, ".repeat(30_000)).unwrap();
+    let daemon = lost.home.start(&["server", "run"]);
+    let client = joined(&lost.home, "desk", dir.path());
+    client.run(&["backup"]).ok();
+    daemon.terminate();
+    // Without a running server, too.
+    let first = lost.home.json(&["server", "export"]);
+    let second = lost.home.json(&["server", "export"]);
+    let data = lost.home.path().join("server/vaults/main");
+    let path = second["path"].as_str().unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+    for name in ["config.toml", "keyring", "master.key", "fleet.sqlite"] {
+        fs::remove_file(lost.home.path().join("server").join(name)).unwrap();
+    }
+    fs::remove_dir_all(lost.home.path().join("server/tls")).unwrap();
+    fs::remove_file(data.join("catalog.sqlite")).unwrap();
+    let recover =
+        ["server", "recover", data.to_str().unwrap(), "--recovery-key-file", lost.key.to_str().unwrap()];
+    let recovered = lost.home.json(&recover);
+    assert_eq!(recovered["export"], first["path"], "{recovered}");
+    assert_eq!(
+        (recovered["rebuilt"].as_bool(), recovered["damaged_exports"].as_array().unwrap().len()),
+        (Some(true), 1)
+    );
+    let _daemon = lost.home.start(&["server", "run"]);
+    let backup = client.json(&["backup"]);
+    // The state of the agent is of another index: it reads anew, and finds that all contents are there.
+    assert_eq!(backup["objects_new"].as_u64(), Some(1), "only the snapshot itself: {backup}");
+    assert!(backup["bytes_sent"].as_u64().unwrap() < 2_000, "{backup}");
+    assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 2);
+}
