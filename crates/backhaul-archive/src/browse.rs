@@ -1,7 +1,7 @@
 //! Looking into a snapshot: find a path, list a folder, walk a subtree.
 //!
 //! Paths are raw bytes, with or without a leading `/`. Nothing here holds more than one node per level of
-//! the tree, plus the read-ahead of the [`walker`].
+//! the tree, plus what is read [`ahead`] of the [`walker`].
 
 use std::ops::ControlFlow;
 
@@ -11,6 +11,7 @@ use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{FormatError, ObjectId};
 use thiserror::Error;
 
+mod ahead;
 mod similar;
 pub(crate) mod walker;
 

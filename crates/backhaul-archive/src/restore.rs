@@ -4,8 +4,10 @@
 //!   opened beneath it without following symbolic links;
 //! - [`part`] is how what is there is replaced in one step; [`base`] is what of it need not be fetched;
 //! - [`fetch`] turns a batch of files into few large reads and writes them with several threads;
-//! - [`run`] walks the tree, takes what the [`select`]ion wants, makes [`folders`], [`delete`]s what is too much, and ends every batch with its hard links and the metadata of the
-//!   directories that are complete; [`plain`] makes links, pipes, sockets and devices.
+//! - [`run`] walks the tree, takes what the [`select`]ion wants, makes [`folders`], [`delete`]s what is too much; [`plain`] makes
+//!   links, pipes, sockets and devices;
+//! - [`batch`]: behind the walk, a batch of files is written, then its hard links and the metadata of the directories that are
+//!   complete.
 //!
 //! Invariants:
 //! - nothing outside the target is written;
@@ -30,6 +32,7 @@ use crate::attributes::Others;
 use crate::browse::{BrowseError, Located, Tree, absolute};
 
 mod base;
+mod batch;
 mod compare;
 mod delete;
 mod fetch;

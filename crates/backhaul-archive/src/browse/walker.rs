@@ -1,20 +1,16 @@
 //! The streaming walk that listing, finding and restoring share.
 //!
-//! An explicit stack, so that a tree of any depth takes no stack space; sibling nodes are read
-//! [`AHEAD`] at a time.
+//! An explicit stack, so that a tree of any depth takes no stack space; nodes are read [`ahead`](super::ahead).
 
-use std::collections::VecDeque;
 use std::vec::IntoIter;
 
+use backhaul_object::ObjectId;
 use backhaul_object::entry::{Body, Entry};
-use backhaul_object::node::{self, Branch, Node};
-use backhaul_object::source::{ObjectSource, TransferError};
-use backhaul_object::{Object, ObjectId};
+use backhaul_object::node::{Branch, Node};
+use backhaul_object::source::ObjectSource;
 
-use super::{BrowseError, is_fatal};
-
-/// Nodes asked for in one read.
-const AHEAD: usize = 32;
+use super::BrowseError;
+use super::ahead::{Ahead, Failed};
 
 /// What the walk has come to.
 pub(crate) enum Event<'e> {
@@ -59,26 +55,14 @@ struct Level {
     end: End,
     /// Length of the path above this level's names.
     path_len: usize,
-    /// True when the topmost read-ahead belongs to this level.
-    owns_ahead: bool,
-}
-
-/// The nodes that one node refers to, in the order in which the walk needs them.
-#[derive(Default)]
-struct Ahead {
-    upcoming: VecDeque<ObjectId>,
-    ready: VecDeque<(ObjectId, Object)>,
-    /// Set once a batch failed: then nodes are read one by one, to name the bad one.
-    single: bool,
 }
 
 /// A walk under way.
 pub(crate) struct Walker<'a> {
-    source: &'a dyn ObjectSource,
     start: Start,
     path: Vec<u8>,
     levels: Vec<Level>,
-    aheads: Vec<Ahead>,
+    ahead: Ahead<'a>,
 }
 
 /// Receives the events of a walk.
@@ -87,18 +71,17 @@ pub(crate) type Visit<'v, E> = dyn FnMut(&[u8], Event<'_>) -> Result<Step, E> + 
 impl<'a> Walker<'a> {
     /// A walk whose paths begin with `prefix` (no `/` at its end).
     pub(crate) fn new(source: &'a dyn ObjectSource, start: Start, prefix: Vec<u8>) -> Self {
-        Self { source, start, path: prefix, levels: Vec::new(), aheads: Vec::new() }
+        Self { start, path: prefix, levels: Vec::new(), ahead: Ahead::new(source) }
     }
 
     /// Runs to the end, or to the visitor's error. Paths are `prefix/name/name`.
     pub(crate) fn run<E>(mut self, visit: &mut Visit<'_, E>) -> Result<(), E> {
         match std::mem::replace(&mut self.start, Start::Entries(Vec::new())) {
             Start::Entries(entries) => {
-                self.aheads.push(Ahead::over(&entries));
-                self.push(entries, Vec::new(), End::Part, true);
+                self.ahead.expect(&entries);
+                self.push(entries, Vec::new(), End::Part);
             }
             Start::Node(id) => {
-                self.aheads.push(Ahead { upcoming: VecDeque::from([id]), ..Ahead::default() });
                 if let Err(error) = self.open(id, End::Part) {
                     visit(&self.path, Event::Unreadable(error))?;
                 }
@@ -114,9 +97,6 @@ impl<'a> Walker<'a> {
                 }
             } else {
                 let end = level.end;
-                if level.owns_ahead {
-                    self.aheads.pop();
-                }
                 self.levels.pop();
                 if end == End::Directory {
                     visit(&self.path, Event::Leave)?;
@@ -134,7 +114,7 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         match entry.body {
-            Body::Folded(entries) => self.push(entries, Vec::new(), End::Directory, false),
+            Body::Folded(entries) => self.push(entries, Vec::new(), End::Directory),
             Body::Directory { node, .. } => {
                 if let Err(error) = self.open(node, End::Directory) {
                     visit(&self.path, Event::Unreadable(error))?;
@@ -147,80 +127,19 @@ impl<'a> Walker<'a> {
     }
 
     fn open(&mut self, id: ObjectId, end: End) -> Result<(), BrowseError> {
-        let path = || self.path.clone();
-        let read = match self.aheads.last_mut() {
-            Some(ahead) => ahead.take(self.source, id),
-            None => read_one(self.source, id),
-        };
-        let object = read.map_err(|source| BrowseError::Transfer { path: path(), source })?;
-        let node =
-            node::decode(&object).map_err(|source| BrowseError::Format { path: path(), id, source })?;
+        let node = self.ahead.take(id).map_err(|failed| match failed {
+            Failed::Read(source) => BrowseError::Transfer { path: self.path.clone(), source },
+            Failed::Format(source) => BrowseError::Format { path: self.path.clone(), id, source },
+        })?;
         match node {
-            Node::Leaf(entries) => {
-                self.aheads.push(Ahead::over(&entries));
-                self.push(entries, Vec::new(), end, true);
-            }
-            Node::Index(branches) => {
-                let upcoming = branches.iter().map(|branch| branch.node).collect();
-                self.aheads.push(Ahead { upcoming, ..Ahead::default() });
-                self.push(Vec::new(), branches, end, true);
-            }
+            Node::Leaf(entries) => self.push(entries, Vec::new(), end),
+            Node::Index(branches) => self.push(Vec::new(), branches, end),
         }
         Ok(())
     }
 
-    fn push(&mut self, entries: Vec<Entry>, branches: Vec<Branch>, end: End, owns_ahead: bool) {
+    fn push(&mut self, entries: Vec<Entry>, branches: Vec<Branch>, end: End) {
         let (entries, branches) = (entries.into_iter(), branches.into_iter());
-        self.levels.push(Level { entries, branches, end, path_len: self.path.len(), owns_ahead });
+        self.levels.push(Level { entries, branches, end, path_len: self.path.len() });
     }
-}
-
-impl Ahead {
-    /// The nodes below these entries, through folded directories.
-    fn over(entries: &[Entry]) -> Self {
-        let mut upcoming = VecDeque::new();
-        // Folding is limited to 64 levels by the decoder.
-        fn collect(entries: &[Entry], out: &mut VecDeque<ObjectId>) {
-            for entry in entries {
-                match &entry.body {
-                    Body::Directory { node, .. } => out.push_back(*node),
-                    Body::Folded(below) => collect(below, out),
-                    Body::File { .. } | Body::Symlink(_) | Body::Special(_) => {}
-                }
-            }
-        }
-        collect(entries, &mut upcoming);
-        Self { upcoming, ..Self::default() }
-    }
-
-    /// The object `id`; those passed over since the last call are dropped.
-    fn take(&mut self, source: &dyn ObjectSource, id: ObjectId) -> Result<Object, TransferError> {
-        while let Some((ready, object)) = self.ready.pop_front() {
-            if ready == id {
-                return Ok(object);
-            }
-        }
-        while self.upcoming.pop_front().is_some_and(|next| next != id) {}
-        if self.single {
-            return read_one(source, id);
-        }
-        let mut ids = vec![id];
-        ids.extend(self.upcoming.iter().take(AHEAD - 1));
-        match source.read(&ids) {
-            Ok(objects) if objects.len() == ids.len() => {
-                self.upcoming.drain(..ids.len() - 1);
-                self.ready = ids.into_iter().zip(objects).collect();
-                self.ready.pop_front().map(|(_, object)| object).ok_or(TransferError::NotFound(id))
-            }
-            Err(error) if is_fatal(&error) => Err(error),
-            _ => {
-                self.single = true;
-                read_one(source, id)
-            }
-        }
-    }
-}
-
-fn read_one(source: &dyn ObjectSource, id: ObjectId) -> Result<Object, TransferError> {
-    source.read(&[id])?.pop().ok_or(TransferError::NotFound(id))
 }

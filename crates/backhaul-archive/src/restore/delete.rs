@@ -36,7 +36,7 @@ impl Run<'_, '_> {
             return Ok(());
         };
         // What was interrupted in this folder is made whole first: what it has left is no litter.
-        self.flush()?;
+        self.drain()?;
         let (engine, Some(place)) = (self.engine, self.engine.place) else { return Ok(()) };
         let Ok(dir) = place.dir(&relative) else { return Ok(()) };
         let listed = match names_in(&dir) {

@@ -1,9 +1,10 @@
-//! The contents of a batch of files: few large reads, one under way while the last is written.
+//! The contents of a batch of files: few large reads, some under way while others are written.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::vec::IntoIter;
 
 use backhaul_object::entry::{Attribute, Content, Metadata};
 use backhaul_object::piece::Piece;
@@ -21,13 +22,17 @@ use crate::browse::is_fatal;
 use crate::dump::{DumpError, Near, Part, chunk_of, dump_content, members_of, pick};
 
 /// Plain bytes asked for in one read.
-const READ_BYTES: u64 = 16 << 20;
+const READ_BYTES: u64 = 4 << 20;
+/// Files up to this size are fetched whole.
+const WHOLE_MAX: u64 = 8 << 20;
+/// Reads under way at a time: while one is opened, the next is on its way.
+const READERS: usize = 3;
 /// What a bundle is taken to hold until it is read: the usual target size.
 const BUNDLE_BYTES: u64 = 512 << 10;
 /// Threads that write files.
 const WRITERS: usize = 4;
 /// Tasks waiting for a writer.
-const QUEUE: usize = 8;
+const QUEUE: usize = 4;
 /// Large files under way at a time, each with its own read-ahead.
 const LARGE_AT_ONCE: usize = 2;
 
@@ -77,7 +82,7 @@ impl FileJob {
     pub(crate) fn is_large(&self) -> bool {
         match self.content {
             Content::Flist(_) => true,
-            Content::Chunks(_) => self.size > READ_BYTES || self.has_base,
+            Content::Chunks(_) => self.size > WHOLE_MAX || self.has_base,
             Content::Empty | Content::Inline(_) | Content::Member { .. } => false,
         }
     }
@@ -125,6 +130,7 @@ struct Work {
 /// What became of the jobs.
 #[derive(Default)]
 pub(crate) struct Outcome {
+    /// Those that are to be compared now, or were.
     pub(crate) done: Vec<FileJob>,
     pub(crate) failed: Vec<FileJob>,
 }
@@ -210,41 +216,38 @@ fn plan(jobs: Vec<FileJob>) -> Vec<Group> {
 }
 
 fn run_small(shared: &Shared<'_, '_>, groups: Vec<Group>) {
+    let groups = &Mutex::new(groups.into_iter());
     std::thread::scope(|scope| {
-        let (read, fetched) = sync_channel::<(Vec<Task>, Vec<Fetched>)>(1);
         let (work, queue) = sync_channel::<Work>(QUEUE);
         let queue = Arc::new(Mutex::new(queue));
-        let engine = shared.engine;
-        scope.spawn(move || fetch_all(engine, groups, &read));
+        for _ in 0..READERS {
+            let work = work.clone();
+            scope.spawn(move || fetch_all(shared.engine, groups, &work));
+        }
         for _ in 0..WRITERS {
             let queue = Arc::clone(&queue);
             scope.spawn(move || write_all(shared, &queue));
         }
-        drop(queue);
-        while let Ok((tasks, objects)) = fetched.recv() {
-            let get = |at: &usize| objects.get(*at).cloned().unwrap_or_else(|| Err("not read".to_owned()));
-            for task in tasks {
-                let objects = match &task {
-                    Task::Bundle { at, .. } => vec![get(at)],
-                    Task::Whole { at, .. } => at.iter().flatten().map(get).collect(),
-                };
-                if work.send(Work { task, objects }).is_err() {
-                    return;
-                }
-            }
-        }
     });
 }
 
-fn fetch_all(engine: &Engine<'_>, groups: Vec<Group>, out: &SyncSender<(Vec<Task>, Vec<Fetched>)>) {
-    for group in groups {
-        match read_group(engine.source, &group.ids) {
-            Ok(objects) => {
-                if out.send((group.tasks, objects)).is_err() {
-                    return;
-                }
-            }
+fn fetch_all(engine: &Engine<'_>, groups: &Mutex<IntoIter<Group>>, work: &SyncSender<Work>) {
+    while engine.report.is_over().is_none() {
+        let next = groups.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let Some(Group { ids, tasks, .. }) = next else { return };
+        let objects = match read_group(engine.source, &ids) {
+            Ok(objects) => objects,
             Err(error) => return engine.report.fatal(error),
+        };
+        let get = |at: &usize| objects.get(*at).cloned().unwrap_or_else(|| Err("not read".to_owned()));
+        for task in tasks {
+            let objects = match &task {
+                Task::Bundle { at, .. } => vec![get(at)],
+                Task::Whole { at, .. } => at.iter().flatten().map(get).collect(),
+            };
+            if work.send(Work { task, objects }).is_err() {
+                return;
+            }
         }
     }
 }
@@ -371,19 +374,21 @@ impl Shared<'_, '_> {
 
     fn settle(&self, job: FileJob, result: Result<(), String>) {
         let report = &self.engine.report;
-        let mut outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = || self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
         match (result, self.mode) {
             (Ok(()), Mode::Write) => {
                 report.file(job.size);
-                outcome.done.push(job);
+                if self.engine.request.verify {
+                    outcome().done.push(job);
+                }
             }
             (Ok(()), Mode::Compare) => {
                 report.verified();
-                outcome.done.push(job);
+                outcome().done.push(job);
             }
             (Err(why), _) => {
                 report.error(&job.path(), why);
-                outcome.failed.push(job);
+                outcome().failed.push(job);
             }
         }
     }

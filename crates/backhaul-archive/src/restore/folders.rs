@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 
+use super::batch::Leaf;
 use super::place::{self, Verdict};
-use super::run::{Leaf, Run, look};
+use super::run::{Run, look};
 use super::select::Choice;
 use super::{Act, Extent, Mode, Overwrite, RestoreError};
 use crate::attributes::Others;

@@ -100,7 +100,9 @@ fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> 
     let missed = place::apply(file, &job.metadata, Some((&job.attributes, Others::Go)))
         .map_err(|error| format!("metadata not set: {error}"))?;
     engine.report.missed(&job.path(), missed);
-    engine.report.flag_last(&job.path(), job.flags, rustix::fs::fstat(file).ok());
+    if flags::last_of(job.flags) != 0 {
+        engine.report.flag_last(&job.path(), job.flags, rustix::fs::fstat(file).ok());
+    }
     Ok(())
 }
 

@@ -23,7 +23,7 @@ impl Run<'_, '_> {
         let make_way = |dir: &OwnedFd| engine.make_way(dir, &entry.name, &path);
         let verify = self.engine.request.verify && !self.engine.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
-        let first = entry.link().and_then(|group| self.links.get(&group).cloned());
+        let first = self.links.first(entry.link());
         let mut missed = None;
         if let Some(dir) = self.here()? {
             let same = || place::is_as(dir, &entry.name, &entry.body);
@@ -77,7 +77,7 @@ impl Run<'_, '_> {
     /// Where the further names of an entry find it.
     fn note_first(&mut self, entry: &Entry) {
         if let (Some(group), Some(folder)) = (entry.link(), self.folders.last()) {
-            self.links.entry(group).or_insert_with(|| (folder.relative.clone(), entry.name.clone()));
+            self.links.note(group, (folder.relative.clone(), entry.name.clone()));
         }
     }
 }

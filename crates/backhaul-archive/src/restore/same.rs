@@ -28,6 +28,11 @@ impl Run<'_, '_> {
         let (engine, delete) = (self.engine, self.engine.request.delete);
         let others = if delete { Others::Go } else { Others::Stay };
         let of_folder = self.folders.last().map_or(0, Folder::flags);
+        let is_bare = entry.extensions.is_empty() && of_folder == 0 && others == Others::Stay;
+        if is_bare && is_right(stat, &right_of(entry)) {
+            // One look has told all.
+            return Ok(Right::Now);
+        }
         let Some(dir) = self.here()? else { return Ok(Right::Now) };
         let failed = |error: Errno| format!("metadata not set: {error}");
         let (attributes, report) = (entry.attributes(), &engine.report);
@@ -48,12 +53,9 @@ impl Run<'_, '_> {
             report.missed(path, missed);
             report.flag_last(path, entry.flags(), Some(*stat));
         } else {
-            let is_link = matches!(entry.body, Body::Symlink(_));
-            let mode = if is_link { 0o777 } else { entry.metadata.mode };
             let named = named(dir, &entry.name).map_err(failed)?;
             check(&fs::fstat(&named).map_err(failed)?, stat)?;
-            let right = is_right(stat, &Metadata { mode, ..entry.metadata });
-            if right && has(&Handle::named(&named), &attributes, others) {
+            if is_right(stat, &right_of(entry)) && has(&Handle::named(&named), &attributes, others) {
                 return Ok(Right::Now);
             }
             if stat.st_nlink != 1 {
@@ -75,6 +77,12 @@ fn check(found: &Stat, judged: &Stat) -> Result<(), String> {
 
 fn named(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// What the metadata should be: a symbolic link has no mode of its own.
+fn right_of(entry: &Entry) -> Metadata {
+    let is_link = matches!(entry.body, Body::Symlink(_));
+    Metadata { mode: if is_link { 0o777 } else { entry.metadata.mode }, ..entry.metadata }
 }
 
 fn is_right(stat: &Stat, metadata: &Metadata) -> bool {

@@ -1,0 +1,258 @@
+//! The nodes that a walk will come to, in its order, read before it does.
+//!
+//! A walk opens nodes in the order of the tree: a folder, then what is in it, then what comes after it. So what is known of
+//! the tree is a line of nodes of which the walk takes the first; those of a node that is read go into the line right behind
+//! it. When the first is not there, it is read together with the next of the line that are not. A walk that takes all it
+//! comes to needs few reads, about one for each level of the tree and each [`WIDTH_MAX`] nodes; one that passes nodes by has
+//! fewer read for nothing each time.
+
+use std::collections::VecDeque;
+
+use backhaul_object::ObjectId;
+use backhaul_object::entry::{Body, Entry};
+use backhaul_object::node::{self, Node};
+use backhaul_object::source::{ObjectSource, TransferError};
+use backhaul_object::{FormatError, Object};
+
+use super::is_fatal;
+
+/// Most nodes asked for in one read; the first read is of one.
+const WIDTH_MAX: usize = 128;
+/// With so many bytes of nodes waiting for the walk, only the one that it needs is read; and no more than as many as have so
+/// many bytes if all are like the largest.
+const HELD_MAX: usize = 6 << 20;
+
+/// Why a node cannot be had.
+#[derive(Debug)]
+pub(super) enum Failed {
+    Read(TransferError),
+    Format(FormatError),
+}
+
+/// One place in the line.
+struct Place {
+    id: ObjectId,
+    /// The node and how many bytes it was, once it is read.
+    node: Option<(Node, usize)>,
+}
+
+/// The line.
+pub(super) struct Ahead<'a> {
+    source: &'a dyn ObjectSource,
+    line: VecDeque<Place>,
+    held: usize,
+    largest: usize,
+    width: usize,
+}
+
+impl<'a> Ahead<'a> {
+    pub(super) fn new(source: &'a dyn ObjectSource) -> Self {
+        Self { source, line: VecDeque::new(), held: 0, largest: 1, width: 1 }
+    }
+
+    /// A walk begins with these.
+    pub(super) fn expect(&mut self, entries: &[Entry]) {
+        collect(entries, &mut |id| self.line.push_back(Place { id, node: None }));
+    }
+
+    /// The node that the walk has come to. Those before it in the line were passed by.
+    pub(super) fn take(&mut self, id: ObjectId) -> Result<Node, Failed> {
+        let mut passed = 0;
+        while self.line.front().is_some_and(|place| place.id != id) {
+            let node = self.line.pop_front().and_then(|place| place.node);
+            self.held -= node.map_or(0, |(_, bytes)| bytes);
+            passed += 1;
+        }
+        self.width = if passed > 0 { (self.width / 2).max(1) } else { self.width };
+        if self.line.is_empty() {
+            self.line.push_back(Place { id, node: None });
+        }
+        if self.line.front().is_some_and(|place| place.node.is_none()) {
+            self.read()?;
+        }
+        let place = self.line.pop_front();
+        let (node, bytes) = place.and_then(|place| place.node).ok_or_else(|| not_found(id))?;
+        self.held -= bytes;
+        Ok(node)
+    }
+
+    /// Reads the first of the line and some of the next; if one of those fails, the first alone.
+    fn read(&mut self) -> Result<(), Failed> {
+        let width = if self.held < HELD_MAX { self.width.min(HELD_MAX / self.largest).max(1) } else { 1 };
+        let missing = self.line.iter().enumerate().filter(|(_, place)| place.node.is_none());
+        let wanted: Vec<(usize, ObjectId)> = missing.map(|(at, place)| (at, place.id)).take(width).collect();
+        let ids: Vec<ObjectId> = wanted.iter().map(|(_, id)| *id).collect();
+        match self.source.read(&ids) {
+            Ok(objects) if objects.len() == ids.len() => {
+                self.width = (self.width * 2).min(WIDTH_MAX);
+                // From the back, so that places in front stay where they are.
+                for ((at, _), object) in wanted.into_iter().zip(objects).rev() {
+                    match self.put(at, &object) {
+                        // One that does not decode is read again when the walk comes to it.
+                        Err(error) if at == 0 => {
+                            self.line.pop_front();
+                            return Err(Failed::Format(error));
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if is_fatal(&error) => Err(Failed::Read(error)),
+            _ if ids.len() > 1 => {
+                self.width = 1;
+                self.read()
+            }
+            other => {
+                self.line.pop_front();
+                let id = ids.first().copied();
+                Err(other.err().map_or_else(|| id.map_or_else(lost, not_found), Failed::Read))
+            }
+        }
+    }
+
+    /// Puts a node into its place, and those that it refers to behind it.
+    fn put(&mut self, at: usize, object: &Object) -> Result<(), FormatError> {
+        let (node, bytes) = (node::decode(object)?, object.payload.len());
+        let mut below = Vec::new();
+        match &node {
+            Node::Leaf(entries) => collect(entries, &mut |id| below.push(Place { id, node: None })),
+            Node::Index(branches) => {
+                below.extend(branches.iter().map(|branch| Place { id: branch.node, node: None }));
+            }
+        }
+        if let Some(place) = self.line.get_mut(at) {
+            place.node = Some((node, bytes));
+            self.held += bytes;
+            self.largest = self.largest.max(bytes);
+        }
+        let behind = self.line.split_off((at + 1).min(self.line.len()));
+        self.line.extend(below);
+        self.line.extend(behind);
+        Ok(())
+    }
+}
+
+fn not_found(id: ObjectId) -> Failed {
+    Failed::Read(TransferError::NotFound(id))
+}
+
+fn lost() -> Failed {
+    Failed::Read(TransferError::Lost("an answer without objects".to_owned()))
+}
+
+/// The nodes below entries in their order, through folded directories (64 levels at most, by the decoder).
+fn collect(entries: &[Entry], found: &mut dyn FnMut(ObjectId)) {
+    for entry in entries {
+        match &entry.body {
+            Body::Directory { node, .. } => found(*node),
+            Body::Folded(below) => collect(below, found),
+            Body::File { .. } | Body::Symlink(_) | Body::Special(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+
+    use backhaul_object::entry::Metadata;
+    use backhaul_object::keys::IdKey;
+    use backhaul_object::node::{DirectoryBuilder, write_root};
+
+    use super::*;
+
+    /// Objects, and how many were asked for in each read.
+    #[derive(Default)]
+    struct Vault {
+        objects: HashMap<ObjectId, Object>,
+        reads: Mutex<Vec<usize>>,
+    }
+
+    impl ObjectSource for Vault {
+        fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError> {
+            self.reads.lock().unwrap().push(ids.len());
+            ids.iter().map(|id| self.objects.get(id).cloned().ok_or(TransferError::NotFound(*id))).collect()
+        }
+    }
+
+    fn folder(name: String) -> Entry {
+        let body = Body::Folded(Vec::new());
+        Entry { name: name.into_bytes(), metadata: Metadata::default(), body, extensions: Vec::new() }
+    }
+
+    /// A tree of folders, `width` in each, too large to be folded.
+    fn grow(
+        vault: &mut Vault,
+        key: &IdKey,
+        path: &str,
+        depth: u32,
+        width: usize,
+    ) -> backhaul_object::node::Finished {
+        let mut builder = DirectoryBuilder::new(key);
+        let mut objects = Vec::new();
+        for i in 0..width {
+            if depth > 0 {
+                let path = format!("{path}/{i}");
+                let done = grow(vault, key, &path, depth - 1, width);
+                builder.push_directory(folder(format!("d{i}")), done, &mut |id, object| {
+                    objects.push((id, object))
+                });
+            }
+        }
+        for i in 0..40 {
+            let body = Body::Symlink(format!("{path}/{i}/{}", "x".repeat(200)).into_bytes());
+            let entry = Entry { body, ..folder(format!("s{i:02}")) };
+            builder.push(entry, &mut |id, object| objects.push((id, object)));
+        }
+        let done = builder.finish(&mut |id, object| objects.push((id, object)));
+        vault.objects.extend(objects);
+        done
+    }
+
+    fn walk(vault: &Vault, root: ObjectId, into: impl Fn(&str) -> bool) -> (usize, usize, usize) {
+        use super::super::walker::{Event, Start, Step, Walker};
+        vault.reads.lock().unwrap().clear();
+        let (mut names, mut unreadable) = (0, 0);
+        let visit = &mut |path: &[u8], event: Event<'_>| {
+            match event {
+                Event::Entry(_) => names += 1,
+                Event::Unreadable(_) => unreadable += 1,
+                Event::Leave => {}
+            }
+            Ok::<_, ()>(if into(std::str::from_utf8(path).unwrap()) { Step::Into } else { Step::Over })
+        };
+        Walker::new(vault, Start::Node(root), Vec::new()).run(visit).unwrap();
+        (names, unreadable, vault.reads.lock().unwrap().len())
+    }
+
+    #[test]
+    fn a_whole_walk_needs_few_reads_a_narrow_one_little_and_one_bad_node_costs_only_itself() {
+        let (mut vault, key) = (Vault::default(), IdKey::new([7; 32]));
+        let done = grow(&mut vault, &key, "", 3, 6);
+        let mut rest = Vec::new();
+        let (root, _) = write_root(done, &key, &mut |id, object| rest.push((id, object)));
+        vault.objects.extend(rest);
+        // 1 + 6 + 36 + 216 folders, in each of them 40 links.
+        let (names, unreadable, reads) = walk(&vault, root, |_| true);
+        assert_eq!((names, unreadable), (259 * 40 + 258, 0));
+        assert!(reads <= 16, "{reads} reads of {} nodes", vault.objects.len());
+        let (names, _, _) = walk(&vault, root, |path| "/d3/d5/d0".starts_with(path));
+        assert_eq!(names, 4 * 40 + 18);
+        let read: usize = vault.reads.lock().unwrap().iter().sum();
+        assert!(read <= 12, "{read} nodes were read for a way of four");
+
+        let mut ids: Vec<ObjectId> = vault.objects.keys().copied().filter(|id| *id != root).collect();
+        ids.sort();
+        let lost = ids.into_iter().find(|id| {
+            let node = node::decode(&vault.objects[id]).unwrap();
+            matches!(node, Node::Leaf(entries) if entries.len() == 40)
+        });
+        vault.objects.remove(&lost.unwrap());
+        let (names, unreadable, _) = walk(&vault, root, |_| true);
+        assert_eq!((names, unreadable), (258 * 40 + 258, 1));
+    }
+}

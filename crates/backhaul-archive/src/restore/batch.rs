@@ -1,0 +1,262 @@
+//! What the walk has found, done behind it while it goes on: contents, then hard links, then the folders that are complete.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backhaul_object::entry::{Attribute, Metadata};
+use backhaul_object::source::TransferError;
+use rustix::fs::{self, AtFlags, linkat};
+use rustix::io::Errno;
+
+use super::fetch::{self, Engine, FileJob, join};
+use super::part;
+use super::place::{self, Target, Verdict};
+use super::report::Flagged;
+use super::run::look;
+use super::{Act, Mode};
+use crate::attributes::Others;
+use crate::flags;
+
+/// A batch ends at this many files, or as many finished directories: their records are what it costs in memory.
+const FILES_MAX: usize = 16_384;
+/// A batch ends at this many bytes of what its records hold themselves.
+const HELD_MAX: u64 = 16 << 20;
+
+/// Files and what follows once they are written.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) jobs: Vec<FileJob>,
+    pub(super) links: Vec<FileJob>,
+    pub(super) leaves: Vec<Leaf>,
+    /// Left as they were, and to be compared.
+    pub(super) kept: Vec<FileJob>,
+    /// Bytes of attributes and of contents in entries.
+    pub(super) held: u64,
+}
+
+impl Batch {
+    pub(super) fn is_full(&self) -> bool {
+        let files = self.jobs.len() + self.links.len() + self.kept.len();
+        files >= FILES_MAX || self.leaves.len() >= FILES_MAX || self.held >= HELD_MAX
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.jobs.is_empty() && self.links.is_empty() && self.leaves.is_empty() && self.kept.is_empty()
+    }
+}
+
+/// A directory whose content is complete.
+pub(super) struct Leaf {
+    pub(super) relative: Arc<[u8]>,
+    pub(super) metadata: Metadata,
+    /// None: they stay as they are.
+    pub(super) attributes: Option<Vec<Attribute>>,
+    pub(super) others: Others,
+    pub(super) flags: u32,
+}
+
+/// The folder and the name of something.
+pub(super) type At = (Arc<[u8]>, Vec<u8>);
+
+/// Where the first file of each link group is.
+#[derive(Default)]
+pub(super) struct Links(Mutex<HashMap<u64, At>>);
+
+impl Links {
+    fn map(&self) -> MutexGuard<'_, HashMap<u64, At>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn first(&self, group: Option<u64>) -> Option<At> {
+        group.and_then(|group| self.map().get(&group).cloned())
+    }
+
+    /// The first that is there, whatever was before.
+    pub(super) fn set(&self, group: u64, at: At) {
+        self.map().insert(group, at);
+    }
+
+    /// The first, if there is none.
+    pub(super) fn note(&self, group: u64, at: At) {
+        self.map().entry(group).or_insert(at);
+    }
+
+    /// It could not be made.
+    fn forget(&self, group: u64, dir: &[u8], name: &[u8]) {
+        let mut map = self.map();
+        if map.get(&group).is_some_and(|(d, n)| **d == *dir && *n == name) {
+            map.remove(&group);
+        }
+    }
+}
+
+/// What the walk tells its writer.
+pub(super) enum Order {
+    /// Do this,
+    Write(Box<Batch>),
+    /// and say when all before this is done.
+    Tell(SyncSender<()>),
+}
+
+/// Does what the walk has found, in its order.
+pub(super) struct Writer<'w, 'a> {
+    pub(super) engine: &'w Engine<'a>,
+    pub(super) mode: Mode,
+    pub(super) links: &'w Links,
+}
+
+impl Writer<'_, '_> {
+    /// Until the walk has ended, or the session.
+    pub(super) fn run(&self, orders: &Receiver<Order>) -> Result<(), TransferError> {
+        for order in orders {
+            match order {
+                Order::Write(batch) => self.write(*batch)?,
+                // Who asked may have given up.
+                Order::Tell(done) => drop(done.send(())),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: Batch) -> Result<(), TransferError> {
+        let Batch { jobs, links, leaves, kept, .. } = batch;
+        if self.engine.request.dry_run && self.mode == Mode::Write {
+            links.iter().for_each(|job| self.rehearse_link(job));
+            return Ok(());
+        }
+        self.contents(jobs)?;
+        for job in links {
+            self.hard_link(job)?;
+        }
+        // What was left as it was has not been proven equal by its time and size.
+        fetch::run(self.engine, kept, Mode::Compare)?;
+        if let Some(place) = self.engine.place {
+            for Leaf { relative, metadata, attributes, others, flags } in leaves {
+                let attributes = attributes.as_deref().map(|wanted| (wanted, others));
+                self.engine.finish_dir(place, &relative, &metadata, attributes);
+                if flags::last_of(flags) != 0 {
+                    let of = place.dir(&relative).ok().and_then(|fd| fs::fstat(fd).ok());
+                    self.engine.report.flag_last(&relative, flags, of);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn contents(&self, jobs: Vec<FileJob>) -> Result<(), TransferError> {
+        let outcome = fetch::run(self.engine, jobs, self.mode)?;
+        for job in outcome.failed {
+            if let Some(group) = job.link {
+                self.links.forget(group, &job.dir, &job.name);
+            }
+        }
+        if self.mode == Mode::Compare {
+            outcome.done.iter().for_each(|job| self.engine.report.file(job.size));
+        } else if self.engine.request.verify {
+            fetch::run(self.engine, outcome.done, Mode::Compare)?;
+        }
+        Ok(())
+    }
+
+    /// Says what [`Writer::hard_link`] would do.
+    fn rehearse_link(&self, job: &FileJob) {
+        let first = self.links.first(job.link);
+        let look = |dir: &[u8], name: &[u8]| {
+            let dir = self.engine.place.and_then(|place| place.dir(dir).ok())?;
+            place::look(&dir, name).ok().flatten()
+        };
+        let (there, first) = (look(&job.dir, &job.name), first.and_then(|(dir, name)| look(&dir, &name)));
+        let is_linked = there.zip(first).is_some_and(|(there, first)| place::same_inode(&there, &first));
+        if is_linked || self.stays(job) {
+            self.engine.report.skipped(&job.path());
+        } else {
+            self.linked(job);
+        }
+    }
+
+    /// A further name counts as a file without bytes of its own.
+    fn linked(&self, job: &FileJob) {
+        self.engine.report.file(0);
+        self.engine.report.act(Act::Create, &job.path());
+    }
+
+    /// A further name of a file; where it cannot be linked, it gets the content.
+    fn hard_link(&self, job: FileJob) -> Result<(), TransferError> {
+        let first = self.links.first(job.link);
+        let linked = match (first, self.engine.place) {
+            (Some((dir, name)), Some(place)) => link(self.engine, place, &dir, &name, &job),
+            _ => Err(String::new()),
+        };
+        match linked {
+            Ok(true) => self.linked(&job),
+            Ok(false) => self.engine.report.skipped(&job.path()),
+            Err(_) if self.stays(&job) => self.engine.report.skipped(&job.path()),
+            Err(_) => {
+                if let Some(group) = job.link {
+                    self.links.set(group, (Arc::clone(&job.dir), job.name.clone()));
+                }
+                self.contents(vec![job])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// True when what is at the job's place is to be left.
+    fn stays(&self, job: &FileJob) -> bool {
+        let Some(dir) = self.engine.place.and_then(|place| place.dir(&job.dir).ok()) else { return false };
+        place::look(&dir, &job.name).ok().flatten().is_some_and(|stat| {
+            place::judge(&stat, &job.metadata, self.engine.request.overwrite, || false) != Verdict::Write
+        })
+    }
+}
+
+impl Engine<'_> {
+    /// The metadata of a directory whose content is complete.
+    pub(crate) fn finish_dir(
+        &self,
+        place: &Target,
+        relative: &[u8],
+        metadata: &Metadata,
+        attributes: Option<(&[Attribute], Others)>,
+    ) {
+        match place.dir(relative).and_then(|fd| place::apply(&fd, metadata, attributes)) {
+            Ok(missed) => self.report.missed(relative, missed),
+            Err(error) => self.report.error(relative, format!("metadata not set: {error}")),
+        }
+    }
+
+    /// The flags that forbid changes, when there are no more.
+    pub(super) fn finish_flags(&self, place: &Target) {
+        for Flagged { path, flags, of } in self.report.take_flagged() {
+            let set = place.open_file(&path).and_then(|fd| match fs::fstat(&fd)? {
+                stat if of.is_some_and(|of| place::same_inode(&of, &stat)) => flags::write_last(&fd, flags),
+                // Somebody has put something else there.
+                _ => Err(Errno::STALE),
+            });
+            self.report.flagged(&path, flags, set);
+        }
+    }
+}
+
+/// Links `job`'s name to a file of this restore; false when what is there stays.
+fn link(engine: &Engine<'_>, place: &Target, dir: &[u8], name: &[u8], job: &FileJob) -> Result<bool, String> {
+    let text = |error: Errno| error.to_string();
+    let from = place.dir(dir).map_err(text)?;
+    let to = place.dir(&job.dir).map_err(text)?;
+    let first = look(&from, name)?.ok_or_else(|| format!("{:?} is gone", join(dir, name)))?;
+    if !place::is_file_of(&first, job.size) {
+        return Err("the first name is another file now".to_owned());
+    }
+    if let Some(stat) = look(&to, &job.name)?
+        && (place::same_inode(&first, &stat)
+            || place::judge(&stat, &job.metadata, engine.request.overwrite, || false) != Verdict::Write)
+    {
+        return Ok(false);
+    }
+    let make = |to_name: &[u8]| linkat(&from, name, &to, to_name, AtFlags::empty());
+    let make_way = |dir: &OwnedFd| engine.make_way(dir, &job.name, &job.path());
+    part::put(&to, &job.name, make, |_| Ok(()), &make_way)?;
+    Ok(true)
+}
