@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod alerts;
+mod bad;
 mod clocks;
 mod compare;
 mod copies;

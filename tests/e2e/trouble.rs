@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use backhaul_tests::netns::skipped;
@@ -151,24 +152,35 @@ fn a_path_that_vanished_is_named_and_the_others_are_saved() {
     assert_eq!(done["files"], 1);
 }
 
+/// Opens a folder far below another, made on the way if it is not there: no path is long enough to say where it is.
+fn far_below(top: &Path, names: usize) -> std::os::fd::OwnedFd {
+    use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut at = open(top, flags, Mode::empty()).unwrap();
+    for _ in 0..names {
+        let _ = mkdirat(&at, "folder", Mode::RWXU);
+        at = openat(&at, "folder", flags, Mode::empty()).unwrap();
+    }
+    at
+}
+
 #[test]
-fn a_very_deep_tree_comes_back() {
+fn a_tree_much_deeper_than_a_path_can_say_comes_back() {
+    use rustix::fs::{Mode, OFlags, openat};
     let (home, dir, out) = (Home::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let top = dir.path().join("deep");
-    // Deeper than one path can be said, so it is made level by level.
-    let script = format!(
-        "mkdir {0} && cd {0} && for i in $(seq 1500); do mkdir d && cd d; done && echo found > leaf",
-        top.display()
-    );
-    assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    let (top, to) = (dir.path().join("deep"), out.path().join("to"));
+    fs::create_dir(&top).unwrap();
+    // 10,500 bytes of path.
+    let leaf = openat(far_below(&top, 1_500), "leaf", OFlags::WRONLY | OFlags::CREATE, Mode::RWXU).unwrap();
+    rustix::io::write(leaf, b"found").unwrap();
     home.run(&["-q", "quickstart", top.to_str().unwrap()]).ok();
     let what = format!("latest:{}", top.display());
-    home.run(&["restore", &what, "-t", out.path().to_str().unwrap(), "--verify"]).ok();
-    let script =
-        format!("cd {} && for i in $(seq 1500); do cd d || exit 1; done && cat leaf", out.path().display());
-    let found = Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert_eq!(found.stdout, b"found\n");
-    for dir in [&top, out.path()] {
+    home.run(&["restore", &what, "-t", to.to_str().unwrap(), "--verify"]).ok();
+    let leaf = openat(far_below(&to, 1_500), "leaf", OFlags::RDONLY, Mode::empty()).unwrap();
+    let mut found = [0; 8];
+    assert_eq!(rustix::io::read(leaf, &mut found).unwrap(), 5);
+    assert_eq!(&found[..5], b"found");
+    for dir in [&top, &to] {
         assert!(Command::new("rm").arg("-rf").arg(dir).status().unwrap().success());
     }
 }

@@ -26,9 +26,9 @@ impl Volume {
         let (image, path) = (volume.image(), volume.path());
         let (image, at) = (image.to_str().unwrap(), path.to_str().unwrap());
         let made = match kind {
-            "tmpfs" => {
+            "tmpfs" | "ramfs" => {
                 let options = format!("size={mib}m{}{options}", if options.is_empty() { "" } else { "," });
-                works("mount", &["-t", "tmpfs", "-o", &options, "tmpfs", at])
+                works("mount", &["-t", kind, "-o", &options, kind, at])
             }
             _ => {
                 std::fs::File::create(image).unwrap().set_len(mib << 20).unwrap();

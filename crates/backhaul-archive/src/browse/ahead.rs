@@ -51,7 +51,7 @@ impl<'a> Ahead<'a> {
     }
 
     /// A walk begins with these.
-    pub(super) fn expect(&mut self, entries: &[Entry]) {
+    pub(super) fn begin(&mut self, entries: &[Entry]) {
         collect(entries, &mut |id| self.line.push_back(Place { id, node: None }));
     }
 

@@ -78,7 +78,7 @@ impl<'a> Walker<'a> {
     pub(crate) fn run<E>(mut self, visit: &mut Visit<'_, E>) -> Result<(), E> {
         match std::mem::replace(&mut self.start, Start::Entries(Vec::new())) {
             Start::Entries(entries) => {
-                self.ahead.expect(&entries);
+                self.ahead.begin(&entries);
                 self.push(entries, Vec::new(), End::Part);
             }
             Start::Node(id) => {

@@ -10,7 +10,7 @@ use backhaul_object::source::TransferError;
 use rustix::fs::{self, AtFlags, linkat};
 use rustix::io::Errno;
 
-use super::fetch::{self, Engine, FileJob, join};
+use super::fetch::{self, Engine, FileJob, Found, join};
 use super::part;
 use super::place::{self, Target, Verdict};
 use super::report::Flagged;
@@ -249,7 +249,8 @@ fn link(engine: &Engine<'_>, place: &Target, dir: &[u8], name: &[u8], job: &File
     if !place::is_file_of(&first, job.size) {
         return Err("the first name is another file now".to_owned());
     }
-    if let Some(stat) = look(&to, &job.name)?
+    let there = look(&to, &job.name)?;
+    if let Some(stat) = there
         && (place::same_inode(&first, &stat)
             || place::judge(&stat, &job.metadata, engine.request.overwrite, || false) != Verdict::Write)
     {
@@ -257,6 +258,6 @@ fn link(engine: &Engine<'_>, place: &Target, dir: &[u8], name: &[u8], job: &File
     }
     let make = |to_name: &[u8]| linkat(&from, name, &to, to_name, AtFlags::empty());
     let make_way = |dir: &OwnedFd| engine.make_way(dir, &job.name, &job.path());
-    part::put(&to, &job.name, make, |_| Ok(()), &make_way)?;
+    part::put(&to, (&job.name, Found::of(there.as_ref())), make, |_| Ok(()), &make_way)?;
     Ok(true)
 }

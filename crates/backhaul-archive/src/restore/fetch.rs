@@ -11,6 +11,7 @@ use backhaul_object::piece::Piece;
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId};
 use bytes::Bytes;
+use rustix::fs::Stat;
 
 use super::base::Base;
 use super::out::Out;
@@ -69,8 +70,8 @@ pub(crate) struct FileJob {
     pub(crate) size: u64,
     pub(crate) content: Content,
     pub(crate) link: Option<u64>,
-    /// A file is in its place, and may have parts of its content.
-    pub(crate) has_base: bool,
+    /// What was in its place when the walk came there.
+    pub(crate) found: Found,
 }
 
 impl FileJob {
@@ -82,8 +83,29 @@ impl FileJob {
     pub(crate) fn is_large(&self) -> bool {
         match self.content {
             Content::Flist(_) => true,
-            Content::Chunks(_) => self.size > WHOLE_MAX || self.has_base,
+            Content::Chunks(_) => self.size > WHOLE_MAX || self.found == Found::File,
             Content::Empty | Content::Inline(_) | Content::Member { .. } => false,
+        }
+    }
+}
+
+/// What is at a name before something is put there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// What has come there by the time is not replaced: whoever looked did not judge it.
+    Nothing,
+    /// A file, which may have parts of the content.
+    File,
+    /// Something else.
+    Other,
+}
+
+impl Found {
+    pub(crate) fn of(stat: Option<&Stat>) -> Self {
+        match stat {
+            None => Self::Nothing,
+            Some(stat) if place::is_file(stat) => Self::File,
+            Some(_) => Self::Other,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! are left.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -14,6 +15,7 @@ use super::select::Choice;
 use super::{Act, Extent, Mode, Overwrite, RestoreError};
 use crate::attributes::Others;
 use crate::flags;
+use crate::listing::names_in;
 
 /// How far a folder has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub(super) struct Folder {
     fd: Option<OwnedFd>,
     /// What the snapshot has in it, when all else is to go.
     names: HashSet<Vec<u8>>,
+    /// The snapshot's names so far, as a file system sees them that does not tell letters by their case.
+    folded: HashSet<u64>,
     /// A part of it could not be read: what else belongs there is not known.
     is_partial: bool,
 }
@@ -48,7 +52,7 @@ impl Folder {
 
     fn new(relative: Arc<[u8]>, entry: Option<Entry>, choice: Choice) -> Self {
         let (stage, fd, names, is_partial) = (Stage::Waiting, None, HashSet::new(), false);
-        Self { relative, choice, entry, stage, fd, names, is_partial }
+        Self { relative, choice, entry, stage, fd, names, folded: HashSet::new(), is_partial }
     }
 
     /// It only leads to what was saved: what else is in it is none of a snapshot's business.
@@ -86,6 +90,26 @@ impl Run<'_, '_> {
     /// Whether folders that were there before get the snapshot's mode and time.
     fn changes_folders(&self) -> bool {
         matches!(self.engine.request.overwrite, Overwrite::Always | Overwrite::IfChanged)
+    }
+
+    /// Refuses a name that this file system takes for another of the snapshot: it would replace that.
+    pub(super) fn refuse_alike(&mut self, name: &[u8]) -> Result<(), String> {
+        let mut hash = DefaultHasher::new();
+        String::from_utf8_lossy(name).to_lowercase().hash(&mut hash);
+        let is_alone = self.folders.last_mut().is_none_or(|folder| folder.folded.insert(hash.finish()));
+        if is_alone || !self.writes() {
+            return Ok(());
+        }
+        match self.here()? {
+            Some(dir) if look(dir, name)?.is_some() => {
+                let listed = names_in(dir).map_err(|error| error.to_string())?;
+                match listed.iter().any(|one| one.to_bytes() == name) {
+                    true => Ok(()),
+                    false => Err("this file system takes it for another name of the same folder".to_owned()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Comes into a folder; it is made now if it is wanted itself.

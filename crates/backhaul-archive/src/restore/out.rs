@@ -8,7 +8,7 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::Mode;
 use super::compare::Comparer;
-use super::fetch::{Engine, FileJob};
+use super::fetch::{Engine, FileJob, Found};
 use super::{part, place};
 use crate::attributes::Others;
 use crate::dump::Sink;
@@ -49,11 +49,15 @@ impl<'o> Out<'o> {
     }
 
     fn create(&self) -> io::Result<Opened> {
-        if !self.job.is_large()
-            && let Some(file) = place::create(self.dir, &self.job.name)?
-        {
-            self.flag(&file);
-            return Ok(Opened::Direct(file));
+        if !self.job.is_large() {
+            match place::create(self.dir, &self.job.name)? {
+                Some(file) => {
+                    self.flag(&file);
+                    return Ok(Opened::Direct(file));
+                }
+                None if self.job.found == Found::Nothing => return Err(io::Error::other(part::MEANWHILE)),
+                None => {}
+            }
         }
         let (file, part) = part::create_part(self.dir, self.job)?;
         self.flag(&file);
@@ -75,7 +79,7 @@ impl<'o> Out<'o> {
                 // What was left of an earlier restore may have been longer.
                 file.set_len(job.size).map_err(|error| error.to_string())?;
                 dress(file, job, engine)?;
-                part::put_file_in_place(dir, file, part, &job.name, &|dir| {
+                part::put_file_in_place(dir, file, part, (&job.name, job.found), &|dir| {
                     engine.make_way(dir, &job.name, &job.path())
                 })
             }

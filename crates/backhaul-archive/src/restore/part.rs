@@ -4,14 +4,18 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self, FlockOperation, Mode, OFlags};
+use rustix::fs::{self, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::fetch::FileJob;
+use super::fetch::{FileJob, Found};
 use super::place::{clear, create, insist, is_file, look, same_inode};
 
 /// Set on what is not whole: hardly anybody gives a file this mode, and nobody makes one with it by accident.
 const MARK: Mode = Mode::SVTX.union(Mode::RUSR).union(Mode::WUSR);
+
+/// Why something is not replaced.
+pub(super) const MEANWHILE: &str = "something has come there meanwhile, and stays (a file system that takes two of the \
+    snapshot's names for one looks like that, too)";
 
 /// The name that a file has until it is whole: the same each time that the same is restored, so that a later restore can
 /// go on with it, and another than any that people give.
@@ -77,7 +81,7 @@ pub(super) fn put_file_in_place(
     dir: &OwnedFd,
     file: &File,
     part: &[u8],
-    name: &[u8],
+    (name, found): (&[u8], Found),
     make_way: MakeWay<'_>,
 ) -> Result<(), String> {
     let text = |error: Errno| error.to_string();
@@ -85,14 +89,30 @@ pub(super) fn put_file_in_place(
     if !there.is_some_and(|there| same_inode(&there, &written)) {
         return Err("somebody has put another file in the place of the one being written".to_owned());
     }
-    put_in_place(dir, part, name, make_way)
+    put_in_place(dir, part, (name, found), make_way)
 }
 
 /// Removes a folder that is where something else is to be, or says why not.
 pub(super) type MakeWay<'m> = &'m dyn Fn(&OwnedFd) -> Result<(), String>;
 
 /// Gives what is whole its name, over a file that is there.
-fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8], make_way: MakeWay<'_>) -> Result<(), String> {
+fn put_in_place(
+    dir: &OwnedFd,
+    part: &[u8],
+    (name, found): (&[u8], Found),
+    make_way: MakeWay<'_>,
+) -> Result<(), String> {
+    if found == Found::Nothing {
+        return match fs::renameat_with(dir, part, dir, name, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => Err(MEANWHILE.to_owned()),
+            // Where that cannot be said in one step, it is said in two.
+            Err(Errno::INVAL | Errno::NOSYS) => match look(dir, name).map_err(|error| error.to_string())? {
+                Some(_) => Err(MEANWHILE.to_owned()),
+                None => fs::renameat(dir, part, dir, name).map_err(|error| error.to_string()),
+            },
+            other => other.map_err(|error| error.to_string()),
+        };
+    }
     let put = || insist(dir, name, || fs::renameat(dir, part, dir, name));
     let put = match put() {
         // Only now, when what comes is whole.
@@ -109,7 +129,7 @@ fn put_in_place(dir: &OwnedFd, part: &[u8], name: &[u8], make_way: MakeWay<'_>) 
 /// one step, and stays where it cannot be made. `dress` finishes what was made, under the name that it has then.
 pub(super) fn put<T>(
     dir: &OwnedFd,
-    name: &[u8],
+    (name, found): (&[u8], Found),
     make: impl Fn(&[u8]) -> Result<(), Errno>,
     dress: impl FnOnce(&[u8]) -> Result<T, Errno>,
     make_way: MakeWay<'_>,
@@ -118,6 +138,7 @@ pub(super) fn put<T>(
     let dress = |at: &[u8]| dress(at).map_err(|error| format!("metadata not set: {error}"));
     match make(name) {
         Ok(()) => return dress(name),
+        Err(Errno::EXIST) if found == Found::Nothing => return Err(MEANWHILE.to_owned()),
         Err(Errno::EXIST) => {}
         Err(error) => return Err(text(error)),
     }
@@ -129,7 +150,7 @@ pub(super) fn put<T>(
             Err(error) => return Err(text(error)),
         }
     };
-    let done = dress(&part).and_then(|done| put_in_place(dir, &part, name, make_way).map(|()| done));
+    let done = dress(&part).and_then(|done| put_in_place(dir, &part, (name, found), make_way).map(|()| done));
     // Also where both names were the same file's already: then a rename leaves both.
     clear(dir, &part)?;
     done

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use backhaul_object::entry::{Body, Entry, Special};
 use rustix::fs::{AtFlags, linkat};
 
-use super::fetch::join;
+use super::fetch::{Found, join};
 use super::part;
 use super::place::{self, Missed, Target, Verdict};
 use super::run::Run;
@@ -19,7 +19,7 @@ impl Run<'_, '_> {
         let (writes, overwrite) = (self.writes(), self.engine.request.overwrite);
         let found = self.found(entry)?;
         let path = join(&self.here_path(), &entry.name);
-        let engine = self.engine;
+        let (engine, there) = (self.engine, Found::of(found.as_ref()));
         let make_way = |dir: &OwnedFd| engine.make_way(dir, &entry.name, &path);
         let verify = self.engine.request.verify && !self.engine.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
@@ -48,12 +48,12 @@ impl Run<'_, '_> {
             } else if writes {
                 let linked = match (&first, place) {
                     (Some((from, name)), Some(place)) => {
-                        further_name(place, from, name, dir, entry, &make_way).is_ok()
+                        further_name(place, (from, name), dir, (entry, there), &make_way).is_ok()
                     }
                     _ => false,
                 };
                 if !linked {
-                    missed = Some(make(dir, entry, &make_way)?);
+                    missed = Some(make(dir, (entry, there), &make_way)?);
                 }
             }
         }
@@ -82,22 +82,25 @@ impl Run<'_, '_> {
     }
 }
 
-fn make(dir: &OwnedFd, entry: &Entry, make_way: part::MakeWay<'_>) -> Result<Missed, String> {
+fn make(
+    dir: &OwnedFd,
+    (entry, found): (&Entry, Found),
+    make_way: part::MakeWay<'_>,
+) -> Result<Missed, String> {
     let make = |name: &[u8]| place::make(dir, name, &entry.body);
     let is_device = matches!(entry.body, Body::Special(Special::Character(_) | Special::Block(_)));
     if is_device && !rustix::process::geteuid().is_root() {
         return Err("only root may make a device".to_owned());
     }
-    part::put(dir, &entry.name, make, |name| place::apply_to_plain(dir, name, entry), make_way)
+    part::put(dir, (&entry.name, found), make, |name| place::apply_to_plain(dir, name, entry), make_way)
 }
 
 /// Links an entry's name to the first of its group, if that is still what this restore has made.
 fn further_name(
     place: &Target,
-    from: &[u8],
-    name: &[u8],
+    (from, name): (&[u8], &[u8]),
     dir: &OwnedFd,
-    entry: &Entry,
+    (entry, found): (&Entry, Found),
     make_way: part::MakeWay<'_>,
 ) -> Result<(), String> {
     let from = place.dir(from).map_err(|error| error.to_string())?;
@@ -105,5 +108,5 @@ fn further_name(
         return Err("the first name is something else now".to_owned());
     }
     let link = |to: &[u8]| linkat(&from, name, dir, to, AtFlags::empty());
-    part::put(dir, &entry.name, link, |_| Ok(()), make_way)
+    part::put(dir, (&entry.name, found), link, |_| Ok(()), make_way)
 }

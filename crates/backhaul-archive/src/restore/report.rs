@@ -169,7 +169,10 @@ impl Report {
         errors.sort();
         let unowned = self.unowned.load(Ordering::Relaxed);
         if unowned > 0 {
-            let why = format!("owner not set: not root ({unowned} entries)");
+            let why = match rustix::process::geteuid().is_root() {
+                true => format!("owner not set: this file system does not take it ({unowned} entries)"),
+                false => format!("owner not set: not root ({unowned} entries)"),
+            };
             errors.push((self.target.clone(), why));
         }
         let unprivileged = self.unprivileged.load(Ordering::Relaxed);

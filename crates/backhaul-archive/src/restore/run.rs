@@ -9,7 +9,7 @@ use backhaul_object::source::TransferError;
 use rustix::fs::Stat;
 
 use super::batch::{Batch, Links, Order, Writer};
-use super::fetch::{Engine, FileJob, join};
+use super::fetch::{Engine, FileJob, Found, join};
 use super::folders::Folder;
 use super::place::{self, Verdict};
 use super::same::Right;
@@ -127,6 +127,9 @@ impl Run<'_, '_> {
         }
         let path = [&self.engine.prefix[..], relative].join(&b'/');
         let choice = self.engine.request.select.choose(&path, kind, folder.choice);
+        if choice == Choice::Wanted {
+            self.refuse_alike(&entry.name)?;
+        }
         match &entry.body {
             _ if choice == Choice::Unwanted => Ok(Step::Over),
             Body::Directory { .. } | Body::Folded(_) => {
@@ -158,9 +161,9 @@ impl Run<'_, '_> {
             self.batch.held += bytes.len() as u64;
         }
         let (flags, of_folder) = (entry.flags(), self.folders.last().map_or(0, Folder::flags));
-        let has_base = found.as_ref().is_some_and(place::is_file);
+        let there = Found::of(found.as_ref());
         let job =
-            FileJob { dir, name, metadata, attributes, flags, of_folder, size, content, link, has_base };
+            FileJob { dir, name, metadata, attributes, flags, of_folder, size, content, link, found: there };
         let write = self.mode == Mode::Write;
         if write && self.links.first(link).is_some() {
             self.batch.links.push(job);

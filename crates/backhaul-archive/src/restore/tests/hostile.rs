@@ -129,3 +129,43 @@ fn what_linux_does_not_have_is_named() {
     // A file system's own flags are nobody's to set.
     assert!(!named.contains(&"flags"), "{:?}", done.errors);
 }
+
+#[test]
+fn names_that_are_none_are_refused_with_all_of_their_folder_and_nothing_lands_outside() {
+    let (temp, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("canary"), "canary").unwrap();
+    let out = outside.path().file_name().unwrap().to_str().unwrap();
+    let to = temp.path().join("a/b");
+    fs::create_dir_all(&to).unwrap();
+    fs::write(temp.path().join("a/canary"), "canary").unwrap();
+    let planted = |name: &str| entry(name, file(8, Content::Inline(b"intruder".to_vec())));
+    let way_out = format!("../../../{out}/canary");
+    let absolute = outside.path().join("canary").display().to_string();
+    let long = "x".repeat(256);
+    for bad in ["", ".", "..", "a/b", "/", "../canary", &way_out, &absolute, "a\0b", "\0", &long] {
+        for in_a_folder in [false, true] {
+            let mut source = Source::new();
+            let mut entries = vec![planted(bad), planted("plain")];
+            if in_a_folder {
+                entries = vec![entry("folder", Body::Folded(entries)), planted("plain")];
+            }
+            entries.sort_by(|a, b| a.name.cmp(&b.name));
+            let root = tree_of(&mut source, entries);
+            match restore(&source, root, None, &request(&to, Overwrite::Always)) {
+                Ok(done) => assert!(!done.errors.is_empty(), "{bad:?} was taken"),
+                Err(why) => assert!(why.to_string().contains(&root.to_string()[..8]), "{bad:?}: {why}"),
+            }
+            assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "{bad:?}");
+            assert_eq!(fs::read(temp.path().join("a/canary")).unwrap(), b"canary", "{bad:?}");
+            assert_eq!(fs::read(outside.path().join("canary")).unwrap(), b"canary", "{bad:?}");
+        }
+    }
+    // Twice the same, and out of order: whoever comes second would be written over what came first.
+    for names in [["same", "same"], ["z", "a"]] {
+        let mut source = Source::new();
+        let root = tree_of(&mut source, names.map(planted).to_vec());
+        let done = restore(&source, root, None, &request(&to, Overwrite::Always));
+        assert!(done.is_err() || !done.unwrap().errors.is_empty(), "{names:?}");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "{names:?}");
+    }
+}

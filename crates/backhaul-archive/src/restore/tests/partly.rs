@@ -34,7 +34,7 @@ fn part_of(sample: &Sample, from: &str) -> String {
         size,
         content,
         link: None,
-        has_base: false,
+        found: fetch::Found::Nothing,
     };
     String::from_utf8(part::part_of(&job)).unwrap()
 }

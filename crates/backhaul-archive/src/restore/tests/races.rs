@@ -93,3 +93,36 @@ fn a_target_that_changes_under_the_restore_leads_nowhere() {
     let done = restore(&sample.source, sample.root, None, &request(&target, Overwrite::Always)).unwrap();
     assert_eq!(done.errors, []);
 }
+
+/// What the walk did not see is not replaced: neither by what is written at once nor by what is moved into place, and links.
+#[test]
+fn what_comes_after_the_walk_has_looked_stays() {
+    let (temp, mut source) = (tempfile::tempdir().unwrap(), Source::new());
+    let large: Vec<Piece> = (0..9).map(|i| source.chunk(&noise(200_000, i + 40))).collect();
+    let content = Content::Flist(source.flist(&large));
+    let files = BTreeMap::from([
+        (b"large".to_vec(), Item::File(content, 1_800_000, None)),
+        (b"link".to_vec(), Item::Link(b"somewhere")),
+        (b"small".to_vec(), Item::File(Content::Inline(b"small".to_vec()), 5, None)),
+        (b"whole".to_vec(), Item::File(Content::Inline(b"whole".to_vec()), 5, None)),
+    ]);
+    let root = source.tree(files);
+    let (writes, to) = (temp.path().join("to"), temp.path().join("to"));
+    fs::create_dir(&to).unwrap();
+    let intrude = move |_: Act, path: &Path| {
+        if !path.ends_with("whole") && path.symlink_metadata().is_err() {
+            fs::write(writes.join(path.file_name().unwrap()), "theirs").unwrap();
+        }
+    };
+    let mut request = request(&to, Overwrite::Always);
+    request.tell = Some(std::sync::Arc::new(intrude));
+    let done = restore(&source, root, None, &request).unwrap();
+    for name in ["large", "small"] {
+        assert_eq!(fs::read(to.join(name)).unwrap(), b"theirs", "{name}");
+    }
+    assert_eq!(fs::read(to.join("whole")).unwrap(), b"whole");
+    assert_eq!(done.errors.len(), 2, "{:?}", done.errors);
+    assert!(done.errors.iter().all(|(_, why)| why.contains("has come there meanwhile")), "{:?}", done.errors);
+    let there = fs::read_dir(&to).unwrap().count();
+    assert_eq!(there, 4, "nothing of ours is left");
+}

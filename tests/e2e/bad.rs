@@ -1,0 +1,175 @@
+//! Targets that cannot take what comes, and sources that are not what they seem: each is named, the rest is done.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use backhaul_tests::mounts::{Mount, can_mount};
+use backhaul_tests::volumes::Volume;
+use backhaul_tests::{Home, trees};
+use serde_json::Value;
+
+/// A home in which a tree was saved.
+fn saved(tree: &Path) -> Home {
+    let home = Home::new();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    home
+}
+
+/// Restores a tree that cannot come back whole: what was said of it.
+fn partly(home: &Home, tree: &Path, to: &Path) -> Value {
+    let what = format!("latest:{}", tree.display());
+    home.run(&["--json", "restore", &what, "-t", to.to_str().unwrap()]).expect(3).json()
+}
+
+/// The last names of what is named in the errors.
+fn named(done: &Value) -> BTreeSet<String> {
+    let errors = done["errors"].as_array().unwrap().iter();
+    errors.map(|error| error["path"].as_str().unwrap().rsplit('/').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_a_full_disk_has_no_room_for_is_named_and_leaves_nothing_of_itself() {
+    let Some(volume) = Volume::new("tmpfs", 6, "") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    for (name, len) in [("huge", 20_000_000), ("large", 9_000_000), ("middling", 4_000_000)] {
+        fs::write(tree.join(name), trees::noise(len, 1)).unwrap();
+    }
+    for i in 0..50u64 {
+        fs::write(tree.join(format!("small {i}")), trees::noise(2_000, i)).unwrap();
+    }
+    let (home, to) = (saved(&tree), volume.path().join("out"));
+    let done = partly(&home, &tree, &to);
+    let why = done["errors"][0]["error"].as_str().unwrap();
+    assert!(why.contains("No space left"), "{done}");
+    let missing = named(&done);
+    assert!(missing.contains("huge") && missing.contains("large"), "{missing:?}");
+    let there: BTreeSet<String> =
+        fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    for name in fs::read_dir(&tree).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
+        assert!(there.contains(&name) != missing.contains(&name), "{name} is both, or neither");
+        if there.contains(&name) {
+            assert!(fs::read(tree.join(&name)).unwrap() == fs::read(to.join(&name)).unwrap(), "{name}");
+        }
+    }
+    assert!(there.len() + missing.len() == 53, "{there:?}: something of ours is left");
+}
+
+#[test]
+fn a_target_that_may_not_be_written_to_is_named_and_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("in")).unwrap();
+    fs::write(tree.join("in/new"), "new").unwrap();
+    fs::write(tree.join("old"), "as saved").unwrap();
+    let home = saved(&tree);
+    if let Some(volume) = Volume::new("tmpfs", 4, "") {
+        fs::write(volume.path().join("old"), "as it is").unwrap();
+        volume.freeze();
+        let done = partly(&home, &tree, &volume.path());
+        assert!(done["errors"].to_string().contains("Read-only file system"), "{done}");
+        assert!(named(&done).is_superset(&BTreeSet::from(["in".to_owned(), "old".to_owned()])), "{done}");
+        assert_eq!(fs::read_to_string(volume.path().join("old")).unwrap(), "as it is");
+        let what = format!("latest:{}", tree.display());
+        let nowhere = volume.path().join("not there");
+        let failed = home.run(&["restore", &what, "-t", nowhere.to_str().unwrap()]).expect(1);
+        assert!(failed.err.contains("not there") && failed.err.contains("Read-only"), "{}", failed.err);
+    }
+    let user = Home::unprivileged();
+    let to = dir.path().join("closed");
+    fs::create_dir(&to).unwrap();
+    for path in [dir.path(), &tree, &tree.join("in")] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&to, fs::Permissions::from_mode(0o555)).unwrap();
+    user.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let done = partly(&user, &tree, &to);
+    assert!(done["errors"].to_string().contains("Permission denied"), "{done}");
+    assert!(fs::read_dir(&to).unwrap().next().is_none());
+}
+
+/// ramfs has none, whoever asks.
+#[test]
+fn without_extended_attributes_the_files_come_back_and_what_is_lost_is_named() {
+    let Some(volume) = Volume::new("ramfs", 4, "") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("with"), "with").unwrap();
+    fs::write(tree.join("without"), "without").unwrap();
+    if !trees::attribute(&tree.join("with"), "user.comment", b"kept") {
+        return backhaul_tests::netns::skipped("no attributes can be set here");
+    }
+    let home = saved(&tree);
+    let done = partly(&home, &tree, &volume.path());
+    assert_eq!(named(&done), BTreeSet::from(["with".to_owned()]), "{done}");
+    assert!(done["errors"].to_string().contains("user.comment"), "{done}");
+    for name in ["with", "without"] {
+        assert_eq!(fs::read_to_string(volume.path().join(name)).unwrap(), name);
+    }
+}
+
+#[test]
+fn folders_that_may_not_be_read_and_files_that_grow_without_end_are_named_and_end_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("closed/in")).unwrap();
+    fs::write(tree.join("open"), "open").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let user = Home::unprivileged();
+    user.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0o0)).unwrap();
+    let partial = user.run(&["--json", "backup", tree.to_str().unwrap()]).expect(3).json();
+    assert_eq!((named(&partial), &partial["files"]), (BTreeSet::from(["closed".to_owned()]), &1.into()));
+    fs::set_permissions(tree.join("closed"), fs::Permissions::from_mode(0o755)).unwrap();
+
+    let (growing, stop) = (tree.join("growing"), AtomicBool::new(false));
+    fs::write(&growing, trees::noise(30_000_000, 1)).unwrap();
+    let partial = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = fs::File::options().append(true).open(&growing).unwrap();
+            while !stop.load(Ordering::Relaxed) {
+                std::io::Write::write_all(&mut file, &[1; 4_096]).unwrap();
+                // As fast as a log that has gone mad, and no faster than a small disk takes.
+                std::thread::sleep(std::time::Duration::from_micros(200));
+            }
+        });
+        let done = user.run(&["--json", "backup", tree.to_str().unwrap(), "--still", "off"]);
+        stop.store(true, Ordering::Relaxed);
+        done.expect(3).json()
+    });
+    assert_eq!(named(&partial), BTreeSet::from(["growing".to_owned()]), "{partial}");
+    assert!(partial["errors"].to_string().contains("changed while it was read"), "{partial}");
+    let out = dir.path().join("growing");
+    user.run(&["dump", &format!("latest:{}", growing.display())]).ok();
+    let dumped = user.command(&["dump", &format!("latest:{}", growing.display())]).output().unwrap();
+    fs::write(&out, &dumped.stdout).unwrap();
+    assert!(dumped.stdout.starts_with(&trees::noise(30_000_000, 1)));
+}
+
+/// A mounted snapshot is such a source: served by a program, with inodes of its own making.
+#[test]
+fn what_a_program_serves_as_files_is_saved_like_others() {
+    if !can_mount() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, at) = (dir.path().join("tree"), dir.path().join("at"));
+    fs::create_dir_all(tree.join("in")).unwrap();
+    fs::create_dir(&at).unwrap();
+    for i in 0..40u64 {
+        fs::write(tree.join(format!("in/{i}")), trees::noise(20_000 * i as usize, i)).unwrap();
+    }
+    let home = saved(&tree);
+    let mount = Mount::on(&home, &at, &[]);
+    let other = Home::new();
+    let done = other.run(&["--json", "quickstart", at.to_str().unwrap()]);
+    mount.umount();
+    let saved = done.ok().json();
+    assert_eq!(saved["errors"], serde_json::json!([]), "{saved}");
+    assert!(saved["files"].as_u64().unwrap() >= 40, "{saved}");
+}
