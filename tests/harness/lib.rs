@@ -23,10 +23,13 @@ pub mod volumes;
 /// Longest that anything here may take.
 pub const PATIENCE: Duration = Duration::from_secs(150);
 
-/// The binary under test, built first if need be.
+/// The binary under test, built first if need be; `BACKHAUL_PROGRAM` names another.
 pub fn binary() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(given) = std::env::var_os("BACKHAUL_PROGRAM") {
+            return given.into();
+        }
         let program = std::env::current_exe().unwrap();
         let dir = program.parent().unwrap();
         // Tests lie one level below the profile's directory, benchmarks in it.

@@ -18,7 +18,7 @@ impl AtomicFile {
     /// The directory or the temporary file cannot be made.
     pub fn new(path: &Path) -> io::Result<Self> {
         let parent = path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(parent)?;
+        make_dirs(parent)?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(".tmp");
         let temporary = parent.join(name);
@@ -40,10 +40,27 @@ impl AtomicFile {
     }
 }
 
+/// Makes a directory and those above it that are missing, each durable: a file in it would else be lost with its name.
+///
+/// # Errors
+/// One cannot be made or synced.
+pub fn make_dirs(path: &Path) -> io::Result<()> {
+    if path.as_os_str().is_empty() || path.is_dir() {
+        return Ok(());
+    }
+    make_dirs(path.parent().unwrap_or(Path::new(".")))?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_parent(path)
+}
+
 /// Makes a rename or creation in the directory of `path` durable.
 ///
 /// # Errors
 /// The directory cannot be opened or synced.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }

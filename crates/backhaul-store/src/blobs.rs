@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use crate::atomic::{AtomicFile, sync_parent};
+use crate::atomic::{AtomicFile, make_dirs, sync_parent};
 use crate::error::{Doing, StoreError};
 
 /// Files kept open for reading.
@@ -105,10 +105,7 @@ impl LocalBlobs {
     /// The directory of a new file, made durably if it is missing.
     fn make_parent(&self, path: &Path) -> Result<(), StoreError> {
         let parent = path.parent().unwrap_or(&self.root);
-        if !parent.is_dir() {
-            fs::create_dir_all(parent).doing("create", parent)?;
-            sync_parent(parent).doing("sync the parent of", parent)?;
-        }
+        make_dirs(parent).doing("create", parent)?;
         Ok(())
     }
 }

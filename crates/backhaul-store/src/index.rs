@@ -11,9 +11,10 @@ use backhaul_object::codec::{Reader, Write};
 use backhaul_object::header::{MEMBERS_MAX, REFERENCES_MAX};
 use backhaul_object::{Header, ObjectId, Proof};
 
+use crate::atomic::sync_parent;
 use crate::bits::Bits;
 use crate::catalog::Counts;
-use crate::error::{Of, StoreError};
+use crate::error::{Doing, Of, StoreError};
 
 mod fingerprints;
 mod forget;
@@ -100,6 +101,10 @@ impl Index {
     /// # Errors
     /// A file is missing, shorter than the catalog says, or unreadable.
     pub fn open(dir: &Path, objects: u64, members: u64) -> Result<Self, StoreError> {
+        if !dir.is_dir() {
+            let why = "it is missing; run `backhaul check --rebuild-index`";
+            return Err(StoreError::damaged(dir.display().to_string(), why));
+        }
         let names = Log::open(&dir.join("names"), objects * NAME_LEN)?;
         let loc = Log::open(&dir.join("loc"), objects * LOC_LEN)?;
         let spans = Log::open(&dir.join("spans"), objects * SPAN_LEN)?;
@@ -109,6 +114,8 @@ impl Index {
         };
         let edges = Log::open(&dir.join("edges"), edge_bytes)?;
         let members_log = Log::open(&dir.join("members"), members * MEMBER_LEN)?;
+        // A flush syncs what is in the files: what was made above could still lose its name.
+        sync_parent(&dir.join("names")).doing("sync", dir)?;
         let mut index = Self {
             leaving: Bits::default(),
             objects: Fingerprints::default(),

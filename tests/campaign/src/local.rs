@@ -1,0 +1,290 @@
+//! A client without a network: the real walk, the real vault, and what a server's session does between them.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use backhaul_archive::backup::{BackupRequest, Saved, VaultParameters, backup, excludes};
+use backhaul_archive::restore::{RestoreRequest, restore};
+use backhaul_object::descriptor::Descriptor;
+use backhaul_object::ids::{ClientId, SessionId, VaultId};
+use backhaul_object::keys::VaultKey;
+use backhaul_object::seal::{Packer, Unpacker};
+use backhaul_object::snapshot::Snapshot;
+use backhaul_object::source::{Answer, Answers, ObjectSink, ObjectSource, Query, TransferError};
+use backhaul_object::{Compressed, Object, ObjectId, Sealed};
+use backhaul_store::catalog::SnapshotRow;
+use backhaul_store::check::{Depth, Go, Mending, Report, Request, Selection};
+use backhaul_store::index::Place;
+use backhaul_store::session::Commit;
+use backhaul_store::{StoreError, Vault, WriteSession};
+
+use crate::stage::Stage;
+
+/// Why something did not work, for people.
+pub type Failure = String;
+
+fn said(error: impl ToString) -> Failure {
+    error.to_string()
+}
+
+fn key() -> VaultKey {
+    VaultKey::new([7; 32])
+}
+
+/// An open vault with its key.
+pub struct Local {
+    /// The vault.
+    pub vault: Vault,
+    key: VaultKey,
+}
+
+impl Local {
+    /// Makes a vault.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(dir: &Path) -> Result<Self, StoreError> {
+        let vault = Vault::create(dir, &Descriptor::managed(VaultId([9; 16])), [1; 16])?;
+        Ok(Self { vault, key: key() })
+    }
+
+    /// Opens a vault.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_with(dir, key())
+    }
+
+    /// Opens a vault that somebody else made.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn open_with(dir: &Path, key: VaultKey) -> Result<Self, StoreError> {
+        Ok(Self { vault: Vault::open(dir)?, key })
+    }
+
+    /// Begins to write for a client.
+    pub fn begin(&self, client: ClientId) -> Upload<'_> {
+        // Sessions differ by what is there when they begin.
+        let mut session = [0; 16];
+        session[..8].copy_from_slice(&self.vault.last_sequence(client).unwrap_or(0).to_le_bytes());
+        session[8] = client.0[0];
+        let writing = self.vault.begin(SessionId(session), client);
+        Upload {
+            local: self,
+            client,
+            writing: Mutex::new(writing),
+            puts: AtomicU64::new(0),
+            durable: AtomicU64::new(0),
+            failure: Mutex::new(None),
+            breaks_after: None,
+        }
+    }
+
+    /// Saves the next version of a client's tree, whole.
+    ///
+    /// # Errors
+    /// There is no snapshot.
+    pub fn back_up(&self, stage: &Stage, client: ClientId) -> Result<SnapshotRow, Failure> {
+        let upload = self.begin(client);
+        let sequence = self.next(client)?;
+        let saved = upload.save(&stage.tree(client, sequence))?;
+        upload.commit(&saved, sequence)
+    }
+
+    /// The number that a client's next snapshot gets.
+    ///
+    /// # Errors
+    /// The vault cannot tell.
+    pub fn next(&self, client: ClientId) -> Result<u64, Failure> {
+        Ok(self.vault.last_sequence(client).map_err(said)? + 1)
+    }
+
+    /// Restores a tree of a snapshot into a folder; all or an error.
+    ///
+    /// # Errors
+    /// What could not be restored.
+    pub fn restore(&self, tree: &Path, row: &SnapshotRow, target: &Path) -> Result<(), Failure> {
+        let snapshot = self.read(&[row.id]).map_err(said)?;
+        let snapshot = Snapshot::decode(&snapshot[0]).map_err(said)?;
+        let from = tree.as_os_str().as_encoded_bytes();
+        let done = restore(self, snapshot.root, Some(from), &RestoreRequest::to(target.to_path_buf()));
+        match done.map_err(said)?.errors.first() {
+            Some((path, why)) => Err(format!("{}: {why}", path.display())),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads every byte and looks into every object; with leave to mend, makes good what is damaged.
+    ///
+    /// # Errors
+    /// The check could not be made.
+    pub fn check(&self, mending: Mending) -> Result<Report, Failure> {
+        let (data_key, id_key) = (self.key.data_key(), self.key.id_key());
+        let mut unpacker = Unpacker::new().map_err(said)?;
+        let mut inspect = |sealed: &Sealed| {
+            let opened = sealed.unseal(&data_key).and_then(|object| object.open(&id_key, &mut unpacker));
+            opened.map(drop).map_err(said)
+        };
+        let request = Request { depth: Depth::ReadData(Selection::All), mending, now: 5_000 };
+        self.vault.check(&request, Some(&mut inspect), &|_| Go::On).map_err(said)
+    }
+
+    fn one(&self, id: ObjectId) -> Result<Object, TransferError> {
+        let refused = |error: StoreError| TransferError::Refused(error.to_string());
+        let ordinal = self.vault.ordinal(&id).map_err(refused)?.ok_or(TransferError::NotFound(id))?;
+        let sealed = self.vault.get(ordinal).map_err(refused)?;
+        let opened = sealed.unseal(&self.key.data_key());
+        opened
+            .and_then(|object| object.open(&self.key.id_key(), &mut Unpacker::new()?))
+            .map_err(|why| TransferError::Damaged { id, why })
+    }
+}
+
+impl ObjectSource for Local {
+    fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError> {
+        ids.iter().map(|id| self.one(*id)).collect()
+    }
+}
+
+/// One run of a client.
+pub struct Upload<'a> {
+    local: &'a Local,
+    client: ClientId,
+    writing: Mutex<WriteSession>,
+    puts: AtomicU64,
+    durable: AtomicU64,
+    failure: Mutex<Option<TransferError>>,
+    /// Objects after which the line is cut.
+    pub breaks_after: Option<u64>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Upload<'_> {
+    /// Walks a tree and uploads what the vault lacks.
+    ///
+    /// # Errors
+    /// The session is over, or a file could not be read.
+    pub fn save(&self, tree: &Path) -> Result<Saved, Failure> {
+        let request = BackupRequest {
+            paths: vec![tree.to_path_buf()],
+            exclude: excludes::Excludes::default(),
+            skip: vec![],
+            joints: backhaul_archive::backup::joints::Joints::default(),
+            one_file_system: false,
+            state: None,
+            // Later than every stamp: nothing changes while it is read.
+            now: &|| i64::MAX / 2,
+            progress: Arc::default(),
+        };
+        let parameters = VaultParameters {
+            descriptor: self.local.vault.descriptor().clone(),
+            id_key: self.local.key.id_key(),
+            chunker_key: self.local.key.chunker_key(),
+            generation: self.local.vault.generation(),
+        };
+        let saved = backup(&request, &parameters, self).map_err(said)?;
+        match saved.figures.errors.first() {
+            Some((path, why)) => Err(format!("{}: {why}", path.display())),
+            None => Ok(saved),
+        }
+    }
+
+    /// Makes the snapshot exist.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn commit(self, saved: &Saved, sequence: u64) -> Result<SnapshotRow, Failure> {
+        let local = self.local;
+        let before = local.vault.snapshots(Some(self.client)).map_err(said)?;
+        let snapshot = Snapshot {
+            vault: local.vault.descriptor().vault,
+            client: self.client,
+            sequence,
+            previous: before.last().map(|row| row.id),
+            root: saved.root,
+            client_time: 1_000 + sequence,
+            paths: vec![],
+            tags: vec![],
+            totals: saved.totals,
+            errors: 0,
+            not_kept: vec![],
+        };
+        let mut packer = Packer::new(1).map_err(said)?;
+        let snapshot = snapshot.encode().compress(&local.key.id_key(), &mut packer).map_err(said)?;
+        let sealed = self.seal(snapshot).map_err(said)?;
+        let edges = local.vault.resolve(&sealed.header.references).map_err(said)?;
+        let client_name = if self.client.0[0] == 1 { "ana" } else { "bea" };
+        let commit = Commit { client_name, sequence, server_time: 1_000 + sequence, signature: vec![5; 70] };
+        lock(&self.writing).commit(&sealed, &edges, commit).map_err(said)
+    }
+
+    fn seal(&self, object: Compressed) -> Result<Sealed, TransferError> {
+        let mut nonce = [0; 24];
+        nonce.copy_from_slice(&object.header.id.as_bytes()[..24]);
+        let id = object.header.id;
+        object.seal(&self.local.key.data_key(), nonce).map_err(|why| TransferError::Damaged { id, why })
+    }
+
+    fn store(&self, object: Compressed) -> Result<u64, TransferError> {
+        let refused = |error: StoreError| TransferError::Refused(error.to_string());
+        let sealed = self.seal(object)?;
+        let edges = self.local.vault.resolve(&sealed.header.references).map_err(refused)?;
+        let mut writing = lock(&self.writing);
+        writing.append(&sealed, &edges).map_err(refused)?;
+        let puts = self.puts.fetch_add(1, Ordering::Relaxed) + 1;
+        // A server makes what arrives durable every few seconds: here after each object, so that more can be cut.
+        writing.flush().map_err(refused)?;
+        self.durable.store(puts, Ordering::Relaxed);
+        Ok(puts)
+    }
+
+    fn answer(&self, query: &Query) -> Result<Answer, StoreError> {
+        let hits = self.local.vault.find(query.id.prefix())?;
+        let Some(hit) = hits.iter().find(|hit| hit.id == query.id) else { return Ok(Answer::Want) };
+        Ok(match hit.place {
+            Place::Object(_) => Answer::Have,
+            Place::Member { bundle, member } => {
+                Answer::Member { bundle: self.local.vault.id(bundle)?, member }
+            }
+        })
+    }
+}
+
+impl ObjectSink for Upload<'_> {
+    fn ask(&self, queries: Vec<Query>) -> Result<Answers, TransferError> {
+        let answers: Result<Vec<Answer>, StoreError> =
+            queries.iter().map(|query| self.answer(query)).collect();
+        let answers = answers.map_err(|error| TransferError::Refused(error.to_string()))?;
+        let (send, receive) = channel();
+        let _ = send.send(answers);
+        Ok(receive)
+    }
+
+    fn put(&self, object: Compressed) -> Result<u64, TransferError> {
+        if self.breaks_after.is_some_and(|most| self.puts.load(Ordering::Relaxed) >= most) {
+            return Err(TransferError::Lost("cut".to_owned()));
+        }
+        match self.store(object) {
+            Err(error) => {
+                *lock(&self.failure) = Some(error.clone());
+                Err(error)
+            }
+            stored => stored,
+        }
+    }
+
+    fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Relaxed)
+    }
+
+    fn failure(&self) -> Option<TransferError> {
+        lock(&self.failure).clone()
+    }
+}

@@ -1,0 +1,229 @@
+//! `campaign`: runs a suite and says what held.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use backhaul_campaign::daemons::{self, Victim};
+use backhaul_campaign::kill::Ground;
+use backhaul_campaign::real::Real;
+use backhaul_campaign::stage::Stage;
+use backhaul_campaign::story::Story;
+use backhaul_campaign::teller::{self, Teller};
+use backhaul_campaign::{fault, kill, power, record, rot, trace};
+use clap::{Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "Examples:
+  campaign power --states 10000 --seed 3 --stories backup,pair
+  campaign kill --step 1 --random 200
+  campaign fault --stories commit";
+
+/// Attacks the store as the world does, and asks what must hold.
+#[derive(Debug, Parser)]
+#[command(name = "campaign", version, after_help = EXAMPLES)]
+struct Args {
+    /// Where vaults are made: best in memory
+    #[arg(long, global = true, default_value = "/dev/shm")]
+    work: PathBuf,
+    /// Cases follow from it
+    #[arg(long, global = true, default_value_t = 1)]
+    seed: u64,
+    /// Of these stories only
+    #[arg(long, global = true, value_enum, value_delimiter = ',')]
+    stories: Vec<Story>,
+    /// Broken laws after which a story ends
+    #[arg(long, global = true, default_value_t = 5)]
+    most: usize,
+    #[command(subcommand)]
+    suite: Suite,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Suite {
+    /// States in which a power cut can leave the disk
+    Power {
+        /// How many, of each story
+        #[arg(long, default_value_t = 1_000)]
+        states: u64,
+    },
+    /// Kills at each system call that changes something, and at random times
+    Kill {
+        /// Kill at every such call, every second, …
+        #[arg(long, default_value_t = 1)]
+        step: u64,
+        /// Kills at random times, of each story
+        #[arg(long, default_value_t = 20)]
+        random: u64,
+    },
+    /// Each place where the vault is touched fails in each way
+    Fault {
+        /// Every place, every second, …
+        #[arg(long, default_value_t = 1)]
+        step: u64,
+    },
+    /// Kills the real server, agent and a command while they work
+    Daemons {
+        /// Who is killed; all if not given
+        #[arg(long, value_enum, value_delimiter = ',')]
+        victims: Vec<Victim>,
+        /// Kills of each
+        #[arg(long, default_value_t = 20)]
+        points: u64,
+        /// They are killed at one of so many first calls of a thread
+        #[arg(long, default_value_t = 120)]
+        calls: u64,
+    },
+    /// Bits flip, ends and blocks go in every kind of file, and the real program is asked
+    Rot {
+        /// How many
+        #[arg(long, default_value_t = 100)]
+        cases: u64,
+    },
+    /// Tells a story to a vault, as the suites start it
+    #[command(hide = true)]
+    Tell {
+        /// Which
+        #[arg(value_enum)]
+        story: Story,
+        /// The vault
+        vault: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = match &args.suite {
+        Suite::Tell { story, vault } => teller::tell(*story, vault, &args.work).map(|()| 0),
+        _ => run(&args, &mut std::io::stdout().lock()),
+    };
+    match done {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "campaign: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Returns how many laws were broken.
+fn run(args: &Args, out: &mut dyn Write) -> Result<usize, String> {
+    let said = |error: std::io::Error| error.to_string();
+    let work = tempfile::Builder::new().prefix("campaign-").tempdir_in(&args.work).map_err(said)?;
+    let stage = Stage::at(work.path());
+    let stories =
+        if args.stories.is_empty() { Story::value_variants().to_vec() } else { args.stories.clone() };
+    let teller = Teller { program: std::env::current_exe().map_err(said)?, breach: None };
+    let mut count = 0;
+    for (line, broken) in real(args, &stage, work.path())? {
+        count += report(out, &line, &broken).map_err(said)?;
+    }
+    if matches!(args.suite, Suite::Daemons { .. } | Suite::Rot { .. }) {
+        return Ok(count);
+    }
+    for story in stories {
+        let (line, broken) = one(args, &teller, story, &stage, work.path())?;
+        count += report(out, &line, &broken).map_err(said)?;
+    }
+    Ok(count)
+}
+
+fn report(out: &mut dyn Write, line: &str, broken: &[String]) -> std::io::Result<usize> {
+    writeln!(out, "{line}, {} broken", broken.len())?;
+    broken.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
+    out.flush()?;
+    Ok(broken.len())
+}
+
+/// The suites that drive the real program.
+fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<String>)>, String> {
+    let seed = args.seed;
+    match &args.suite {
+        Suite::Daemons { victims, points, calls } => {
+            tracer()?;
+            let real = Real::prepare(stage, work, 2);
+            let victims = if victims.is_empty() { Victim::value_variants() } else { &victims[..] };
+            let one = |victim: &Victim| {
+                let done = daemons::sweep(&real, *victim, (seed, *points, *calls), args.most);
+                let daemons::Outcome { points, killed, restored, broken } = done;
+                let line = format!(
+                    "daemons {victim:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
+                );
+                (line, broken)
+            };
+            Ok(victims.iter().map(one).collect())
+        }
+        Suite::Rot { cases } => {
+            let real = Real::prepare(stage, work, 2);
+            let rot::Outcome { cases, named, harmless, mended, kinds, broken } =
+                rot::explore(&real, (seed, *cases), args.most);
+            let kinds: Vec<String> = kinds
+                .iter()
+                .map(|(kind, (cases, named, mended))| format!("{kind} {cases}/{named}/{mended}"))
+                .collect();
+            let line = format!(
+                "rot seed {seed}: {cases} cases, {named} named, {harmless} harmless, {mended} mended (cases/named/mended: {})",
+                kinds.join(", ")
+            );
+            Ok(vec![(line, broken)])
+        }
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// One suite on one story: what was done, and what was broken.
+fn one(
+    args: &Args,
+    teller: &Teller,
+    story: Story,
+    stage: &Stage,
+    work: &Path,
+) -> Result<(String, Vec<String>), String> {
+    let seed = args.seed;
+    match args.suite {
+        Suite::Power { states } => {
+            if !record::available() {
+                return Err("power needs root and /dev/fuse".to_owned());
+            }
+            let recorded = power::record(teller, story, stage, work)?;
+            let done = recorded.explore(story, stage, work, (seed, states), args.most);
+            let power::Outcome { operations, states, distinct, restored, broken } = done;
+            Ok((
+                format!(
+                    "power {story:?} seed {seed}: {states} states ({distinct} distinct) of {operations} operations, {restored} snapshots restored"
+                ),
+                broken,
+            ))
+        }
+        Suite::Kill { step, random } => {
+            tracer()?;
+            let ground = Ground::new(teller, story, stage, work)?;
+            let kill::Outcome { points, killed, restored, broken } =
+                kill::sweep(&ground, (seed, step, random), args.most)?;
+            Ok((
+                format!(
+                    "kill {story:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
+                ),
+                broken,
+            ))
+        }
+        Suite::Fault { step } => {
+            tracer()?;
+            let ground = Ground::new(teller, story, stage, work)?;
+            let fault::Outcome { sites, refused, restored, broken } = fault::sweep(&ground, step, args.most)?;
+            Ok((
+                format!(
+                    "fault {story:?}: {sites} faults ({refused} refused aloud), {restored} snapshots restored"
+                ),
+                broken,
+            ))
+        }
+        Suite::Tell { .. } | Suite::Daemons { .. } | Suite::Rot { .. } => {
+            Err("no suite of stories".to_owned())
+        }
+    }
+}
+
+fn tracer() -> Result<(), String> {
+    if trace::available() { Ok(()) } else { Err("needs strace".to_owned()) }
+}

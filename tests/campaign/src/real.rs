@@ -1,0 +1,187 @@
+//! The real program: a server, an agent and commands, in homes that are copied for each case.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use backhaul_server::home::ServerHome;
+use backhaul_store::catalog::SnapshotRow;
+use backhaul_tests::TestServer;
+use rustix::process::{Pid, Signal};
+
+use crate::kill::copy;
+use crate::local::{Failure, Local};
+use crate::stage::{CLIENTS, Stage};
+
+/// Names of the clients, as [`CLIENTS`] are in order.
+pub const NAMES: [&str; 2] = ["ana", "bea"];
+
+/// Homes with two clients' snapshots, and the program.
+pub struct Real<'a> {
+    /// The truth.
+    pub stage: &'a Stage,
+    work: PathBuf,
+    program: PathBuf,
+}
+
+/// What a command came to.
+#[derive(Debug)]
+pub struct Done {
+    /// Exit code; none when it was killed.
+    pub code: Option<i32>,
+    /// Both outputs.
+    pub said: String,
+}
+
+/// A server process that ends with its owner.
+pub struct Running {
+    child: Child,
+    home: PathBuf,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The child may be a tracer, whose end would leave the server: it has written itself down.
+        let pid = fs::read_to_string(self.home.join("server/lock")).unwrap_or_default();
+        let args = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
+        let is_ours = String::from_utf8_lossy(&args).contains(&*self.home.to_string_lossy());
+        if let (Some(pid), true) = (pid.trim().parse().ok().and_then(Pid::from_raw), is_ours) {
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl<'a> Real<'a> {
+    /// Makes a server with two clients and `backups` snapshots of each.
+    pub fn prepare(stage: &'a Stage, work: &Path, backups: u64) -> Self {
+        let real = Self { stage, work: work.to_path_buf(), program: backhaul_tests::binary().to_path_buf() };
+        let mut server = TestServer::new();
+        for (name, client) in NAMES.into_iter().zip(CLIENTS) {
+            let home = server.client(name, &[&stage.tree(client, 0)]);
+            for sequence in 1..=backups {
+                let tree = stage.tree(client, sequence);
+                home.run(&["backup", tree.to_str().unwrap()]).ok();
+            }
+            copy(home.path(), &real.golden(name));
+        }
+        server.stop();
+        copy(server.home.path(), &real.golden("server"));
+        real
+    }
+
+    fn golden(&self, name: &str) -> PathBuf {
+        self.work.join("golden").join(name)
+    }
+
+    /// The copied home of a role.
+    pub fn home(&self, name: &str) -> PathBuf {
+        self.work.join("homes").join(name)
+    }
+
+    /// The vault in the copied server's home.
+    pub fn vault(&self) -> PathBuf {
+        ServerHome::at(&self.home("server")).vault_dir()
+    }
+
+    /// The vault as it was prepared.
+    pub fn golden_vault(&self) -> PathBuf {
+        ServerHome::at(&self.golden("server")).vault_dir()
+    }
+
+    /// Fresh copies of all homes.
+    pub fn reset(&self) {
+        let _ = fs::remove_dir_all(self.work.join("homes"));
+        for name in ["server"].into_iter().chain(NAMES) {
+            copy(&self.golden(name), &self.home(name));
+        }
+    }
+
+    /// A command in a role's home, behind a tracer.
+    pub fn command(&self, wrap: &[String], role: &str, args: &[&str]) -> Command {
+        let mut words = wrap.to_vec();
+        words.push(self.program.display().to_string());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("--home").arg(self.home(role)).args(args);
+        command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn run(&self, wrap: &[String], role: &str, args: &[&str]) -> Done {
+        let output = self.command(wrap, role, args).output().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        Done { code: output.status.code(), said: String::from_utf8_lossy(&said).into_owned() }
+    }
+
+    /// Starts the server; none if it ended before it listened, and then what it said.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn serve(&self, wrap: &[String]) -> Result<Running, Failure> {
+        let mut command = self.command(wrap, "server", &["server", "run"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let mut said = String::new();
+        while errors.read_line(&mut said).unwrap_or(0) > 0 {
+            if said.contains("listening on ") {
+                std::thread::spawn(move || errors.read_to_end(&mut Vec::new()));
+                return Ok(Running { child, home: self.home("server") });
+            }
+        }
+        let _ = child.wait();
+        Err(said)
+    }
+
+    /// The version of a client's tree that its next backup saves.
+    pub fn next(&self, name: &str) -> u64 {
+        let number = NAMES.iter().position(|known| *known == name).unwrap_or(0);
+        let rows = self.rows().unwrap_or_default();
+        let newest = rows.iter().filter(|row| row.client_name == NAMES[number]).map(|row| row.sequence).max();
+        newest.unwrap_or(0) + 1
+    }
+
+    fn rows(&self) -> Result<Vec<SnapshotRow>, Failure> {
+        let catalog =
+            backhaul_store::catalog::Catalog::look(&self.vault()).map_err(|error| error.to_string())?;
+        catalog.snapshots().map_err(|error| error.to_string())
+    }
+
+    /// Restores every snapshot of the vault at rest: those that are equal, and those that are refused. What is restored as
+    /// something else breaks the first of all laws.
+    ///
+    /// # Errors
+    /// The vault does not open, or something wrong was restored.
+    pub fn restore_all(
+        &self,
+        trees: &dyn Fn(&SnapshotRow) -> PathBuf,
+    ) -> Result<(BTreeSet<String>, Vec<String>), Failure> {
+        let key = ServerHome::at(&self.home("server")).vault_key().map_err(|error| error.to_string())?;
+        let local = Local::open_with(&self.vault(), key).map_err(|error| error.to_string())?;
+        let (mut equal, mut refused) = (BTreeSet::new(), Vec::new());
+        for row in local.vault.snapshots(None).map_err(|error| error.to_string())? {
+            let (tree, target) = (trees(&row), self.work.join("restored"));
+            let _ = fs::remove_dir_all(&target);
+            let name = format!("{} {}", row.client_name, row.sequence);
+            match local.restore(&tree, &row, &target) {
+                Err(why) => refused.push(format!("{name}: {why}")),
+                Ok(()) => match self.stage.difference(&tree, &target) {
+                    Some(wrong) => {
+                        return Err(format!("snapshot {name} restores to something else: {wrong}"));
+                    }
+                    None => drop(equal.insert(name)),
+                },
+            }
+        }
+        Ok((equal, refused))
+    }
+
+    /// The tree that is in a snapshot whose number is that of the version.
+    pub fn tree(&self, row: &SnapshotRow) -> PathBuf {
+        let number = NAMES.iter().position(|name| *name == row.client_name).unwrap_or(0);
+        self.stage.tree(CLIENTS[number], row.sequence)
+    }
+}

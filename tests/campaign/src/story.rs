@@ -1,0 +1,159 @@
+//! What happens to a vault while the world fails: stories, told step by step.
+
+use std::path::Path;
+
+use backhaul_object::ids::ClientId;
+use backhaul_store::check::Mending;
+use backhaul_store::rebuild;
+use backhaul_tests::trees;
+use clap::ValueEnum;
+
+use crate::laws::Which;
+use crate::local::{Failure, Local};
+use crate::stage::{CLIENTS, Stage};
+
+/// A story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Story {
+    /// A vault is made
+    Birth,
+    /// One client saves two versions
+    Backup,
+    /// One tree, many commits
+    Commit,
+    /// Two clients at once, who have much in common
+    Pair,
+    /// An upload is cut, begun again and committed
+    Cut,
+    /// Catalog and index are made anew
+    Rebuild,
+    /// A snapshot is restored
+    Restore,
+    /// Damage to a pack is made good from its parity, and a client saves on
+    Mend,
+}
+
+/// What a story says it is about to do, and what it was told is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// From now on this snapshot may be there.
+    Committing(Which),
+    /// This snapshot is there: it was acknowledged.
+    Committed(Which),
+    /// A pack was damaged.
+    Damaged,
+    /// There may be no vault yet.
+    Making,
+    /// There is one.
+    Made,
+    /// Catalog and index may be gone.
+    Rebuilding,
+    /// They are there again.
+    Rebuilt,
+}
+
+/// Hears of each step.
+pub type Tell<'a> = dyn Fn(Told) + 'a;
+
+/// A vault with one snapshot of each client, as stories find it; or the place for one.
+///
+/// # Errors
+/// It cannot be made.
+pub fn prepare(story: Story, dir: &Path, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
+    if story == Story::Birth {
+        tell(Told::Making);
+        return std::fs::create_dir_all(dir).map_err(|error| error.to_string());
+    }
+    let local = Local::create(dir).map_err(|error| error.to_string())?;
+    for client in CLIENTS {
+        back_up(&local, stage, client, tell)?;
+    }
+    drop(local);
+    if story == Story::Mend {
+        let packs = trees::files(&dir.join("packs"));
+        for pack in packs.iter().filter(|pack| pack.is_file()) {
+            let mut bytes = std::fs::read(pack).map_err(|error| error.to_string())?;
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+            std::fs::write(pack, bytes).map_err(|error| error.to_string())?;
+        }
+        tell(Told::Damaged);
+    }
+    Ok(())
+}
+
+fn back_up(local: &Local, stage: &Stage, client: ClientId, tell: &Tell<'_>) -> Result<(), Failure> {
+    let sequence = local.next(client)?;
+    tell(Told::Committing((client, sequence)));
+    local.back_up(stage, client)?;
+    tell(Told::Committed((client, sequence)));
+    Ok(())
+}
+
+impl Story {
+    /// Lets it happen to the vault at `dir`, which [`prepare`] made.
+    ///
+    /// # Errors
+    /// A step failed, and said so; nothing after it was done.
+    pub fn run(self, dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
+        if self == Self::Rebuild {
+            tell(Told::Rebuilding);
+            rebuild::rebuild(dir, [2; 16], Mending::Look, 5_000).map_err(|error| error.to_string())?;
+            tell(Told::Rebuilt);
+        }
+        if self == Self::Birth {
+            tell(Told::Making);
+            drop(Local::create(dir).map_err(|error| error.to_string())?);
+            tell(Told::Made);
+        }
+        let local = Local::open(dir).map_err(|error| error.to_string())?;
+        let [ana, bea] = CLIENTS;
+        match self {
+            Self::Birth => back_up(&local, stage, ana, tell),
+            Self::Backup => {
+                back_up(&local, stage, ana, tell)?;
+                back_up(&local, stage, ana, tell)
+            }
+            Self::Commit => (0..4).try_for_each(|_| back_up(&local, stage, bea, tell)),
+            Self::Pair => {
+                let (first, second) = (local.begin(ana), local.begin(bea));
+                let (one, two) = (local.next(ana)?, local.next(bea)?);
+                let mine = first.save(&stage.tree(ana, one))?;
+                let theirs = second.save(&stage.tree(bea, two))?;
+                tell(Told::Committing((bea, two)));
+                second.commit(&theirs, two)?;
+                tell(Told::Committed((bea, two)));
+                tell(Told::Committing((ana, one)));
+                first.commit(&mine, one)?;
+                tell(Told::Committed((ana, one)));
+                Ok(())
+            }
+            Self::Cut => {
+                for most in [0, 1] {
+                    let mut upload = local.begin(ana);
+                    upload.breaks_after = Some(most);
+                    if upload.save(&stage.tree(ana, local.next(ana)?)).is_ok() {
+                        return Err("an upload that was cut went through".to_owned());
+                    }
+                }
+                back_up(&local, stage, ana, tell)
+            }
+            Self::Mend => {
+                let report = local.check(Mending::Mend)?;
+                if report.damage.is_empty() || !report.is_sound() {
+                    return Err(format!("it was not mended: {:?}", report.damage));
+                }
+                back_up(&local, stage, ana, tell)
+            }
+            Self::Rebuild => back_up(&local, stage, ana, tell),
+            Self::Restore => {
+                let target = scratch.join("target");
+                let rows = local.vault.snapshots(None).map_err(|error| error.to_string())?;
+                rows.iter().try_for_each(|row| {
+                    let _ = std::fs::remove_dir_all(&target);
+                    local.restore(&stage.tree(row.client, row.sequence), row, &target)
+                })
+            }
+        }
+    }
+}

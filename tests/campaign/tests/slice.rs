@@ -1,0 +1,70 @@
+//! A slice of each suite with fixed seeds, small enough for every test run.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests")]
+
+use std::path::PathBuf;
+
+use backhaul_campaign::kill::Ground;
+use backhaul_campaign::stage::Stage;
+use backhaul_campaign::story::Story;
+use backhaul_campaign::teller::Teller;
+use backhaul_campaign::{fault, kill, power, record, trace};
+
+fn teller() -> Teller {
+    Teller { program: PathBuf::from(env!("CARGO_BIN_EXE_campaign")), breach: None }
+}
+
+/// A directory in memory, where there is one: the cases are about order, and a real disk would only cost time.
+fn memory() -> tempfile::TempDir {
+    let shm = std::path::Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+#[test]
+fn what_was_acknowledged_survives_power_cuts() {
+    if !record::available() {
+        eprintln!("SKIPPED: needs root and /dev/fuse");
+        return;
+    }
+    let work = memory();
+    let stage = Stage::at(work.path());
+    for story in
+        [Story::Birth, Story::Backup, Story::Commit, Story::Pair, Story::Cut, Story::Rebuild, Story::Mend]
+    {
+        let recorded = power::record(&teller(), story, &stage, work.path()).unwrap();
+        let outcome = recorded.explore(story, &stage, work.path(), (1, 80), 3);
+        assert_eq!(outcome.broken, Vec::<String>::new());
+        assert!(outcome.distinct > 30, "{story:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_kills() {
+    if !trace::available() {
+        eprintln!("SKIPPED: needs strace");
+        return;
+    }
+    let work = memory();
+    let stage = Stage::at(work.path());
+    let teller = teller();
+    for story in [Story::Backup, Story::Rebuild, Story::Mend] {
+        let ground = Ground::new(&teller, story, &stage, work.path()).unwrap();
+        let outcome = kill::sweep(&ground, (1, 11, 5), 3).unwrap();
+        assert_eq!(outcome.broken, Vec::<String>::new());
+        assert!(outcome.killed > 2, "{story:?}: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_faults_and_each_is_said() {
+    if !trace::available() {
+        eprintln!("SKIPPED: needs strace");
+        return;
+    }
+    let work = memory();
+    let stage = Stage::at(work.path());
+    let teller = teller();
+    let ground = Ground::new(&teller, Story::Backup, &stage, work.path()).unwrap();
+    let outcome = fault::sweep(&ground, 25, 3).unwrap();
+    assert_eq!(outcome.broken, Vec::<String>::new());
+    assert!(outcome.refused > 5, "{outcome:?}");
+}
