@@ -240,6 +240,11 @@ fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
         }
         let vault = Vault::open(dir.path()).unwrap();
         let before = (vault.generation_for(ANA).unwrap(), vault.generation_for(BEA).unwrap());
+        let numbers = |vault: &Vault| {
+            let ids = [1, 2, 3].into_iter().flat_map(tree).map(|sealed| sealed.header.id);
+            ids.map(|id| vault.ordinal(&id).unwrap()).collect::<Vec<_>>()
+        };
+        let numbered = numbers(&vault);
         let report = check(&vault, Mending::Mend);
         let lost: Vec<ObjectId> = report
             .damage
@@ -273,6 +278,7 @@ fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
         back_up(&vault, hit, sequence, seed);
         let healed = check(&vault, Mending::Mend);
         assert!(healed.damage.is_empty() && healed.affected.is_empty(), "{:?}", healed.damage);
+        assert_eq!(numbers(&vault), numbered, "everything has its old number");
         // And so it stays when the caches are made anew.
         let count = vault.snapshots(None).unwrap().len();
         drop(vault);
@@ -384,11 +390,33 @@ fn a_catalog_or_index_of_another_vault_or_time_is_refused() {
     back_up(&vault, BEA, 3, 10);
     drop(vault);
     // The catalog of before over the index of after is cut back; the other way round is refused.
-    for name in ["names", "loc", "spans", "edges", "members"] {
-        fs::copy(dir.path().join("index").join(name), later.path().join("index").join(name)).unwrap();
-    }
-    let error = Vault::open(later.path()).err().unwrap().to_string();
+    let borrow = |from: &Path| {
+        for name in ["names", "loc", "spans", "edges", "members"] {
+            fs::copy(from.join("index").join(name), later.path().join("index").join(name)).unwrap();
+        }
+        Vault::open(later.path()).err().unwrap().to_string()
+    };
+    let error = borrow(dir.path());
     assert!(error.contains("--rebuild-index"), "{error}");
+    // Nor does one that is long enough pass, if it is not this vault's.
+    let vault = Vault::open(other.path()).unwrap();
+    (2..9).for_each(|sequence| back_up(&vault, ANA, sequence, 20 + sequence));
+    drop(vault);
+    let error = borrow(other.path());
+    assert!(error.contains("not the index of this catalog"), "{error}");
+}
+
+/// Something that SQLite itself does not look at: the name of a client in a row.
+#[test]
+fn a_changed_row_of_the_catalog_is_noticed_when_the_vault_is_opened() {
+    let dir = filled();
+    let path = dir.path().join("catalog.sqlite");
+    let mut bytes = fs::read(&path).unwrap();
+    let place = bytes.windows(3).rposition(|bytes| bytes == b"ana").unwrap();
+    bytes[place] = b'A';
+    fs::write(&path, bytes).unwrap();
+    let error = Vault::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("snapshots") && error.contains("--rebuild-index"), "{error}");
 }
 
 #[test]
