@@ -12,7 +12,7 @@ use crate::catalog::{Catalog, Claims, Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Index, Location, Ordinal};
-use crate::manifest::{MANIFEST_MAX, Manifest, copy_name};
+use crate::manifest::{MANIFEST_MAX, Manifest};
 use crate::pack::{self, Class, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
 use crate::reclaim::before_rebuild;
 use crate::repair;
@@ -189,16 +189,21 @@ fn mend_blob(root: &Path, blobs: &dyn Blobs, name: &str, now: u64) -> Result<Opt
     }
 }
 
-/// Manifests that are damaged come back from their copies.
+/// Manifests that are damaged or missing come back from their copies: a copy goes before its manifest does, so one that
+/// is left alone says that its manifest was lost.
 fn restore_manifests(blobs: &dyn Blobs, now: u64, report: &mut Report) -> Result<(), StoreError> {
-    let load = |name: &str| Ok::<_, StoreError>(Manifest::decode(&blobs.read(name, 0, MANIFEST_MAX)?));
-    for name in blobs.list("snaps")?.into_iter().filter(|name| name.ends_with(".snap")) {
-        let copy = copy_name(&name);
-        let Err(why) = load(&name)? else { continue };
-        if blobs.len(&copy)?.is_none() {
-            continue;
-        }
-        if let Ok(good) = load(&copy)?
+    let load = |name: &str| match blobs.len(name)? {
+        Some(_) => Ok::<_, StoreError>(Some(Manifest::decode(&blobs.read(name, 0, MANIFEST_MAX)?))),
+        None => Ok(None),
+    };
+    for copy in blobs.list("copies")?.into_iter().filter(|name| name.ends_with(".snap")) {
+        let name = copy.replacen("copies/", "snaps/", 1);
+        let why = match load(&name)? {
+            Some(Ok(_)) => continue,
+            Some(Err(why)) => why.to_string(),
+            None => "it is missing".to_owned(),
+        };
+        if let Some(Ok(good)) = load(&copy)?
             && good.name() == name
         {
             repair::replace(blobs, &name, &good.encode(), now)?;

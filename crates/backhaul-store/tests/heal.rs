@@ -191,16 +191,21 @@ fn a_manifest_comes_back_from_its_copy_also_when_the_catalog_is_gone() {
     let whole = fs::read(&manifests[0]).unwrap();
     let before = dump(&Vault::open(dir.path()).unwrap());
     for is_rebuilt in [false, true] {
-        flip(&manifests[0], 40);
-        if is_rebuilt {
-            let report = rebuild::rebuild(dir.path(), [1; 16], Mending::Mend, 78).unwrap();
-            assert!(report.damage.len() == 1 && report.damage[0].mended.is_some(), "{:?}", report.damage);
+        for is_missing in [false, true] {
+            match is_missing {
+                false => flip(&manifests[0], 40),
+                true => fs::remove_file(&manifests[0]).unwrap(),
+            }
+            if is_rebuilt {
+                let report = rebuild::rebuild(dir.path(), [1; 16], Mending::Mend, 78).unwrap();
+                assert!(report.damage.len() == 1 && report.damage[0].mended.is_some(), "{:?}", report.damage);
+            }
+            let vault = Vault::open(dir.path()).unwrap();
+            let report = check(&vault, Mending::Mend);
+            assert_eq!((report.is_sound(), report.damage.len()), (true, usize::from(!is_rebuilt)));
+            assert!(fs::read(&manifests[0]).unwrap() == whole);
+            assert_eq!(dump(&vault), before);
         }
-        let vault = Vault::open(dir.path()).unwrap();
-        let report = check(&vault, Mending::Mend);
-        assert_eq!((report.is_sound(), report.damage.len()), (true, usize::from(!is_rebuilt)));
-        assert!(fs::read(&manifests[0]).unwrap() == whole);
-        assert_eq!(dump(&vault), before);
     }
 }
 
