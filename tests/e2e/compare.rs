@@ -14,7 +14,7 @@ use crate::json::assert_fits;
 fn a_diff_names_what_was_added_removed_and_changed_and_how() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    for name in ["same", "content", "mode", "gone/a", "gone/b", "kind", "moved", "deep/er/same"] {
+    for name in ["same", "content", "furtive", "mode", "gone/a", "gone/b", "kind", "moved", "deep/er/same"] {
         fs::create_dir_all(at(name).parent().unwrap()).unwrap();
         fs::write(at(name), trees::noise(3_000, name.len() as u64)).unwrap();
     }
@@ -22,6 +22,9 @@ fn a_diff_names_what_was_added_removed_and_changed_and_how() {
     let path = dir.path().to_str().unwrap();
     home.run(&["-q", "quickstart", path]).ok();
     fs::write(at("content"), trees::noise(3_000, 99)).unwrap();
+    let when = fs::metadata(at("furtive")).unwrap().modified().unwrap();
+    fs::write(at("furtive"), trees::noise(3_000, 98)).unwrap();
+    fs::File::options().write(true).open(at("furtive")).unwrap().set_modified(when).unwrap();
     fs::set_permissions(at("mode"), fs::Permissions::from_mode(0o600)).unwrap();
     fs::remove_dir_all(at("gone")).unwrap();
     fs::remove_file(at("kind")).unwrap();
@@ -43,6 +46,7 @@ fn a_diff_names_what_was_added_removed_and_changed_and_how() {
     let expected = [
         ("", "metadata"),
         ("content", "content"),
+        ("furtive", "content"),
         ("gone", "removed"),
         ("gone/a", "removed"),
         ("gone/b", "removed"),

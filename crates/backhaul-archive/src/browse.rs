@@ -24,7 +24,7 @@ const SIMILAR_SCAN: usize = 10_000;
 #[derive(Debug, Error)]
 pub enum BrowseError {
     /// The snapshot holds no such path.
-    #[error("{} is not in the snapshot; {}", show(path), hint(parent, similar))]
+    #[error("{} is not in the snapshot: {}", show(path), hint(parent, similar))]
     NotFound {
         /// What was asked for.
         path: Vec<u8>,
@@ -84,12 +84,22 @@ fn show(path: &[u8]) -> String {
 }
 
 fn hint(parent: &[u8], similar: &[Vec<u8>]) -> String {
-    let names: Vec<String> = similar.iter().map(|name| show(name)).collect();
-    let parent = show(parent);
+    let whole = |name: &Vec<u8>| {
+        let parent = parent.strip_suffix(b"/").unwrap_or(parent);
+        show(&[parent, b"/", name].concat())
+    };
+    let names: Vec<String> = similar.iter().map(whole).collect();
     match names.len() {
-        0 => format!("the nearest folder above it that is there: {parent}"),
-        _ => format!("{parent} has {}", names.join(", ")),
+        0 => format!("{} is the nearest folder above it that is there", show(parent)),
+        _ => format!("did you mean {}?", names.join(" or ")),
     }
+}
+
+/// The names that look most like one, best first.
+pub fn nearest<'n>(wanted: &[u8], names: impl Iterator<Item = &'n [u8]>) -> Vec<Vec<u8>> {
+    let mut nearest = similar::Nearest::new(wanted);
+    names.for_each(|name| nearest.offer(name));
+    nearest.finish()
 }
 
 /// Receives each entry of a walk with its full path.
@@ -134,6 +144,11 @@ impl<'a> Tree<'a> {
     /// The tree under a snapshot's root node.
     pub fn new(source: &'a dyn ObjectSource, root: ObjectId) -> Self {
         Self { source, root }
+    }
+
+    /// Where its objects are read.
+    pub(crate) fn source(&self) -> &'a dyn ObjectSource {
+        self.source
     }
 
     /// Finds a path.

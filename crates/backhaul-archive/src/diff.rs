@@ -1,11 +1,17 @@
 //! What differs between two snapshots. Folders that are one object in both are not read.
 
+use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use backhaul_object::entry::{Body, Content, Entry};
+use backhaul_object::source::TransferError;
+use backhaul_object::{ObjectId, header::Kind};
 
 use crate::browse::{BrowseError, Located, Tree, absolute};
+
+/// Bundles of which it is held what is in them.
+const BUNDLES: usize = 256;
 
 /// How something differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +63,7 @@ pub fn diff(
         before: before.into_iter().peekable(),
         after: after.into_iter().peekable(),
     };
+    let mut same = Same::default();
     let mut levels = vec![level(prefix, list(before, pair.0)?, list(after, pair.1)?)];
     while let Some(top) = levels.last_mut() {
         let (old, new) = top.next();
@@ -84,7 +91,9 @@ pub fn diff(
                 all(before, &path, old, Change::Removed, visit)?;
                 all(after, &path, new, Change::Kind, visit)?;
             }
-            (Some(old), Some(new)) if content(&old) != content(&new) => visit(&path, Change::Content, &new)?,
+            (Some(old), Some(new)) if !same.content((before, &old), (after, &new), &path)? => {
+                visit(&path, Change::Content, &new)?;
+            }
             (Some(old), Some(new)) if differs(&old, &new) => visit(&path, Change::Metadata, &new)?,
             (Some(old), None) => all(before, &path, old, Change::Removed, visit)?,
             (None, Some(new)) => all(after, &path, new, Change::Added, visit)?,
@@ -132,19 +141,66 @@ fn all(
     tree.walk(path, &mut |path, entry| visit(path, below, entry))
 }
 
-/// What of a body is content, wherever it lies.
-fn content(entry: &Entry) -> (Option<u64>, Body) {
-    match &entry.body {
-        Body::File { size, content, .. } => {
-            // The same bytes may lie in another bundle; then their time tells.
-            let moved = matches!(content, Content::Member { .. });
-            let content = if moved { Content::Empty } else { content.clone() };
-            let time =
-                moved.then(|| entry.metadata.mtime_s as u64 ^ u64::from(entry.metadata.mtime_ns) << 32);
-            (time, Body::File { size: *size, content, link: None })
+/// Whether contents are the same, wherever they lie.
+#[derive(Default)]
+struct Same {
+    /// What is in the bundles that were read last.
+    bundles: VecDeque<(ObjectId, Vec<ObjectId>)>,
+}
+
+impl Same {
+    fn content(
+        &mut self,
+        (before, old): (&Tree<'_>, &Entry),
+        (after, new): (&Tree<'_>, &Entry),
+        path: &[u8],
+    ) -> Result<bool, BrowseError> {
+        let (Body::File { size, content, .. }, Body::File { size: other_size, content: other, .. }) =
+            (&old.body, &new.body)
+        else {
+            return Ok(old.body == new.body);
+        };
+        if size != other_size || content == other {
+            return Ok(size == other_size);
         }
-        other => (None, other.clone()),
+        // The same bytes may lie in another bundle, or in an object of their own: their id tells.
+        match (self.id(before, content, path)?, self.id(after, other, path)?) {
+            (Some(old), Some(new)) => Ok(old == new),
+            _ => Ok(false),
+        }
     }
+
+    /// The id of bytes that are in one piece.
+    fn id(
+        &mut self,
+        tree: &Tree<'_>,
+        content: &Content,
+        path: &[u8],
+    ) -> Result<Option<ObjectId>, BrowseError> {
+        match content {
+            Content::Member { bundle, member } => {
+                let known = self.bundles.iter().find(|(id, _)| id == bundle);
+                if known.is_none() {
+                    if self.bundles.len() >= BUNDLES {
+                        self.bundles.pop_front();
+                    }
+                    self.bundles.push_back((*bundle, members(tree, *bundle, path)?));
+                }
+                let known = self.bundles.iter().find(|(id, _)| id == bundle);
+                Ok(known.and_then(|(_, members)| members.get(usize::from(*member)).copied()))
+            }
+            Content::Chunks(pieces) if pieces.len() == 1 => Ok(pieces[0].id()),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn members(tree: &Tree<'_>, id: ObjectId, path: &[u8]) -> Result<Vec<ObjectId>, BrowseError> {
+    let transfer = |source| BrowseError::Transfer { path: path.to_vec(), source };
+    let object = tree.source().read(&[id]).map_err(transfer)?.pop();
+    let object = object.filter(|object| object.kind == Kind::Bundle);
+    let object = object.ok_or_else(|| transfer(TransferError::NotFound(id)))?;
+    Ok(object.provides.iter().map(|(id, _)| *id).collect())
 }
 
 fn differs(old: &Entry, new: &Entry) -> bool {

@@ -251,7 +251,9 @@ fn start(
     };
     let engine = fetch::Engine { source, place: place.as_ref(), request, prefix, report };
     run::run(&engine, mode, tree.start(&located), extent)?;
-    if let (Some(place), true, Located::Entry(entry)) = (&place, made && changes, &located)
+    // With `delete` a folder is exactly as it was, the target too.
+    let exactly = request.delete && matches!(request.overwrite, Overwrite::Always | Overwrite::IfChanged);
+    if let (Some(place), true, Located::Entry(entry)) = (&place, (made || exactly) && changes, &located)
         && entry.is_folder()
         // One that only leads to what was saved says nothing of the target.
         && !entry.is_way()

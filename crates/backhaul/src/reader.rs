@@ -122,9 +122,16 @@ impl Reader {
         self.list(Which::Listed)
     }
 
-    /// The one snapshot that a text means.
-    pub fn choose(&self, text: &str) -> Result<Listed, Failure> {
-        selector::choose(text, &self.snapshots()?, backhaul_agent::clock::now()).cloned()
+    /// The one snapshot that a text means, for what is at a path.
+    pub fn choose(&self, text: &str, path: Option<&[u8]>) -> Result<Listed, Failure> {
+        let (all, now) = (self.snapshots()?, backhaul_agent::clock::now());
+        let chosen = selector::choose_for(text, path, &all, now)?;
+        if chosen.id != selector::choose(text, &all, now)?.id {
+            let (id, time) = (chosen.id.to_string(), crate::output::time(chosen.server_time));
+            let path = String::from_utf8_lossy(path.unwrap_or_default());
+            tracing::warn!("{text} of {path} is {} of {time}: newer ones are of other paths", &id[..12]);
+        }
+        Ok(chosen.clone())
     }
 
     /// Says goodbye.

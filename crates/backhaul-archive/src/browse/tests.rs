@@ -43,7 +43,7 @@ fn lookups() {
     assert_eq!(parent, b"/home/ana/docs");
     assert_eq!(similar, [b"notes.md".to_vec()]);
     let error = tree.lookup(b"/hme/x").unwrap_err();
-    assert_eq!(error.to_string(), "/hme/x is not in the snapshot; / has home");
+    assert_eq!(error.to_string(), "/hme/x is not in the snapshot: did you mean /home?");
     assert!(matches!(tree.lookup(b"/home/ana/x/y"), Err(BrowseError::NotADirectory { .. })));
 }
 

@@ -1,6 +1,6 @@
 //! What the walk has found, done behind it while it goes on: contents, then hard links, then the folders that are complete.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -62,11 +62,15 @@ pub(super) type At = (Arc<[u8]>, Vec<u8>);
 
 /// Where the first file of each link group is.
 #[derive(Default)]
-pub(super) struct Links(Mutex<HashMap<u64, At>>);
+pub(super) struct Links {
+    firsts: Mutex<HashMap<u64, At>>,
+    /// Of which a dry run has seen that the first would be written anew.
+    rewritten: Mutex<HashSet<u64>>,
+}
 
 impl Links {
     fn map(&self) -> MutexGuard<'_, HashMap<u64, At>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.firsts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn first(&self, group: Option<u64>) -> Option<At> {
@@ -81,6 +85,15 @@ impl Links {
     /// The first, if there is none.
     pub(super) fn note(&self, group: u64, at: At) {
         self.map().entry(group).or_insert(at);
+    }
+
+    fn rewritten(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.rewritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In a dry run: the first would be another file than the one that is there.
+    pub(super) fn rehearse(&self, group: Option<u64>) {
+        self.rewritten().extend(group);
     }
 
     /// It could not be made.
@@ -168,7 +181,9 @@ impl Writer<'_, '_> {
             place::look(&dir, name).ok().flatten()
         };
         let (there, first) = (look(&job.dir, &job.name), first.and_then(|(dir, name)| look(&dir, &name)));
-        let is_linked = there.zip(first).is_some_and(|(there, first)| place::same_inode(&there, &first));
+        let is_old = job.link.is_none_or(|group| !self.links.rewritten().contains(&group));
+        let is_linked =
+            is_old && there.zip(first).is_some_and(|(there, first)| place::same_inode(&there, &first));
         if is_linked || self.stays(job) {
             self.engine.report.skipped(&job.path());
         } else {

@@ -1,5 +1,6 @@
 //! Removes what a snapshot does not have. Nothing here follows a link, or goes over to another mount.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 
@@ -46,6 +47,7 @@ impl Run<'_, '_> {
                 return Ok(());
             }
         };
+        let respelt = respelt(&dir, &names, &listed);
         let mut extra = listed.into_iter().filter(|name| !names.contains(name.to_bytes())).peekable();
         if extra.peek().is_some() && place::mount_of(&dir) != place.mount() {
             let why = "another file system is mounted there: nothing in it is deleted";
@@ -53,6 +55,9 @@ impl Run<'_, '_> {
             return Ok(());
         }
         for name in extra {
+            if inode(&dir, name.to_bytes()).is_some_and(|inode| respelt.contains(&inode)) {
+                continue;
+            }
             let path = join(&relative, name.to_bytes());
             match engine.remove(&dir, &name, &path, 0) {
                 Ok(Removed { names: 0, .. }) => {}
@@ -62,6 +67,17 @@ impl Run<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// What the snapshot has under names that the folder does not list, and that are there all the same: on a file system that
+/// does not tell letter case, or forms of Unicode, apart, it is listed as it was spelt before, and is not too much.
+fn respelt(dir: &OwnedFd, names: &HashSet<Vec<u8>>, listed: &[CString]) -> HashSet<(u64, u64)> {
+    let listed: HashSet<&[u8]> = listed.iter().map(|name| name.to_bytes()).collect();
+    names.iter().filter(|name| !listed.contains(&name[..])).filter_map(|name| inode(dir, name)).collect()
+}
+
+fn inode(dir: &OwnedFd, name: &[u8]) -> Option<(u64, u64)> {
+    place::look(dir, name).ok().flatten().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 impl Engine<'_> {

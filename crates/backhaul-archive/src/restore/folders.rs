@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
+use rustix::fs::Stat;
 
 use super::batch::Leaf;
 use super::place::{self, Verdict};
@@ -141,17 +142,20 @@ impl Run<'_, '_> {
         let Some(entry) = self.folders[at].entry.clone() else { return Ok(()) };
         let (writes, overwrite, metadata) = (self.writes(), self.engine.request.overwrite, entry.metadata);
         let compare = self.mode == Mode::Compare;
-        let (mut fresh, dry) = (false, self.engine.request.dry_run);
+        let (mut fresh, dry) = (false, self.engine.request.dry_run && self.mode == Mode::Write);
+        let replaces = |stat: &Stat| place::judge(stat, &metadata, overwrite, || false) == Verdict::Write;
         let there = match self.open(at - 1)? {
-            Some(dir) if dry => look(dir, &entry.name)?.is_some(),
+            Some(dir) if dry => match look(dir, &entry.name)? {
+                Some(stat) if place::is_dir(&stat) => true,
+                Some(stat) if !replaces(&stat) => return Err(place::IN_ITS_PLACE.to_owned()),
+                _ => false,
+            },
             Some(_) => true,
             None => false,
         };
         if let Some(dir) = self.open(at - 1)? {
             if writes {
-                fresh = place::make_dir(dir, &entry.name, |stat| {
-                    place::judge(stat, &metadata, overwrite, || false) == Verdict::Write
-                })?;
+                fresh = place::make_dir(dir, &entry.name, replaces)?;
             } else if compare && !look(dir, &entry.name)?.is_some_and(|stat| place::is_dir(&stat)) {
                 return Err("differs from the snapshot: not a folder".to_owned());
             }

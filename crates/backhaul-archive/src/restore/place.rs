@@ -15,6 +15,9 @@ use crate::attributes::{self, Handle, Others, Unset};
 use crate::beneath::{self, dir_flags};
 use crate::flags;
 
+/// Why a folder is not made.
+pub(super) const IN_ITS_PLACE: &str = "something else is in the folder's place";
+
 /// The folder that everything is beneath.
 pub(crate) struct Target {
     fd: OwnedFd,
@@ -351,7 +354,7 @@ pub(crate) fn make_dir(
     }
     match look(dir, name).map_err(|error| error.to_string())? {
         Some(stat) if is_dir(&stat) => return Ok(false),
-        Some(stat) if !replace(&stat) => return Err("something else is in the folder's place".to_owned()),
+        Some(stat) if !replace(&stat) => return Err(IN_ITS_PLACE.to_owned()),
         _ => clear(dir, name)?,
     }
     make().map(|()| true).map_err(|error| error.to_string())

@@ -194,6 +194,7 @@ impl Run<'_, '_> {
         }
         if write && self.engine.request.dry_run {
             self.rehearse_way(found.as_ref(), &job.dir, &job.name)?;
+            self.links.rehearse(link);
             self.engine.report.file(size);
         } else {
             self.batch.jobs.push(job);

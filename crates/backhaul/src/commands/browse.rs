@@ -75,7 +75,7 @@ pub async fn ls(context: &Context, what: &OsStr, listing: Listing, read: &ReadAr
 }
 
 fn list(context: &Context, reader: &Reader, snapshot: &str, path: &[u8], listing: Listing) -> Done {
-    let snapshot = reader.choose(snapshot)?;
+    let snapshot = reader.choose(snapshot, Some(path))?;
     let tree = Tree::new(&reader.remote, snapshot.manifest.root);
     let mut rows = Vec::new();
     let mut show = |name: &[u8], entry: &Entry| match context.global.json {

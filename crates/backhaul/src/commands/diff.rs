@@ -20,7 +20,7 @@ pub async fn run(context: &Context, before: &str, after: &OsStr, read: &ReadArgs
     let (after, path) = selector::split(after);
     let reader = Reader::open(&context.home, read.client.as_deref()).await?;
     let compared = tokio::task::block_in_place(|| {
-        let (before, after) = (reader.choose(before)?, reader.choose(&after)?);
+        let (before, after) = (reader.choose(before, path)?, reader.choose(&after, path)?);
         let tree = |root| Tree::new(&reader.remote, root);
         let (before, after) = (tree(before.manifest.root), tree(after.manifest.root));
         let mut rows = Vec::new();

@@ -52,7 +52,7 @@ fn write(
     form: Option<Form>,
     output: Option<&Path>,
 ) -> Result<Vec<LeftOut>, Failure> {
-    let snapshot = reader.choose(snapshot)?;
+    let snapshot = reader.choose(snapshot, Some(path))?;
     let tree = Tree::new(&reader.remote, snapshot.manifest.root);
     let located = tree.lookup(path)?;
     let mut out: Box<dyn Write> = match output {

@@ -73,7 +73,7 @@ fn search(
     let (snapshot, under) = selector::split(OsStr::new(&args.snapshot));
     let snapshots: Vec<Listed> = match args.all {
         true => reader.snapshots()?.into_iter().rev().collect(),
-        false => vec![reader.choose(&snapshot)?],
+        false => vec![reader.choose(&snapshot, under)?],
     };
     let (mut rows, mut seen) = (Vec::new(), HashSet::new());
     for snapshot in snapshots {

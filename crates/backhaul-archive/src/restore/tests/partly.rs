@@ -240,3 +240,62 @@ fn nothing_is_deleted_from_a_folder_that_cannot_be_read_whole() {
     assert_eq!((done.errors.len(), done.deleted), (1, 0));
     assert_eq!(names(temp.path()).len(), 3_001);
 }
+
+#[test]
+fn a_dry_run_says_what_a_restore_does_with_files_where_folders_go_and_with_links() {
+    let mut source = Source::new();
+    let linked = || Item::File(Content::Inline(b"linked".to_vec()), 6, Some(5));
+    let inner = dir([(b"in", Item::File(Content::Inline(b"x".to_vec()), 1, None))]);
+    let items = dir([(b"a", linked()), (b"b", linked()), (b"folder", Item::Dir(inner))]);
+    let root = source.tree(dir([(b"top", Item::Dir(items))]));
+    let temp = tempfile::tempdir().unwrap();
+    let (there, dry, wet) = (temp.path(), temp.path().join("dry"), temp.path().join("wet"));
+    for place in [&dry, &wet] {
+        fs::create_dir(place).unwrap();
+        fs::write(place.join("a"), "older").unwrap();
+        fs::hard_link(place.join("a"), place.join("b")).unwrap();
+        fs::write(place.join("folder"), "a file").unwrap();
+    }
+    assert!(there.exists());
+    let run = |place: &Path, dry_run, overwrite| {
+        let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let (heard, at) = (Arc::clone(&told), place.to_path_buf());
+        let tell = move |act, path: &Path| {
+            heard.lock().unwrap().push((act, path.strip_prefix(&at).unwrap().to_path_buf()));
+        };
+        let request = RestoreRequest {
+            dry_run,
+            overwrite,
+            tell: Some(Arc::new(tell)),
+            ..RestoreRequest::to(place.to_path_buf())
+        };
+        let done = restore(&source, root, Some(b"/top"), &request).unwrap();
+        let mut acts = told.lock().unwrap().clone();
+        acts.sort_by(|a, b| a.1.cmp(&b.1));
+        let errors: Vec<String> = done.errors.iter().map(|(_, why)| why.clone()).collect();
+        (acts, errors, (done.files, done.dirs, done.bytes, done.skipped))
+    };
+    for overwrite in [Overwrite::Never, Overwrite::IfChanged] {
+        let said = run(&dry, true, overwrite);
+        assert_eq!(said, run(&wet, false, overwrite), "{overwrite:?}");
+        assert_eq!(fs::read(dry.join("a")).unwrap(), b"older");
+    }
+    assert_eq!(fs::read(wet.join("folder/in")).unwrap(), b"x");
+    assert_eq!(fs::metadata(wet.join("a")).unwrap().ino(), fs::metadata(wet.join("b")).unwrap().ino());
+}
+
+#[test]
+fn with_delete_the_target_is_as_the_folder_was() {
+    let mut source = Source::new();
+    let file = Item::File(Content::Inline(b"x".to_vec()), 1, None);
+    let root = source.tree(dir([(b"top", Item::Dir(dir([(b"f", file)])))]));
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join("extra"), b"").unwrap();
+    let request = RestoreRequest { delete: true, ..RestoreRequest::to(temp.path().to_path_buf()) };
+    restore(&source, root, Some(b"/top"), &request).unwrap();
+    let Located::Entry(top) = Tree::new(&source, root).lookup(b"/top").unwrap() else { panic!() };
+    let meta = fs::metadata(temp.path()).unwrap();
+    assert_eq!((meta.mtime(), meta.mtime_nsec()), (top.metadata.mtime_s, i64::from(top.metadata.mtime_ns)));
+    assert_eq!(meta.mode() & 0o7777, u32::from(top.metadata.mode));
+    assert!(!temp.path().join("extra").exists());
+}
