@@ -6,6 +6,7 @@ mod bad;
 mod clocks;
 mod compare;
 mod copies;
+mod elsewhere;
 mod enrol;
 mod farewell;
 mod fidelity;

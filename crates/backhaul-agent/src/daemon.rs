@@ -30,6 +30,7 @@ use crate::terms;
 use crate::ways::Ways;
 
 mod desk;
+mod errands;
 mod link;
 mod listener;
 mod servers;
@@ -62,6 +63,8 @@ pub struct AgentDaemon {
     /// Connections of runs.
     ways: Ways,
     settings: Arc<Settings>,
+    /// One restore at a time.
+    restoring: tokio::sync::Mutex<()>,
     /// The newest link to the server.
     standing: Mutex<Option<Standing>>,
     /// Another daemon of this home has to wait for the end of this one.
@@ -97,9 +100,10 @@ impl AgentDaemon {
         let settings = Arc::new(Settings::open(home)?);
         let claim = Mutex::new(Some(home.lock_daemon()?));
         let ear = listen.map(|listen| Ear::open(home, listen)).transpose()?;
-        let (current, turn) = (Mutex::default(), tokio::sync::Mutex::default());
+        let (current, turn, restoring) =
+            (Mutex::default(), tokio::sync::Mutex::default(), tokio::sync::Mutex::default());
         let (ways, standing) = (Ways::default(), Mutex::default());
-        Ok(Self { home: home.clone(), ear, told, current, turn, ways, settings, standing, claim })
+        Ok(Self { home: home.clone(), ear, told, current, turn, ways, settings, restoring, standing, claim })
     }
 
     /// Where it listens.
@@ -203,6 +207,10 @@ impl AgentDaemon {
             other => other,
         };
         drop(awake);
+        if let Err(AgentError::Errand(remote)) = outcome {
+            happened(Happening::Ended(End::Needless));
+            return self.restore(*remote).await;
+        }
         match &outcome {
             Err(AgentError::Nudged { id, by_hand }) => {
                 happened(Happening::Ended(End::Needless));

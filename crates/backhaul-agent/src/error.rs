@@ -10,6 +10,8 @@ use backhaul_object::FormatError;
 use backhaul_object::source::TransferError;
 use thiserror::Error;
 
+use crate::remote::Remote;
+
 /// Why the agent could not do something.
 #[derive(Debug, Error)]
 pub enum AgentError {
@@ -50,6 +52,9 @@ pub enum AgentError {
     /// Stills are required, and one cannot be made.
     #[error("no backup was made, because stills are required and there cannot be one of {0}")]
     Still(String),
+    /// The server has dialled to have something restored, over this session.
+    #[error("the server wants something restored")]
+    Errand(Box<Remote>),
     /// Nothing was said to be saved.
     #[error("no paths to back up: name some, or `join` with some")]
     NoPaths,

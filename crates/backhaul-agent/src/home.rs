@@ -12,6 +12,7 @@ use backhaul_schedule::policy::Prefix;
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
+use crate::errand::Restores;
 use crate::error::AgentError;
 use crate::sources::Sources;
 
@@ -35,6 +36,9 @@ pub struct Config {
     /// What of the paths is saved, and what is done before and after.
     #[serde(default)]
     pub backup: Sources,
+    /// Whether the server's operator may have something restored here, and where.
+    #[serde(default, skip_serializing_if = "Restores::is_default")]
+    pub restore: Restores,
 }
 
 impl Config {
@@ -131,6 +135,7 @@ impl AgentHome {
             allow_from: Vec::new(),
             refuse_pulls: false,
             backup: Sources::default(),
+            restore: Restores::default(),
         };
         self.write_config(&config)?;
         Ok(config)

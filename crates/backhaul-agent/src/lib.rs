@@ -5,6 +5,7 @@
 //!   [`ObjectSource`](backhaul_object::source::ObjectSource): threads call, tasks carry;
 //! - [`resume`]: the same across cuts of the connection;
 //! - [`run`]: one backup over a session, whoever dialled;
+//! - [`errand`]: restores that the server's operator orders, as far as the owner of this machine allows them;
 //! - [`attend`]: when it dials, stays linked, asks: a pure machine;
 //! - [`daemon`]: senses, decides, carries out: waits to be dialled, stays linked, comes to the server;
 //! - [`ways`]: the connections of runs, to be moved and closed from elsewhere;
@@ -23,6 +24,7 @@
 pub mod attend;
 pub mod clock;
 pub mod daemon;
+pub mod errand;
 pub mod error;
 pub mod gates;
 pub mod home;

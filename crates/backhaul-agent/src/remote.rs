@@ -14,6 +14,7 @@ use backhaul_object::keys::{ChunkerKey, IdKey};
 use backhaul_object::seal::Unpacker;
 use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, TransferError};
 use backhaul_object::{Compressed, FormatError, Object, ObjectId};
+use backhaul_proto::errand::News;
 use backhaul_proto::{READ_MAX, Retry, end, wire};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +25,8 @@ use crate::error::AgentError;
 mod bulk;
 mod driver;
 mod listing;
+mod order;
+mod trace;
 
 pub(crate) use driver::read_frames;
 pub use listing::{Listed, Which};
@@ -45,6 +48,8 @@ enum Command {
     Commit(Box<Commitment>, Sender<wire::Committed>),
     List(wire::List, Sender<Vec<wire::SnapshotRow>>),
     Stats(Sender<wire::VaultStats>),
+    Order(Box<wire::RestoreOrder>, Sender<News>),
+    News(News),
     Close(Option<String>),
 }
 
@@ -183,6 +188,8 @@ pub struct Welcome {
     pub parameters: VaultParameters,
     /// Number and predecessor of the snapshot to make, when a backup may start.
     pub grant: Option<(u64, Option<ObjectId>)>,
+    /// The restore that the session is for.
+    pub errand: Option<wire::RestoreOrder>,
 }
 
 /// An open session.
@@ -330,6 +337,7 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
             generation,
         },
         grant,
+        errand: welcome.errand,
     })
 }
 

@@ -6,6 +6,7 @@ use backhaul_object::ids::{ObjectId, Proof};
 use backhaul_object::source::{Answer, Query};
 use bytes::Bytes;
 
+use crate::errand::News;
 use crate::wire::{self, frame::Body};
 use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, end, frame};
 
@@ -28,6 +29,8 @@ pub enum Event {
     Snapshots(Vec<wire::SnapshotRow>),
     /// Vault figures.
     Stats(wire::VaultStats),
+    /// Of the restore that was ordered.
+    News(News),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -140,6 +143,16 @@ impl AgentSession {
         self.out.push_back(frame(Body::Stats(wire::Stats {})));
     }
 
+    /// An operator orders a restore from another client's agent.
+    pub fn order(&mut self, order: wire::RestoreOrder) {
+        self.out.push_back(frame(Body::RestoreOrder(order)));
+    }
+
+    /// Says what becomes of the restore that this session is for.
+    pub fn news(&mut self, news: News) {
+        self.out.push_back(frame(news.body()));
+    }
+
     /// Says goodbye; `failure` tells the server why there is no snapshot.
     pub fn close(&mut self, failure: Option<String>) {
         self.phase = Phase::Done;
@@ -183,6 +196,10 @@ impl AgentSession {
                 Ok((!page.more).then(|| Event::Snapshots(std::mem::take(&mut self.rows))))
             }
             (Body::VaultStats(stats), _) => Ok(Some(Event::Stats(stats))),
+            (body, Phase::Open) => match News::of(body) {
+                Some(news) => Ok(Some(Event::News(news))),
+                None => Err(SessionError::Protocol("frame out of turn")),
+            },
             _ => Err(SessionError::Protocol("frame out of turn")),
         }
     }

@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
+
 use crate::agent::{ended, versioned};
 use crate::wire::{self, frame::Body};
 use crate::{PROTOCOL, SessionError, end, frame};
@@ -18,6 +20,8 @@ pub enum Event {
     Nudged(wire::Nudge),
     /// What the policy asks of us.
     Terms(wire::Terms),
+    /// We are to come for a restore, and show this.
+    Errand(Bytes),
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -93,6 +97,7 @@ impl AttendSession {
             (Body::Verdict(verdict), Phase::Open) => Ok(Event::Verdict(verdict)),
             (Body::Nudge(nudge), Phase::Open) => Ok(Event::Nudged(nudge)),
             (Body::Terms(terms), Phase::Open) => Ok(Event::Terms(terms)),
+            (Body::RestoreOrder(order), Phase::Open) => Ok(Event::Errand(order.token)),
             _ => Err(SessionError::Protocol("frame out of turn")),
         }
     }

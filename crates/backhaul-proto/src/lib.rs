@@ -4,6 +4,7 @@
 //! - [`agent`]: [`agent::AgentSession`], the side that has files;
 //! - [`server`]: [`server::ServerSession`], the side that has the vault;
 //! - [`attend`]: [`attend::AttendSession`], an agent that waits to be told something;
+//! - [`errand`]: what is heard of a restore that was ordered from an agent;
 //! - [`data`]: the framing of objects on the data streams.
 //!
 //! Both sessions have the same three groups of methods: `handle` takes a frame that arrived and returns
@@ -17,6 +18,7 @@
 pub mod agent;
 pub mod attend;
 pub mod data;
+pub mod errand;
 pub mod server;
 
 /// Messages on the wire.

@@ -7,6 +7,7 @@ use backhaul_object::source::Answer;
 use bytes::Bytes;
 
 use crate::agent::split_proofs;
+use crate::errand::News;
 use crate::wire::{self, frame::Body};
 use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, end, frame};
 
@@ -19,7 +20,7 @@ const ROW_BYTES: usize = 512;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     /// It introduced itself.
-    Hello(wire::Hello),
+    Hello(Box<wire::Hello>),
     /// Which of these prefixes are there?
     Ask(u64, Vec<u64>),
     /// It shows that it has these.
@@ -32,6 +33,10 @@ pub enum Request {
     Read(Vec<ObjectId>),
     /// Figures.
     Stats,
+    /// Have another client restore something.
+    Order(Box<wire::RestoreOrder>),
+    /// Of the restore that the session is for.
+    News(News),
     /// How an attending machine stands now.
     Report(wire::Report),
     /// It does not want a run now.
@@ -118,7 +123,7 @@ impl ServerSession {
                     return Err(SessionError::Version { ours: PROTOCOL, min, max });
                 }
                 self.phase = Phase::Welcoming;
-                Ok(Request::Hello(hello))
+                Ok(Request::Hello(Box::new(hello)))
             }
             (Body::NudgeReply(reply), Phase::Attending | Phase::Nudging) => Ok(Request::NudgeReply(reply)),
             (Body::Report(report), Phase::Attending | Phase::Open | Phase::Committing) => {
@@ -145,6 +150,10 @@ impl ServerSession {
             (Body::List(list), _) => Ok(Request::List(list)),
             (Body::Stats(_), _) => Ok(Request::Stats),
             (Body::Read(read), _) => on_read(&read),
+            (Body::RestoreOrder(order), Phase::Open) if !self.granted => Ok(Request::Order(Box::new(order))),
+            (body, Phase::Open) if !self.granted => {
+                News::of(body).map(Request::News).ok_or(SessionError::Protocol("frame out of turn"))
+            }
             _ => Err(SessionError::Protocol("frame out of turn")),
         }
     }
@@ -193,6 +202,16 @@ impl ServerSession {
     /// Tells an attending agent what its policy asks of it.
     pub fn terms(&mut self, terms: wire::Terms) {
         self.out.push_back(frame(Body::Terms(terms)));
+    }
+
+    /// Tells an attending agent to come for a restore.
+    pub fn errand(&mut self, token: Bytes) {
+        self.out.push_back(frame(Body::RestoreOrder(wire::RestoreOrder { token, ..Default::default() })));
+    }
+
+    /// Tells an operator what becomes of the restore that it ordered.
+    pub fn news(&mut self, news: News) {
+        self.out.push_back(frame(news.body()));
     }
 
     /// Answers a batch (or the part of it that had to be proven).

@@ -14,7 +14,7 @@ fn hello(intent: wire::Intent) -> wire::Hello {
 fn greeted(first: Option<wire::Frame>) -> (ServerSession, wire::Hello) {
     let mut server = ServerSession::new();
     let Ok(Request::Hello(hello)) = server.handle(first.unwrap()) else { panic!("no hello") };
-    (server, hello)
+    (server, *hello)
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Pair {
             Request::Stats => self.server.stats(wire::VaultStats::default()),
             Request::Read(_) | Request::Bye(_) | Request::Report(_) => {}
             Request::NotNow(_) | Request::NudgeReply(_) | Request::Applied(_) => panic!("it does not attend"),
+            Request::Order(_) | Request::News(_) => panic!("no restore is ordered"),
         }
         Ok(())
     }

@@ -23,6 +23,7 @@ use crate::chores::worker::Worker;
 use crate::clock::{self, Stopwatch};
 use crate::dispatch::Dispatch;
 use crate::enrolment;
+use crate::errands::Errands;
 use crate::error::ServerError;
 use crate::fleet::{ClientState, Fleet, LinkState};
 use crate::gate::{Gate, Purpose};
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     pub vault: Arc<OpenVault>,
     pub dialler: Identity,
     pub hub: Hub,
+    pub errands: Errands,
     pub tickets: TicketKey,
     pub rates: Mutex<Rates>,
     /// Dials under way.
@@ -118,6 +120,7 @@ impl Server {
             listener,
             home: home.clone(),
             hub: Hub::default(),
+            errands: Errands::default(),
             rates: Mutex::default(),
             dials: Mutex::default(),
             triggers: Mutex::default(),

@@ -6,16 +6,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_net::link::Path;
 use backhaul_net::{PeerIdentity, Role};
+use backhaul_proto::errand::News;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::Event;
 use backhaul_schedule::fleet::{Deferral, NotNow, Nudge, NudgeAnswer, Place, Session, Trigger, Via};
 use backhaul_schedule::policy::units;
 use backhaul_schedule::reach::{HasBattery, Nat, Sighting};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::alerts::{Alert, AlertKind};
 use crate::clock;
 use crate::daemon::{Inner, lock};
+use crate::errands::{Errand, Token};
 use crate::fleet::{Client, Instance, LinkState, Machine, Met};
 use crate::hub::Ear;
 use crate::keep::braking;
@@ -45,6 +48,8 @@ pub(crate) enum Purpose {
     Pull,
     /// A word.
     Knock(Nudge),
+    /// A restore.
+    Errand(Token),
 }
 
 /// Admits one session.
@@ -259,7 +264,7 @@ impl Desk for Gate<'_> {
         self.inner.hub.take_writing(client.id, self.session).await?;
         let (initiator, link) = match self.purpose {
             Purpose::Theirs => ("client", LinkState::Push),
-            Purpose::Pull | Purpose::Knock(_) => ("server", LinkState::Dial),
+            Purpose::Pull | Purpose::Knock(_) | Purpose::Errand(_) => ("server", LinkState::Dial),
         };
         self.inner.begin_run(client.id, initiator, link)
     }
@@ -341,6 +346,17 @@ impl Desk for Gate<'_> {
 
     fn due_after_success(&self, client: &Client) -> u64 {
         self.inner.with_dispatch(|dispatch| dispatch.due_after_success(client.id)).unwrap_or(0)
+    }
+
+    fn errand(&self, client: &Client, hello: &wire::Hello) -> Option<Errand> {
+        match &self.purpose {
+            Purpose::Errand(token) => self.inner.errands.claim(token, client.id),
+            _ => self.inner.errands.claim(&hello.errand, client.id),
+        }
+    }
+
+    fn order(&self, from: &Client, order: wire::RestoreOrder) -> UnboundedReceiver<News> {
+        self.inner.order(from, order)
     }
 
     fn observed(&self) -> SocketAddr {

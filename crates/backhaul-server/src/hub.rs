@@ -8,6 +8,7 @@ use backhaul_net::link::Hangup;
 use backhaul_object::ids::ClientId;
 use backhaul_proto::{end, wire};
 use backhaul_schedule::fleet::{CloseReason, Deferral, Nudge, Place, Session};
+use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::session::Ending;
@@ -35,6 +36,8 @@ pub enum Said {
     Verdict(wire::Verdict),
     /// What its policy asks of its agent.
     Terms(wire::Terms),
+    /// It is to come for a restore, and show this.
+    Errand(Bytes),
 }
 
 /// What was said to a session and is not heard yet: the scheduler may be faster than the session. Not a channel,
@@ -194,6 +197,11 @@ impl Hub {
             Which::All => state.live.is_empty(),
             Which::Writing => state.writing.is_empty(),
         }
+    }
+
+    /// True while a client's backup is being written.
+    pub fn is_writing(&self, client: ClientId) -> bool {
+        self.state().writing.contains_key(&client)
     }
 
     /// Clients with an open session.

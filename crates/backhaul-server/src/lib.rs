@@ -6,6 +6,7 @@
 //! - [`dispatch`]: the scheduler with what it was told; [`desk`]: where it is told and obeyed; [`policies`]: the policies
 //!   in force, and how a new version spreads;
 //! - [`hub`]: all open sessions; [`gate`]: how one is let in; [`pull`]: dials of the server;
+//! - `errands`: restores that operators order from other clients' agents;
 //! - [`ticket`]: places in the queue that survive; [`rates`]: how fast bytes are accepted;
 //! - [`alerts`]: what people are told without asking;
 //! - [`chores`]: what is done besides backing up, for an operator or by night; [`keep`]: what is kept, and for how long;
@@ -31,6 +32,7 @@ pub mod damage;
 mod desk;
 pub mod dispatch;
 pub mod enrolment;
+mod errands;
 pub mod error;
 pub mod export;
 pub mod fleet;

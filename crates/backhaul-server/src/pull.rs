@@ -57,7 +57,7 @@ pub(crate) async fn knock(inner: Arc<Inner>, client: ClientId, nudge: Nudge) {
 }
 
 /// Dials a client where it is known to listen: where somebody said, and where it says itself.
-async fn reach(inner: &Inner, id: ClientId) -> Result<(Link, Client), (DialResult, String)> {
+pub(crate) async fn reach(inner: &Inner, id: ClientId) -> Result<(Link, Client), (DialResult, String)> {
     let found = lock(&inner.fleet).client_by_id(id);
     let client = match found {
         Ok(Some(client)) => client,

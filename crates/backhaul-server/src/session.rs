@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use backhaul_net::link::{FrameReader, FrameWriter, Streams};
 use backhaul_net::{Link, NetError, PeerIdentity, Role};
+use backhaul_object::ObjectId;
 use backhaul_object::ids::SessionId;
-use backhaul_object::keys::{DataKey, IdKey, VaultKey};
-use backhaul_object::{Compressed, FormatError, ObjectId};
+use backhaul_proto::errand::News;
 use backhaul_proto::server::{Request, ServerSession};
 use backhaul_proto::{PROTOCOL, end, wire};
-use backhaul_store::{Owned, StoreError, Vault};
+use backhaul_store::Owned;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::clock;
+use crate::errands::{self, Errand};
 use crate::fleet::Client;
 use crate::gate::printable;
 use crate::keyring::random;
@@ -25,42 +26,19 @@ mod attend;
 mod door;
 pub mod ingest;
 mod manners;
+mod open_vault;
 pub mod reads;
 
 pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
-use door::{Waiting, greet, wait_for_grant};
+use door::{Waiting, farewell, greet, refuse, wait_for_grant};
 use ingest::{CommitRequest, Ingest, Report};
 use manners::Manners;
+pub use open_vault::OpenVault;
 
 /// How long a goodbye may take: over a slow line what was sent before it comes first.
 const GOODBYE: Duration = Duration::from_secs(10);
 /// Software name in the welcome.
 const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION"));
-
-/// A vault with its keys, shared by all sessions.
-pub struct OpenVault {
-    /// The objects.
-    pub vault: Vault,
-    pub(crate) id_key: IdKey,
-    pub(crate) data_key: DataKey,
-    chunker_key: [u8; 32],
-}
-
-impl OpenVault {
-    /// Derives the keys.
-    pub fn new(vault: Vault, key: &VaultKey) -> Self {
-        let chunker_key = *key.chunker_key().expose();
-        Self { vault, id_key: key.id_key(), data_key: key.data_key(), chunker_key }
-    }
-
-    /// Reads an object, its seal checked.
-    pub(crate) fn get(&self, ordinal: backhaul_store::Ordinal) -> Result<Compressed, StoreError> {
-        let sealed = self.vault.get(ordinal)?;
-        let what = format!("object {}", sealed.header.id);
-        let damaged = |why: FormatError| StoreError::Damaged { what, why: why.to_string() };
-        sealed.unseal(&self.data_key).map_err(damaged)
-    }
-}
 
 /// The running conversation.
 struct Conversation {
@@ -78,6 +56,10 @@ struct Conversation {
     /// The version of the terms that it was sent and has not confirmed.
     terms: Option<u64>,
     manners: Manners,
+    /// Of a session that is for a restore: who ordered it hears of it.
+    errand: Option<UnboundedSender<News>>,
+    /// Of a restore that this operator has ordered.
+    ordered: Option<UnboundedReceiver<News>>,
     outcome: Outcome,
 }
 
@@ -121,14 +103,20 @@ async fn open<D: Desk>(link: Link, desk: &D) -> Opened {
         Ok(known) => known,
         Err(ending) => return Opened::Ended(refuse(session, writer, ending).await),
     };
-    let intent = hello.intent();
+    let errand = desk.errand(&client, &hello);
+    // Whatever an agent that was dialled for a restore had in mind.
+    let intent = if errand.is_some() { wire::Intent::Browse } else { hello.intent() };
+    if errand.is_none() && !hello.errand.is_empty() {
+        let ending = Ending::new(end::BUSY, "there is nothing to restore any more: it has taken too long");
+        return Opened::Ended(refuse(session, writer, ending).await);
+    }
     if intent == wire::Intent::Backup {
         let waiting = Waiting { session: &mut session, writer: &mut writer, frames: &mut frames };
         if let Err(ending) = wait_for_grant(waiting, desk, &client, &hello).await {
             return Opened::Ended(refuse(session, writer, ending).await);
         }
     }
-    let start = Box::new(Start { intent, client, peer, session, writer, frames, streams });
+    let start = Box::new(Start { intent, client, errand, peer, session, writer, frames, streams });
     match intent {
         wire::Intent::Attend => Opened::Standing(start),
         _ => Opened::Working(start),
@@ -146,6 +134,7 @@ async fn send_queued(session: &mut ServerSession, writer: &mut FrameWriter) -> R
 struct Start {
     intent: wire::Intent,
     client: Client,
+    errand: Option<Errand>,
     peer: PeerIdentity,
     session: ServerSession,
     writer: FrameWriter,
@@ -155,9 +144,9 @@ struct Start {
 
 /// The part after admission.
 async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -> Outcome {
-    let Start { intent, client, peer, session, writer, frames, streams } = *start;
-    let (client_id, operator) = (client.id, peer.role == Role::Operator);
-    let wants_backup = intent == wire::Intent::Backup;
+    let Start { intent, client, errand, peer, session, writer, frames, streams } = *start;
+    let (client, errand, order) = Errand::split(errand, client);
+    let (client_id, wants_backup) = (client.id, intent == wire::Intent::Backup);
     // From before it learns what is there until its last word.
     let what = if wants_backup { "a backup" } else { "a restore, or somebody who looks around," };
     let _pass = vault.vault.enter(&format!("{what} of {}", client.name));
@@ -175,7 +164,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
     let mut talk = Conversation {
         vault: Arc::clone(&vault),
         client,
-        operator,
+        operator: peer.role == Role::Operator,
         session,
         writer,
         owned: Arc::clone(&owned),
@@ -186,6 +175,8 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         peer,
         terms: None,
         manners: Manners::new(clock::boot_ms()),
+        errand,
+        ordered: None,
         outcome: Outcome::default(),
     };
     let streams = Arc::new(streams);
@@ -193,6 +184,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         Ok(welcome) => wire::Welcome {
             verdict: Some(desk.verdict(&talk.client)),
             terms: wants_backup.then(|| desk.terms(&talk.client)),
+            errand: order,
             ..welcome
         },
         Err(ending) => return refuse(talk.session, talk.writer, ending).await,
@@ -211,22 +203,6 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
     let outcome = talk.run(frames, desk).await;
     sending.abort();
     outcome
-}
-
-async fn refuse(mut session: ServerSession, mut writer: FrameWriter, ending: Ending) -> Outcome {
-    session.end(ending.code, &ending.text, ending.retry.clone());
-    farewell(&mut session, &mut writer).await;
-    Outcome { committed: None, ending: Some(ending) }
-}
-
-/// Sends what is queued, and gives the peer a moment to take it.
-async fn farewell(session: &mut ServerSession, writer: &mut FrameWriter) {
-    let send = async {
-        if send_queued(session, writer).await.is_ok() {
-            writer.end().await;
-        }
-    };
-    let _ = tokio::time::timeout(GOODBYE, send).await;
 }
 
 impl Conversation {
@@ -276,6 +252,10 @@ impl Conversation {
                         Err(ending) => break Some(ending),
                     },
                 },
+                news = errands::hear(&mut self.ordered) => self.session.news(news),
+                () = errands::abandoned(self.errand.as_ref()) => {
+                    break Some(Ending::lost("whoever has ordered this restore has gone"));
+                }
                 Some(report) = self.reports.recv() => {
                     if let Err(ending) = self.on_report(report, desk) {
                         break Some(ending);
@@ -319,6 +299,8 @@ impl Conversation {
             Request::NotNow(_) | Request::NudgeReply(_) => {
                 return Err(Ending::new(end::PROTOCOL, "it does not attend"));
             }
+            Request::Order(order) => self.on_order(*order, desk)?,
+            Request::News(news) => self.on_news(news)?,
             Request::Ask(batch, prefixes) => {
                 self.manners.moved(clock::boot_ms());
                 let verdicts =
@@ -353,6 +335,24 @@ impl Conversation {
             }
         }
         Ok(false)
+    }
+
+    fn on_order<D: Desk>(&mut self, order: wire::RestoreOrder, desk: &D) -> Result<(), Ending> {
+        if !self.operator || self.ordered.is_some() {
+            let why = "only an operator orders a restore, and one at a time";
+            return Err(Ending::new(end::PROTOCOL, why));
+        }
+        self.ordered = Some(tokio::task::block_in_place(|| desk.order(&self.client, order)));
+        Ok(())
+    }
+
+    fn on_news(&mut self, news: News) -> Result<(), Ending> {
+        self.manners.word(clock::boot_ms())?;
+        let errand = self.errand.as_ref();
+        let errand = errand.ok_or_else(|| Ending::new(end::PROTOCOL, "no restore was ordered from it"))?;
+        // Whoever ordered it may have gone: that ends this session elsewhere.
+        let _ = errand.send(news);
+        Ok(())
     }
 
     /// Lists cost the server much and their reader nothing. Operators may ask what they like.

@@ -98,6 +98,9 @@ impl Desk {
             Heard::Happened(happening) => tracing::debug!("of an older link: {happening:?}"),
             Heard::Passage(passage) if said.link == Some(self.link) => self.on_passage(passage),
             Heard::Passage(_) => {}
+            Heard::Errand(token) => {
+                tokio::spawn(Arc::clone(&self.daemon).come_for(token));
+            }
             Heard::Lateness(lateness) => *lock(&self.outlook.lateness) = lateness,
             Heard::Terms(version, terms) => {
                 tracing::info!("keeps to policy version {version}");

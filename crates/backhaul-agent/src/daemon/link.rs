@@ -12,6 +12,7 @@ use backhaul_net::{Link, NetError};
 use backhaul_proto::attend::{AttendSession, Event};
 use backhaul_proto::{SessionError, wire};
 use backhaul_schedule::policy::AgentTerms;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::attend::{Age, Happening, LinkWish, Verdict};
@@ -53,6 +54,8 @@ pub(super) enum Heard {
     Passage(Passage),
     /// How old the newest snapshot is, in limits of the policy.
     Lateness(f64),
+    /// There is something to restore, for whoever shows this.
+    Errand(Bytes),
 }
 
 /// Something that is heard, and of which link, if of one.
@@ -224,6 +227,7 @@ impl Talk {
                 self.tell.say(Heard::Happened(Happening::Nudged { id: nudge.id, by_hand }));
             }
             Ok(Event::Terms(terms)) => self.on_terms(&terms),
+            Ok(Event::Errand(token)) => self.tell.say(Heard::Errand(token)),
             Err(SessionError::Ended { text, retry, .. }) => {
                 if retry.after > 0 {
                     self.over = Happening::SentAway { after: retry.after };

@@ -11,10 +11,12 @@ use backhaul_net::{Link, NetError};
 use backhaul_object::Compressed;
 use backhaul_object::source::{Answer, TransferError};
 use backhaul_proto::agent::{AgentSession, Event};
+use backhaul_proto::errand::News;
 use backhaul_proto::{Retry, SessionError, end, wire};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bulk::{PendingRead, receive_objects, send_objects};
+use super::trace::{describe, traced};
 use super::{Adopting, Answered, Command, Commitment, Limits, Opening, Shared, Waiting, lost, travelling};
 use crate::clock::Stopwatch;
 
@@ -46,6 +48,7 @@ pub(super) struct Driver {
     committed: Option<Sender<wire::Committed>>,
     lists: Vec<Sender<Vec<wire::SnapshotRow>>>,
     stats: Vec<Sender<wire::VaultStats>>,
+    ordered: Option<Sender<News>>,
     closing: bool,
 }
 
@@ -67,6 +70,7 @@ impl Driver {
             committed: None,
             lists: Vec::new(),
             stats: Vec::new(),
+            ordered: None,
             closing: false,
         }
     }
@@ -214,6 +218,11 @@ impl Driver {
                 self.session.stats();
                 self.stats.push(reply);
             }
+            Command::Order(order, news) => {
+                self.session.order(*order);
+                self.ordered = Some(news);
+            }
+            Command::News(news) => self.session.news(news),
             Command::Close(failure) => {
                 // Nothing of a run that is given up is worth waiting for, least of all by the word that says so.
                 if let Some(abandon) = self.abandon.take().filter(|_| failure.is_some()) {
@@ -293,6 +302,11 @@ impl Driver {
                     let _ = self.lists.remove(0).send(rows);
                 }
             }
+            Event::News(news) => {
+                if let Some(ordered) = &self.ordered {
+                    let _ = ordered.send(news);
+                }
+            }
             Event::Stats(stats) => {
                 if !self.stats.is_empty() {
                     let _ = self.stats.remove(0).send(stats);
@@ -315,41 +329,6 @@ impl Driver {
         if let Some(waiting) = self.answer.take() {
             let _ = waiting.send(Answered::Nudged(nudge));
         }
-    }
-}
-
-fn traced(frame: wire::Frame) -> wire::Frame {
-    tracing::trace!("frame < {}", describe(&frame));
-    frame
-}
-
-/// A frame's name and, where it says something that does not change from run to run, its size.
-fn describe(frame: &wire::Frame) -> String {
-    use wire::frame::Body;
-    match &frame.body {
-        None => "nothing".to_owned(),
-        Some(Body::Hello(hello)) => format!("Hello {:?}", hello.intent()),
-        Some(Body::Welcome(_)) => "Welcome".to_owned(),
-        Some(Body::Ask(ask)) => format!("Ask {} of {}", ask.batch, ask.prefixes.len() / 8),
-        Some(Body::Answers(answers)) => format!("Answers {} of {}", answers.batch, answers.codes.len()),
-        Some(Body::Prove(prove)) => format!("Prove {} of {}", prove.batch, prove.proofs.len() / 48),
-        Some(Body::Durable(durable)) => format!("Durable {}", durable.objects),
-        Some(Body::Commit(commit)) => format!("Commit {}", commit.objects),
-        Some(Body::Committed(_)) => "Committed".to_owned(),
-        Some(Body::List(_)) => "List".to_owned(),
-        Some(Body::Snapshots(rows)) => format!("Snapshots {}", rows.rows.len()),
-        Some(Body::Read(read)) => format!("Read {}", read.ids.len()),
-        Some(Body::End(end)) => format!("End {}", end.code),
-        Some(Body::Stats(_)) => "Stats".to_owned(),
-        Some(Body::VaultStats(_)) => "VaultStats".to_owned(),
-        Some(Body::Queued(queued)) => format!("Queued {}", queued.position),
-        Some(Body::Verdict(_)) => "Verdict".to_owned(),
-        Some(Body::Nudge(_)) => "Nudge".to_owned(),
-        Some(Body::NudgeReply(_)) => "NudgeReply".to_owned(),
-        Some(Body::Report(_)) => "Report".to_owned(),
-        Some(Body::NotNow(_)) => "NotNow".to_owned(),
-        Some(Body::Terms(_)) => "Terms".to_owned(),
-        Some(Body::Applied(_)) => "Applied".to_owned(),
     }
 }
 

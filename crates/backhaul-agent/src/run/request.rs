@@ -106,6 +106,7 @@ impl Passage {
         let remote = Remote::open(link, self.opening(home)).await?;
         // The wait is over.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Ok(remote)
+        // The server has dialled for something else.
+        if remote.welcome().errand.is_some() { Err(AgentError::Errand(Box::new(remote))) } else { Ok(remote) }
     }
 }

@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 
 use backhaul_net::{NetError, PeerIdentity, Role};
 use backhaul_object::ObjectId;
+use backhaul_proto::errand::News;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::fleet::{Deferral, Nudge, Place};
 use backhaul_store::StoreError;
+use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::errands::Errand;
 use crate::error::ServerError;
 use crate::fleet::{Client, ClientState};
 use crate::hub::Ear;
@@ -136,6 +139,10 @@ pub trait Desk: Send + Sync {
     fn due_after_success(&self, client: &Client) -> u64;
     /// Where its packets come from.
     fn observed(&self) -> SocketAddr;
+    /// The restore that it has come, or was dialled, for.
+    fn errand(&self, client: &Client, hello: &wire::Hello) -> Option<Errand>;
+    /// An operator orders a restore of this client's snapshot from another client's agent.
+    fn order(&self, from: &Client, order: wire::RestoreOrder) -> UnboundedReceiver<News>;
     /// How fast its bytes are accepted, where it is.
     fn throttle(&self) -> Throttle;
 }

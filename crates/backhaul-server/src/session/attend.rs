@@ -26,6 +26,7 @@ pub(super) async fn attend<D: Desk>(mut start: Box<Start>, desk: &D) -> Outcome 
                 Said::Nudge(said) => session.nudge(nudge(&said)),
                 Said::Verdict(verdict) => session.verdict(verdict),
                 Said::Terms(terms) => session.terms(terms),
+                Said::Errand(token) => session.errand(token),
                 Said::Granted | Said::Queued(_) | Said::Deferred(_) => {}
             },
             frame = frames.next() => match frame {

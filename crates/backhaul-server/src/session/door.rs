@@ -7,7 +7,7 @@ use backhaul_net::link::{FrameReader, FrameWriter};
 use backhaul_proto::server::{Request, ServerSession};
 use backhaul_proto::{end, wire};
 
-use super::{Asked, Desk, Ending, GOODBYE, attend, send_queued};
+use super::{Asked, Desk, Ending, GOODBYE, Outcome, attend, send_queued};
 use crate::fleet::Client;
 use crate::hub::Said;
 
@@ -27,7 +27,7 @@ pub(super) async fn greet<D: Desk>(
     let request = session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
     let Request::Hello(hello) = request else { return Err(gone()) };
     let client = tokio::task::block_in_place(|| desk.admit(peer, &hello))?;
-    Ok((hello, client))
+    Ok((*hello, client))
 }
 
 /// A session before it is let in.
@@ -82,4 +82,21 @@ pub(super) async fn wait_for_grant<D: Desk>(
             send_queued(session, writer).await?;
         }
     }
+}
+
+/// Sends a peer away, with words.
+pub(super) async fn refuse(mut session: ServerSession, mut writer: FrameWriter, ending: Ending) -> Outcome {
+    session.end(ending.code, &ending.text, ending.retry.clone());
+    farewell(&mut session, &mut writer).await;
+    Outcome { committed: None, ending: Some(ending) }
+}
+
+/// Sends what is queued, and gives the peer a moment to take it.
+pub(super) async fn farewell(session: &mut ServerSession, writer: &mut FrameWriter) {
+    let send = async {
+        if send_queued(session, writer).await.is_ok() {
+            writer.end().await;
+        }
+    };
+    let _ = tokio::time::timeout(GOODBYE, send).await;
 }

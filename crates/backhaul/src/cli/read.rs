@@ -63,6 +63,9 @@ pub struct RestoreArgs {
     /// What happens to files that are already there
     #[arg(long, value_enum, default_value_t = OverwriteArg::IfChanged)]
     pub overwrite: OverwriteArg,
+    /// On the server: have another client restore it on its machine, if the owner of that allows it; --client says whose snapshot it is
+    #[arg(long, value_name = "NAME", requires = "client")]
+    pub to_client: Option<String>,
     #[command(flatten)]
     pub read: ReadArgs,
 }

@@ -18,7 +18,12 @@ use crate::output::{self, Progress};
 use crate::reader::Reader;
 use crate::selector;
 
+mod elsewhere;
+
 pub async fn run(context: &Context, args: RestoreArgs) -> Done {
+    if let Some(client) = &args.to_client {
+        return elsewhere::run(context, &args, client).await;
+    }
     let (snapshot, path) = selector::split(&args.what);
     let patterns = |texts: &[String]| {
         Patterns::new(texts.iter().map(|text| (text.as_str(), Case::Sensitive)))
@@ -42,7 +47,7 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
     request.id_key = Some(reader.remote.welcome().parameters.id_key.clone());
     let shown = Progress::start(&context.global, describe(&request.progress));
     let done = tokio::task::block_in_place(|| {
-        let snapshot = reader.choose(&snapshot)?;
+        let snapshot = reader.choose(&snapshot, path)?;
         Ok::<_, Failure>((snapshot.id, restore(&reader.remote, snapshot.manifest.root, path, &request)?))
     });
     drop(shown);
@@ -80,18 +85,24 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
             .iter()
             .map(|(path, error)| json!({ "path": path.to_string_lossy(), "error": error }))
             .collect();
-        output::json(&json!({
+        let mut document = json!({
             "snapshot": id, "target": args.target, "files": restored.files, "dirs": restored.dirs,
             "symlinks": restored.symlinks, "special": restored.special, "bytes": restored.bytes, "skipped": restored.skipped,
             "deleted": restored.deleted,
             "dry_run": args.dry_run, "verified": args.verify && restored.errors.is_empty(), "errors": errors,
-        }));
+        });
+        if let Some(client) = &args.to_client {
+            document["to_client"] = json!(client);
+        }
+        output::json(&document);
         return;
     }
     for (path, why) in &restored.errors {
         output::complain(&format!("not restored: {}: {why}", path.display()));
     }
-    let (verb, target) = (if args.dry_run { "would restore" } else { "restored" }, args.target.display());
+    let verb = if args.dry_run { "would restore" } else { "restored" };
+    let on = args.to_client.as_ref().map(|client| format!(" on {client}")).unwrap_or_default();
+    let target = format!("{}{on}", args.target.display());
     let (files, dirs, links) = (restored.files, restored.dirs, restored.symlinks);
     let special = match restored.special {
         0 => String::new(),

@@ -1,0 +1,105 @@
+//! Restores on another client's machine, ordered on the server: only as that machine's config allows, over a link or by dial.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use backhaul_agent::Remote;
+use backhaul_agent::home::AgentHome;
+use backhaul_agent::run::dial;
+use backhaul_proto::wire;
+use backhaul_tests::{Done, Home, TestServer, free_port, trees, wait_until};
+
+use crate::json::assert_fits;
+
+fn restore(server: &TestServer, from: &Path, to: &Path, client: &str, more: &[&str]) -> Done {
+    let what = format!("latest:{}", from.display());
+    let (to, whose) = (to.to_str().unwrap(), ["--client", "ana", "--to-client", client]);
+    server.home.run(&[&["restore", &what, "-t", to][..], &whose, more].concat())
+}
+
+fn allow(home: &Home, targets: &Path) {
+    let config = home.path().join("agent/config.toml");
+    let mut config = fs::File::options().append(true).open(config).unwrap();
+    writeln!(config, "[restore]\nallow = true\ntargets = [{:?}]", targets.to_str().unwrap()).unwrap();
+}
+
+#[test]
+fn a_client_restores_what_another_has_if_its_own_config_allows_it() {
+    let (server, dir, out) = (TestServer::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, out) = (trees::everything(dir.path()), out.path().canonicalize().unwrap());
+    let target = out.join("in/back");
+    server.client("ana", &[&tree]).run(&["-q", "backup"]).ok();
+    let bea = Home::new();
+    server.join(&bea, "bea", &["--initiator", "hybrid"], &[dir.path()]);
+    let away = restore(&server, &tree, &target, "bea", &[]).expect(1);
+    assert!(away.err.contains("no link to this server"), "{}", away.err);
+    let stranger = restore(&server, &tree, &target, "eve", &[]).expect(1);
+    assert!(stranger.err.contains("knows no client"), "{}", stranger.err);
+
+    let agent = bea.start(&["-v", "agent", "run", "--no-listen"]);
+    wait_until("it is linked", || server.said().contains("linked"));
+    let refused = restore(&server, &tree, &target, "bea", &[]).expect(1);
+    assert!(
+        refused.err.contains("takes no restores") && refused.err.contains("allow = true"),
+        "{}",
+        refused.err
+    );
+    wait_until("the agent says so, too", || agent.said().contains("is refused"));
+    assert!(!out.join("in").exists());
+    allow(&bea, &out.join("in"));
+    let outside = restore(&server, &tree, &out.join("elsewhere"), "bea", &[]).expect(1);
+    assert!(outside.err.contains("in no folder that this machine's config allows"), "{}", outside.err);
+    fs::create_dir(out.join("in")).unwrap();
+    let dry = restore(&server, &tree, &target, "bea", &["--dry-run"]).ok();
+    assert!(dry.out.contains("would restore") && dry.out.contains("on bea"), "{}", dry.out);
+    assert!(!target.exists());
+    let done = restore(&server, &tree, &target, "bea", &["--verify", "--json"]).ok().json();
+    assert_fits("restore.json", &done);
+    assert_eq!(done["to_client"], "bea");
+    trees::assert_equal(&tree, &target);
+
+    // Again, when not everything can be: it is named as it is on that machine.
+    fs::remove_file(target.join("tiny")).unwrap();
+    fs::create_dir(target.join("tiny")).unwrap();
+    let partial = restore(&server, &tree, &target, "bea", &[]).expect(3);
+    let named = format!("not restored: {}: a directory is in its place", target.join("tiny").display());
+    assert!(partial.err.contains(&named), "{}", partial.err);
+    let again = restore(&server, &tree, &target, "bea", &["--delete"]).ok();
+    assert!(again.out.contains("stayed as they are"), "{}", again.out);
+    trees::assert_equal(&tree, &target);
+}
+
+#[test]
+fn a_client_that_only_listens_is_dialled_for_a_restore() {
+    let (server, dir, out) = (TestServer::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, out) = (trees::everything(dir.path()), out.path().canonicalize().unwrap());
+    server.client("ana", &[&tree]).run(&["-q", "backup"]).ok();
+    let (cid, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    server.join(&cid, "cid", &["--initiator", "server", "--address", &address], &[dir.path()]);
+    allow(&cid, &out);
+    // Nothing else leads to the server any more.
+    let config = cid.path().join("agent/config.toml");
+    let text = fs::read_to_string(&config).unwrap().replace(&format!(":{}", server.port), ":1");
+    fs::write(&config, text).unwrap();
+    let _agent = cid.start(&["-v", "agent", "run", "--listen", &address]);
+    let target = out.join("back");
+    restore(&server, &tree, &target, "cid", &[]).ok();
+    trees::assert_equal(&tree.join("deep"), &target.join("deep"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_client_can_order_a_restore() {
+    let server = TestServer::new();
+    let (ana, _) = (server.client("ana", &[]), server.client("bea", &[]));
+    let agent = AgentHome::at(ana.path());
+    let link = dial(&agent.config().unwrap().servers, &agent.agent().unwrap()).await.unwrap();
+    let remote = Remote::browse(link, "").await.unwrap();
+    let order = wire::RestoreOrder { to_client: "bea".to_owned(), ..Default::default() };
+    tokio::task::block_in_place(|| {
+        let heard = remote.order(order).unwrap();
+        assert!(heard.recv().is_err(), "it hears of nothing");
+        let why = remote.reason().to_string();
+        assert!(why.contains("only an operator orders a restore"), "{why}");
+    });
+}
