@@ -31,6 +31,7 @@ pub async fn run(context: &Context, dir: &Path, audience: Audience, read: &ReadA
     let mut serving = tokio::task::spawn_blocking(move || mounted.serve());
     let ended = tokio::select! {
         ended = &mut serving => Some(ended),
+        () = shelves.rest() => None,
         () = interrupted() => {
             unmounter.unmount().map_err(|error| Failure::from(error).while_doing(format!("unmounting {dir}")))?;
             tokio::time::timeout(FAREWELL, serving).await.ok()

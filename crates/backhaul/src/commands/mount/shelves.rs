@@ -23,6 +23,8 @@ const FRESH: Duration = Duration::from_secs(3);
 /// How long a lost server is looked for while somebody waits for a file, and the pause between two tries.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(500);
+/// A session that nobody has used for so long is closed: while it is open, the server keeps what it may still read.
+const IDLE: Duration = Duration::from_secs(30);
 /// So long after a search in vain everybody else is told so at once.
 const GIVEN_UP: Duration = Duration::from_secs(5);
 
@@ -67,6 +69,20 @@ impl Shelves {
         let mut keepers = lock(&self.keepers);
         let make = || Arc::new(Keeper::new(&self.access, self.runtime.clone(), client.to_owned(), None));
         Arc::clone(keepers.entry(client.to_owned()).or_insert_with(make))
+    }
+
+    /// Closes what nobody uses, time and again, until it is dropped.
+    pub async fn rest(&self) {
+        loop {
+            tokio::time::sleep(IDLE / 3).await;
+            let keepers: Vec<_> = lock(&self.keepers).values().cloned().collect();
+            for keeper in keepers {
+                if let Some(remote) = keeper.idle() {
+                    tracing::info!("nobody looks: the session is closed until somebody does");
+                    remote.close().await;
+                }
+            }
+        }
     }
 
     /// Says goodbye, unless somebody is still being served: then it ends with the process.
@@ -114,21 +130,23 @@ struct Keeper {
     known: Mutex<Option<(Stopwatch, Vec<Shot>)>>,
 }
 
-#[derive(Default)]
 struct Slot {
     remote: Option<Arc<Remote>>,
+    used: Stopwatch,
     given_up: Option<(Stopwatch, TransferError)>,
 }
 
 impl Keeper {
     fn new(access: &Arc<Access>, runtime: Handle, client: String, remote: Option<Remote>) -> Self {
-        let slot = Mutex::new(Slot { remote: remote.map(Arc::new), given_up: None });
+        let slot = Slot { remote: remote.map(Arc::new), used: Stopwatch::start(), given_up: None };
+        let slot = Mutex::new(slot);
         Self { access: Arc::clone(access), runtime, client, slot, known: Mutex::default() }
     }
 
     /// The open session, or a new one. Blocks, while others wait for the same.
     fn remote(&self) -> Result<Arc<Remote>, TransferError> {
         let mut slot = lock(&self.slot);
+        slot.used = Stopwatch::start();
         if let Some(remote) = &slot.remote {
             return Ok(Arc::clone(remote));
         }
@@ -141,7 +159,8 @@ impl Keeper {
             let why = match self.runtime.block_on(self.access.browse(&self.client)) {
                 Ok(remote) => {
                     let remote = Arc::new(remote);
-                    *slot = Slot { remote: Some(Arc::clone(&remote)), given_up: None };
+                    let used = Stopwatch::start();
+                    *slot = Slot { remote: Some(Arc::clone(&remote)), used, given_up: None };
                     return Ok(remote);
                 }
                 Err(failure) => TransferError::Lost(failure.to_string()),
@@ -171,6 +190,22 @@ impl Keeper {
         if slot.remote.as_ref().is_some_and(|remote| Arc::ptr_eq(remote, lost)) {
             tracing::warn!("{why}; looking for the server");
             slot.remote = None;
+        }
+    }
+
+    /// The session, if nobody has used it for a while.
+    fn idle(&self) -> Option<Remote> {
+        // Whoever holds it is looking for the server.
+        let mut slot = self.slot.try_lock().ok()?;
+        if slot.used.elapsed() < IDLE {
+            return None;
+        }
+        match Arc::try_unwrap(slot.remote.take()?) {
+            Ok(remote) => Some(remote),
+            Err(in_use) => {
+                slot.remote = Some(in_use);
+                None
+            }
         }
     }
 
