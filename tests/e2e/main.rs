@@ -23,6 +23,7 @@ mod networks;
 mod night;
 mod orders;
 mod peer;
+mod prune;
 mod pull_push;
 mod quickstart;
 mod reads;

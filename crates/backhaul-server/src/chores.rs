@@ -18,6 +18,7 @@ use crate::keep::{braking, forget, marking};
 use crate::session::OpenVault;
 
 mod by_night;
+pub mod prune;
 pub mod worker;
 
 /// Something to be done.
@@ -34,6 +35,8 @@ pub enum Chore {
     ReleaseBrake(braking::Release),
     /// Export what the server is, besides the vault.
     Export(export::Request),
+    /// Give back the room of what no snapshot needs.
+    Prune(prune::Request),
 }
 
 impl Chore {
@@ -45,6 +48,7 @@ impl Chore {
             Self::Forget(_) => "forget",
             Self::ReleaseBrake(_) => "release-brake",
             Self::Export(_) => "export",
+            Self::Prune(_) => "prune",
         }
     }
 }
@@ -92,6 +96,7 @@ pub fn carry_out(chore: &Chore, tools: &mut Tools<'_>) -> Result<Outcome, Server
         Chore::Forget(request) => forget::carry_out(request, tools),
         Chore::ReleaseBrake(request) => braking::release(request, tools),
         Chore::Export(_) => export::carry_out(tools),
+        Chore::Prune(request) => prune::carry_out(request, tools),
     }
 }
 
@@ -100,7 +105,9 @@ pub fn failure_kind(error: &ServerError) -> FailureKind {
     use backhaul_store::StoreError;
     match error {
         ServerError::Usage(_) | ServerError::NoClient(_) | ServerError::BadName(_) => FailureKind::Usage,
-        ServerError::Store(StoreError::Damaged { .. }) => FailureKind::Damage,
+        ServerError::Store(
+            StoreError::Damaged { .. } | StoreError::StillNeeded { .. } | StoreError::Unsure { .. },
+        ) => FailureKind::Damage,
         ServerError::WrongKey { .. } => FailureKind::Key,
         _ => FailureKind::Failed,
     }

@@ -97,6 +97,9 @@ impl Server {
         let config = home.config()?;
         let lock = home.lock()?;
         let vault = Arc::new(OpenVault::new(home.vault()?, &home.vault_key()?));
+        if duty == Duty::Full {
+            vault.vault.keep_reserve()?;
+        }
         let listen = listen.unwrap_or(&config.listen);
         let address: SocketAddr = listen.parse().map_err(|_| ServerError::File {
             path: home.dir().join("config.toml"),

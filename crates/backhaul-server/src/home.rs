@@ -42,7 +42,7 @@ pub struct Config {
     pub scrub: scrub::Config,
 }
 
-/// `[nightly]`: when the server exports itself and forgets what the policies do not keep.
+/// `[nightly]`: when the server exports itself, forgets what the policies do not keep, and gives back its room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nightly {

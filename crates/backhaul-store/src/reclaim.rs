@@ -160,8 +160,11 @@ impl Vault {
     fn finish_reclaim(&self, watch: &mut dyn Watch) -> Result<(), StoreError> {
         self.clear_leaving()?;
         match journal::load(&self.shared.root)? {
-            Some(journal) if journal.generation == self.generation() => self.redo(&journal, watch),
-            // The index was rebuilt since, from old packs and new: both are there, and what is superfluous will go.
+            Some(journal) if journal.generation == self.generation() && self.can_redo(&journal)? => {
+                self.redo(&journal, watch)
+            }
+            // The index was rebuilt since, from old packs and new: both are there, and what is superfluous will go. Or a
+            // new pack was lost: what was to be moved is still where it was.
             Some(_) => journal::remove(&self.shared.root),
             None => Ok(()),
         }

@@ -29,6 +29,7 @@ mod keep;
 mod mount;
 mod plan;
 mod policy;
+mod prune;
 mod quickstart;
 mod recover;
 mod restore;

@@ -1,11 +1,11 @@
-//! What the server asks of itself: every night an export and retention, and an export soon after clients or policies have
+//! What the server asks of itself: every night an export, retention and a prune, and an export soon after clients or policies have
 //! changed.
 
 use backhaul_schedule::Now;
 use backhaul_schedule::night::Night;
 use jiff::tz::TimeZone;
 
-use super::Chore;
+use super::{Chore, prune};
 use crate::clock;
 use crate::error::ServerError;
 use crate::export;
@@ -61,9 +61,9 @@ impl ByNight {
 }
 
 /// In this order.
-fn chores() -> [Chore; 2] {
+fn chores() -> [Chore; 3] {
     let forget = Request { by: By::Policy, client: None, mode: Mode::DoIt, detail: Detail::Sums };
-    [Chore::Export(export::Request {}), Chore::Forget(forget)]
+    [Chore::Export(export::Request {}), Chore::Forget(forget), Chore::Prune(prune::Request::default())]
 }
 
 fn queue(fleet: &mut Fleet, chore: &Chore) -> Result<(), ServerError> {

@@ -8,9 +8,10 @@ use super::journal::{self, Journal};
 use super::plan::PackUse;
 use super::verify::rows;
 use super::{Step, Watch};
+use crate::atomic::sync_parent;
 use crate::bits::Bits;
 use crate::catalog::PackRow;
-use crate::error::{Of, StoreError};
+use crate::error::{Doing, Of, StoreError};
 use crate::index::{Location, Ordinal};
 use crate::pack::{self, HEAD_LEN, Head, TRAILER_LEN};
 use crate::sidecar::sidecar_blob;
@@ -108,7 +109,9 @@ impl Vault {
         let head = Head { class, vault: self.descriptor().vault, session, client };
         let mut writer = PackWriter::create(&path, &head)?;
         let copied = self.copy(&records, &mut writer, watch).and_then(|()| writer.finish());
-        let written = copied.and_then(|written| watch.step(Step::Written).map(|()| written));
+        // Its name in `open/` must be there when the journal is.
+        let durable = copied.and_then(|written| sync_parent(&path).doing("sync", &path).map(|()| written));
+        let written = durable.and_then(|written| watch.step(Step::Written).map(|()| written));
         let (_, name, bytes) = match written {
             Ok(written) => written,
             Err(error) => {
@@ -157,6 +160,18 @@ impl Vault {
         journal::store(&self.shared.root, journal)?;
         watch.step(Step::Journalled)?;
         self.redo(journal, watch)
+    }
+
+    /// True when a journal can be carried out: its new packs are there.
+    pub(super) fn can_redo(&self, journal: &Journal) -> Result<bool, StoreError> {
+        for row in &journal.new {
+            let Some(name) = row.name else { return Ok(false) };
+            let is_open = self.shared.root.join(open_name(row.number)).exists();
+            if !is_open && self.shared.blobs.len(&pack_blob(&name))?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Does what a journal says; after a crash, again.

@@ -4,6 +4,7 @@
 //! `BACKHAUL_SEED=n` begins at another seed. A failure names its seed.
 
 use backhaul_object::ObjectId;
+use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_store::reclaim::{Step, Watch};
 use backhaul_store::{StoreError, Vault, WriteSession};
 
@@ -84,8 +85,7 @@ fn random_schedules() {
 struct Busy<'a> {
     vault: Vault,
     dice: &'a mut Dice,
-    sessions: Vec<(WriteSession, Vec<ObjectId>)>,
-    snapshots: u32,
+    sessions: Vec<(WriteSession, ClientId, Vec<ObjectId>)>,
     next: u8,
     /// At which step, counted from now, the pass is ended.
     ends: usize,
@@ -98,13 +98,15 @@ impl Busy<'_> {
         match self.dice.below(8) {
             0 | 1 if self.sessions.len() < 3 => {
                 self.next += 1;
-                let client = backhaul_object::ids::ClientId([self.next; 16]);
-                let session = vault.begin(backhaul_object::ids::SessionId([self.next; 16]), client);
-                self.sessions.push((session, Vec::new()));
+                let client = ClientId([200 + self.dice.below(3) as u8; 16]);
+                // A newer session of a client ends the older.
+                self.sessions.retain(|(_, of, _)| *of != client);
+                let session = vault.begin(SessionId([self.next; 16]), client);
+                self.sessions.push((session, client, Vec::new()));
             }
             _ if self.sessions.is_empty() => {}
             2 | 3 => {
-                let (session, known) = &mut self.sessions[at];
+                let (session, _, known) = &mut self.sessions[at];
                 let sealed =
                     chunk(self.dice.below(16) as u32, 2_000 + self.dice.below(3_000) / 1_000 * 1_000);
                 known.push(append(&vault, session, &sealed));
@@ -114,23 +116,20 @@ impl Busy<'_> {
                 if let Some(ordinal) = vault.ordinal(&sealed.header.id).unwrap()
                     && vault.claim(ordinal).unwrap()
                 {
-                    self.sessions[at].1.push(sealed.header.id);
+                    self.sessions[at].2.push(sealed.header.id);
                 }
             }
-            5 if !self.sessions[at].1.is_empty() => {
-                let (session, known) = &mut self.sessions[at];
+            5 if !self.sessions[at].2.is_empty() => {
+                let (session, _, known) = &mut self.sessions[at];
                 let children: Vec<ObjectId> =
                     (0..1 + self.dice.below(5)).map(|_| known[self.dice.below(known.len())]).collect();
                 let id = append(&vault, session, &node(&children, "n"));
                 known.push(id);
             }
-            6 if !self.sessions[at].1.is_empty() => {
-                let (mut session, known) = self.sessions.remove(at);
+            6 if !self.sessions[at].2.is_empty() => {
+                let (mut session, client, known) = self.sessions.remove(at);
                 let root = append(&vault, &mut session, &node(&known, "root"));
-                self.next += 1;
-                let client = backhaul_object::ids::ClientId([200 + self.dice.below(3) as u8; 16]);
                 commit(&vault, &mut session, client, root).unwrap();
-                self.snapshots += 1;
             }
             7 if self.dice.below(4) == 0 => drop(self.sessions.remove(at)),
             _ => {}
@@ -165,7 +164,7 @@ fn one_vault(seed: u64) {
         }
         let ends = if dice.below(3) == 0 { dice.below(16) } else { usize::MAX };
         let vault = yard.vault().clone();
-        let mut busy = Busy { vault, dice: &mut dice, sessions: left, snapshots: 0, next, ends };
+        let mut busy = Busy { vault, dice: &mut dice, sessions: left, next, ends };
         (0..6).for_each(|_| busy.act());
         let result = yard.reclaim_watched(&mut busy);
         assert!(matches!(result, Ok(_) | Err(StoreError::Interrupted)), "BACKHAUL_SEED={seed}: {result:?}");

@@ -24,6 +24,17 @@ pub enum KeepCommand {
     /// Have forgotten snapshots back, while they are still there
     #[command(after_help = "Example:\n  backhaul snapshots --all --client desk-01\n  backhaul unforget 3fa9")]
     Unforget(SnapshotArgs),
+    /// Give back the room of what no snapshot needs any more
+    #[command(after_help = "Examples:\n  backhaul prune --dry-run\n  backhaul prune --limit 20MB\n\n\
+                      What is not needed is condemned first, and goes with the prune after that: the server does one every night")]
+    Prune {
+        /// Say what would be done, and change nothing
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+        /// Bytes a second that may be read and written, as 20MB
+        #[arg(long, value_name = "RATE")]
+        limit: Option<String>,
+    },
     /// What the server did besides backing up: for an operator, and by night
     #[command(after_help = "Example:\n  backhaul chores --limit 10")]
     Chores {

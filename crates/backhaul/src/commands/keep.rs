@@ -22,6 +22,7 @@ pub async fn run(context: &Context, command: KeepCommand) -> Done {
         KeepCommand::Pin { which, reason } => mark(context, What::Pin, &which, reason).await,
         KeepCommand::Unpin(which) => mark(context, What::Unpin, &which, String::new()).await,
         KeepCommand::Unforget(which) => mark(context, What::Unforget, &which, String::new()).await,
+        KeepCommand::Prune { dry_run, limit } => super::prune::run(context, dry_run, limit.as_deref()).await,
         KeepCommand::Chores { limit } => super::chore::list(context, limit),
     }
 }

@@ -1,0 +1,170 @@
+//! `prune`: forgotten snapshots whose grace is over go, and what only they needed becomes free, pass by pass.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use backhaul_store::StoreError;
+use backhaul_store::reclaim::{self, Report, Step, Watch};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Outcome, Tools};
+use crate::clock::Stopwatch;
+use crate::error::ServerError;
+
+/// How often the progress is told.
+const TELL: Duration = Duration::from_millis(300);
+/// Longest sleep in one go: whoever stops the server does not wait longer.
+const NAP: Duration = Duration::from_millis(100);
+
+/// How it is to be done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Only say what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Bytes a second that may be read and written.
+    #[serde(default)]
+    pub limit: Option<u64>,
+}
+
+/// Tells how far it is, keeps to the rate, and stops when the server does.
+struct Pacer<'a> {
+    stop: &'a AtomicBool,
+    progress: &'a mut dyn FnMut(&str),
+    limit: Option<u64>,
+    since: Stopwatch,
+    told: Stopwatch,
+    bytes: u64,
+    doing: &'static str,
+}
+
+impl Pacer<'_> {
+    fn may_go_on(&self) -> Result<(), StoreError> {
+        if self.stop.load(Ordering::Relaxed) { Err(StoreError::Interrupted) } else { Ok(()) }
+    }
+}
+
+impl Watch for Pacer<'_> {
+    fn bytes(&mut self, count: u64) -> Result<(), StoreError> {
+        self.bytes += count;
+        if self.told.elapsed() >= TELL {
+            self.told = Stopwatch::start();
+            (self.progress)(&format!("{}, {} read or written", self.doing, size(self.bytes)));
+        }
+        self.may_go_on()?;
+        let Some(limit) = self.limit else { return Ok(()) };
+        let due = Duration::from_secs_f64(self.bytes as f64 / limit.max(1) as f64);
+        while let Some(early) = due.checked_sub(self.since.elapsed()).filter(|early| !early.is_zero()) {
+            self.may_go_on()?;
+            std::thread::sleep(early.min(NAP));
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), StoreError> {
+        self.doing = match step {
+            Step::Unlisted | Step::Unmade => "finding out what is needed",
+            Step::Marked | Step::Condemned => "making sure by the packs themselves",
+            _ => "freeing room",
+        };
+        self.may_go_on()
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64 / 1024.0;
+    for unit in UNITS {
+        if value < 1024.0 {
+            return if bytes < 1024 { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} EiB")
+}
+
+/// One pass.
+pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {
+    let vault = &tools.vault.vault;
+    if !request.dry_run {
+        vault.count_night(tools.now)?;
+    }
+    let held: HashSet<_> = tools.fleet.brakes()?.into_iter().map(|(client, _)| client).collect();
+    let pass = reclaim::Request { now: tools.now, held, dry_run: request.dry_run };
+    let mut pacer = Pacer {
+        stop: tools.stop,
+        progress: tools.progress,
+        limit: request.limit,
+        since: Stopwatch::start(),
+        told: Stopwatch::start(),
+        bytes: 0,
+        doing: "finding out what is needed",
+    };
+    let report = vault.reclaim(&pass, &mut pacer)?;
+    let document = json!({
+        "dry_run": request.dry_run, "epoch": report.epoch, "snapshots": report.snapshots, "objects": report.objects,
+        "packs_removed": report.packs, "packs_compacted": report.compacted, "bytes_moved": report.bytes_moved,
+        "bytes_freed": report.bytes_freed, "bytes_on_disk": report.bytes_on_disk,
+        "objects_condemned": report.condemned, "bytes_condemned": report.bytes_condemned,
+        "waits_for": report.waits_for, "no_room": report.no_room,
+    });
+    Ok(Outcome { words: words(&report, request.dry_run), document })
+}
+
+fn words(report: &Report, dry_run: bool) -> String {
+    let count = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+    let (would, is) = if dry_run { ("would be ", "would be") } else { ("", "are") };
+    let mut text = format!(
+        "{would}gone: {}, {}; {would}freed: {}, {} left",
+        count(report.snapshots, "forgotten snapshot"),
+        count(report.objects, "object"),
+        size(report.bytes_freed),
+        size(report.bytes_on_disk),
+    );
+    if report.condemned > 0 {
+        let (objects, bytes) = (count(report.condemned, "object"), size(report.bytes_condemned));
+        let when = match report.waits_for.first() {
+            Some(who) => format!("once {who} has ended"),
+            None => "with the next prune".to_owned(),
+        };
+        text.push_str(&format!("; {objects} ({bytes}) {is} condemned and may go {when}"));
+    }
+    if report.no_room {
+        text.push_str("; there is no room to compact packs that are half dead");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_says_what_went_and_what_waits() {
+        let report = Report {
+            snapshots: 1,
+            objects: 20,
+            bytes_freed: 3 << 20,
+            bytes_on_disk: 1 << 30,
+            ..Report::default()
+        };
+        assert_eq!(
+            words(&report, false),
+            "gone: 1 forgotten snapshot, 20 objects; freed: 3.0 MiB, 1.0 GiB left"
+        );
+        let report = Report { condemned: 1, bytes_condemned: 900, ..Report::default() };
+        assert_eq!(
+            words(&report, false),
+            "gone: 0 forgotten snapshots, 0 objects; freed: 0 B, 0 B left; 1 object (900 B) are condemned and may \
+             go with the next prune"
+        );
+        let report = Report { waits_for: vec!["a restore of desk-01".to_owned()], ..report };
+        assert!(
+            words(&report, true)
+                .ends_with("would be condemned and may go once a restore of desk-01 has ended")
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! Forgotten snapshots go, their room becomes free, and nothing else is lost: beside a server that goes on.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use backhaul_tests::netns::skipped;
+use backhaul_tests::{Daemon, Home, TestServer, trees};
+use serde_json::Value;
+
+use crate::json::assert_fits;
+
+/// A command some days from now. None, said aloud, where clocks cannot be turned.
+fn in_days(days: u32, home: &Home, args: &[&str]) -> Option<Command> {
+    let mut tool = Command::new("faketime");
+    let shown = tool.args(["--exclude-monotonic", "-f", &format!("+{days}d"), "env"]).output();
+    let Some(shown) = shown.ok().filter(|shown| shown.status.success()) else {
+        skipped("there is no faketime");
+        return None;
+    };
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let wanted = |name: &str| ["LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"].contains(&name);
+    let mut command = home.command(args);
+    command.envs(text.lines().filter_map(|line| line.split_once('=')).filter(|(name, _)| wanted(name)));
+    command.env("NO_FAKE_STAT", "1");
+    Some(command)
+}
+
+fn json(mut command: Command) -> Value {
+    let output = command.arg("--json").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn write(dir: &Path, names: std::ops::Range<u64>) {
+    fs::create_dir_all(dir).unwrap();
+    names.for_each(|n| fs::write(dir.join(format!("{n:03}")), trees::noise(700_000, n)).unwrap());
+}
+
+fn assert_restores(client: &Home, tree: &Path) {
+    let out = tempfile::tempdir().unwrap();
+    client.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    trees::assert_equal(tree, &out.path().join(tree.strip_prefix("/").unwrap()));
+}
+
+#[test]
+fn what_is_forgotten_goes_beside_backups_and_its_room_is_free() {
+    let policy = format!("{}keep = {{ last = 9, grace = \"1d\" }}\n", TestServer::quiet_policy());
+    let (mut server, dir) = (TestServer::with_policy(&policy), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    write(&tree, 0..40);
+    let more = dir.path().join("more");
+    write(&more, 25..70);
+    let (client, second) = (server.client("desk", &[&tree]), server.client("laptop", &[&more]));
+    let old = client.json(&["backup"])["snapshot"].as_str().unwrap().to_owned();
+    fs::remove_dir_all(&tree).unwrap();
+    write(&tree, 30..50);
+    client.run(&["backup"]).ok();
+    server.home.run(&["forget", &old]).ok();
+    let pruned = server.home.json(&["prune"]);
+    assert_fits("prune.json", &pruned);
+    assert_eq!((&pruned["snapshots"], &pruned["objects"]), (&0.into(), &0.into()), "grace: {pruned}");
+    let before = server.vault_bytes();
+
+    server.stop();
+    let Some(prune) = in_days(2, &server.home, &["prune"]) else { return };
+    let pruned = json(prune);
+    assert!(pruned["snapshots"] == 1 && pruned["objects_condemned"].as_u64() > Some(20), "{pruned}");
+    let dry = json(in_days(3, &server.home, &["prune", "--dry-run"]).unwrap());
+    assert_fits("prune.json", &dry);
+    assert!(dry["objects"].as_u64() > Some(20) && dry["bytes_freed"].as_u64() > Some(20_000_000), "{dry}");
+    assert_eq!(server.vault_bytes(), before, "nothing goes yet");
+
+    // Beside a client that sends, some of it what is condemned.
+    let running = Daemon::start(in_days(3, &server.home, &["-v", "server", "run"]).unwrap());
+    let mut sending = second.command(&["-q", "backup"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut gone = 0;
+    let mut prune = || gone += server.home.json(&["prune"])["objects"].as_u64().unwrap();
+    while sending.try_wait().unwrap().is_none() {
+        prune();
+    }
+    assert!(sending.wait().unwrap().success());
+    (0..2).for_each(|_| prune());
+    assert!(gone >= 20, "{gone}");
+    assert_restores(&client, &tree);
+    assert_restores(&second, &more);
+    running.terminate();
+    // 45 files are needed now, and none is there twice.
+    assert!(server.vault_bytes() < 49 * 710_000, "{} before {before}", server.vault_bytes());
+    server.home.run(&["check", "--read-data"]).ok();
+    server.start();
+    assert_restores(&client, &tree);
+    let all = client.json(&["snapshots", "--all"]);
+    assert_eq!(all.as_array().unwrap().len(), 1, "{all}");
+}
+
+#[test]
+fn a_client_may_not_prune() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    client.run(&["prune"]).expect(12);
+    server.home.run(&["prune", "--limit", "fast"]).expect(2);
+    let said = server.home.run(&["prune", "--limit", "20MB"]).ok().out;
+    assert!(said.starts_with("gone: 0 forgotten snapshots"), "{said}");
+}
