@@ -11,7 +11,7 @@ const DAILY: &str = "[policy.default]\nspread = \"1m\"\nstanding = { keepalive =
                      checkin = { when_late = \"60s\", join_jitter = \"1s\" }\n";
 
 /// A command of a machine whose clock is wrong by `days`. None, said aloud, where clocks cannot be turned.
-fn off_by(days: i64, home: &Home, args: &[&str]) -> Option<Command> {
+pub(crate) fn off_by(days: i64, home: &Home, args: &[&str]) -> Option<Command> {
     // The tool itself would stand between a signal and the command: only its environment is used.
     let mut tool = Command::new("faketime");
     let shown = tool.args(["--exclude-monotonic", "-f", &format!("{days:+}d"), "env"]).output();

@@ -6,6 +6,7 @@ use std::path::Path;
 use backhaul_tests::{Home, TestServer, wait_until};
 use serde_json::Value;
 
+use crate::clocks::off_by;
 use crate::json::assert_fits;
 
 fn server(keep: &str) -> TestServer {
@@ -189,4 +190,32 @@ fn a_night_that_was_slept_through_is_made_up_for_once() {
     fs::write(home.join("config.toml"), format!("{config}\n[nightly]\nat = \"soon\"\n")).unwrap();
     let refused = server.home.run(&["client", "list"]).expect(1);
     assert!(refused.err.contains("nightly.at"), "{}", refused.err);
+}
+
+/// Retention does not ask what time it is, and a jump of the clock is one night of the grace at most.
+#[test]
+fn a_server_whose_clock_jumps_by_a_year_keeps_the_same_and_can_have_back_what_it_forgot() {
+    let (mut server, dir) = (server("{ last = 1, within = \"1d\" }"), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    let ids = snapshots(&client, dir.path(), 5);
+    server.stop();
+    let planned = |days: i64, args: &[&str]| {
+        let args = [&["--json", "forget", "--client", "desk"], args].concat();
+        let output = off_by(days, &server.home, &args)?.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(verdicts(&serde_json::from_slice(&output.stdout).unwrap()))
+    };
+    for rules in [&["--policy", "--dry-run"][..], &["--keep-last", "1", "--dry-run"]] {
+        let (Some(now), Some(ahead), Some(behind)) =
+            (planned(0, rules), planned(365, rules), planned(-365, rules))
+        else {
+            return;
+        };
+        assert_eq!((&now, &now), (&ahead, &behind), "{rules:?}");
+    }
+    let forgotten = planned(365, &["--keep-last", "1"]).unwrap();
+    assert_eq!(forgotten.iter().filter(|(_, reasons)| reasons.is_empty()).count(), 2);
+    server.home.run(&["unforget", &ids[0], &ids[1]]).ok();
+    server.start();
+    assert_eq!(listed(&client, &[]).len(), 5);
 }

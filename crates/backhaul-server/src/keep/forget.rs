@@ -91,6 +91,10 @@ pub struct Request {
 pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {
     let mut sums = Sums::default();
     let mut documents = Vec::new();
+    if request.mode == Mode::DoIt {
+        // The night that is going on counts for nobody's grace who is forgotten in it.
+        tools.vault.vault.count_night(tools.now)?;
+    }
     let subjects = subjects(request, tools)?;
     let total = subjects.len();
     for (number, subject) in subjects.into_iter().enumerate() {
