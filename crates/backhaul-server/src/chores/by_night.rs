@@ -15,8 +15,10 @@ use crate::keep::forget::{By, Detail, Mode, Request};
 
 /// How often the time is looked at, in seconds.
 const LOOK: u64 = 5;
-/// How often it is looked whether something is to be exported, in seconds.
+/// How often it is looked whether something is to be exported, in seconds; and how long nothing is tried that has not
+/// worked.
 const CHANGED: u64 = 60;
+const TRY_AGAIN: u64 = 3_600;
 
 /// Remembers what was asked for last.
 pub(super) struct ByNight {
@@ -24,6 +26,8 @@ pub(super) struct ByNight {
     /// When the time was looked at last, and the changes, in seconds since the machine started.
     looked: u64,
     compared: u64,
+    /// What was to be exported last, and when that was asked for.
+    tried: Option<([u8; 32], u64)>,
 }
 
 fn now() -> Now {
@@ -33,7 +37,12 @@ fn now() -> Now {
 impl ByNight {
     pub fn new(fleet: &Fleet) -> Result<Self, ServerError> {
         let (last, now) = (fleet.last_night()?, now());
-        Ok(Self { night: Night::new(last.map(|at| at as i64), now), looked: now.boot, compared: now.boot })
+        Ok(Self {
+            night: Night::new(last.map(|at| at as i64), now),
+            looked: now.boot,
+            compared: now.boot,
+            tried: None,
+        })
     }
 
     /// Asks for what is due.
@@ -52,7 +61,10 @@ impl ByNight {
             self.compared = now.boot;
         } else if now.boot >= self.compared + CHANGED {
             self.compared = now.boot;
-            if fleet.exported()? != Some(fleet.essence()?) {
+            let essence = fleet.essence()?;
+            let tried = self.tried.is_some_and(|(what, at)| what == essence && now.boot < at + TRY_AGAIN);
+            if !tried && fleet.exported()? != Some(essence) {
+                self.tried = Some((essence, now.boot));
                 queue(fleet, &Chore::Export(export::Request {}))?;
             }
         }
