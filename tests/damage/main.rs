@@ -133,15 +133,17 @@ fn the_scrub_repairs_by_itself_and_tells_what_it_cannot() {
         let status = server.home.json(&["check", "--status"]);
         status["packs_fresh"] == status["packs"]
     });
-    assert!(server.home.json(&["alerts"]).as_array().unwrap().is_empty());
+    let alerts = server.home.json(&["alerts"]);
+    assert!(alerts.as_array().unwrap().is_empty(), "what was repaired is no alert: {alerts}");
     // More than parity makes good.
     let mut bytes = whole.clone();
     bytes[whole.len() / 4..].fill(0);
     fs::write(&largest, &bytes).unwrap();
-    wait_until("the scrub has given the pack up", || {
+    let is_told = || {
         let alerts = server.home.json(&["alerts"]);
         alerts.as_array().unwrap().iter().any(|alert| alert["kind"] == "damage")
-    });
+    };
+    wait_until("the scrub has given the pack up", is_told);
     let found = server.home.run(&["--json", "check"]).expect(13).json();
     let lost = found["lost"].as_array().unwrap();
     assert!(!lost.is_empty() && lost[0]["client"] == "laptop", "{found}");
@@ -150,7 +152,7 @@ fn the_scrub_repairs_by_itself_and_tells_what_it_cannot() {
     // The agent's state says that nothing has changed; it sends what is wanted all the same.
     client.run(&["backup"]).ok();
     server.home.run(&["check", "--read-data", "--verify-content"]).ok();
-    wait_until("the alert is over", || server.home.json(&["alerts"]).as_array().unwrap().is_empty());
+    wait_until("the alert is over", || !is_told());
     let snapshots = client.json(&["snapshots"]);
     for snapshot in snapshots.as_array().unwrap() {
         let out = tempfile::tempdir().unwrap();
