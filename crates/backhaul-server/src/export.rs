@@ -189,7 +189,7 @@ pub(crate) fn carry_out(tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {
     tools.fleet.note_exported(&digest)?;
     let clients = tools.fleet.clients()?.len();
     let words =
-        format!("CA, keys, config, policies and {clients} clients exported to {}", kept.path.display());
+        format!("CA, keys, config, policies and clients ({clients}) exported to {}", kept.path.display());
     let document = json!({
         "path": kept.path, "number": kept.number, "bytes": bytes.len(), "clients": clients, "kept": kept.count,
     });

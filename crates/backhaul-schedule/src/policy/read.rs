@@ -7,8 +7,8 @@ use jiff::tz::TimeZone;
 
 use super::file::{AdmissionText, CheckInText, FileText, GatesText, PolicyText, RolloutText, WindowText};
 use super::{
-    Admission, AgentTerms, DAY, Initiator, Policies, Policy, PolicyError, Prefix, Rules, WaveText, Window,
-    keep, units,
+    Admission, AgentTerms, DAY, DEFAULT_POLICY, Initiator, Policies, Policy, PolicyError, Prefix, Rules,
+    WaveText, Window, keep, units,
 };
 
 /// Finds time zones by name, and the server's own without one.
@@ -54,6 +54,10 @@ impl Place {
 pub fn parse(text: &str, zones: &Zones<'_>) -> Result<Policies, PolicyError> {
     let file: FileText = toml::from_str(text).map_err(|error| PolicyError::Syntax(error.to_string()))?;
     let mut all = Policies::default();
+    // The days of the policy that nobody has written are the server's, too.
+    if let (Some(zone), Some(policy)) = (zones(None), all.policies.get_mut(DEFAULT_POLICY)) {
+        policy.keep.zone = zone;
+    }
     for (name, text) in file.policy {
         let place = Place(format!("policy {name:?}"));
         all.policies.insert(name, policy(&place, &text, zones)?);
@@ -261,7 +265,6 @@ impl WaveText {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::policy::DEFAULT_POLICY;
     use crate::retention::{Keep, Rules};
 
     fn utc(name: Option<&str>) -> Option<TimeZone> {
@@ -339,6 +342,11 @@ mod tests {
         assert_eq!(rules("keep = { forever = true }"), Rules::Forever);
         assert_eq!(rules("keep = { grace = \"30d\" }"), Keep::default().rules);
         assert_eq!(rules(""), Keep::default().rules);
+        let berlin = |name: Option<&str>| TimeZone::get(name.unwrap_or("Europe/Berlin")).ok();
+        for text in ["", "[policy.default]\nkeep = { daily = 3 }"] {
+            let keep = parse(text, &berlin).unwrap().policies[DEFAULT_POLICY].keep.clone();
+            assert_eq!(keep.zone.iana_name(), Some("Europe/Berlin"), "{text}");
+        }
     }
 
     #[test]

@@ -186,7 +186,8 @@ impl Sums {
 
     fn words(&self, mode: Mode) -> String {
         let did = if mode == Mode::DryRun { "would be forgotten" } else { "forgotten" };
-        let mut words = format!("{} snapshots {did}, {} kept", self.forgotten, self.kept);
+        let noun = if self.forgotten == 1 { "snapshot" } else { "snapshots" };
+        let mut words = format!("{} {noun} {did}, {} kept", self.forgotten, self.kept);
         if !self.clients.is_empty() {
             let names: Vec<&str> = self.clients.iter().map(String::as_str).take(5).collect();
             let more = if self.clients.len() > 5 { ", ..." } else { "" };

@@ -80,9 +80,9 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
     }
     let one = |row: &&backhaul_store::catalog::SnapshotRow| json!({ "id": row.id.to_string(), "client": row.client_name, "state": state.as_str() });
     let did = match request.what {
-        What::Pin => "pinned: nothing forgets them until they are unpinned",
-        What::Unpin => "unpinned: retention decides about them again",
-        What::Unforget => "had back: they are listed again",
+        What::Pin => "pinned; nothing forgets what is pinned",
+        What::Unpin => "unpinned; retention decides again",
+        What::Unforget => "had back, and listed again",
     };
     let count = chosen.len();
     let noun = if count == 1 { "snapshot" } else { "snapshots" };

@@ -53,7 +53,7 @@ pub fn recover(context: &Context, dir: &Path, key_file: &Path) -> Done {
     let Recovered { export, made_at, clients, snapshots, .. } = &recovered;
     output::line(&format!("server made in {} from {}", home.dir().display(), export.display()));
     output::line(&format!(
-        "as it was at {}: CA, keys, config, policies and {clients} clients",
+        "as it was at {}: CA, keys, config, policies and clients ({clients})",
         output::time(*made_at)
     ));
     output::line(&format!("{snapshots} snapshots are in the vault, which stays in {}", dir.display()));
