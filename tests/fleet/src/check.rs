@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::arm::Arm;
 use crate::case::{Case, Faults};
-use crate::matrix::{self, Result, Results, Runs, results};
+use crate::matrix::{self, MISSED, Result, Results, Runs, results};
 use crate::table::{Style, tables};
 
 /// Share of client-days, in percent, that may differ though nothing but times should.
@@ -33,7 +33,7 @@ pub fn check() -> Vec<Finding> {
     else {
         return vec![Finding { promise: "every arm ends", found: "one did not".to_owned(), holds: false }];
     };
-    let missed = |result: &Result, class: usize| result.kinds[class].values[0];
+    let missed = |result: &Result, class: usize| result.kinds[class].values[MISSED];
     let peak = results.values().flatten().map(|result| result.server[1]).fold(0.0, f64::max);
     let differ = difference(hybrid, deaf);
     let only: Results = BTreeMap::from([(Arm::Hybrid, vec![hybrid.clone()])]);

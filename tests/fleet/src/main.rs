@@ -8,7 +8,7 @@ use backhaul_fleet_sim::arm::Arm;
 use backhaul_fleet_sim::case::{Case, Faults};
 use backhaul_fleet_sim::keep::Keep;
 use backhaul_fleet_sim::matrix::Runs;
-use backhaul_fleet_sim::table::{Style, speeds, tables};
+use backhaul_fleet_sim::table::{Style, differences, speeds, tables};
 use backhaul_fleet_sim::{check, matrix, plot};
 use clap::{Parser, ValueEnum};
 
@@ -147,9 +147,11 @@ fn run(args: &Args, out: &mut dyn Write) -> std::io::Result<ExitCode> {
         let _ = writeln!(std::io::stderr(), "done: {}, seed {seed}{lost}", arm.name());
     };
     let seeds = if args.report { 0 } else { args.seeds.max(1) };
-    let results = matrix::results(matrix::run(&case, &arms, seeds, args.threads, before, &told));
+    let runs = matrix::run(&case, &arms, seeds, args.threads, before, &told);
     let style = if args.markdown { Style::Markdown } else { Style::Text };
-    writeln!(out, "{}\n{}", tables(&case, &results, style), speeds(&results))?;
+    let differences = differences(&runs, style);
+    let results = matrix::results(runs);
+    writeln!(out, "{}{differences}\n{}", tables(&case, &results, style), speeds(&results))?;
     if let Some(directory) = &args.out {
         std::fs::create_dir_all(directory)?;
         let shown = [Arm::ServerDial, Arm::Poll60, Arm::Hybrid];

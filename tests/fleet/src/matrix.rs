@@ -46,6 +46,9 @@ pub const COLUMNS: [(&str, usize, Waits); 14] = [
     ("keep-alives/day", 0, Waits::No),
 ];
 
+/// The column of missed days.
+pub const MISSED: usize = 0;
+
 /// Whether a column tells how long something waits for the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {

@@ -2,7 +2,7 @@
 
 use crate::arm::Arm;
 use crate::case::Case;
-use crate::matrix::{COLUMNS, Result, Results, SERVER, Waits};
+use crate::matrix::{COLUMNS, MISSED, Result, Results, Runs, SERVER, Waits};
 use crate::stats::{Mean, mean, median};
 
 /// How tables are written.
@@ -37,6 +37,27 @@ pub fn tables(case: &Case, results: &Results, style: Style) -> String {
         rows.push(std::iter::once(name(*arm, results.len(), seeds)).chain(cells).collect());
     }
     text + &write(&rows, style)
+}
+
+/// Points of missed days that each arm has more than hybrid, seed by seed: the same people, the same networks, the same faults.
+pub fn differences(runs: &Runs, style: Style) -> String {
+    let names = ["missed %, more than hybrid", "laptops", "desktops", "seeds in common"];
+    let mut rows = vec![names.map(str::to_owned).to_vec()];
+    for arm in Arm::ALL.into_iter().filter(|arm| *arm != Arm::Hybrid) {
+        let pairs = runs.iter().filter(|((of, _), _)| *of == arm);
+        let pairs: Vec<(&Result, &Result)> = pairs
+            .filter_map(|((_, seed), result)| Some((result, runs.get(&(Arm::Hybrid, *seed))?)))
+            .collect();
+        let more = |class: usize| {
+            let missed = |result: &Result| result.kinds[class].values[MISSED];
+            mean(&pairs.iter().map(|(one, hybrid)| missed(one) - missed(hybrid)).collect::<Vec<f64>>())
+        };
+        if !pairs.is_empty() {
+            let cells = [number(more(1), 2), number(more(0), 2), pairs.len().to_string()];
+            rows.push(std::iter::once(arm.name().to_owned()).chain(cells).collect());
+        }
+    }
+    if rows.len() == 1 { String::new() } else { write(&rows, style) }
 }
 
 fn seeds(results: &Results) -> usize {
@@ -109,4 +130,26 @@ fn write(rows: &[Vec<String>], style: Style) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Faults;
+    use crate::matrix;
+
+    #[test]
+    fn arms_are_compared_seed_by_seed() {
+        let case = Case { desktops: 4, laptops: 8, days: 4, faults: Faults::Off, ..Case::seed() };
+        let quiet = |_: Arm, _: u64, _: &Result| {};
+        let mut runs = matrix::run(&case, &[Arm::Hybrid, Arm::ServerDial], 3, 1, Runs::new(), &quiet);
+        let missed = |runs: &Runs, arm: Arm, seed: u64| runs[&(arm, seed)].kinds[1].values[MISSED];
+        runs.remove(&(Arm::Hybrid, 2));
+        let more = [1, 3].map(|seed| missed(&runs, Arm::ServerDial, seed) - missed(&runs, Arm::Hybrid, seed));
+        let said = differences(&runs, Style::Markdown);
+        let expected = format!("| server dials               | {} |", number(mean(&more), 2));
+        assert!(said.contains(&expected) && said.trim_end().ends_with("2 |"), "{said}, not {expected}");
+        runs.retain(|(arm, _), _| *arm == Arm::ServerDial);
+        assert_eq!(differences(&runs, Style::Text), "");
+    }
 }

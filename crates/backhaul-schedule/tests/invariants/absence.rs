@@ -219,53 +219,86 @@ proptest! {
     }
 }
 
-/// 22: a whole network that does not answer is one alert, and one dial now and then; it ends when one answers.
-#[test]
-fn a_silent_network_is_one_alert_and_one_probe_at_a_time() {
-    let mut fleet = Fleet::new(Admission { slots: 100, dials: 100, ..Admission::default() });
-    let mut now = Now { boot: 10, wall: START };
-    let (mut raised, mut cleared, mut probes) = (0, 0, Vec::new());
-    let mut actions = Vec::new();
-    for i in 0..20 {
-        actions.extend(
-            fleet
-                .step(now, Event::Known(key(i), Box::new(shape(0).plan(START - DAY)), Some(START - 3 * DAY))),
-        );
+/// A network of so many machines, some of which do not answer.
+struct Network {
+    fleet: Fleet,
+    now: Now,
+    silent: u8,
+    dark: bool,
+    raised: u32,
+    cleared: u32,
+    /// Dials while it is known to be silent, in seconds since boot.
+    probes: Vec<u64>,
+}
+
+impl Network {
+    fn new(members: u8, silent: u8) -> Self {
+        let fleet = Fleet::new(Admission { slots: 100, dials: 100, ..Admission::default() });
+        let now = Now { boot: 10, wall: START };
+        let mut network = Self { fleet, now, silent, dark: false, raised: 0, cleared: 0, probes: Vec::new() };
+        for i in 0..members {
+            let plan = Box::new(shape(0).plan(START - DAY));
+            network.fleet.step(now, Event::Known(key(i), plan, Some(START - 3 * DAY)));
+        }
+        for i in silent..members {
+            let session = u64::from(i) + 1;
+            network.step(Event::Dialled(key(i), DialResult::Answered, Some(session)));
+            network.step(Event::Ended(key(i), session, Outcome::Succeeded { at: START, took: 60 }));
+        }
+        for i in 0..silent {
+            network.step(Event::Dialled(key(i), DialResult::Silent, None));
+        }
+        network
     }
-    let mut dark = false;
-    while now.wall < START + DAY / 2 {
-        while let Some(action) = actions.pop() {
+
+    fn step(&mut self, event: Event) {
+        for action in self.fleet.step(self.now, event) {
             match action {
                 Action::Dial(of) => {
-                    if dark {
-                        probes.push(now.boot);
+                    if self.dark {
+                        self.probes.push(self.now.boot);
                     }
-                    actions.extend(fleet.step(now, Event::Dialled(of, DialResult::Silent, None)));
+                    let known = (0..self.silent).any(|i| key(i) == of);
+                    assert!(known, "one that has its snapshot is dialled");
+                    self.step(Event::Dialled(of, DialResult::Silent, None));
                 }
                 Action::Alert(alert) if alert.kind == AlertKind::GroupSilent => match alert.what {
-                    What::Raised => (raised, dark) = (raised + 1, true),
-                    What::Cleared => cleared += 1,
+                    What::Raised => (self.raised, self.dark) = (self.raised + 1, true),
+                    What::Cleared => (self.cleared, self.dark) = (self.cleared + 1, false),
                     What::Reminder => {}
                 },
                 _ => {}
             }
         }
-        // Those that were under way when it fell silent are no probes.
-        if now.boot == 10 {
-            probes.clear();
-        }
-        now = Now { boot: now.boot + 30, wall: now.wall + 30 };
-        actions = fleet.step(now, Event::Tick);
     }
-    assert_eq!((raised, cleared), (1, 0));
-    assert!((5..=20).contains(&probes.len()), "{probes:?}");
-    assert!(probes.windows(2).all(|pair| pair[1] >= pair[0] + 300), "{probes:?}");
-    let back = fleet.step(now, Event::Contact(key(3), 1, Via::Visit, sighting()));
-    let ends = back
-        .iter()
-        .filter(|action| matches!(action, Action::Alert(alert) if alert.what == What::Cleared))
-        .count();
-    assert_eq!(ends, 1);
+
+    fn pass(&mut self, seconds: u64) {
+        let until = self.now.boot + seconds;
+        while let Some(at) = self.fleet.next_deadline().filter(|at| *at < until) {
+            let passed = at.saturating_sub(self.now.boot).max(1);
+            self.now = Now { boot: self.now.boot + passed, wall: self.now.wall + passed as i64 };
+            self.step(Event::Tick);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(32) })]
+    /// 15, 22: when most of a network do not answer, that is one alert, and one dial now and then; it ends when one is heard.
+    #[test]
+    fn a_silent_network_is_one_alert_and_one_probe_at_a_time(members in 1..80u8, silent in 0..80u8) {
+        let silent = silent.min(members);
+        let most = silent >= 3 && u32::from(silent) * 100 > u32::from(members) * 55;
+        let mut network = Network::new(members, silent);
+        // Until midnight: then those that answer are due again.
+        network.pass(3 * HOUR as u64);
+        prop_assert_eq!((network.raised, network.cleared), (u32::from(most), 0));
+        let probes = &network.probes;
+        prop_assert!(!most || (3..=6).contains(&probes.len()), "{probes:?}");
+        prop_assert!(probes.windows(2).all(|pair| pair[1] >= pair[0] + 300), "{probes:?}");
+        network.step(Event::Contact(key(0), 1_000, Via::Visit, sighting()));
+        prop_assert_eq!(network.cleared, u32::from(most));
+    }
 }
 
 /// 25: a group that was silent is forgotten with its last client.

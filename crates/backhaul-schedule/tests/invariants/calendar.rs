@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use backhaul_schedule::due::period_begin;
 use backhaul_schedule::fleet::{Outcome, Plan};
 use backhaul_schedule::policy::{Admission, Group, Initiator, Policy, Window};
 use backhaul_schedule::reach::{DialResult, Mode};
@@ -160,6 +161,26 @@ proptest! {
             prop_assert!(desktop.began.len() <= began + 4, "{:?}", &desktop.began[began..]);
         }
     }
+
+    /// 10: the server itself sleeps for any number of days: then there is one run, at once, and one in each period from there on.
+    #[test]
+    fn after_any_absence_there_is_one_run(key: Key, window: bool, days in 3..400i64, seconds in 0..DAY) {
+        let window = window.then(|| Window { from: time(22, 0, 0, 0), to: time(6, 0, 0, 0), zone: TimeZone::UTC, of_client: false });
+        let policy = Policy { window, ..Policy::default() };
+        let mut desktop = Desktop::new(key, policy.clone(), 1_780_000_000);
+        desktop.live(2 * DAY);
+        let began = desktop.began.len();
+        let away = days * DAY + seconds;
+        desktop.now = Now { boot: desktop.now.boot + away as u64, wall: desktop.now.wall + away };
+        desktop.step(Event::Tick);
+        desktop.live(600);
+        prop_assert_eq!(desktop.began.len(), began + 1);
+        desktop.live(5 * DAY);
+        let mut periods: Vec<i64> = desktop.began[began..].iter().map(|at| period_begin(&policy, *at)).collect();
+        let runs = periods.len();
+        periods.dedup();
+        prop_assert!((5..=7).contains(&runs) && periods.len() == runs, "{:?}", &desktop.began[began..]);
+    }
 }
 
 /// 9: who waits for a slot when the window shuts does not start after it.
@@ -177,19 +198,6 @@ fn whoever_waits_when_the_window_shuts_waits_for_the_next() {
     desktop.live(DAY / 2 + 20 * 60);
     desktop.step(Event::Admission(Box::default()));
     assert_eq!(desktop.began.len(), began, "started outside of its window");
-}
-
-/// 10.
-#[test]
-fn after_any_absence_there_is_one_run() {
-    let mut desktop = Desktop::new([7; 16], Policy::default(), 1_780_000_000);
-    desktop.live(2 * DAY);
-    let began = desktop.began.len();
-    // The server itself sleeps for ninety days.
-    desktop.now = Now { boot: desktop.now.boot + 90 * DAY as u64, wall: desktop.now.wall + 90 * DAY };
-    desktop.step(Event::Tick);
-    desktop.live(600);
-    assert_eq!(desktop.began.len(), began + 1);
 }
 
 /// 20: on the night on which an hour comes twice, a moment in the second of them is in the window like any other; on the

@@ -202,26 +202,62 @@ proptest! {
             prop_assert!(at(&first) < at(&number(other)), "{order:?}");
         }
     }
-}
 
-/// 18: those that are sent away come back no more in a minute than can be let in.
-#[test]
-fn no_minute_has_more_reservations_than_starts() {
-    let (slots, length) = (4, 300);
-    let mut crowd = Crowd::new(Admission { slots, hold: 5, ..Admission::default() }, length);
-    for i in 0..300 {
-        crowd.know(i, 1, Some(START - 30 * 3_600));
+    /// 18: those that are sent away come back no more in a minute than can be let in, and within a day.
+    #[test]
+    fn no_minute_has_more_reservations_than_starts(
+        slots in 1..8usize, hold in 0..20usize, length in 60..1_200u64, asks in prop::collection::vec(0..40u64, 30..300),
+    ) {
+        let mut crowd = Crowd::new(Admission { slots, hold, ..Admission::default() }, length);
+        for i in 0..asks.len() as u32 {
+            crowd.know(i, 1, Some(START - 30 * 3_600));
+        }
+        for (i, then) in (0..).zip(&asks) {
+            crowd.ask(i, Trigger::Join, None);
+            crowd.pass(*then);
+        }
+        let mut minutes: BTreeMap<u64, u64> = BTreeMap::new();
+        for (at, _, after, since) in &crowd.deferred {
+            prop_assert!((1..=DAY as u64).contains(after) && since.is_some(), "{after} s, {since:?}");
+            *minutes.entry((at + after) / 60).or_default() += 1;
+        }
+        // Before a run was measured, five minutes are expected of one.
+        let most = (slots as u64 * 60).div_ceil(length.min(300));
+        prop_assert!(minutes.values().all(|count| *count <= most), "{most}: {minutes:?}");
+        prop_assert!(crowd.fleet.waiting() <= hold, "{} wait", crowd.fleet.waiting());
+        prop_assert_eq!(crowd.deferred.len(), asks.len() - crowd.began.len() - crowd.fleet.waiting());
     }
-    for i in 0..300 {
-        crowd.ask(i, Trigger::Join, None);
+
+    /// 28: whatever happens to one of many touches a few of them, however many they are.
+    #[test]
+    fn an_event_touches_few(
+        clients in 100..2_000u32, slots in 0..6usize, events in prop::collection::vec((any::<u32>(), 0..9u8), 1..200),
+    ) {
+        let mut fleet = Fleet::new(Admission { slots, dials: 4, ..Admission::default() });
+        let now = Now { boot: 10, wall: START };
+        for i in 0..clients {
+            let shape = Shape { mode: (i % 3) as u8, address: true, group: 0, vault: 0, window: 0, period: 0, pause: None };
+            fleet.step(now, Event::Known(number(i), Box::new(shape.plan(START - DAY)), Some(START - 3 * DAY)));
+        }
+        let before = fleet.judged();
+        for (session, (i, what)) in (1..).zip(&events) {
+            let key = number(i % clients);
+            let event = match what {
+                0 | 1 => Event::Contact(key, session, Via::Standing, sighting()),
+                2 | 3 => Event::Request(key, session, Trigger::Timer, None),
+                4 => Event::LinkLost(key, session - 1),
+                5 => Event::Manual(key),
+                6 => Event::NudgeWanted(key),
+                7 => Event::Dialled(key, DialResult::Silent, None),
+                _ => Event::Removed(key),
+            };
+            let judged = fleet.judged();
+            fleet.step(now, event.clone());
+            prop_assert!(fleet.judged() - judged <= 16, "{event:?} judged {} clients", fleet.judged() - judged);
+        }
+        let judged = fleet.judged() - before;
+        prop_assert!(judged <= 4 * events.len() as u64 + 32, "{} events judged {judged} clients", events.len());
     }
-    let mut minutes: BTreeMap<u64, u64> = BTreeMap::new();
-    for (at, _, after, _) in &crowd.deferred {
-        *minutes.entry((at + after) / 60).or_default() += 1;
-    }
-    assert_eq!(crowd.deferred.len(), 300 - 5 - slots);
-    let most = (slots as u64 * 60).div_ceil(length);
-    assert!(minutes.values().all(|count| *count <= most), "{minutes:?}");
 }
 
 /// 28: what one event costs does not grow with the fleet, and a client's memory does not grow with its life.
