@@ -1,32 +1,12 @@
 //! Machines whose clock is years off: the server's clock counts, and nobody's history is harmed.
 
-use std::process::Command;
-
-use backhaul_tests::netns::skipped;
+use backhaul_tests::clocks::off_by;
 use backhaul_tests::{Daemon, Home, TestServer, trees, wait_until};
 use serde_json::Value;
 
 /// Due from the first minute of the day on (UTC).
 const DAILY: &str = "[policy.default]\nspread = \"1m\"\nstanding = { keepalive = \"5s\" }\n\
                      checkin = { when_late = \"60s\", join_jitter = \"1s\" }\n";
-
-/// A command of a machine whose clock is wrong by `days`. None, said aloud, where clocks cannot be turned.
-pub(crate) fn off_by(days: i64, home: &Home, args: &[&str]) -> Option<Command> {
-    // The tool itself would stand between a signal and the command: only its environment is used.
-    let mut tool = Command::new("faketime");
-    let shown = tool.args(["--exclude-monotonic", "-f", &format!("{days:+}d"), "env"]).output();
-    let Some(shown) = shown.ok().filter(|shown| shown.status.success()) else {
-        skipped("there is no faketime");
-        return None;
-    };
-    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
-    let wanted = |name: &str| ["LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC"].contains(&name);
-    let mut command = home.command(args);
-    command.envs(text.lines().filter_map(|line| line.split_once('=')).filter(|(name, _)| wanted(name)));
-    // Files keep their times: it is the machine that is wrong.
-    command.env("NO_FAKE_STAT", "1");
-    Some(command)
-}
 
 fn status(server: &TestServer) -> Value {
     server.home.json(&["status"])[0].clone()
@@ -37,7 +17,7 @@ fn a_client_that_lives_in_the_future_is_backed_up_once_a_day_by_the_servers_cloc
     let (server, dir) = (TestServer::with_policy(DAILY), tempfile::tempdir().unwrap());
     let (tree, laptop) = (trees::everything(dir.path()), Home::new());
     server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]);
-    let Some(agent) = off_by(3 * 365, &laptop, &["-v", "agent", "run", "--no-listen"]) else { return };
+    let Some(agent) = off_by(3 * 365, laptop.command(&["-v", "agent", "run", "--no-listen"])) else { return };
     let agent = Daemon::start(agent);
     wait_until("it is protected and linked", || {
         let row = status(&server);
@@ -66,7 +46,7 @@ fn a_client_that_lives_in_the_past_is_told_that_its_clock_is_wrong_and_comes_whe
     let (server, dir) = (TestServer::with_policy(DAILY), tempfile::tempdir().unwrap());
     let tree = trees::everything(dir.path());
     let laptop = server.client("laptop", &[&tree]);
-    let Some(mut backup) = off_by(-20 * 365, &laptop, &["backup"]) else { return };
+    let Some(mut backup) = off_by(-20 * 365, laptop.command(&["backup"])) else { return };
     let output = backup.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("clock"), "{said}");

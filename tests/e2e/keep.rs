@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use backhaul_tests::clocks::off_by;
 use backhaul_tests::{Home, TestServer, wait_until};
 use serde_json::Value;
 
-use crate::clocks::off_by;
 use crate::json::assert_fits;
 
 fn server(keep: &str) -> TestServer {
@@ -201,7 +201,7 @@ fn a_server_whose_clock_jumps_by_a_year_keeps_the_same_and_can_have_back_what_it
     server.stop();
     let planned = |days: i64, args: &[&str]| {
         let args = [&["--json", "forget", "--client", "desk"], args].concat();
-        let output = off_by(days, &server.home, &args)?.output().unwrap();
+        let output = off_by(days, server.home.command(&args))?.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Some(verdicts(&serde_json::from_slice(&output.stdout).unwrap()))
     };

@@ -18,6 +18,7 @@ mod keep;
 mod laptops;
 mod lies;
 mod mad_servers;
+mod month;
 mod mounts;
 mod networks;
 mod night;

@@ -13,7 +13,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub mod cases;
+pub mod clocks;
 pub mod listeners;
+pub mod month;
 pub mod mounts;
 pub mod netns;
 pub mod relay;
@@ -100,6 +102,16 @@ pub struct Done {
 }
 
 impl Done {
+    /// Runs a command to its end.
+    pub fn of(mut command: Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     /// Asserts success.
     pub fn ok(self) -> Self {
         self.expect(0)
@@ -170,12 +182,7 @@ impl Home {
 
     /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> Done {
-        let output = self.command(args).output().unwrap();
-        Done {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Done::of(self.command(args))
     }
 
     /// Runs a command with `--json` that must succeed.
