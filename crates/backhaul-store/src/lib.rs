@@ -13,6 +13,7 @@
 //! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
 //! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew;
 //! - [`reclaim`]: what no snapshot reaches goes, beside everything else;
+//! - [`reserve`]: room that is set aside for that;
 //! - [`repair`]: makes good what is damaged; [`scrub`]: when which pack is read again.
 //!
 //! Invariants:
@@ -39,7 +40,7 @@ pub mod parity;
 pub mod rebuild;
 pub mod reclaim;
 pub mod repair;
-mod reserve;
+pub mod reserve;
 pub mod scrub;
 pub mod session;
 pub mod sidecar;

@@ -11,6 +11,8 @@ use crate::error::{Doing, StoreError};
 const FILE: &str = "reserve";
 /// Its bytes.
 pub const SIZE: u64 = 32 << 20;
+/// Less than this is as good as nothing.
+const LITTLE: u64 = 4 << 20;
 /// It is made only where so many times as much is free.
 const PLENTY: u64 = 8;
 
@@ -23,8 +25,7 @@ pub(crate) fn keep(root: &Path) -> Result<bool, StoreError> {
     if fs::metadata(&path).is_ok_and(|meta| meta.len() == SIZE) {
         return Ok(true);
     }
-    let room = statvfs(root).map_err(std::io::Error::from).doing("examine the file system of", root)?;
-    if room.f_bavail.saturating_mul(room.f_frsize) < PLENTY * SIZE {
+    if free(root)? < PLENTY * SIZE {
         return Ok(false);
     }
     let mut options = OpenOptions::new();
@@ -35,6 +36,20 @@ pub(crate) fn keep(root: &Path) -> Result<bool, StoreError> {
         return Ok(false);
     }
     Ok(true)
+}
+
+/// Before reclaim is asked for, which takes writing as well: gives the room of the vault at `root` back if there is next
+/// to none left; true when it did. It may be called beside the process that has the vault.
+///
+/// # Errors
+/// The disk refused to look, or to remove.
+pub fn make_room(root: &Path) -> Result<bool, StoreError> {
+    if free(root)? < LITTLE { release(root) } else { Ok(false) }
+}
+
+fn free(root: &Path) -> Result<u64, StoreError> {
+    let room = statvfs(root).map_err(std::io::Error::from).doing("examine the file system of", root)?;
+    Ok(room.f_bavail.saturating_mul(room.f_frsize))
 }
 
 /// Gives the room back; true when there was some.

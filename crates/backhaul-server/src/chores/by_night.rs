@@ -3,6 +3,7 @@
 
 use backhaul_schedule::Now;
 use backhaul_schedule::night::Night;
+use backhaul_store::reserve;
 use jiff::tz::TimeZone;
 
 use super::{Chore, prune};
@@ -55,6 +56,7 @@ impl ByNight {
         if let Some(at) = home.config()?.nightly.time()
             && self.night.look(at, &TimeZone::system(), now)
         {
+            reserve::make_room(&home.vault_dir())?;
             for chore in chores() {
                 queue(fleet, &chore)?;
             }
