@@ -94,6 +94,9 @@ fn a_folder_comes_out_as_a_tar_that_others_unpack() {
         assert_eq!(is.get(name), Some(what), "{}", name.display());
     }
     assert_eq!(was.len(), is.len());
+    for name in ["sparse", "deep/all hole"] {
+        assert_eq!(trees::extents(&out.path().join(name)), trees::extents(&tree.join(name)), "{name}");
+    }
 }
 
 #[test]

@@ -136,6 +136,26 @@ pub(crate) fn dump_content(
     if found == size { Ok(found) } else { Err(DumpError::Size { expected: size, found }) }
 }
 
+/// Where a file has data: runs of bytes, each with its place; all of it where there are no holes.
+pub(crate) fn extents(source: &dyn ObjectSource, entry: &Entry) -> Result<Vec<(u64, u64)>, DumpError> {
+    let Body::File { size, content, .. } = &entry.body else { return Err(DumpError::NotAFile) };
+    let mut pieces = match content {
+        Content::Empty | Content::Inline(_) | Content::Member { .. } => return Ok(vec![(0, *size)]),
+        Content::Chunks(pieces) => Pieces::new(source, pieces.clone()),
+        Content::Flist(id) => Pieces::from_flist(source, *id)?,
+    };
+    let (mut at, mut runs) = (0u64, Vec::<(u64, u64)>::new());
+    while let Some(piece) = pieces.next()? {
+        match (piece.id(), runs.last_mut()) {
+            (Some(_), Some((start, len))) if *start + *len == at => *len += piece.len(),
+            (Some(_), _) => runs.push((at, piece.len())),
+            (None, _) => {}
+        }
+        at = at.saturating_add(piece.len());
+    }
+    if at == *size { Ok(runs) } else { Err(DumpError::Size { expected: *size, found: at }) }
+}
+
 fn put(out: &mut dyn Sink, bytes: &[u8]) -> io::Result<u64> {
     out.data(bytes)?;
     Ok(bytes.len() as u64)

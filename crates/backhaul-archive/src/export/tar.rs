@@ -1,4 +1,4 @@
-//! Tar: pax records say exactly what the fixed fields have no room for.
+//! Tar: pax records say exactly what the fixed fields have no room for, and where a file has holes.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -11,7 +11,7 @@ use backhaul_object::source::ObjectSource;
 use tar::{Builder, EntryType, Header};
 
 use super::{Archive, ExportError, LeftOut};
-use crate::dump::dump_file;
+use crate::dump::{Sink, dump_file, extents};
 
 /// Contents are padded to these.
 const BLOCK: u64 = 512;
@@ -35,14 +35,15 @@ impl<'a> Tar<'a> {
     }
 
     /// The header with its pax records before it.
-    fn head(&mut self, name: &[u8], entry: &Entry, kind: EntryType, size: u64, to: &[u8]) -> io::Result<()> {
+    fn head(&mut self, name: &[u8], entry: &Entry, kind: EntryType, size: Size, to: &[u8]) -> io::Result<()> {
         let metadata = &entry.metadata;
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(metadata.mode.into());
-        header.set_size(size);
         header.set_mtime(metadata.mtime_s.try_into().unwrap_or(0));
-        let mut records: Vec<(String, Vec<u8>)> = Vec::new();
+        let (mut records, written, in_header) = size.records(name);
+        header.set_size(written);
+        let name = &in_header[..];
         let mut say = |key: &str, value: &[u8]| records.push((key.to_owned(), value.to_vec()));
         for (key, id) in [("uid", metadata.uid), ("gid", metadata.gid)] {
             // Seven octal digits.
@@ -80,30 +81,100 @@ impl<'a> Tar<'a> {
     }
 
     fn file(&mut self, name: &[u8], entry: &Entry, size: u64) -> Result<(), ExportError> {
-        self.head(name, entry, EntryType::Regular, size, b"")?;
-        let out = self.builder.get_mut();
-        dump_file(self.source, entry, out)
-            .map_err(|why| ExportError::Content { path: name.to_vec(), why })?;
-        let padding = (BLOCK - size % BLOCK) % BLOCK;
-        Ok(out.write_all(&[0; BLOCK as usize][..padding as usize])?)
+        let failed = |why| ExportError::Content { path: name.to_vec(), why };
+        let runs = extents(self.source, entry).map_err(failed)?;
+        let data: u64 = runs.iter().map(|(_, len)| len).sum();
+        let written = if data == size {
+            self.head(name, entry, EntryType::Regular, Size::Of(size), b"")?;
+            dump_file(self.source, entry, self.builder.get_mut()).map_err(failed)?;
+            size
+        } else {
+            let map = map(&runs, size);
+            let written = map.len() as u64 + data;
+            self.head(name, entry, EntryType::Regular, Size::Sparse { size, written }, b"")?;
+            let out = self.builder.get_mut();
+            out.write_all(&map)?;
+            dump_file(self.source, entry, &mut WithoutHoles(out)).map_err(failed)?;
+            written
+        };
+        let padding = (BLOCK - written % BLOCK) % BLOCK;
+        Ok(self.builder.get_mut().write_all(&[0; BLOCK as usize][..padding as usize])?)
+    }
+}
+
+/// How much of a file follows its header.
+#[derive(Clone, Copy)]
+enum Size {
+    /// All.
+    Of(u64),
+    /// Its data, after a map of where that goes: `GNU.sparse` 1.0.
+    Sparse { size: u64, written: u64 },
+}
+
+impl Size {
+    /// What the pax records say of it, how much follows, and the name in the header.
+    fn records(self, name: &[u8]) -> (Vec<(String, Vec<u8>)>, u64, Vec<u8>) {
+        match self {
+            Self::Of(size) => (Vec::new(), size, name.to_vec()),
+            Self::Sparse { size, written } => {
+                let size = size.to_string().into_bytes();
+                let said = [
+                    ("major", b"1".to_vec()),
+                    ("minor", b"0".to_vec()),
+                    ("name", name.to_vec()),
+                    ("realsize", size),
+                ];
+                let records = said.map(|(key, value)| (format!("GNU.sparse.{key}"), value)).to_vec();
+                // Who does not know of holes finds map and data here, and not under the file's own name.
+                (records, written, [b"GNUSparseFile.0/", name].concat())
+            }
+        }
+    }
+}
+
+/// Says where data goes: how many runs, then offset and length of each, in decimal lines, filled up to whole blocks.
+fn map(runs: &[(u64, u64)], size: u64) -> Vec<u8> {
+    // What follows the last run is a hole up to here.
+    let end = Some((size, 0)).filter(|_| runs.last().is_none_or(|(at, len)| at + len < size));
+    let runs: Vec<(u64, u64)> = runs.iter().copied().chain(end).collect();
+    let mut map = format!("{}\n", runs.len());
+    for (at, len) in runs {
+        map.push_str(&format!("{at}\n{len}\n"));
+    }
+    let mut map = map.into_bytes();
+    map.resize(map.len().next_multiple_of(BLOCK as usize), 0);
+    map
+}
+
+struct WithoutHoles<'w>(&'w mut dyn Write);
+
+impl Sink for WithoutHoles<'_> {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    fn hole(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
     }
 }
 
 impl Archive for Tar<'_> {
     fn add(&mut self, name: &[u8], entry: &Entry) -> Result<(), ExportError> {
         if let Some(first) = entry.link().and_then(|group| self.links.get(&group)).cloned() {
-            return Ok(self.head(name, entry, EntryType::Link, 0, &first)?);
+            return Ok(self.head(name, entry, EntryType::Link, Size::Of(0), &first)?);
         }
         match &entry.body {
             Body::Directory { .. } | Body::Folded(_) => {
                 let name = [name, b"/"].concat();
-                self.head(&name, entry, EntryType::Directory, 0, b"")?;
+                self.head(&name, entry, EntryType::Directory, Size::Of(0), b"")?;
             }
             Body::File { size, .. } => self.file(name, entry, *size)?,
-            Body::Symlink(to) => self.head(name, entry, EntryType::Symlink, 0, to)?,
-            Body::Special(Special::Fifo) => self.head(name, entry, EntryType::Fifo, 0, b"")?,
-            Body::Special(Special::Character(_)) => self.head(name, entry, EntryType::Char, 0, b"")?,
-            Body::Special(Special::Block(_)) => self.head(name, entry, EntryType::Block, 0, b"")?,
+            Body::Symlink(to) => self.head(name, entry, EntryType::Symlink, Size::Of(0), to)?,
+            Body::Special(Special::Fifo) => self.head(name, entry, EntryType::Fifo, Size::Of(0), b"")?,
+            Body::Special(Special::Character(_)) => {
+                self.head(name, entry, EntryType::Char, Size::Of(0), b"")?
+            }
+            Body::Special(Special::Block(_)) => self.head(name, entry, EntryType::Block, Size::Of(0), b"")?,
             Body::Special(Special::Socket) => {
                 self.left_out.push((name.to_vec(), "a tar archive has no sockets"));
                 return Ok(());
