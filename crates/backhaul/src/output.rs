@@ -74,6 +74,11 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) {
     }
 }
 
+/// So many of something.
+pub fn count(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
 /// Bytes for people: three digits and a binary unit.
 pub fn bytes(n: u64) -> String {
     indicatif::BinaryBytes(n).to_string()

@@ -129,7 +129,7 @@ impl Reader {
         if chosen.id != selector::choose(text, &all, now)?.id {
             let (id, time) = (chosen.id.to_string(), crate::output::time(chosen.server_time));
             let path = String::from_utf8_lossy(path.unwrap_or_default());
-            tracing::warn!("{text} of {path} is {} of {time}: newer ones are of other paths", &id[..12]);
+            tracing::info!("{text} of {path} is {} of {time}: newer ones are of other paths", &id[..12]);
         }
         Ok(chosen.clone())
     }

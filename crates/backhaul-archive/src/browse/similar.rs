@@ -35,23 +35,30 @@ impl<'n> Nearest<'n> {
     }
 }
 
-/// Levenshtein distance of bytes, letter case aside.
+/// How many bytes are to be inserted, removed, replaced or swapped with their neighbour to make one of the other, letter
+/// case aside.
 fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        if let Some(first) = row.first_mut() {
-            *first = left;
-        }
-        for (cell, y) in row.iter_mut().skip(1).zip(b) {
-            let substituted = diagonal + usize::from(!x.eq_ignore_ascii_case(y));
-            diagonal = *cell;
-            left = substituted.min(*cell + 1).min(left + 1);
-            *cell = left;
+    let same =
+        |x: Option<&u8>, y: Option<&u8>| matches!((x, y), (Some(x), Some(y)) if x.eq_ignore_ascii_case(y));
+    let before = |at: usize| at.checked_sub(1);
+    let mut rows = [vec![0; b.len() + 1], vec![0; b.len() + 1], (0..=b.len()).collect::<Vec<usize>>()];
+    for i in 0..a.len() {
+        rows.rotate_left(1);
+        let [older, old, new] = &mut rows;
+        new[0] = i + 1;
+        for j in 0..b.len() {
+            let replaced = old[j] + usize::from(!same(a.get(i), b.get(j)));
+            let mut least = replaced.min(old[j + 1] + 1).min(new[j] + 1);
+            if let (Some(i1), Some(j1)) = (before(i), before(j))
+                && same(a.get(i), b.get(j1))
+                && same(a.get(i1), b.get(j))
+            {
+                least = least.min(older[j1] + 1);
+            }
+            new[j + 1] = least;
         }
     }
-    row.last().copied().unwrap_or(a.len())
+    rows[2].last().copied().unwrap_or(a.len())
 }
 
 #[cfg(test)]
@@ -60,9 +67,15 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, expected) in
-            [("", "abc", 3), ("abc", "abc", 0), ("kitten", "sitting", 3), ("A", "a", 0), ("ab", "ba", 2)]
-        {
+        for (a, b, expected) in [
+            ("", "abc", 3),
+            ("abc", "abc", 0),
+            ("kitten", "sitting", 3),
+            ("A", "a", 0),
+            ("ab", "ba", 1),
+            ("ect", "etc", 1),
+            ("abc", "", 3),
+        ] {
             assert_eq!(distance(a.as_bytes(), b.as_bytes()), expected, "{a} {b}");
         }
     }

@@ -102,6 +102,9 @@ impl<'a> Tar<'a> {
     }
 }
 
+/// What stands before a header: keys and values.
+type Records = Vec<(String, Vec<u8>)>;
+
 /// How much of a file follows its header.
 #[derive(Clone, Copy)]
 enum Size {
@@ -113,7 +116,7 @@ enum Size {
 
 impl Size {
     /// What the pax records say of it, how much follows, and the name in the header.
-    fn records(self, name: &[u8]) -> (Vec<(String, Vec<u8>)>, u64, Vec<u8>) {
+    fn records(self, name: &[u8]) -> (Records, u64, Vec<u8>) {
         match self {
             Self::Of(size) => (Vec::new(), size, name.to_vec()),
             Self::Sparse { size, written } => {

@@ -103,13 +103,15 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
     let verb = if args.dry_run { "would restore" } else { "restored" };
     let on = args.to_client.as_ref().map(|client| format!(" on {client}")).unwrap_or_default();
     let target = format!("{}{on}", args.target.display());
-    let (files, dirs, links) = (restored.files, restored.dirs, restored.symlinks);
     let special = match restored.special {
         0 => String::new(),
         n => format!(", {n} pipes, sockets and devices"),
     };
     output::line(&format!(
-        "{verb} {files} files, {dirs} folders, {links} links{special}, {} to {target}",
+        "{verb} {}, {}, {}{special}, {} to {target}",
+        output::count(restored.files, "file"),
+        output::count(restored.dirs, "folder"),
+        output::count(restored.symlinks, "link"),
         output::bytes(restored.bytes)
     ));
     if restored.deleted > 0 {
