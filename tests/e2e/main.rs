@@ -3,6 +3,7 @@
 
 mod alerts;
 mod bad;
+mod bounds;
 mod clocks;
 mod compare;
 mod copies;

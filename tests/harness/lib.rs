@@ -130,6 +130,29 @@ impl Done {
     }
 }
 
+/// Runs a command to its end; with the most memory that it had, in MiB, which the kernel keeps.
+pub fn measured(mut command: Command) -> (Done, f64) {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let (pid, mut stderr) = (child.id(), child.stderr.take().unwrap());
+    let heard = std::thread::spawn(move || {
+        let mut err = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut err).map(|_| err)
+    });
+    let mut peak: f64 = 0.0;
+    let status = loop {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        peak = peak.max(kib.unwrap_or(0.0) / 1_024.0);
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let err = heard.join().unwrap().unwrap();
+    (Done { code: status.code().unwrap_or(-1), out: String::new(), err }, peak)
+}
+
 /// A temporary home.
 pub struct Home {
     dir: TempDir,
