@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -49,6 +50,9 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// The backend refused.
     fn remove(&self, name: &str) -> Result<(), StoreError>;
+
+    /// Says that a stretch will be read soon. Nobody has to listen.
+    fn will_read(&self, _name: &str, _offset: u64, _len: u64) {}
 
     /// Length in bytes, if it is there.
     ///
@@ -175,6 +179,13 @@ impl Blobs for LocalBlobs {
             }
         }
         Ok(filled)
+    }
+
+    fn will_read(&self, name: &str, offset: u64, len: u64) {
+        if let (Ok(file), Some(len)) = (self.handle(name), NonZeroU64::new(len)) {
+            // Only a hint: what goes wrong here is told by the read.
+            let _ = rustix::fs::fadvise(&*file, offset, Some(len), rustix::fs::Advice::WillNeed);
+        }
     }
 
     fn len(&self, name: &str) -> Result<Option<u64>, StoreError> {

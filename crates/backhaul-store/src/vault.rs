@@ -24,6 +24,7 @@ use crate::session::WriteSession;
 use crate::writer::PackWriter;
 
 mod flush;
+mod foresee;
 mod marks;
 mod open;
 

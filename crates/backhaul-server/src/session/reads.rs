@@ -44,6 +44,7 @@ pub async fn serve(
         let (replies_in, mut replies) = mpsc::channel(AHEAD);
         let (vault, owned) = (Arc::clone(&vault), Arc::clone(&owned));
         let reading = tokio::task::spawn_blocking(move || {
+            foresee(&vault, &owned, &ids);
             for id in ids {
                 if replies_in.blocking_send(read(&vault, &owned, &id)).is_err() {
                     return;
@@ -66,6 +67,17 @@ pub async fn serve(
         }
         writer = Some(stream);
     }
+}
+
+/// Replies go in the order of the request; the disk is asked in its own. Nothing that is another's is touched.
+fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, ids: &[ObjectId]) {
+    let found: Vec<_> = ids.iter().filter_map(|id| vault.vault.ordinal(id).ok().flatten()).collect();
+    let mine = {
+        let owned = lock(owned);
+        let is_mine = |ordinal| owned.has(ordinal) || owned.part(ordinal).is_some();
+        found.into_iter().filter(|ordinal| is_mine(*ordinal)).collect::<Vec<_>>()
+    };
+    vault.vault.foresee(&mine);
 }
 
 fn read(vault: &OpenVault, owned: &Mutex<Owned>, id: &ObjectId) -> Reply {
