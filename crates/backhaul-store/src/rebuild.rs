@@ -8,6 +8,7 @@ use backhaul_object::{Header, Reference};
 
 use crate::bits::Bits;
 use crate::blobs::{Blobs, LocalBlobs};
+use crate::breach::Breach;
 use crate::catalog::{Catalog, Claims, Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};
@@ -81,6 +82,9 @@ pub fn rebuild(root: &Path, generation: [u8; 16], mending: Mending, now: u64) ->
                     len: r.len() as u32,
                 }));
                 packs.push(read.row);
+                if Breach::ForgetfulRebuild.is_on() {
+                    found.pop();
+                }
             }
             Err(error) => report.damage.push(Damage::new(Part::File(name), error)),
         }

@@ -3,6 +3,7 @@
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::{Kind, Sealed};
 
+use crate::breach::Breach;
 use crate::catalog::{PackRow, SnapshotRow, Upload};
 use crate::error::StoreError;
 use crate::index::{Edge, Location, Ordinal};
@@ -149,7 +150,9 @@ impl WriteSession {
     ) -> Result<SnapshotRow, StoreError> {
         let ordinal = self.append(snap, edges)?;
         self.seal_packs();
-        self.flush()?;
+        if !Breach::ManifestFirst.is_on() {
+            self.flush()?;
+        }
         let manifest = Manifest {
             id: snap.header.id,
             client: self.client,
@@ -165,6 +168,9 @@ impl WriteSession {
             return Err(StoreError::damaged(manifest.name(), "another snapshot has this place"));
         }
         self.vault.shared.blobs.put(&manifest.name(), &manifest.encode())?;
+        if Breach::ManifestFirst.is_on() {
+            self.flush()?;
+        }
         // The snapshot exists; a copy that cannot be written is made by the scrub.
         let _ = self.vault.shared.blobs.put(&copy_name(&manifest.name()), &manifest.encode());
         let row = crate::vault::row(&manifest, ordinal);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use backhaul_object::ids::PackId;
 
+use crate::breach::Breach;
 use crate::error::{Doing, Of, StoreError};
 use crate::index::Ordinal;
 use crate::pack::{self, HEAD_LEN, Head, Row};
@@ -60,7 +61,10 @@ impl PackWriter {
     /// The disk refused; the pack must then not be used any further.
     pub fn append(&mut self, ordinal: Ordinal, header: &[u8], body: &[u8]) -> Result<Row, StoreError> {
         let record = pack::encode_record(ordinal, header, body);
-        self.file.write_all_at(&record, self.len).doing("write", &self.path)?;
+        let written = self.file.write_all_at(&record, self.len).doing("write", &self.path);
+        if !Breach::SwallowedWrite.is_on() {
+            written?;
+        }
         self.hasher.update(&record);
         let (header_len, body_len) = (header.len() as u32, body.len() as u32);
         let row = Row { ordinal, offset: self.len as u32, header_len, body_len };
@@ -84,6 +88,9 @@ impl PackWriter {
     /// # Errors
     /// The disk refused: nothing since the last sync may be relied on.
     pub fn sync(&self) -> Result<(), StoreError> {
+        if Breach::UnsyncedPacks.is_on() {
+            return Ok(());
+        }
         self.file.sync_data().doing("sync", &self.path)
     }
 
@@ -98,7 +105,9 @@ impl PackWriter {
         self.file.write_all_at(&footer, self.len).doing("write", &self.path)?;
         // A record that was cut short by a full disk may reach further.
         self.file.set_len(len).doing("cut", &self.path)?;
-        self.file.sync_all().doing("sync", &self.path)?;
+        if !Breach::UnsyncedPacks.is_on() {
+            self.file.sync_all().doing("sync", &self.path)?;
+        }
         let mut hasher = self.hasher.clone();
         hasher.update(&footer);
         Ok((self.path.clone(), PackId(*hasher.finalize().as_bytes()), len))

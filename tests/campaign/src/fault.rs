@@ -56,6 +56,11 @@ pub fn sweep(ground: &Ground<'_>, step: u64, most: usize) -> Result<Outcome, Fai
                 idle = if below.is_empty() { idle + 1 } else { 0 };
                 if let Some(first) = below.first() {
                     let call = first.split_whitespace().nth(1).unwrap_or_default().to_owned();
+                    // Where its own words could not be written, none are asked for.
+                    let mut ending = ending;
+                    if all > below.len() && ending.complaint.is_empty() {
+                        "unsaid".clone_into(&mut ending.complaint);
+                    }
                     count(
                         ground,
                         &mut outcome,

@@ -124,15 +124,17 @@ pub fn sweep(
     if whole.code != Some(0) {
         return Err(format!("the story {:?} fails by itself: {}", ground.story, whole.complaint));
     }
-    let mut nth = 1;
-    while outcome.broken.len() < most {
-        let ending = ground.tell(&trace::inject(trace::CHANGES, "signal=KILL", nth, &ground.log()))?;
-        let ended = ending.code == Some(0);
-        count(ground, &mut outcome, &ending, &format!("killed at call {nth}"));
-        if ended {
-            break;
+    for call in trace::CHANGES.split(',') {
+        let mut nth = 1;
+        while outcome.broken.len() < most {
+            let ending = ground.tell(&trace::inject(call, "signal=KILL", nth, &ground.log()))?;
+            let ended = ending.code == Some(0);
+            count(ground, &mut outcome, &ending, &format!("killed at {call} {nth}"));
+            if ended {
+                break;
+            }
+            nth += step.max(1);
         }
-        nth += step.max(1);
     }
     for n in 0..random {
         if outcome.broken.len() >= most {

@@ -39,6 +39,10 @@ impl Acknowledged {
                 self.doubtful.remove(&which);
                 self.snapshots.insert(which);
             }
+            Told::Forgetting(which) => {
+                self.snapshots.remove(&which);
+                self.doubtful.insert(which);
+            }
             Told::Damaged => self.damaged = true,
             Told::Making => self.making = true,
             Told::Made => self.making = false,

@@ -6,7 +6,8 @@
 //! - [`disk`], [`record`], [`states`]: a disk that writes down what is asked of it, and the states in which a cut leaves it;
 //! - [`trace`]: system calls that fail or kill;
 //! - [`real`]: the real program, in homes that are copied for each case;
-//! - [`power`], [`kill`], [`fault`], [`daemons`], [`rot`]: the suites, each a command with a seed.
+//! - [`power`], [`kill`], [`fault`], [`daemons`], [`rot`]: the suites, each a command with a seed;
+//! - [`sabotage`]: laws broken on purpose, which the suites must notice.
 //!
 //! Invariants:
 //! - the same seed gives the same cases;
@@ -24,6 +25,7 @@ pub mod power;
 pub mod real;
 pub mod record;
 pub mod rot;
+pub mod sabotage;
 pub mod stage;
 pub mod states;
 pub mod story;

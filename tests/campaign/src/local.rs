@@ -17,10 +17,21 @@ use backhaul_object::{Compressed, Object, ObjectId, Sealed};
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::check::{Depth, Go, Mending, Report, Request, Selection};
 use backhaul_store::index::Place;
+use backhaul_store::mark::{NIGHT, State};
+use backhaul_store::reclaim::{self, Watch};
 use backhaul_store::session::Commit;
+use backhaul_store::vault::Marking;
 use backhaul_store::{StoreError, Vault, WriteSession};
 
 use crate::stage::Stage;
+
+/// When snapshots are forgotten, in seconds since 1970.
+const FORGOTTEN_AT: u64 = 1_000_000;
+
+/// A pass of reclaim that nobody looks at.
+struct Unwatched;
+
+impl Watch for Unwatched {}
 
 /// Why something did not work, for people.
 pub type Failure = String;
@@ -32,6 +43,9 @@ fn said(error: impl ToString) -> Failure {
 fn key() -> VaultKey {
     VaultKey::new([7; 32])
 }
+
+/// Something that happens to a vault while something else does.
+pub type Meanwhile = fn(&Local) -> Result<(), Failure>;
 
 /// An open vault with its key.
 pub struct Local {
@@ -81,6 +95,7 @@ impl Local {
             durable: AtomicU64::new(0),
             failure: Mutex::new(None),
             breaks_after: None,
+            meanwhile: None,
         }
     }
 
@@ -116,6 +131,26 @@ impl Local {
             Some((path, why)) => Err(format!("{}: {why}", path.display())),
             None => Ok(()),
         }
+    }
+
+    /// Forgets a snapshot for good: the next pass of [`Local::prune`] may take it.
+    ///
+    /// # Errors
+    /// The vault refused.
+    pub fn forget(&self, client: ClientId, sequence: u64) -> Result<(), Failure> {
+        let marking = Marking { state: State::Forgotten, now: FORGOTTEN_AT, grace: 0, reason: "campaign" };
+        self.vault.mark(client, sequence, marking).map(drop).map_err(said)
+    }
+
+    /// One pass of reclaim, a night after everything was forgotten.
+    ///
+    /// # Errors
+    /// The vault refused.
+    pub fn prune(&self) -> Result<(), Failure> {
+        let now = FORGOTTEN_AT + 2 * NIGHT;
+        self.vault.count_night(now).map_err(said)?;
+        let request = reclaim::Request { now, ..reclaim::Request::default() };
+        self.vault.reclaim(&request, &mut Unwatched).map(drop).map_err(said)
     }
 
     /// Reads every byte and looks into every object; with leave to mend, makes good what is damaged.
@@ -158,6 +193,8 @@ pub struct Upload<'a> {
     puts: AtomicU64,
     durable: AtomicU64,
     failure: Mutex<Option<TransferError>>,
+    /// What happens before each object is stored.
+    pub meanwhile: Option<Meanwhile>,
     /// Objects after which the line is cut.
     pub breaks_after: Option<u64>,
 }
@@ -248,6 +285,11 @@ impl Upload<'_> {
     fn answer(&self, query: &Query) -> Result<Answer, StoreError> {
         let hits = self.local.vault.find(query.id.prefix())?;
         let Some(hit) = hits.iter().find(|hit| hit.id == query.id) else { return Ok(Answer::Want) };
+        let (Place::Object(ordinal) | Place::Member { bundle: ordinal, .. }) = hit.place;
+        // What is about to go stays, now that somebody relies on it; what is gone is wanted.
+        if !self.local.vault.claim(ordinal)? {
+            return Ok(Answer::Want);
+        }
         Ok(match hit.place {
             Place::Object(_) => Answer::Have,
             Place::Member { bundle, member } => {
@@ -270,6 +312,9 @@ impl ObjectSink for Upload<'_> {
     fn put(&self, object: Compressed) -> Result<u64, TransferError> {
         if self.breaks_after.is_some_and(|most| self.puts.load(Ordering::Relaxed) >= most) {
             return Err(TransferError::Lost("cut".to_owned()));
+        }
+        if let Some(Err(why)) = self.meanwhile.map(|happens| happens(self.local)) {
+            return Err(TransferError::Refused(why));
         }
         match self.store(object) {
             Err(error) => {

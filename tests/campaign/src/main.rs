@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use backhaul_campaign::daemons::{self, Victim};
 use backhaul_campaign::kill::Ground;
 use backhaul_campaign::real::Real;
+use backhaul_campaign::sabotage::Verdict;
 use backhaul_campaign::stage::Stage;
 use backhaul_campaign::story::Story;
 use backhaul_campaign::teller::{self, Teller};
-use backhaul_campaign::{fault, kill, power, record, rot, trace};
+use backhaul_campaign::{fault, kill, power, record, rot, sabotage, trace};
 use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "Examples:
@@ -79,6 +80,12 @@ enum Suite {
         #[arg(long, default_value_t = 100)]
         cases: u64,
     },
+    /// Breaks each law on purpose: each time the suites must notice
+    Sabotage {
+        /// This program, built with `--features backhaul-store/sabotage --target-dir target/sabotage`
+        #[arg(long, default_value = "target/sabotage/debug/campaign")]
+        program: PathBuf,
+    },
     /// Tells a story to a vault, as the suites start it
     #[command(hide = true)]
     Tell {
@@ -118,7 +125,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<usize, String> {
     for (line, broken) in real(args, &stage, work.path())? {
         count += report(out, &line, &broken).map_err(said)?;
     }
-    if matches!(args.suite, Suite::Daemons { .. } | Suite::Rot { .. }) {
+    if matches!(args.suite, Suite::Daemons { .. } | Suite::Rot { .. } | Suite::Sabotage { .. }) {
         return Ok(count);
     }
     for story in stories {
@@ -133,6 +140,14 @@ fn report(out: &mut dyn Write, line: &str, broken: &[String]) -> std::io::Result
     broken.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
     out.flush()?;
     Ok(broken.len())
+}
+
+/// A law that was broken on purpose and nobody noticed is what is wrong.
+fn verdict(verdict: Verdict) -> (String, Vec<String>) {
+    match verdict.noticed {
+        Some(why) => (format!("red: {}: {why}", verdict.name), vec![]),
+        None => (format!("GREEN: {}", verdict.name), vec!["nobody noticed".to_owned()]),
+    }
 }
 
 /// The suites that drive the real program.
@@ -166,6 +181,10 @@ fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<Stri
                 kinds.join(", ")
             );
             Ok(vec![(line, broken)])
+        }
+        Suite::Sabotage { program } => {
+            tracer()?;
+            Ok(sabotage::run(program.clone(), stage, work, seed)?.into_iter().map(verdict).collect())
         }
         _ => Ok(Vec::new()),
     }
@@ -218,7 +237,7 @@ fn one(
                 broken,
             ))
         }
-        Suite::Tell { .. } | Suite::Daemons { .. } | Suite::Rot { .. } => {
+        Suite::Tell { .. } | Suite::Daemons { .. } | Suite::Rot { .. } | Suite::Sabotage { .. } => {
             Err("no suite of stories".to_owned())
         }
     }

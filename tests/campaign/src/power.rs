@@ -94,7 +94,7 @@ impl Recorded {
             let image = self.recording.state(at, &mut dice);
             let acknowledged = self.acknowledged(at);
             outcome.states += 1;
-            if !known.insert((image.sum(), acknowledged.snapshots.len(), acknowledged.doubtful.len())) {
+            if !known.insert((image.sum(), acknowledged.snapshots.clone(), acknowledged.doubtful.clone())) {
                 continue;
             }
             outcome.distinct += 1;

@@ -29,6 +29,10 @@ pub enum Story {
     Rebuild,
     /// A snapshot is restored
     Restore,
+    /// Snapshots are forgotten, and what only they had goes, in several passes
+    Prune,
+    /// An upload goes on while all that it relies on is forgotten and reclaimed
+    Late,
     /// Damage to a pack is made good from its parity, and a client saves on
     Mend,
 }
@@ -40,6 +44,8 @@ pub enum Told {
     Committing(Which),
     /// This snapshot is there: it was acknowledged.
     Committed(Which),
+    /// From now on this snapshot may be gone.
+    Forgetting(Which),
     /// A pack was damaged.
     Damaged,
     /// There may be no vault yet.
@@ -90,6 +96,67 @@ fn back_up(local: &Local, stage: &Stage, client: ClientId, tell: &Tell<'_>) -> R
     Ok(())
 }
 
+fn forget(local: &Local, client: ClientId, sequence: u64, tell: &Tell<'_>) -> Result<(), Failure> {
+    tell(Told::Forgetting((client, sequence)));
+    local.forget(client, sequence)
+}
+
+fn pair(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
+    let [ana, bea] = CLIENTS;
+    let (first, second) = (local.begin(ana), local.begin(bea));
+    let (one, two) = (local.next(ana)?, local.next(bea)?);
+    let mine = first.save(&stage.tree(ana, one))?;
+    let theirs = second.save(&stage.tree(bea, two))?;
+    tell(Told::Committing((bea, two)));
+    second.commit(&theirs, two)?;
+    tell(Told::Committed((bea, two)));
+    tell(Told::Committing((ana, one)));
+    first.commit(&mine, one)?;
+    tell(Told::Committed((ana, one)));
+    Ok(())
+}
+
+fn cut(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
+    let [ana, _] = CLIENTS;
+    for most in [0, 1] {
+        let mut upload = local.begin(ana);
+        upload.breaks_after = Some(most);
+        if upload.save(&stage.tree(ana, local.next(ana)?)).is_ok() {
+            return Err("an upload that was cut went through".to_owned());
+        }
+    }
+    back_up(local, stage, ana, tell)
+}
+
+fn prune(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
+    let [ana, _] = CLIENTS;
+    back_up(local, stage, ana, tell)?;
+    back_up(local, stage, ana, tell)?;
+    for sequence in [1, 2] {
+        forget(local, ana, sequence, tell)?;
+    }
+    // Condemned, still unreached, gone; compacted; and all is well with those who come then.
+    (0..3).try_for_each(|_| local.prune())?;
+    back_up(local, stage, ana, tell)?;
+    local.prune()
+}
+
+fn late(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
+    let [ana, bea] = CLIENTS;
+    forget(local, bea, 1, tell)?;
+    local.prune()?;
+    forget(local, ana, 1, tell)?;
+    let (mut upload, sequence) = (local.begin(ana), local.next(ana)?);
+    // Between what it was told is there and what refers to that.
+    upload.meanwhile = Some(Local::prune);
+    let saved = upload.save(&stage.tree(ana, sequence))?;
+    (0..3).try_for_each(|_| local.prune())?;
+    tell(Told::Committing((ana, sequence)));
+    upload.commit(&saved, sequence)?;
+    tell(Told::Committed((ana, sequence)));
+    (0..3).try_for_each(|_| local.prune())
+}
+
 impl Story {
     /// Lets it happen to the vault at `dir`, which [`prepare`] made.
     ///
@@ -115,29 +182,10 @@ impl Story {
                 back_up(&local, stage, ana, tell)
             }
             Self::Commit => (0..4).try_for_each(|_| back_up(&local, stage, bea, tell)),
-            Self::Pair => {
-                let (first, second) = (local.begin(ana), local.begin(bea));
-                let (one, two) = (local.next(ana)?, local.next(bea)?);
-                let mine = first.save(&stage.tree(ana, one))?;
-                let theirs = second.save(&stage.tree(bea, two))?;
-                tell(Told::Committing((bea, two)));
-                second.commit(&theirs, two)?;
-                tell(Told::Committed((bea, two)));
-                tell(Told::Committing((ana, one)));
-                first.commit(&mine, one)?;
-                tell(Told::Committed((ana, one)));
-                Ok(())
-            }
-            Self::Cut => {
-                for most in [0, 1] {
-                    let mut upload = local.begin(ana);
-                    upload.breaks_after = Some(most);
-                    if upload.save(&stage.tree(ana, local.next(ana)?)).is_ok() {
-                        return Err("an upload that was cut went through".to_owned());
-                    }
-                }
-                back_up(&local, stage, ana, tell)
-            }
+            Self::Pair => pair(&local, stage, tell),
+            Self::Cut => cut(&local, stage, tell),
+            Self::Prune => prune(&local, stage, tell),
+            Self::Late => late(&local, stage, tell),
             Self::Mend => {
                 let report = local.check(Mending::Mend)?;
                 if report.damage.is_empty() || !report.is_sound() {

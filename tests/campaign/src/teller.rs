@@ -104,6 +104,7 @@ fn write(told: Told) -> String {
     match told {
         Told::Committing(snapshot) => which("committing", snapshot),
         Told::Committed(snapshot) => which("committed", snapshot),
+        Told::Forgetting(snapshot) => which("forgetting", snapshot),
         Told::Damaged => "damaged".to_owned(),
         Told::Making => "making".to_owned(),
         Told::Made => "made".to_owned(),
@@ -120,6 +121,7 @@ pub fn read(line: &str) -> Option<Told> {
     match word {
         "committing" => which().map(Told::Committing),
         "committed" => which().map(Told::Committed),
+        "forgetting" => which().map(Told::Forgetting),
         "damaged" => Some(Told::Damaged),
         "making" => Some(Told::Making),
         "made" => Some(Told::Made),

@@ -27,9 +27,17 @@ fn what_was_acknowledged_survives_power_cuts() {
     }
     let work = memory();
     let stage = Stage::at(work.path());
-    for story in
-        [Story::Birth, Story::Backup, Story::Commit, Story::Pair, Story::Cut, Story::Rebuild, Story::Mend]
-    {
+    for story in [
+        Story::Birth,
+        Story::Backup,
+        Story::Commit,
+        Story::Pair,
+        Story::Cut,
+        Story::Rebuild,
+        Story::Prune,
+        Story::Late,
+        Story::Mend,
+    ] {
         let recorded = power::record(&teller(), story, &stage, work.path()).unwrap();
         let outcome = recorded.explore(story, &stage, work.path(), (1, 80), 3);
         assert_eq!(outcome.broken, Vec::<String>::new());
@@ -48,9 +56,9 @@ fn what_was_acknowledged_survives_kills() {
     let teller = teller();
     for story in [Story::Backup, Story::Rebuild, Story::Mend] {
         let ground = Ground::new(&teller, story, &stage, work.path()).unwrap();
-        let outcome = kill::sweep(&ground, (1, 11, 5), 3).unwrap();
+        let outcome = kill::sweep(&ground, (1, 13, 4), 3).unwrap();
         assert_eq!(outcome.broken, Vec::<String>::new());
-        assert!(outcome.killed > 2, "{story:?}: {outcome:?}");
+        assert!(outcome.killed > 8, "{story:?}: {outcome:?}");
     }
 }
 
