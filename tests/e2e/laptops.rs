@@ -118,10 +118,10 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     let relay = Relay::start(listen, relay::Path::default());
     let server = TestServer::at(&listen.to_string(), &relay.address().to_string(), DAILY);
     let (dir, laptop) = (tempfile::tempdir().unwrap(), Home::new());
-    let tree = bulk(dir.path(), 80);
+    let tree = bulk(dir.path(), 200);
     server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]);
     let agent = laptop.start(&["-v", "agent", "run", "--no-listen"]);
-    wait_until("half is there", || server.vault_bytes() > 40 * MEGABYTE);
+    wait_until("much is there", || server.vault_bytes() > 150 * MEGABYTE);
     netns::freeze(agent.pid());
     // The NAT forgets it, and the network is another one that does not work at first.
     relay.forget();
@@ -146,10 +146,11 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     assert_one_run(&server, "laptop", "join");
     wait_until("its link stands", || is_linked(&server, "laptop"));
     assert!(agent.said().contains("the run goes on"), "{}", agent.said());
-    // All of it once, what was under way or held when it slept, and headers.
+    // All of it once, what nobody had said to be durable when it slept (75 MB were seen on a busy disk), and headers;
+    // with all that had arrived sent again it would be 350 MB and more.
     let up = relay.counts().up.bytes;
-    assert!(up < 115 * MEGABYTE, "{up} bytes were sent");
-    assert!(server.vault_bytes() < 90 * MEGABYTE, "{}", server.vault_bytes());
+    assert!(up < 300 * MEGABYTE, "{up} bytes were sent");
+    assert!(server.vault_bytes() < 220 * MEGABYTE, "{}", server.vault_bytes());
 }
 
 fn is_linked_or_runs(server: &TestServer) -> bool {

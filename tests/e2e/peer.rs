@@ -43,10 +43,10 @@ impl Peer {
         self.writer.send(&wire::Frame { body: Some(body) }).await
     }
 
-    /// Says hello; what is answered.
+    /// Says hello; what is answered. Whoever is turned away at the door may not have been heard, and is answered still.
     pub async fn hello(&mut self, intent: wire::Intent, more: wire::Hello) -> Option<Body> {
         let hello = wire::Hello { protocol_min: PROTOCOL, protocol_max: PROTOCOL, ..more };
-        self.send(Body::Hello(wire::Hello { intent: intent.into(), ..hello })).await.ok()?;
+        let _ = self.send(Body::Hello(wire::Hello { intent: intent.into(), ..hello })).await;
         self.hear().await
     }
 

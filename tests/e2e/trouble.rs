@@ -99,7 +99,7 @@ fn one_home_has_one_server_and_a_foreign_directory_none() {
     let server = TestServer::new();
     let second = server.home.run(&["server", "run", "--listen", "127.0.0.1:0"]).expect(11);
     assert!(second.err.contains("in use by process"), "{}", second.err);
-    server.home.run(&["check"]).expect(11);
+    server.home.run(&["check", "--rebuild-index"]).expect(11);
     let foreign = Home::new();
     fs::create_dir(foreign.path().join("server")).unwrap();
     fs::write(foreign.path().join("server/letter.txt"), b"dear").unwrap();
