@@ -13,6 +13,7 @@ use backhaul_schedule::Event;
 use backhaul_schedule::fleet::{Deferral, NotNow, Nudge, NudgeAnswer, Place, Session, Trigger, Via};
 use backhaul_schedule::policy::units;
 use backhaul_schedule::reach::{HasBattery, Nat, Sighting};
+use backhaul_store::reserve;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::alerts::{Alert, AlertKind};
@@ -234,6 +235,11 @@ impl Desk for Gate<'_> {
             return Ok(client);
         }
         self.inner.hub.name(self.session, client.id, clock::boot_ms())?;
+        if hello.intent() == wire::Intent::Browse && reserve::is_spent(self.inner.vault.vault.dir()) {
+            // People get their files back though who comes cannot be written down.
+            tracing::warn!(client = %client.name, "the disk is full: that it reads is not written down");
+            return Ok(client);
+        }
         self.judge(&client, hello)?;
         self.meet(&client, hello)?;
         Ok(client)

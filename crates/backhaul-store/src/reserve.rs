@@ -47,6 +47,11 @@ pub fn make_room(root: &Path) -> Result<bool, StoreError> {
     if free(root)? < LITTLE { release(root) } else { Ok(false) }
 }
 
+/// True when there is next to no room left on the disk of the vault at `root`: whoever would write must expect to fail.
+pub fn is_spent(root: &Path) -> bool {
+    free(root).is_ok_and(|free| free < LITTLE)
+}
+
 fn free(root: &Path) -> Result<u64, StoreError> {
     let room = statvfs(root).map_err(std::io::Error::from).doing("examine the file system of", root)?;
     Ok(room.f_bavail.saturating_mul(room.f_frsize))
