@@ -4,9 +4,11 @@ use std::process::Command;
 
 use backhaul_tests::{Home, TestServer, trees, wait_until};
 
-/// Due from the first minute of the day on (UTC).
-const DAILY: &str = "[policy.default]\nspread = \"1m\"\nstanding = { keepalive = \"5s\" }\n\
-                     checkin = { when_late = \"60s\", join_jitter = \"1s\" }\n";
+/// Everybody is due, once a day.
+fn daily() -> String {
+    TestServer::due_policy()
+        + "standing = { keepalive = \"5s\" }\ncheckin = { when_late = \"60s\", join_jitter = \"1s\" }\n"
+}
 
 fn snapshots(home: &Home) -> Vec<String> {
     let rows = home.json(&["snapshots"]);
@@ -15,7 +17,7 @@ fn snapshots(home: &Home) -> Vec<String> {
 
 #[test]
 fn a_copied_home_is_found_out_named_and_kept_out_and_the_first_goes_on() {
-    let (server, dir) = (TestServer::with_policy(DAILY), tempfile::tempdir().unwrap());
+    let (server, dir) = (TestServer::with_policy(&daily()), tempfile::tempdir().unwrap());
     let tree = trees::everything(dir.path());
     let (first, second) = (Home::new(), Home::new());
     server.join(&first, "laptop", &["--initiator", "hybrid"], &[&tree]);
@@ -36,9 +38,7 @@ fn a_copied_home_is_found_out_named_and_kept_out_and_the_first_goes_on() {
     assert_eq!(alert["client"].as_str(), Some("laptop"), "{alert}");
     let text = alert["text"].as_str().unwrap();
     assert!(text.contains("two machines use the identity of laptop") && text.contains("join anew"), "{text}");
-    wait_until("the copy is told", || {
-        copy.said().contains("this machine has a copy of the identity of laptop")
-    });
+    copy.says("this machine has a copy of the identity of laptop");
     assert!(copy.said().contains("client add") && copy.said().contains("join anew"), "{}", copy.said());
     wait_until("the first is linked", || server.home.json(&["status"])[0]["link"] == "standing");
 

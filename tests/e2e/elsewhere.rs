@@ -8,7 +8,7 @@ use backhaul_agent::Remote;
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::run::dial;
 use backhaul_proto::wire;
-use backhaul_tests::{Done, Home, TestServer, free_port, trees, wait_until};
+use backhaul_tests::{Done, Home, TestServer, trees};
 
 use crate::json::assert_fits;
 
@@ -38,14 +38,14 @@ fn a_client_restores_what_another_has_if_its_own_config_allows_it() {
     assert!(stranger.err.contains("knows no client"), "{}", stranger.err);
 
     let agent = bea.start(&["-v", "agent", "run", "--no-listen"]);
-    wait_until("it is linked", || server.said().contains("linked"));
+    server.says("linked");
     let refused = restore(&server, &tree, &target, "bea", &[]).expect(1);
     assert!(
         refused.err.contains("takes no restores") && refused.err.contains("allow = true"),
         "{}",
         refused.err
     );
-    wait_until("the agent says so, too", || agent.said().contains("is refused"));
+    agent.says("is refused");
     assert!(!out.join("in").exists());
     allow(&bea, &out.join("in"));
     let outside = restore(&server, &tree, &out.join("elsewhere"), "bea", &[]).expect(1);
@@ -75,13 +75,8 @@ fn a_client_that_only_listens_is_dialled_for_a_restore() {
     let (server, dir, out) = (TestServer::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (tree, out) = (trees::everything(dir.path()), out.path().canonicalize().unwrap());
     server.client("ana", &[&tree]).run(&["-q", "backup"]).ok();
-    let (cid, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    server.join(&cid, "cid", &["--initiator", "server", "--address", &address], &[dir.path()]);
+    let (cid, address) = server.listener("cid", &[dir.path()]);
     allow(&cid, &out);
-    // Nothing else leads to the server any more.
-    let config = cid.path().join("agent/config.toml");
-    let text = fs::read_to_string(&config).unwrap().replace(&format!(":{}", server.port), ":1");
-    fs::write(&config, text).unwrap();
     let _agent = cid.start(&["-v", "agent", "run", "--listen", &address]);
     let target = out.join("back");
     restore(&server, &tree, &target, "cid", &[]).ok();

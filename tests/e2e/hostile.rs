@@ -9,14 +9,14 @@ use backhaul_net::endpoint::{dial_agent, dial_server};
 use backhaul_net::transport::Use;
 use backhaul_proto::end;
 use backhaul_proto::wire::{self, frame::Body};
-use backhaul_tests::{Daemon, Home, TestServer, free_port, trees, wait_until};
+use backhaul_tests::{Daemon, Home, TestServer, trees, wait_until};
 use tokio::time::timeout;
 
 use crate::peer::{Peer, SOON, hello, queued, refused, welcomed};
 
-/// Nobody starts by itself, for the policy's window is far; whoever asks gets one of so many slots.
+/// Whoever asks gets one of so many slots.
 fn slots(slots: usize) -> String {
-    format!("[policy.default]\nspread = \"1m\"\n[admission]\nslots = {slots}\n")
+    format!("{}[admission]\nslots = {slots}\n", TestServer::due_policy())
 }
 
 fn tree(dir: &Path) -> PathBuf {
@@ -190,8 +190,7 @@ async fn certificates_of_other_roles_do_not_get_in() {
 
 /// An agent that listens, with more lines in its config.
 fn listening(server: &TestServer, config: &str, dir: &Path) -> (Home, String, Daemon) {
-    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    server.join(&home, "desk", &["--initiator", "server"], &[&tree(dir)]);
+    let (home, address) = server.listener("desk", &[&tree(dir)]);
     let path = home.path().join("agent/config.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, format!("{config}{text}")).unwrap();
@@ -221,7 +220,7 @@ async fn a_server_that_dials_without_end_is_answered_ten_times_a_minute() {
     let (_home, address, agent) = listening(&server, "", dir.path());
     let answered = dial_often(&server, &address, 30).await;
     assert!((1..=10).contains(&answered), "{answered} are answered");
-    assert!(agent.said().contains("dials in a minute"), "{}", agent.said());
+    agent.says("dials in a minute");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,7 +248,7 @@ async fn a_server_that_dials_and_says_nothing_does_not_keep_an_agent_from_its_ba
     let (_home, address, agent) = listening(&server, "", dir.path());
     let identity = Identity::load(&server.home.path().join("server/tls"), "dialler").unwrap();
     let _silent = dial_agent(&address, &identity, "desk").await.unwrap();
-    wait_until("it has enough", || agent.said().contains("the server is there, and says nothing"));
+    agent.says("the server is there, and says nothing");
     let run = tokio::task::block_in_place(|| server.home.json(&["client", "run", "desk", "--wait"]));
     assert_eq!(run[0]["state"].as_str(), Some("done"), "{run}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use backhaul_tests::clocks::off_by;
-use backhaul_tests::{Home, TestServer, wait_until};
+use backhaul_tests::{Home, NO_NIGHT, TestServer, wait_until};
 use serde_json::Value;
 
 use crate::json::assert_fits;
@@ -164,7 +164,7 @@ fn a_night_that_was_slept_through_is_made_up_for_once() {
     let home = server.home.path().join("server");
     let date = std::process::Command::new("date").args(["-d", "2 minutes ago", "+%H:%M"]).output().unwrap();
     let at = String::from_utf8(date.stdout).unwrap();
-    let config = fs::read_to_string(home.join("config.toml")).unwrap();
+    let config = fs::read_to_string(home.join("config.toml")).unwrap().replace(NO_NIGHT, "");
     fs::write(home.join("config.toml"), format!("{config}\n[nightly]\nat = \"{}\"\n", at.trim())).unwrap();
     let fleet = rusqlite::Connection::open(home.join("fleet.sqlite")).unwrap();
     let last = "INSERT INTO chores (kind, asked_by, request, state, requested_at)

@@ -15,9 +15,16 @@ const MEGABYTE: u64 = 1_000_000;
 /// Less than the time after which a silent connection is given up.
 const PATIENT: Duration = Duration::from_secs(45);
 
-/// Due from the first minute of the day on (UTC), and slow enough to be disturbed.
-const DAILY: &str = "[policy.default]\nspread = \"1m\"\nlimit_upload = \"10MB\"\nstanding = { keepalive = \"5s\" }\n\
-                     checkin = { when_late = \"60s\", join_jitter = \"1s\" }\n[admission]\nslots = 2\n";
+/// What slows an upload enough to be disturbed.
+const SLOW: &str = "limit_upload = \"10MB\"\n";
+
+/// Everybody is due, once a day; with more lines.
+fn daily(more: &str) -> String {
+    TestServer::due_policy()
+        + more
+        + "standing = { keepalive = \"5s\" }\ncheckin = { when_late = \"60s\", join_jitter = \"1s\" }\n\
+           [admission]\nslots = 2\n"
+}
 
 /// Due every five seconds.
 const OFTEN: &str = "[policy.default]\nperiod = \"5s\"\nspread = \"1s\"\nstanding = { keepalive = \"5s\" }\n\
@@ -87,12 +94,12 @@ fn a_laptop_backs_up_by_itself_when_a_network_comes_and_roams_without_a_break() 
     binary();
     let (dir, laptop) = (tempfile::tempdir().unwrap(), Home::new());
     let tree = bulk(dir.path(), 80);
-    let server = office.server.inside(|| TestServer::at("10.77.0.1:4455", "10.77.0.1", DAILY));
+    let server = office.server.inside(|| TestServer::at("10.77.0.1:4455", "10.77.0.1", &daily(SLOW)));
     office.laptop.inside(|| server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]));
     office.leave();
     let agent = office.laptop.inside(|| laptop.start(&["-v", "agent", "run", "--no-listen"]));
     // Its first dial is in vain.
-    wait_until("it has tried", || agent.said().contains("the server is not reached"));
+    agent.says("the server is not reached");
     office.join();
     let began = time_until("a run has begun by itself", || server.vault_bytes() > 15 * MEGABYTE);
     measured("network up to 15 MB in the vault", began);
@@ -116,7 +123,7 @@ fn a_laptop_backs_up_by_itself_when_a_network_comes_and_roams_without_a_break() 
 fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missing() {
     let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let relay = Relay::start(listen, relay::Path::default());
-    let server = TestServer::at(&listen.to_string(), &relay.address().to_string(), DAILY);
+    let server = TestServer::at(&listen.to_string(), &relay.address().to_string(), &daily(SLOW));
     let (dir, laptop) = (tempfile::tempdir().unwrap(), Home::new());
     let tree = bulk(dir.path(), 200);
     server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]);
@@ -129,7 +136,7 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     std::thread::sleep(Duration::from_millis(35_500));
     netns::thaw(agent.pid());
     let awake = Instant::now();
-    wait_until("it notices", || agent.said().contains("slept for"));
+    agent.says("slept for");
     measured("awake to noticed", awake.elapsed());
     // By its own word or by that of the connection, whose time may have run out as soon as it is awake.
     wait_until("it gives its link up", || {
@@ -145,7 +152,7 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     measured("network back to the end of the run", mended.elapsed());
     assert_one_run(&server, "laptop", "join");
     wait_until("its link stands", || is_linked(&server, "laptop"));
-    assert!(agent.said().contains("the run goes on"), "{}", agent.said());
+    agent.says("the run goes on");
     // All of it once, what nobody had said to be durable when it slept (75 MB were seen on a busy disk), and headers;
     // with all that had arrived sent again it would be 350 MB and more.
     let up = relay.counts().up.bytes;
@@ -159,7 +166,7 @@ fn is_linked_or_runs(server: &TestServer) -> bool {
 
 #[test]
 fn a_nudge_starts_a_run_that_is_not_due_and_a_run_by_hand_goes_over_the_standing_link() {
-    let server = TestServer::with_policy(&DAILY.replace("limit_upload = \"10MB\"\n", ""));
+    let server = TestServer::with_policy(&daily(""));
     let (dir, laptop) = (tempfile::tempdir().unwrap(), Home::new());
     let tree = bulk(dir.path(), 1);
     server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]);
@@ -208,7 +215,8 @@ fn whoever_cannot_be_nudged_comes_by_itself_and_pauses_hold_until_they_end() {
     let triggers =
         |name| runs(&server, name).iter().map(|run| run["trigger"].to_string()).collect::<Vec<_>>();
     assert!(triggers("visitor").iter().any(|trigger| trigger == "\"timer\""), "{:?}", triggers("visitor"));
-    assert_ne!(status(&server, "visitor")["link"], "standing");
+    // It is there for a moment, now and then.
+    wait_until("it keeps no link", || status(&server, "visitor")["link"] != "standing");
 
     server.home.run(&["client", "pause", "linked"]).ok();
     gated(&server, "paused on the server");
@@ -250,7 +258,7 @@ fn a_client_that_the_server_does_not_reach_comes_by_itself_and_is_dialled_again_
         status(&server, "desk")["why"].as_str().unwrap().contains("in vain")
     });
     let agent = desk.start(&["-v", "agent", "run", "--no-listen"]);
-    let came = time_until("it comes by itself", || snapshots(&server, "desk") == 1);
+    let came = time_until("it comes by itself", || snapshots(&server, "desk") > 0);
     measured("agent started to its snapshot", came);
     let first = runs(&server, "desk");
     let done = first.iter().find(|run| run["state"] == "done").unwrap();

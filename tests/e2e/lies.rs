@@ -13,7 +13,9 @@ use serde_json::Value;
 use crate::peer::{Peer, hello, welcomed};
 
 /// Whoever asks may begin.
-const POLICY: &str = "[policy.default]\nspread = \"1m\"\n[admission]\nslots = 4\n";
+fn policy() -> String {
+    TestServer::due_policy() + "[admission]\nslots = 4\n"
+}
 
 struct Scene {
     server: TestServer,
@@ -24,7 +26,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let (server, dir) = (TestServer::with_policy(POLICY), tempfile::tempdir().unwrap());
+        let (server, dir) = (TestServer::with_policy(&policy()), tempfile::tempdir().unwrap());
         let tree = trees::everything(dir.path());
         let (bad, good) = (server.client("bad", &[&tree]), server.client("good", &[&tree]));
         Self { server, bad, good, dir }
@@ -58,7 +60,7 @@ impl Scene {
             wait_until("the run has failed", || self.run()["state"] == "failed");
             let run = self.run();
             assert!(run["why"].as_str().unwrap().contains(words), "{run}");
-            assert!(self.server.said().contains(words), "{}", self.server.said());
+            self.server.says(words);
             self.good.run(&["backup"]).ok();
         });
     }

@@ -8,9 +8,11 @@ use std::time::Duration;
 use backhaul_tests::{Daemon, Home, TestServer, free_port, trees, wait_until};
 use serde_json::Value;
 
-/// Due from the first minute of the day on (UTC), six at once.
-const POLICY: &str = "[policy.default]\nspread = \"1m\"\ncheckin = { join_jitter = \"1s\" }\n\
-                      [admission]\nslots = 6\nper_vault = { main = 5 }\n";
+/// Everybody is due, six at once.
+fn policy() -> String {
+    TestServer::due_policy()
+        + "checkin = { join_jitter = \"1s\" }\n[admission]\nslots = 6\nper_vault = { main = 5 }\n"
+}
 const DESKS: usize = 30;
 const LAPTOPS: usize = 24;
 
@@ -67,7 +69,7 @@ fn a_night_of_pulls_and_a_morning_of_joins_protect_everybody_within_the_bounds()
         status.as_array().unwrap().iter().all(|row| row["seen"].is_string())
     });
     let night = dir.path().join("night.toml");
-    fs::write(&night, POLICY).unwrap();
+    fs::write(&night, policy()).unwrap();
     server.home.run(&["policy", "apply", night.to_str().unwrap()]).ok();
     let mut watch = Watch { running_max: 0, said: BTreeSet::new() };
     wait_until("every desktop is protected", || protected(&watch.look(&server.home)) == DESKS);
@@ -117,7 +119,7 @@ fn assert_bounded(runs: &[Value]) {
 #[test]
 fn a_server_that_is_killed_loses_no_grant_and_doubles_none() {
     let dir = tempfile::tempdir().unwrap();
-    let mut server = TestServer::with_policy(POLICY);
+    let mut server = TestServer::with_policy(&policy());
     let tree = dir.path().join("tree");
     fs::create_dir(&tree).unwrap();
     for n in 0..200 {

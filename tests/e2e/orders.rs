@@ -2,6 +2,7 @@
 //! refusal is respected.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -32,8 +33,8 @@ fn status(server: &TestServer, client: &str) -> Value {
 
 #[test]
 fn bytes_a_second_are_bounded_over_all_clients_together() {
-    let policy = "[policy.default]\nspread = \"1m\"\n[admission]\nslots = 4\nbytes_per_s = \"4MB\"\n";
-    let (server, dir) = (TestServer::with_policy(policy), tempfile::tempdir().unwrap());
+    let policy = TestServer::due_policy() + "[admission]\nslots = 4\nbytes_per_s = \"4MB\"\n";
+    let (server, dir) = (TestServer::with_policy(&policy), tempfile::tempdir().unwrap());
     let names = ["one", "two", "three"];
     let homes = names.map(|name| server.client(name, &[&bulk(dir.path(), name, 5)]));
     let start = Instant::now();
@@ -50,18 +51,25 @@ fn bytes_a_second_are_bounded_over_all_clients_together() {
 
 #[test]
 fn a_server_that_is_told_to_stop_lets_a_run_end_and_whoever_waits_comes_back() {
-    let policy =
-        "[policy.default]\nspread = \"1m\"\ncheckin = { join_jitter = \"1s\" }\n[admission]\nslots = 1\n";
-    let (mut server, dir) = (TestServer::with_policy(policy), tempfile::tempdir().unwrap());
-    let first = server.client("first", &[&bulk(dir.path(), "first", 12)]);
-    let second = Home::new();
+    let policy = TestServer::due_policy() + "checkin = { join_jitter = \"1s\" }\n[admission]\nslots = 1\n";
+    let (mut server, dir) = (TestServer::with_policy(&policy), tempfile::tempdir().unwrap());
+    let (first, second) = (server.client("first", &[]), Home::new());
     server.join(&second, "second", &["--initiator", "hybrid"], &[&bulk(dir.path(), "second", 1)]);
-    let mut running = first.command(&["-q", "backup", "--limit-upload", "3MB"]);
-    let mut running = running.stdout(Stdio::null()).spawn().unwrap();
-    wait_until("the first has begun", || server.vault_bytes() > 1_000_000);
+    // It ends when it is let go, and not before.
+    let mut running = first.command(&["-q", "backup", "--stdin", "--stdin-filename", "stream"]);
+    let mut running = running.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stream = running.stdin.take().unwrap();
+    wait_until("the first has begun", || runs(&server, "first").iter().any(|run| run["state"] == "running"));
     let agent = second.start(&["-v", "agent", "run", "--no-listen"]);
-    wait_until("the second waits", || agent.said().contains("waits for a slot"));
-    server.stop();
+    agent.says("waits for a slot");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_secs(1));
+            stream.write_all(&trees::noise(12 * MEGABYTE, 1)).unwrap();
+            drop(stream);
+        });
+        server.stop();
+    });
     assert!(running.wait().unwrap().success(), "what had begun has ended well");
     assert!(runs(&server, "second").iter().all(|run| run["state"] != "running"), "nothing new was begun");
     server.start();
@@ -85,16 +93,14 @@ fn a_client_without_a_link_is_knocked_at_and_comes_by_itself() {
     wait_until("it has come", || runs(&server, "laptop").iter().any(|run| run["state"] == "done"));
     let all = runs(&server, "laptop");
     assert!(all.len() == 1 && all[0]["trigger"] == "nudge" && all[0]["initiator"] == "client", "{all:?}");
-    assert!(agent.said().contains("Push { trigger: Nudge"), "{}", agent.said());
+    agent.says("Push { trigger: Nudge");
 }
 
 #[test]
 fn a_machine_that_refuses_pulls_is_not_pulled_and_the_server_says_why() {
-    let policy = "[policy.default]\nspread = \"1m\"\n";
-    let (server, dir) = (TestServer::with_policy(policy), tempfile::tempdir().unwrap());
-    let (desk, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    let tree = bulk(dir.path(), "tree", 1);
-    server.join(&desk, "desk", &["--initiator", "server", "--address", &address], &[&tree]);
+    let (server, dir) = (TestServer::with_policy(&TestServer::due_policy()), tempfile::tempdir().unwrap());
+    // One that cannot come by itself: whoever asks for a run has what they want, too, if the client happens to come.
+    let (desk, address) = server.listener("desk", &[&bulk(dir.path(), "tree", 1)]);
     let path = desk.path().join("agent/config.toml");
     let config = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("refuse_pulls = true\n{config}")).unwrap();
@@ -103,13 +109,10 @@ fn a_machine_that_refuses_pulls_is_not_pulled_and_the_server_says_why() {
         let row = status(&server, "desk");
         row["obstacle"] == "gated" && row["why"].as_str().unwrap().contains("refuses to be pulled")
     });
-    let asked = server.home.run(&["--json", "client", "run", "desk", "--wait"]);
-    // It may come by itself just then, and whoever asked has what they want; but no pull has made a snapshot.
-    if asked.code != 0 {
-        assert!(asked.json()[0]["why"].as_str().unwrap().contains("refuses to be pulled"), "{}", asked.out);
-    }
+    let asked = server.home.run(&["--json", "client", "run", "desk", "--wait"]).expect(1);
+    assert!(asked.json()[0]["why"].as_str().unwrap().contains("refuses to be pulled"), "{}", asked.out);
     let all = runs(&server, "desk");
-    assert!(all.iter().all(|run| run["snapshot"].is_null() || run["initiator"] == "client"), "{all:?}");
+    assert!(all.iter().all(|run| run["snapshot"].is_null()), "{all:?}");
     // Its own word is heard again at once.
     fs::write(&path, config).unwrap();
     server.home.run(&["client", "run", "desk", "--wait"]).ok();

@@ -2,15 +2,14 @@
 
 use std::fs;
 
-use backhaul_tests::{Home, TestServer, free_port, trees};
+use backhaul_tests::{TestServer, trees};
 use serde_json::Value;
 
 #[test]
 fn both_directions_make_the_same_tree_and_the_second_copy_costs_nothing() {
     let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
     let tree = trees::everything(dir.path());
-    let (pulled, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    server.join(&pulled, "desk", &["--initiator", "pull", "--address", &address], &[&tree]);
+    let (pulled, address) = server.listener("desk", &[&tree]);
     let _agent = pulled.start(&["agent", "run", "--listen", &address]);
     let run = server.home.json(&["client", "run", "desk", "--wait"]);
     assert_eq!((run[0]["state"].as_str(), run[0]["errors"].as_u64()), (Some("done"), Some(0)));

@@ -1,6 +1,7 @@
 //! Backups that nobody starts.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,8 +10,10 @@ use backhaul_agent::home::AgentHome;
 use backhaul_net::endpoint::Listener;
 use backhaul_tests::{Daemon, Home, PATIENCE, TestServer, free_port, trees, wait_until};
 
-/// Due from the first minute of the day on (UTC).
-const EAGER: &str = "[policy.default]\nspread = \"1m\"\n[admission]\nslots = 1\n";
+/// Everybody is due, and one runs at a time.
+fn eager() -> String {
+    TestServer::due_policy() + "[admission]\nslots = 1\n"
+}
 
 fn count(home: &Home, client: &[&str]) -> usize {
     home.json(&[&["snapshots"], client].concat()).as_array().unwrap().len()
@@ -18,8 +21,7 @@ fn count(home: &Home, client: &[&str]) -> usize {
 
 /// A desktop whose agent listens: the server dials it by itself.
 fn dialled(server: &TestServer, tree: &Path) -> (Home, Daemon) {
-    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[tree]);
+    let (home, address) = server.listener("desk", &[tree]);
     let mut agent = home.command(&["-vv", "agent", "run", "--listen", &address]);
     // No logind answers, whatever this machine has.
     agent.env("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent");
@@ -30,7 +32,7 @@ fn dialled(server: &TestServer, tree: &Path) -> (Home, Daemon) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_desktop_that_has_joined_is_dialled_though_nothing_else_happens() {
-    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let (server, dir) = (TestServer::with_policy(&eager()), tempfile::tempdir().unwrap());
     let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
     let code = server.add("desk", &["--initiator", "server", "--address", &address]);
     // The server has seen that.
@@ -45,9 +47,10 @@ async fn a_desktop_that_has_joined_is_dialled_though_nothing_else_happens() {
 
 #[test]
 fn the_server_dials_a_due_client_by_itself_once_a_period() {
-    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let (server, dir) = (TestServer::with_policy(&eager()), tempfile::tempdir().unwrap());
     let (_home, agent) = dialled(&server, &trees::everything(dir.path()));
-    assert!(agent.said().contains("no lock of logind"), "it asks to stay awake: {}", agent.said());
+    // It asks to stay awake.
+    agent.says("no lock of logind");
     wait_until("status says so", || {
         let status = server.home.json(&["status"]);
         (status[0]["state"].as_str(), status[0]["why"].as_str()) == (Some("protected"), Some(""))
@@ -61,10 +64,10 @@ fn the_server_dials_a_due_client_by_itself_once_a_period() {
 
 #[test]
 fn a_desktop_that_is_only_dialled_keeps_to_a_new_policy_from_its_next_run_on() {
-    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let (server, dir) = (TestServer::with_policy(&eager()), tempfile::tempdir().unwrap());
     let (home, _agent) = dialled(&server, &trees::everything(dir.path()));
     let newer = dir.path().join("newer.toml");
-    fs::write(&newer, EAGER.replace("[admission]", "limit_upload = \"3MB\"\n[admission]")).unwrap();
+    fs::write(&newer, eager().replace("[admission]", "limit_upload = \"3MB\"\n[admission]")).unwrap();
     let version = server.home.json(&["policy", "apply", newer.to_str().unwrap()])["version"].clone();
     assert_ne!(server.home.json(&["status"])[0]["terms_version"], version, "it does not know yet");
     server.home.run(&["client", "run", "desk", "--wait"]).ok();
@@ -75,7 +78,7 @@ fn a_desktop_that_is_only_dialled_keeps_to_a_new_policy_from_its_next_run_on() {
 
 #[test]
 fn a_laptop_comes_by_itself_when_it_is_due() {
-    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
+    let (server, dir) = (TestServer::with_policy(&eager()), tempfile::tempdir().unwrap());
     let tree = trees::everything(dir.path());
     let laptop = server.client("laptop", &[&tree]);
     let listen = format!("127.0.0.1:{}", free_port());
@@ -85,18 +88,21 @@ fn a_laptop_comes_by_itself_when_it_is_due() {
 
 #[test]
 fn when_all_slots_are_taken_a_push_waits_on_its_connection_and_hears_its_place() {
-    let (server, dir) = (TestServer::with_policy(EAGER), tempfile::tempdir().unwrap());
-    for i in 0..300 {
-        fs::write(dir.path().join(format!("{i}")), trees::noise(1_000_000, i)).unwrap();
-    }
+    let (server, dir) = (TestServer::with_policy(&eager()), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("file"), "file").unwrap();
     let (first, second) = (server.client("first", &[dir.path()]), server.client("second", &[dir.path()]));
-    // Slowly, so that the second is there before it ends.
-    let mut running =
-        first.command(&["-q", "backup", "--limit-upload", "50MB"]).stdout(Stdio::null()).spawn().unwrap();
-    wait_until("the first has begun", || server.vault_bytes() > 1_000_000);
-    let waited = second.run(&["backup"]).ok();
-    assert!(waited.err.contains("waiting for a slot: 1 run; 0 before it"), "{}", waited.err);
-    assert!(running.wait().unwrap().success());
+    // It goes on until the second has been heard to wait.
+    let mut running = first.command(&["-q", "backup", "--stdin", "--stdin-filename", "stream"]);
+    let mut running = running.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut stream = running.stdin.take().unwrap();
+    wait_until("the first has begun", || server.home.json(&["runs"])[0]["state"] == "running");
+    let mut waits = second.command(&["backup"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(waits.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(said.any(|line| line.contains("waiting for a slot: 1 run; 0 before it")), "it did not wait");
+    stream.write_all(&trees::noise(12_000_000, 1)).unwrap();
+    drop(stream);
+    said.for_each(drop);
+    assert!(running.wait().unwrap().success() && waits.wait().unwrap().success());
     let runs = server.home.json(&["runs"]);
     let states: Vec<_> = runs.as_array().unwrap().iter().map(|run| run["state"].as_str().unwrap()).collect();
     assert_eq!(states, ["done", "done"], "{runs}");

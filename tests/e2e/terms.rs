@@ -22,9 +22,9 @@ fn snapshots(server: &TestServer, client: &str) -> usize {
 
 #[test]
 fn the_first_run_of_a_client_keeps_to_the_policys_upload_limit_by_hand_and_by_itself() {
-    let policy = "[policy.default]\nspread = \"1m\"\nlimit_upload = \"500kB\"\n";
+    let policy = TestServer::due_policy() + "limit_upload = \"500kB\"\n";
     let (server, dir, other) =
-        (TestServer::with_policy(policy), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        (TestServer::with_policy(&policy), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     bulk(dir.path(), 2);
     // Other bytes than the first has sent: they would not be sent again.
     fs::write(other.path().join("file"), trees::noise(2 * MEGABYTE, 7)).unwrap();
@@ -47,11 +47,11 @@ fn the_first_run_of_a_client_keeps_to_the_policys_upload_limit_by_hand_and_by_it
 
 #[test]
 fn a_laptop_that_has_moved_is_not_held_to_the_rate_of_where_it_was() {
-    let policy = "[policy.default]\nspread = \"1m\"\n[groups]\nslow = [\"127.0.0.2/32\"]\n\
-                  [admission]\nbytes_per_group = { slow = \"50kB\" }\n";
+    let policy = TestServer::due_policy()
+        + "[groups]\nslow = [\"127.0.0.2/32\"]\n[admission]\nbytes_per_group = { slow = \"50kB\" }\n";
     let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let relay = Relay::start(listen, relay::Path::default());
-    let server = TestServer::at(&listen.to_string(), &relay.address().to_string(), policy);
+    let server = TestServer::at(&listen.to_string(), &relay.address().to_string(), &policy);
     let (dir, laptop) = (tempfile::tempdir().unwrap(), Home::new());
     fs::write(dir.path().join("small"), "small").unwrap();
     server.join(&laptop, "laptop", &[], &[dir.path()]);

@@ -85,8 +85,7 @@ fn what_goes_wrong_on_a_pulled_client_is_said_on_the_server() {
     let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
     let gone = dir.path().join("gone");
     fs::create_dir(&gone).unwrap();
-    let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
-    server.join(&home, "desk", &["--initiator", "server", "--address", &address], &[&gone]);
+    let (home, address) = server.listener("desk", &[&gone]);
     fs::remove_dir(&gone).unwrap();
     let _agent = home.start(&["agent", "run", "--listen", &address]);
     let run = server.home.run(&["--json", "client", "run", "desk", "--wait"]).expect(1).json();

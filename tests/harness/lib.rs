@@ -2,11 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "for tests only")]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -225,6 +226,7 @@ const NOBODY: u32 = 65_534;
 pub struct Daemon {
     child: Child,
     said: Arc<Mutex<String>>,
+    listening: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -239,8 +241,8 @@ impl Daemon {
             if line.starts_with("listening on ") || line.starts_with("not listening") {
                 let log = Arc::clone(&said);
                 let note = move |line| log.lock().unwrap().push_str(&format!("{line}\n"));
-                std::thread::spawn(move || lines.map_while(Result::ok).for_each(note));
-                return Self { child, said };
+                let listening = std::thread::spawn(move || lines.map_while(Result::ok).for_each(note));
+                return Self { child, said, listening: Some(listening) };
             }
         }
         let status = child.wait().unwrap();
@@ -252,16 +254,27 @@ impl Daemon {
         self.said.lock().unwrap().clone()
     }
 
+    /// Waits until it has said something: what others see of it may be faster than its log is read.
+    pub fn says(&self, words: &str) {
+        let start = Instant::now();
+        while !self.said().contains(words) {
+            assert!(start.elapsed() < PATIENCE, "it never said {words:?}, but:\n{}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as an orderly shutdown does.
-    pub fn terminate(mut self) {
+    /// Ends it as an orderly shutdown does; all that it has said.
+    pub fn terminate(mut self) -> String {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(self.child.wait().unwrap().success());
+        self.listening.take().unwrap().join().unwrap();
+        self.said()
     }
 
     /// Ends it in order, without waiting for what is under way.
@@ -294,18 +307,26 @@ impl Drop for Daemon {
 }
 
 /// A port of this machine that nobody uses, and that no outgoing socket of a neighbour is given by chance
-/// before a server takes it: they come from 32768 and above (net.ipv4.ip_local_port_range).
+/// before a server takes it: they come from 32768 and above (net.ipv4.ip_local_port_range). Nor does another
+/// process of tests take it: whoever holds the TCP port of a number owns the number until it ends.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 10_000;
     const COUNT: u32 = 20_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);
+    static OWNED: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
     let start = std::process::id().wrapping_mul(97);
-    (0..COUNT)
+    let (port, owner) = (0..COUNT)
         .map(|_| start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST)
         .filter_map(|port| u16::try_from(port).ok())
-        .find(|port| UdpSocket::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a free port")
+        .filter_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?)))
+        .find(|(port, _)| UdpSocket::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port");
+    OWNED.lock().unwrap().push(owner);
+    port
 }
+
+/// The night's chores are not done because a test runs in the night.
+pub const NO_NIGHT: &str = "\n[nightly]\nat = \"never\"\n";
 
 /// A server in a home of its own.
 pub struct TestServer {
@@ -330,8 +351,20 @@ impl TestServer {
 
     /// A policy under which nothing starts by itself for hours.
     pub fn quiet_policy() -> String {
+        Self::daily(4, 5)
+    }
+
+    /// A policy under which everybody is due at once, and a day later again: the day begins twelve hours ago,
+    /// whatever the clock says.
+    pub fn due_policy() -> String {
+        // A window that closes when it opens is always open.
+        Self::daily(12, 12) + "spread = \"1m\"\n"
+    }
+
+    /// A policy with a window from and to so many hours from now.
+    fn daily(from: u64, to: u64) -> String {
         let hour = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 3_600;
-        let (from, to) = ((hour + 4) % 24, (hour + 5) % 24);
+        let (from, to) = ((hour + from) % 24, (hour + to) % 24);
         let window = format!("from = \"{from:02}:00\", to = \"{to:02}:00\", tz = \"UTC\"");
         format!("[policy.default]\nwindow = {{ {window} }}\n")
     }
@@ -348,6 +381,9 @@ impl TestServer {
         let home = Home::new();
         let port = listen.parse::<std::net::SocketAddr>().unwrap().port();
         home.run(&["server", "init", "--listen", listen, "--name", name]).ok();
+        let config = home.path().join("server/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(config, text + NO_NIGHT).unwrap();
         let file = home.path().join("policy.toml");
         std::fs::write(&file, policy).unwrap();
         home.run(&["policy", "apply", file.to_str().unwrap()]).ok();
@@ -359,6 +395,11 @@ impl TestServer {
     /// What it has said on standard error since it was started last.
     pub fn said(&self) -> String {
         self.daemon.as_ref().map(Daemon::said).unwrap_or_default()
+    }
+
+    /// Waits until it has said something since it was started last.
+    pub fn says(&self, words: &str) {
+        self.daemon.as_ref().unwrap().says(words);
     }
 
     /// Its process id, while it runs.
@@ -397,6 +438,19 @@ impl TestServer {
         let home = Home::new();
         self.join(&home, name, &[], paths);
         home
+    }
+
+    /// Adds and joins a client that only listens, at this address: to its agent the server is nowhere, so that it is
+    /// dialled and never comes by itself.
+    pub fn listener(&self, name: &str, paths: &[&Path]) -> (Home, String) {
+        let (home, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+        self.join(&home, name, &["--initiator", "server", "--address", &address], paths);
+        let config = home.path().join("agent/config.toml");
+        let text = std::fs::read_to_string(&config).unwrap();
+        let nowhere = text.replace(&format!(":{}", self.port), ":1");
+        assert_ne!(text, nowhere, "the config does not say where the server is");
+        std::fs::write(config, nowhere).unwrap();
+        (home, address)
     }
 
     /// Adds a client and joins it in a given home.
