@@ -42,7 +42,8 @@ fn vault_bytes(home: &Home) -> u64 {
 
 /// Backs up, does something to the network half-way, and compares what is restored. The run must not notice.
 fn backup_while(server: &Home, client: &Home, tree: &Path, happens: impl FnOnce()) {
-    let mut running = client.command(&["--json", "-v", "backup"]);
+    // Slowly, so that it is disturbed in the middle.
+    let mut running = client.command(&["--json", "-v", "backup", "--limit-upload", "25MB"]);
     let mut running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("some is there", || vault_bytes(server) > 30 * MEGABYTE);
     assert!(running.try_wait().unwrap().is_none(), "too fast to be disturbed");
@@ -142,10 +143,12 @@ fn a_link_is_quieter_where_no_address_is_translated_and_only_there() {
     let (server_here, _daemon) = office.server.inside(|| server("10.77.0.1:4455", "10.77.0.1"));
     let invited = office.server.inside(|| code(&server_here, &["--initiator", "hybrid"]));
     let agent = attend(&server_here, &office.laptop, &at_work, &tree, &invited);
-    wait_until("it finds that nothing is translated", || paces(&agent, 100) == 1);
+    wait_until("it finds that nothing is translated", || paces(&agent, 100) > 0);
+    // It may have dialled again meanwhile, for other reasons.
+    let (quick, slow) = (paces(&agent, 25), paces(&agent, 100));
     office.roam();
-    wait_until("it does not rely on that elsewhere", || paces(&agent, 25) == 2);
-    wait_until("it finds it again", || paces(&agent, 100) == 2);
+    wait_until("it does not rely on that elsewhere", || paces(&agent, 25) > quick);
+    wait_until("it finds it again", || paces(&agent, 100) > slow);
     wait_until("its link stands", || server_here.json(&["status"])[0]["link"] == "standing");
-    assert_eq!((paces(&behind_nat, 25), paces(&behind_nat, 100)), (1, 0), "{}", behind_nat.said());
+    assert!(paces(&behind_nat, 25) > 0 && paces(&behind_nat, 100) == 0, "{}", behind_nat.said());
 }

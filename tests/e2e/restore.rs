@@ -47,8 +47,10 @@ fn a_killed_restore_leaves_no_part_under_a_name_and_harms_no_original() {
     let from = format!("latest:{}", dir.path().display());
     let args = ["-q", "restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "always"];
     let mut running = home.command(&args).spawn().unwrap();
+    // Whoever looks too late finds it whole.
     wait_until("a file is half there", || {
-        trees::files(out.path()).iter().any(|file| file.to_str().unwrap().ends_with(".backhaul-part"))
+        let is_part = |file: &std::path::PathBuf| file.to_str().unwrap().ends_with(".backhaul-part");
+        trees::files(out.path()).iter().any(is_part) || running.try_wait().unwrap().is_some()
     });
     running.kill().unwrap();
     running.wait().unwrap();
