@@ -1,8 +1,8 @@
 //! The object index at size: inserts, look-ups of a batch, opening, and the pass for what a client owns.
 //!
 //! `cargo run --release -p backhaul-benches --bin index -- [OBJECTS]` makes a vault of that many tiny objects
-//! (default 1,000,000; every 100th refers to the 99 before it) and prints tab-separated figures. With `mark OBJECTS` it
-//! marks a generated index of that many.
+//! (default 10,000,000; every 100th refers to the 99 before it) and prints tab-separated figures, with the bar where there is
+//! one. With `mark OBJECTS` it marks a generated index of that many.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark ends at the first surprise")]
 
 use std::fs::File;
@@ -15,13 +15,15 @@ use backhaul_object::descriptor::Descriptor;
 use backhaul_object::header::{Compressor, Header};
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::{Kind, ObjectId, Proof, Reference, Sealed};
-use backhaul_store::index::{Edge, Scan};
+use backhaul_store::catalog::Catalog;
+use backhaul_store::index::{Edge, Index, Scan};
 use backhaul_store::reclaim::mark::close;
 use backhaul_store::{Bits, Ordinal, Vault};
 use bytes::Bytes;
 
 /// Prefixes in one question of an agent.
 const BATCH: u64 = 2_048;
+const BATCHES: u64 = 50;
 /// Objects between two flushes.
 const FLUSH: u64 = 50_000;
 
@@ -54,7 +56,7 @@ fn main() {
     match &args[..] {
         [what, count] if what == "mark" => mark(count.parse().unwrap()),
         [what, count, dir] if what == "mark-here" => mark_here(count.parse().unwrap(), Path::new(dir)),
-        _ => life(args.first().map_or(1_000_000, |text| text.parse().unwrap())),
+        _ => life(args.first().map_or(10_000_000, |text| text.parse().unwrap())),
     }
 }
 
@@ -79,17 +81,27 @@ fn life(count: u64) {
     }
     drop(session);
     row("insert (with packs and flushes)", count, start);
-    let start = Instant::now();
-    for n in 0..BATCH {
-        vault.find(id(n * 7_919 % count).prefix()).unwrap();
-    }
-    row("look up a batch, present", BATCH, start);
-    let start = Instant::now();
-    for n in 0..BATCH {
-        vault.find(id(count + n).prefix()).unwrap();
-    }
-    row("look up a batch, absent", BATCH, start);
+    let batch = |what: &str, which: &dyn Fn(u64) -> u64, bar: &str| {
+        let mut times: Vec<f64> = (0..BATCHES)
+            .map(|round| {
+                let start = Instant::now();
+                for n in 0..BATCH {
+                    vault.find(id(which(round * BATCH + n)).prefix()).unwrap();
+                }
+                start.elapsed().as_secs_f64() * 1e3
+            })
+            .collect();
+        times.sort_by(f64::total_cmp);
+        let (median, worst) = (times[BATCHES as usize / 2], times[BATCHES as usize - 1]);
+        println!("{what}\t{BATCH}\t{median:.2} ms median, {worst:.2} ms worst of {BATCHES}\t{bar}");
+    };
+    batch("look up a batch, present, anywhere", &|n| n * 7_919 % count, "bar: 5 ms");
+    batch("look up a batch, present, side by side", &|n| n % count, "");
+    batch("look up a batch, absent", &|n| count + n, "bar: 5 ms");
+    evict(&dir.path().join("index"));
+    batch("look up a batch, side by side, index not in the page cache before", &|n| n % count, "");
     drop(vault);
+    sizes(dir.path());
     let start = Instant::now();
     let vault = Vault::open(dir.path()).unwrap();
     row("open", count, start);
@@ -100,6 +112,32 @@ fn life(count: u64) {
     let start = Instant::now();
     vault.owned(ClientId([9; 16])).unwrap();
     row("what a new client owns", count, start);
+}
+
+/// What the index takes on the disk and in memory.
+fn sizes(root: &Path) {
+    let (_, counts) = Catalog::open(&root.join("catalog.sqlite")).unwrap().meta().unwrap().unwrap();
+    let files = std::fs::read_dir(root.join("index")).unwrap().map(Result::unwrap);
+    let mut bytes = 0;
+    for file in files {
+        let len = file.metadata().unwrap().len();
+        println!("  {}\t{len}", file.file_name().display());
+        bytes += len;
+    }
+    let each = bytes as f64 / counts.objects as f64;
+    println!("index on disk\t{}\t{each:.2} bytes an object\tbar: 40", counts.objects);
+    let index = Index::open(&root.join("index"), &counts).unwrap();
+    let mib = index.memory() as f64 / f64::from(1 << 20);
+    println!("index in memory\t{}\t{mib:.1} MiB\tbar: 64 at 10,000,000", counts.objects);
+}
+
+/// Drops what the page cache has of some files.
+fn evict(dir: &Path) {
+    for file in std::fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let mut dd = std::process::Command::new("dd");
+        dd.arg(format!("if={}", file.path().display())).args(["iflag=nocache", "count=0", "status=none"]);
+        assert!(dd.status().unwrap().success());
+    }
 }
 
 /// `index mark OBJECTS`: a mark of that many objects, in a process of its own.
@@ -116,34 +154,30 @@ fn mark(count: u64) {
 }
 
 fn generate(dir: &Path, count: u64) {
-    let mut spans = BufWriter::new(File::create(dir.join("spans")).unwrap());
-    let mut edges = BufWriter::new(File::create(dir.join("edges")).unwrap());
+    let mut parents = BufWriter::new(File::create(dir.join("parents")).unwrap());
+    let mut references = BufWriter::new(File::create(dir.join("references")).unwrap());
     let (mut end, mut dice) = (0_u64, 1_u64);
     let mut out = Vec::new();
-    for n in 0..count {
-        if n % 50 == 49 {
-            out.clear();
-            let near = (n - 49..n).chain((n > 99).then(|| n - 50));
-            let far = (0..50).map(|_| {
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                (dice >> 24) % n
-            });
-            for to in near.chain(far) {
-                out.put_varint(to);
-                out.put_varint(0);
-            }
-            edges.write_all(&out).unwrap();
-            end += out.len() as u64;
-        }
-        spans.write_all(&end.to_le_bytes()).unwrap();
+    for n in (49..count).step_by(50) {
+        out.clear();
+        let near = (n - 49..n).chain((n > 99).then(|| n - 50));
+        let far = (0..50).map(|_| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (dice >> 24) % n
+        });
+        near.chain(far).for_each(|to| out.put_varint((n - to) << 1));
+        references.write_all(&out).unwrap();
+        end += out.len() as u64;
+        parents.write_all(&n.to_le_bytes()).unwrap();
+        parents.write_all(&end.to_le_bytes()).unwrap();
     }
-    spans.into_inner().unwrap().sync_all().unwrap();
-    edges.into_inner().unwrap().sync_all().unwrap();
+    parents.into_inner().unwrap().sync_all().unwrap();
+    references.into_inner().unwrap().sync_all().unwrap();
 }
 
 fn mark_here(count: u64, dir: &Path) {
     let start = Instant::now();
-    let scan = Scan::open(dir, count).unwrap();
+    let scan = Scan::open(dir, count, count / 50).unwrap();
     let mut live = Bits::sized(count);
     live.add(Ordinal(count / 50 * 50 - 1));
     close(&scan, &mut live, &mut |_| Ok(())).unwrap();

@@ -61,6 +61,10 @@ id_type!(
     ObjectId, 32
 );
 id_type!(
+    /// The first 24 bytes of an [`ObjectId`]: enough to tell objects apart where they are listed.
+    ShortId, 24
+);
+id_type!(
     /// Sixteen further bytes of the same hash output: shows that its holder has the content.
     Proof, 16
 );
@@ -81,13 +85,34 @@ id_type!(
     SessionId, 16
 );
 
-impl ObjectId {
-    /// The 8 bytes after the [`prefix`](Self::prefix): an answer carries them back, so that it cannot be about
-    /// another content with the same prefix.
+impl ShortId {
+    /// The 8 bytes by which have/want asks.
+    pub fn prefix(&self) -> u64 {
+        let mut head = [0; 8];
+        head.copy_from_slice(&self.0[..8]);
+        u64::from_le_bytes(head)
+    }
+
+    /// The 8 bytes after the prefix, as of the whole id.
     pub fn check(&self) -> [u8; 8] {
         let mut check = [0; 8];
         check.copy_from_slice(&self.0[8..16]);
         check
+    }
+}
+
+impl ObjectId {
+    /// By what the index knows it.
+    pub fn short(&self) -> ShortId {
+        let mut short = [0; 24];
+        short.copy_from_slice(&self.0[..24]);
+        ShortId(short)
+    }
+
+    /// The 8 bytes after the [`prefix`](Self::prefix): an answer carries them back, so that it cannot be about
+    /// another content with the same prefix.
+    pub fn check(&self) -> [u8; 8] {
+        self.short().check()
     }
 
     /// The 8 bytes by which have/want asks.

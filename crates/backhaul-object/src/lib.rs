@@ -36,5 +36,5 @@ pub mod source;
 
 pub use codec::FormatError;
 pub use header::{Header, Kind, Reference};
-pub use ids::{ObjectId, Proof};
+pub use ids::{ObjectId, Proof, ShortId};
 pub use seal::{Compressed, Object, Sealed};

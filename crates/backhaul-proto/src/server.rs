@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use backhaul_object::ids::{ObjectId, Proof};
+use backhaul_object::ids::{ObjectId, Proof, ShortId};
 use backhaul_object::source::Answer;
 use bytes::Bytes;
 
@@ -55,7 +55,7 @@ pub enum Verdict {
     /// Not there.
     Want,
     /// There, as this, and the asker's: the content of this id.
-    Known(Answer, ObjectId),
+    Known(Answer, ShortId),
     /// There, but not yet the asker's: it must show possession.
     Prove,
 }

@@ -60,7 +60,7 @@ impl Pair {
             }
             Request::Prove(batch, proofs) => {
                 let judge = |(id, proof): &(ObjectId, Proof)| match proof.0[0] {
-                    1 => Verdict::Known(Answer::Have, *id),
+                    1 => Verdict::Known(Answer::Have, id.short()),
                     _ => Verdict::Want,
                 };
                 self.server.answer(batch, &proofs.iter().map(judge).collect::<Vec<_>>());
@@ -104,17 +104,18 @@ fn by_remainder(prefix: u64) -> Verdict {
     id.0[15] = u8::from(prefix.is_multiple_of(5));
     match prefix % 4 {
         0 => Verdict::Want,
-        1 => Verdict::Known(Answer::Have, id),
+        1 => Verdict::Known(Answer::Have, id.short()),
         2 => Verdict::Prove,
-        _ => {
-            Verdict::Known(Answer::Member { bundle: ObjectId([7; 32]), member: (prefix % 1_000) as u16 }, id)
-        }
+        _ => Verdict::Known(
+            Answer::Member { bundle: ObjectId([7; 32]), member: (prefix % 1_000) as u16 },
+            id.short(),
+        ),
     }
 }
 
 fn expected(n: u64, honest: bool) -> Answer {
     match by_remainder(n) {
-        Verdict::Known(answer, id) if id == query(n, true).id => answer,
+        Verdict::Known(answer, id) if id == query(n, true).id.short() => answer,
         Verdict::Known(..) | Verdict::Want => Answer::Want,
         Verdict::Prove if honest => Answer::Have,
         Verdict::Prove => Answer::Want,

@@ -79,11 +79,6 @@ impl Bits {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// True when one of the 64 numbers around `ordinal` is in it.
-    pub(crate) fn near(&self, ordinal: u64) -> bool {
-        self.words.get(ordinal as usize / 64).is_some_and(|word| *word != 0)
-    }
-
     /// The members as ranges, from the lowest up, each as long as can be.
     pub fn ranges(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         let mut at = 0;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backhaul_object::ids::{ClientId, ObjectId, PackId, SessionId, VaultId};
+use backhaul_object::ids::{ClientId, ObjectId, PackId, SessionId, ShortId, VaultId};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::error::StoreError;
@@ -16,12 +16,15 @@ mod sums;
 pub use health::{Lost, PackCheck, Verdict};
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../schemas/catalog/0001.sql"),
     include_str!("../../../schemas/catalog/0002.sql"),
     include_str!("../../../schemas/catalog/0003.sql"),
     include_str!("../../../schemas/catalog/0004.sql"),
+    include_str!("../../../schemas/catalog/0005.sql"),
 ];
+/// Version of the index files that this program writes.
+pub(crate) const INDEX_VERSION: u32 = 2;
 /// Earlier versions may corrupt a write-ahead log when two connections checkpoint at once.
 const SQLITE_MIN: i32 = 3_051_003;
 
@@ -81,14 +84,16 @@ pub struct Proven {
 }
 
 /// Counts that bound the index files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Objects.
     pub objects: u64,
-    /// Bundle members.
-    pub members: u64,
+    /// Rows about bundles and their members.
+    pub contents: u64,
+    /// Objects that refer to something.
+    pub parents: u64,
     /// The id of the object with the highest number.
-    pub newest: Option<ObjectId>,
+    pub newest: Option<ShortId>,
 }
 
 /// The open database.
@@ -129,8 +134,9 @@ impl Catalog {
     /// # Errors
     /// SQLite.
     pub fn initialise(&self, generation: &[u8; 16], vault: &VaultId) -> Result<(), StoreError> {
-        let sql = "INSERT INTO meta (only, generation, objects, members, vault) VALUES (1, ?1, 0, 0, ?2)";
-        self.db.execute(sql, params![generation, vault.0])?;
+        let sql = "INSERT INTO meta (only, generation, objects, members, vault, index_version)
+                   VALUES (1, ?1, 0, 0, ?2, ?3)";
+        self.db.execute(sql, params![generation, vault.0, INDEX_VERSION])?;
         Ok(())
     }
 
@@ -149,11 +155,32 @@ impl Catalog {
     /// SQLite.
     pub fn meta(&self) -> Result<Option<([u8; 16], Counts)>, StoreError> {
         let read = |row: &Row<'_>| {
-            let newest = row.get::<_, Option<[u8; 32]>>(3)?.map(ObjectId);
-            Ok((row.get(0)?, Counts { objects: get_u64(row, 1)?, members: get_u64(row, 2)?, newest }))
+            let newest = row.get::<_, Option<[u8; 24]>>(3)?.map(ShortId);
+            let (objects, contents, parents) = (get_u64(row, 1)?, get_u64(row, 2)?, get_u64(row, 4)?);
+            Ok((row.get(0)?, Counts { objects, contents, parents, newest }))
         };
-        let sql = "SELECT generation, objects, members, newest FROM meta";
+        let sql = "SELECT generation, objects, members, newest, parents FROM meta";
         Ok(self.db.query_row(sql, [], read).optional()?)
+    }
+
+    /// Version of the index files that count.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub(crate) fn index_version(&self) -> Result<u32, StoreError> {
+        Ok(self.db.query_row("SELECT index_version FROM meta", [], |row| row.get(0))?)
+    }
+
+    /// From now on the index files of this program's version count.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub(crate) fn set_index(&mut self, counts: &Counts) -> Result<(), StoreError> {
+        let tx = self.db.transaction()?;
+        put_counts(&tx, counts)?;
+        tx.execute("UPDATE meta SET index_version = ?1", params![INDEX_VERSION])?;
+        tx.commit()?;
+        Ok(())
     }
 
     /// Writes counts, packs and claims in one durable transaction.
@@ -167,12 +194,7 @@ impl Catalog {
         claims: &Claims<'_>,
     ) -> Result<(), StoreError> {
         let tx = self.db.transaction()?;
-        let (objects, members) = (counts.objects as i64, counts.members as i64);
-        let newest = counts.newest.map(|id| id.0);
-        tx.execute(
-            "UPDATE meta SET objects = ?1, members = ?2, newest = ?3",
-            params![objects, members, newest],
-        )?;
+        put_counts(&tx, &counts)?;
         put_packs(&tx, packs)?;
         claims.write(&tx)?;
         tx.commit()?;
@@ -273,6 +295,15 @@ impl Catalog {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+fn put_counts(tx: &Transaction<'_>, counts: &Counts) -> Result<(), StoreError> {
+    let Counts { objects, contents, parents, newest } = *counts;
+    tx.execute(
+        "UPDATE meta SET objects = ?1, members = ?2, newest = ?3, parents = ?4",
+        params![objects as i64, contents as i64, newest.map(|id| id.0), parents as i64],
+    )?;
+    Ok(())
 }
 
 fn put_snapshot(db: &Connection, row: &SnapshotRow) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use std::fmt;
 use std::sync::{MutexGuard, PoisonError};
 
 use backhaul_object::ids::PackId;
-use backhaul_object::{ObjectId, Sealed};
+use backhaul_object::{Sealed, ShortId};
 
 use crate::catalog::{PackCheck, PackRow, SnapshotRow, Verdict};
 use crate::error::StoreError;
@@ -129,7 +129,7 @@ pub enum Part {
     /// A pack's sidecar.
     Parity(PackId),
     /// An object.
-    Object(ObjectId),
+    Object(ShortId),
     /// The index.
     Index,
     /// A file, by its name in the vault.

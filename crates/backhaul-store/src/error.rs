@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use backhaul_object::{FormatError, ObjectId};
+use backhaul_object::{FormatError, ObjectId, ShortId};
 use thiserror::Error;
 
 /// Why a vault operation failed.
@@ -35,7 +35,7 @@ pub enum StoreError {
     MissingReference(ObjectId),
     /// No such object.
     #[error("object {0} is not in the vault")]
-    NotFound(ObjectId),
+    NotFound(ShortId),
     /// The disk said no.
     #[error("{doing} {}: {source}", path.display())]
     Io {

@@ -1,34 +1,32 @@
-//! The object index: names, places and edges by ordinal, and fingerprints to find a name's ordinal.
+//! The object index: names, places and references by ordinal, and fingerprints to find a name's ordinal.
 //!
-//! Five append-only files that are caches of the packs: `names` (id and proof), `loc` (pack, offset, length),
-//! `spans` and `edges` (references), `members` (members of bundles). How much of them counts is written in
-//! the catalog; what is beyond is cut off when the index is opened.
+//! Five append-only files that are caches of the packs (docs/format.md, "The index"): `ids` and `places`, a row an object;
+//! `parents` and `references`, what objects refer to; `contents`, members of bundles. How much of them counts is written in
+//! the catalog; what is beyond is cut off when the index is opened. An object is known by the first 24 bytes of its id: the
+//! rest, and the proof of possession, stand in its record's header.
 
-use std::ops::Range;
 use std::path::Path;
 
-use backhaul_object::codec::{Reader, Write};
-use backhaul_object::header::{MEMBERS_MAX, REFERENCES_MAX};
-use backhaul_object::{Header, ObjectId, Proof};
+use backhaul_object::{Header, ObjectId, ShortId};
 
 use crate::atomic::sync_parent;
 use crate::bits::Bits;
 use crate::catalog::Counts;
-use crate::error::{Doing, Of, StoreError};
+use crate::error::{Doing, StoreError};
 
+pub(crate) mod convert;
 mod fingerprints;
 mod forget;
 mod log;
+mod references;
+mod rows;
 mod scan;
 
 use fingerprints::Fingerprints;
 use log::Log;
+pub use rows::Parent;
+use rows::{BLANK, CONTENT_LEN, Content, ID_LEN, LOST, PARENT_LEN, PLACE_LEN};
 pub use scan::Scan;
-
-const NAME_LEN: u64 = 48;
-const LOC_LEN: u64 = 12;
-const SPAN_LEN: u64 = 8;
-const MEMBER_LEN: u64 = 58;
 
 /// An object's dense number in its vault: children have smaller ones than parents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -44,9 +42,6 @@ pub struct Location {
     /// Bytes of the record; 0 for a number whose object was lost.
     pub len: u32,
 }
-
-/// The location of an object that was lost.
-const LOST: Location = Location { pack: 0, offset: 0, len: 0 };
 
 /// A reference, resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +61,9 @@ pub enum Place {
     Member {
         /// The bundle.
         bundle: Ordinal,
-        /// Its number there.
+        /// Its id.
+        bundle_id: ObjectId,
+        /// The member's number there.
         member: u16,
     },
 }
@@ -74,23 +71,21 @@ pub enum Place {
 /// One find.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hit {
-    /// The full id.
-    pub id: ObjectId,
-    /// Its proof of possession.
-    pub proof: Proof,
+    /// Its id, as far as the index knows it.
+    pub id: ShortId,
     /// What it is.
     pub place: Place,
 }
 
 /// The index of one vault.
 pub struct Index {
-    names: Log,
-    loc: Log,
-    spans: Log,
-    edges: Log,
-    members: Log,
+    ids: Log,
+    places: Log,
+    parents: Log,
+    references: Log,
+    contents: Log,
     objects: Fingerprints,
-    contents: Fingerprints,
+    members: Fingerprints,
     /// Numbers that are being forgotten.
     leaving: Bits,
 }
@@ -100,77 +95,77 @@ impl Index {
     ///
     /// # Errors
     /// A file is missing, shorter than the catalog says, or unreadable.
-    pub fn open(dir: &Path, objects: u64, members: u64) -> Result<Self, StoreError> {
+    pub fn open(dir: &Path, counts: &Counts) -> Result<Self, StoreError> {
         if !dir.is_dir() {
             let why = "it is missing; run `backhaul check --rebuild-index`";
             return Err(StoreError::damaged(dir.display().to_string(), why));
         }
-        let names = Log::open(&dir.join("names"), objects * NAME_LEN)?;
-        let loc = Log::open(&dir.join("loc"), objects * LOC_LEN)?;
-        let spans = Log::open(&dir.join("spans"), objects * SPAN_LEN)?;
-        let edge_bytes = match objects.checked_sub(1) {
-            Some(last) => u64::from_le_bytes(spans.array(last * SPAN_LEN)?),
+        let parents = Log::open(&dir.join("parents"), counts.parents * PARENT_LEN)?;
+        let references = match counts.parents.checked_sub(1) {
+            Some(last) => rows::parent_of(&parents.array(last * PARENT_LEN)?).1,
             None => 0,
         };
-        let edges = Log::open(&dir.join("edges"), edge_bytes)?;
-        let members_log = Log::open(&dir.join("members"), members * MEMBER_LEN)?;
-        // A flush syncs what is in the files: what was made above could still lose its name.
-        sync_parent(&dir.join("names")).doing("sync", dir)?;
         let mut index = Self {
+            ids: Log::open(&dir.join("ids"), counts.objects * ID_LEN)?,
+            places: Log::open(&dir.join("places"), counts.objects * PLACE_LEN)?,
+            parents,
+            references: Log::open(&dir.join("references"), references)?,
+            contents: Log::open(&dir.join("contents"), counts.contents * CONTENT_LEN)?,
+            objects: Fingerprints::new(ID_LEN, |row| row != [0; ID_LEN as usize]),
+            members: Fingerprints::new(CONTENT_LEN, rows::is_member),
             leaving: Bits::default(),
-            objects: Fingerprints::default(),
-            contents: Fingerprints::default(),
-            members: members_log,
-            names,
-            loc,
-            spans,
-            edges,
         };
-        index.objects.rebuild(&index.names, NAME_LEN)?;
-        index.contents.rebuild(&index.members, MEMBER_LEN)?;
+        // A flush syncs what is in the files: what was made above could still lose its name.
+        sync_parent(&dir.join("ids")).doing("sync", dir)?;
+        index.objects.build(&index.ids)?;
+        index.members.build(&index.contents)?;
         Ok(index)
     }
 
     /// How many numbers are given out.
     pub fn objects(&self) -> u64 {
-        self.names.len() / NAME_LEN
+        self.ids.len() / ID_LEN
     }
 
-    /// How many bundle members are listed.
-    pub fn members(&self) -> u64 {
-        self.members.len() / MEMBER_LEN
+    /// Bytes of memory that its tables take.
+    pub fn memory(&self) -> u64 {
+        self.objects.memory() + self.members.memory()
     }
 
     /// Adds an object under the next number.
     ///
     /// # Errors
-    /// The fingerprints could not grow because the names could not be read again.
+    /// Its place or its references cannot be written down, or the fingerprints could not grow because the names could
+    /// not be read again.
     pub fn append(&mut self, header: &Header, at: Location, edges: &[Edge]) -> Result<Ordinal, StoreError> {
         let ordinal = Ordinal(self.objects());
-        self.names.append(header.id.as_bytes());
-        self.names.append(header.proof.as_bytes());
-        self.append_place(at, edges);
-        self.objects.insert(header.id.prefix(), ordinal.0, &self.names, NAME_LEN)?;
+        let place = rows::place(at)?;
+        self.append_references(ordinal, edges)?;
+        self.places.append(&place);
+        self.ids.append(&header.id.short().0);
+        self.objects.insert(header.id.prefix(), ordinal.0, &self.ids)?;
         self.append_members(ordinal, header)?;
         Ok(ordinal)
     }
 
     fn append_members(&mut self, bundle: Ordinal, header: &Header) -> Result<(), StoreError> {
-        for (member, (id, proof)) in header.provides.iter().enumerate() {
-            let number = self.members();
-            self.members.append(id.as_bytes());
-            self.members.append(proof.as_bytes());
-            self.members.append(&bundle.0.to_le_bytes());
-            self.members.append(&(member as u16).to_le_bytes());
-            self.contents.insert(id.prefix(), number, &self.members, MEMBER_LEN)?;
+        if header.provides.is_empty() {
+            return Ok(());
+        }
+        self.contents.append(&rows::content(Content::Bundle { tail: rows::tail(&header.id), bundle }));
+        for (member, (id, _)) in header.provides.iter().enumerate() {
+            let number = self.contents.len() / CONTENT_LEN;
+            let row = Content::Member { id: id.short(), bundle, member: member as u16 };
+            self.contents.append(&rows::content(row));
+            self.members.insert(id.prefix(), number, &self.contents)?;
         }
         Ok(())
     }
 
-    /// Gives out a number whose object was lost.
+    /// Gives out a number whose object was lost, with what it referred to.
     pub fn append_lost(&mut self) {
-        self.names.append(&[0; NAME_LEN as usize]);
-        self.append_place(LOST, &[]);
+        self.places.append(&rows::blank());
+        self.ids.append(&[0; ID_LEN as usize]);
     }
 
     /// Says which object had a lost number, so that what refers to it can be entered, and `check` can name it.
@@ -178,8 +173,8 @@ impl Index {
     /// # Errors
     /// The index cannot be written.
     pub fn name_lost(&mut self, lost: Ordinal, id: &ObjectId) -> Result<(), StoreError> {
-        self.names.patch(lost.0 * NAME_LEN, id.as_bytes())?;
-        self.objects.insert(id.prefix(), lost.0, &self.names, NAME_LEN)
+        self.ids.patch(lost.0 * ID_LEN, &id.short().0)?;
+        self.objects.insert(id.prefix(), lost.0, &self.ids)
     }
 
     /// Gives a lost number back to its object, whose references are those it had: what refers to it is whole again.
@@ -187,9 +182,7 @@ impl Index {
     /// # Errors
     /// The index cannot be written.
     pub fn revive(&mut self, lost: Ordinal, header: &Header, at: Location) -> Result<(), StoreError> {
-        let raw = [at.pack, at.offset, at.len].map(u32::to_le_bytes).concat();
-        self.loc.patch(lost.0 * LOC_LEN, &raw)?;
-        self.names.patch(lost.0 * NAME_LEN + 32, header.proof.as_bytes())?;
+        self.places.patch(lost.0 * PLACE_LEN, &rows::place(at)?)?;
         match self.has_members(lost, header)? {
             true => Ok(()),
             false => self.append_members(lost, header),
@@ -197,15 +190,19 @@ impl Index {
     }
 
     /// True when a bundle's members are listed: they stay so while it is lost.
-    fn has_members(&self, bundle: Ordinal, header: &Header) -> Result<bool, StoreError> {
+    fn has_members(&self, of: Ordinal, header: &Header) -> Result<bool, StoreError> {
         let Some((first, _)) = header.provides.first() else { return Ok(true) };
-        for number in self.contents.candidates(first.prefix()) {
-            let row = self.members.read(number * MEMBER_LEN, MEMBER_LEN)?;
-            if row[..32] == first.0 && row[48..56] == bundle.0.to_le_bytes() {
-                return Ok(true);
+        for number in self.members.candidates(first.prefix()) {
+            match self.content(number)? {
+                Content::Member { id, bundle, .. } if id == first.short() && bundle == of => return Ok(true),
+                _ => {}
             }
         }
         Ok(false)
+    }
+
+    fn content(&self, number: u64) -> Result<Content, StoreError> {
+        Ok(rows::content_of(&self.contents.array(number * CONTENT_LEN)?))
     }
 
     /// Forgets where an object is: it is lost, and wanted. Its name and its references stay.
@@ -213,24 +210,19 @@ impl Index {
     /// # Errors
     /// The index cannot be written.
     pub fn mark_lost(&mut self, ordinal: Ordinal) -> Result<(), StoreError> {
-        self.loc.patch(ordinal.0 * LOC_LEN, &[0; LOC_LEN as usize])
+        self.places.patch(ordinal.0 * PLACE_LEN, &rows::place(LOST)?)
     }
 
     fn is_lost(&self, number: u64) -> Result<bool, StoreError> {
-        Ok(self.leaving.has(Ordinal(number)) || self.location(Ordinal(number))? == LOST)
+        Ok(self.leaving.has(Ordinal(number)) || self.location(Ordinal(number))?.len == 0)
     }
 
-    fn append_place(&mut self, at: Location, edges: &[Edge]) {
-        for value in [at.pack, at.offset, at.len] {
-            self.loc.append(&value.to_le_bytes());
-        }
-        let mut out = Vec::new();
-        for edge in edges {
-            out.put_varint(edge.to.0);
-            out.put_bytes(&edge.members);
-        }
-        self.edges.append(&out);
-        self.spans.append(&self.edges.len().to_le_bytes());
+    /// True for a lost object of which it is not known what it referred to.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn is_blank(&self, ordinal: Ordinal) -> Result<bool, StoreError> {
+        Ok(self.location(ordinal)? == BLANK)
     }
 
     /// Everything whose id begins with a prefix.
@@ -240,26 +232,25 @@ impl Index {
     pub fn find(&self, prefix: u64) -> Result<Vec<Hit>, StoreError> {
         let mut hits = Vec::new();
         for number in self.objects.candidates(prefix) {
-            let (id, proof) = name(&self.names.read(number * NAME_LEN, NAME_LEN)?)?;
+            let id = self.short(Ordinal(number))?;
             if id.prefix() == prefix && !self.is_lost(number)? {
-                hits.push(Hit { id, proof, place: Place::Object(Ordinal(number)) });
+                hits.push(Hit { id, place: Place::Object(Ordinal(number)) });
             }
         }
-        for number in self.contents.candidates(prefix) {
-            let row = self.members.read(number * MEMBER_LEN, MEMBER_LEN)?;
-            let (id, proof) = name(&row)?;
-            if id.prefix() == prefix {
-                let mut r = Reader::new(&row[NAME_LEN as usize..]);
-                let bundle = Ordinal(r.u64("bundle").of(|| "index".into())?);
-                if self.is_lost(bundle.0)? {
-                    continue;
+        for number in self.members.candidates(prefix) {
+            match self.content(number)? {
+                Content::Member { id, bundle, member }
+                    if id.prefix() == prefix && !self.is_lost(bundle.0)? =>
+                {
+                    // The row about the bundle is before those of its members.
+                    let Some(row) = number.checked_sub(u64::from(member) + 1) else { continue };
+                    let Content::Bundle { tail, bundle: its } = self.content(row)? else { continue };
+                    // What does not fit is as good as not there: it is wanted, and `check` says so.
+                    let whole = rows::join(self.short(bundle)?, tail).filter(|_| its == bundle);
+                    let Some(bundle_id) = whole else { continue };
+                    hits.push(Hit { id, place: Place::Member { bundle, bundle_id, member } });
                 }
-                let raw = r.array::<2>("member").of(|| "index".into())?;
-                hits.push(Hit {
-                    id,
-                    proof,
-                    place: Place::Member { bundle, member: u16::from_le_bytes(raw) },
-                });
+                _ => {}
             }
         }
         Ok(hits)
@@ -270,8 +261,16 @@ impl Index {
     /// # Errors
     /// The index cannot be read.
     pub fn ordinal(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
+        self.ordinal_of(id.short())
+    }
+
+    /// The same by the part of its id that the index knows.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn ordinal_of(&self, id: ShortId) -> Result<Option<Ordinal>, StoreError> {
         for number in self.objects.candidates(id.prefix()) {
-            if self.id(Ordinal(number))? == *id && !self.is_lost(number)? {
+            if self.short(Ordinal(number))? == id && !self.is_lost(number)? {
                 return Ok(Some(Ordinal(number)));
             }
         }
@@ -285,19 +284,19 @@ impl Index {
     pub fn lost_ordinal(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
         for number in self.objects.candidates(id.prefix()) {
             let reclaimed = self.leaving.has(Ordinal(number));
-            if !reclaimed && self.id(Ordinal(number))? == *id && self.is_lost(number)? {
+            if !reclaimed && self.short(Ordinal(number))? == id.short() && self.is_lost(number)? {
                 return Ok(Some(Ordinal(number)));
             }
         }
         Ok(None)
     }
 
-    /// The id of a number.
+    /// The id of a number, as far as the index knows it.
     ///
     /// # Errors
     /// The index cannot be read.
-    pub fn id(&self, ordinal: Ordinal) -> Result<ObjectId, StoreError> {
-        Ok(name(&self.names.read(ordinal.0 * NAME_LEN, NAME_LEN)?)?.0)
+    pub fn short(&self, ordinal: Ordinal) -> Result<ShortId, StoreError> {
+        Ok(ShortId(self.ids.array(ordinal.0 * ID_LEN)?))
     }
 
     /// The counts by which the catalog knows this index again.
@@ -305,16 +304,9 @@ impl Index {
     /// # Errors
     /// The index cannot be read.
     pub fn counts(&self) -> Result<Counts, StoreError> {
-        let newest = self.objects().checked_sub(1).map(|last| self.id(Ordinal(last))).transpose()?;
-        Ok(Counts { objects: self.objects(), members: self.members(), newest })
-    }
-
-    /// The proof of a number's object.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn proof(&self, ordinal: Ordinal) -> Result<Proof, StoreError> {
-        Ok(name(&self.names.read(ordinal.0 * NAME_LEN, NAME_LEN)?)?.1)
+        let newest = self.objects().checked_sub(1).map(|last| self.short(Ordinal(last))).transpose()?;
+        let (contents, parents) = (self.contents.len() / CONTENT_LEN, self.parents.len() / PARENT_LEN);
+        Ok(Counts { objects: self.objects(), contents, parents, newest })
     }
 
     /// Where an object is.
@@ -322,10 +314,7 @@ impl Index {
     /// # Errors
     /// The index cannot be read.
     pub fn location(&self, ordinal: Ordinal) -> Result<Location, StoreError> {
-        let raw = self.loc.read(ordinal.0 * LOC_LEN, LOC_LEN)?;
-        let mut r = Reader::new(&raw);
-        let mut next = || r.u32("location").of(|| "index".into());
-        Ok(Location { pack: next()?, offset: next()?, len: next()? })
+        Ok(rows::location(&self.places.array(ordinal.0 * PLACE_LEN)?))
     }
 
     /// The locations of numbers `from..to`, in one read.
@@ -333,50 +322,8 @@ impl Index {
     /// # Errors
     /// The index cannot be read.
     pub fn locations(&self, from: u64, to: u64) -> Result<Vec<Location>, StoreError> {
-        let raw = self.loc.read(from * LOC_LEN, (to - from) * LOC_LEN)?;
-        let word =
-            |row: &[u8], at: usize| u32::from_le_bytes([row[at], row[at + 1], row[at + 2], row[at + 3]]);
-        let one = |row: &[u8]| Location { pack: word(row, 0), offset: word(row, 4), len: word(row, 8) };
-        Ok(raw.chunks_exact(LOC_LEN as usize).map(one).collect())
-    }
-
-    /// Where in `edges` the references of numbers `from..to` are, in one read.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn spans(&self, from: u64, to: u64) -> Result<Vec<Range<u64>>, StoreError> {
-        // One row before the first says where that begins; the very first begins at 0.
-        let before = from.min(1);
-        let raw = self.spans.read((from - before) * SPAN_LEN, (to - from + before) * SPAN_LEN)?;
-        let mut ends = raw.as_chunks::<8>().0.iter().map(|row| u64::from_le_bytes(*row));
-        let mut start = if before == 1 { ends.next().unwrap_or(0) } else { 0 };
-        let mut next = |end| std::mem::replace(&mut start, end)..end;
-        Ok(ends.map(&mut next).collect())
-    }
-
-    /// What an object refers to.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn edges(&self, ordinal: Ordinal) -> Result<Vec<Edge>, StoreError> {
-        let spans = self.spans(ordinal.0, ordinal.0 + 1)?;
-        spans.into_iter().next().map_or(Ok(Vec::new()), |span| self.edges_at(span))
-    }
-
-    /// The references at a place that [`Index::spans`] gave.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn edges_at(&self, span: Range<u64>) -> Result<Vec<Edge>, StoreError> {
-        let raw = self.edges.read(span.start, span.end.saturating_sub(span.start))?;
-        let mut r = Reader::new(&raw);
-        let mut edges = Vec::new();
-        while !r.is_empty() && edges.len() <= REFERENCES_MAX {
-            let to = Ordinal(r.varint("edge").of(|| "index".into())?);
-            let members = r.bytes("edge members", MEMBERS_MAX / 8).of(|| "index".into())?.to_vec();
-            edges.push(Edge { to, members });
-        }
-        Ok(edges)
+        let raw = self.places.read(from * PLACE_LEN, (to - from) * PLACE_LEN)?;
+        Ok(raw.as_chunks().0.iter().map(rows::location).collect())
     }
 
     /// Writes and syncs everything appended so far.
@@ -384,17 +331,10 @@ impl Index {
     /// # Errors
     /// The disk refused; what was appended stays in memory and may be flushed again.
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        for log in [&mut self.names, &mut self.loc, &mut self.spans, &mut self.edges, &mut self.members] {
-            log.flush()?;
-        }
-        Ok(())
+        let logs =
+            [&mut self.ids, &mut self.places, &mut self.parents, &mut self.references, &mut self.contents];
+        logs.into_iter().try_for_each(Log::flush)
     }
-}
-
-fn name(raw: &[u8]) -> Result<(ObjectId, Proof), StoreError> {
-    let mut r = Reader::new(raw);
-    let id = ObjectId(r.array("id").of(|| "index".into())?);
-    Ok((id, Proof(r.array("proof").of(|| "index".into())?)))
 }
 
 #[cfg(test)]

@@ -88,10 +88,9 @@ impl Owned {
         let mut to = state.index.objects();
         while to > 0 {
             let from = to.saturating_sub(BLOCK);
-            let spans = state.index.spans(from, to)?;
-            for (number, span) in (from..).zip(spans).collect::<Vec<_>>().into_iter().rev() {
-                if !span.is_empty() && self.has(Ordinal(number)) {
-                    for edge in state.index.edges_at(span)? {
+            for parent in state.index.parents(from, to)?.iter().rev() {
+                if self.has(parent.ordinal) {
+                    for edge in state.index.edges_of(parent)? {
                         self.add_edge(&edge);
                     }
                 }

@@ -227,7 +227,7 @@ fn fill(
     gone: &Bits,
     report: &mut Report,
 ) -> Result<Index, StoreError> {
-    let mut index = Index::open(dir, 0, 0)?;
+    let mut index = Index::open(dir, &Counts::default())?;
     // A child had a smaller number than its parent: if it is not there, its number is among these.
     let mut gaps: Vec<Ordinal> = Vec::new();
     for group in found.chunk_by(|a, b| a.ordinal == b.ordinal) {

@@ -204,10 +204,11 @@ impl State {
 
     /// The same for all references of an object that is about to be added: they may have been condemned since they
     /// were resolved.
-    pub(crate) fn claim_all(&mut self, edges: &[Edge]) -> Result<(), StoreError> {
-        for edge in edges {
+    pub(crate) fn claim_all(&mut self, header: &Header, edges: &[Edge]) -> Result<(), StoreError> {
+        for (i, edge) in edges.iter().enumerate() {
             if !self.claim(edge.to)? {
-                return Err(StoreError::MissingReference(self.index.id(edge.to)?));
+                let id = header.references.get(i).map_or(header.id, |reference| reference.id);
+                return Err(StoreError::MissingReference(id));
             }
         }
         Ok(())

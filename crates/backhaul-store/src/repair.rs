@@ -110,7 +110,7 @@ impl Vault {
             let bytes = read(u64::from(found.offset), found.len() as usize)?;
             let Ok((ordinal, sealed)) = decode_record(&bytes) else { continue };
             let state = self.state();
-            if ordinal.0 >= state.index.objects() || state.index.id(ordinal)? != sealed.header.id {
+            if ordinal.0 >= state.index.objects() || state.index.short(ordinal)? != sealed.header.id.short() {
                 continue;
             }
             let at = state.index.location(ordinal)?;

@@ -75,7 +75,7 @@ impl WriteSession {
         {
             return Ok(ordinal);
         }
-        state.claim_all(edges)?;
+        state.claim_all(&sealed.header, edges)?;
         let class = match sealed.header.kind {
             Kind::Chunk | Kind::Bundle | Kind::Blob | Kind::Patch => Class::Data,
             Kind::Flist | Kind::Node | Kind::Snap | Kind::Attest => Class::Meta,

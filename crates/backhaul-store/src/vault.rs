@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, PackId, SessionId};
-use backhaul_object::{ObjectId, Reference, Sealed};
+use backhaul_object::{ObjectId, Reference};
 use rustix::fs::FlockOperation;
 
 use crate::atomic::AtomicFile;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, PackRow, Proven, SnapshotRow, Upload};
-use crate::error::{Doing, Of, StoreError};
-use crate::index::{Edge, Hit, Index, Location, Ordinal};
-use crate::pack;
+use crate::error::{Doing, StoreError};
+use crate::index::{Edge, Hit, Index, Ordinal};
 use crate::parity::ParityWorker;
 use crate::reclaim::fence::Fence;
 use crate::session::WriteSession;
@@ -27,6 +26,7 @@ mod flush;
 mod foresee;
 mod marks;
 mod open;
+mod reading;
 
 pub use marks::{Marking, hide_forgotten};
 pub(crate) use open::{decode_descriptor, read_descriptor, row};
@@ -238,14 +238,6 @@ impl Vault {
         self.state().index.ordinal(id)
     }
 
-    /// The id of a number.
-    ///
-    /// # Errors
-    /// The index cannot be read.
-    pub fn id(&self, ordinal: Ordinal) -> Result<ObjectId, StoreError> {
-        self.state().index.id(ordinal)
-    }
-
     /// What an object refers to.
     ///
     /// # Errors
@@ -270,56 +262,6 @@ impl Vault {
             _ => Err(StoreError::MissingReference(reference.id)),
         };
         references.iter().map(one).collect()
-    }
-
-    /// Reads an object as it is at rest; its record's checksum and id are checked, its seal is not.
-    ///
-    /// # Errors
-    /// Lost, damaged, or the disk refused.
-    pub fn get(&self, ordinal: Ordinal) -> Result<Sealed, StoreError> {
-        let look = || {
-            let state = self.state();
-            Ok::<_, StoreError>((state.index.id(ordinal)?, state.index.location(ordinal)?))
-        };
-        let mut place = look()?;
-        loop {
-            match self.get_at(place) {
-                Ok(sealed) => return Ok(sealed),
-                // It may have moved to another pack meanwhile.
-                Err(error) => match look()? {
-                    again if again == place => return Err(error),
-                    again => place = again,
-                },
-            }
-        }
-    }
-
-    fn get_at(&self, (id, at): (ObjectId, Location)) -> Result<Sealed, StoreError> {
-        if at.len == 0 {
-            return Err(StoreError::NotFound(id));
-        }
-        let record = self.read_pack(at.pack, u64::from(at.offset), at.len as usize)?;
-        let (_, sealed) = pack::decode_record(&record).of(|| format!("object {id}"))?;
-        if sealed.header.id != id {
-            return Err(StoreError::damaged(format!("object {id}"), "another object is in its place"));
-        }
-        Ok(sealed)
-    }
-
-    /// Bytes of a pack, wherever it is now.
-    pub(crate) fn read_pack(&self, number: u32, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        let name = |vault: &Self| vault.state().packs.get(&number).and_then(|row| row.name);
-        match name(self) {
-            Some(sealed) => self.shared.blobs.read(&pack_blob(&sealed), offset, len),
-            None => match self.shared.spool.read(&open_name(number), offset, len) {
-                Ok(bytes) => Ok(bytes),
-                // It was sealed and moved between the two looks.
-                Err(error) => match name(self) {
-                    Some(sealed) => self.shared.blobs.read(&pack_blob(&sealed), offset, len),
-                    None => Err(error),
-                },
-            },
-        }
     }
 
     /// Committed snapshots by client and sequence; of one client or of all.
@@ -379,7 +321,7 @@ impl Vault {
             }
             let pack = state.packs.get(&at.pack).and_then(|row| row.name);
             let pack = pack.map_or("open".to_owned(), |name| name.to_string());
-            let id = state.index.id(ordinal)?;
+            let id = state.index.short(ordinal)?;
             write(write!(out, "object {number} {id} {pack} {} {}", at.offset, at.len))?;
             for edge in state.index.edges(ordinal)? {
                 write(write!(out, " {}", edge.to.0))?;

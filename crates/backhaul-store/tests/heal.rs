@@ -9,7 +9,7 @@ use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::{Packer, identify_content};
-use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
+use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed, ShortId};
 use backhaul_store::check::{Depth, Go, Mending, Part, Report, Request, Selection};
 use backhaul_store::session::Commit;
 use backhaul_store::{StoreError, Vault, WriteSession, rebuild, repair};
@@ -251,7 +251,7 @@ fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
         };
         let numbered = numbers(&vault);
         let report = check(&vault, Mending::Mend);
-        let lost: Vec<ObjectId> = report
+        let lost: Vec<ShortId> = report
             .damage
             .iter()
             .filter_map(|damage| if let Part::Object(id) = damage.what { Some(id) } else { None })
@@ -262,7 +262,7 @@ fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
         assert!(!pack.exists() && !files(dir.path(), "quarantine").is_empty());
         let again = check(&vault, Mending::Look);
         assert_eq!(again.damage.len(), lost.len(), "{:?}", again.damage);
-        assert!(lost.iter().all(|id| vault.ordinal(id).unwrap().is_none() && vault.find(id.prefix()).unwrap().is_empty()));
+        assert!(lost.iter().all(|id| vault.find(id.prefix()).unwrap().is_empty()));
         let after = (vault.generation_for(ANA).unwrap(), vault.generation_for(BEA).unwrap());
         assert_eq!(
             (before.0 != after.0, before.1 != after.1),
@@ -304,7 +304,7 @@ fn an_interrupted_repair_goes_on_and_loses_nothing_more() {
     bytes[from..to].fill(0);
     fs::write(&data, &bytes).unwrap();
     fs::remove_dir_all(dir.path().join("parity")).unwrap();
-    let (whole, loc) = (tempfile::tempdir().unwrap(), dir.path().join("index/loc"));
+    let (whole, loc) = (tempfile::tempdir().unwrap(), dir.path().join("index/places"));
     let done = whole.path().join("done");
     let copied = std::process::Command::new("cp").arg("-a").arg(dir.path()).arg(&done).status().unwrap();
     assert!(copied.success());
@@ -320,8 +320,10 @@ fn an_interrupted_repair_goes_on_and_loses_nothing_more() {
     let ordinal = number.ordinal(&tree(1)[0].header.id).unwrap().unwrap();
     drop(number);
     let mut places = fs::read(&loc).unwrap();
-    let row = places[ordinal.0 as usize * 12..][..4].to_vec();
-    for place in places.chunks_exact_mut(12).filter(|place| place[..4] == row[..]) {
+    // A row's pack is in its upper 30 bits.
+    let pack = |place: &[u8]| u32::from_le_bytes(place[6..].try_into().unwrap()) >> 2;
+    let number = pack(&places[ordinal.0 as usize * 10..][..10]);
+    for place in places.chunks_exact_mut(10).filter(|place| pack(place) == number) {
         place.fill(0);
     }
     fs::write(&loc, places).unwrap();
@@ -371,7 +373,7 @@ fn a_changed_index_is_noticed_and_made_anew() {
             fs::write(&path, &whole).unwrap();
         }
     }
-    let path = dir.path().join("index/loc");
+    let path = dir.path().join("index/places");
     flip(&path, 5);
     rebuild::rebuild(dir.path(), [1; 16], Mending::Mend, 78).unwrap();
     assert_eq!(dump(&Vault::open(dir.path()).unwrap()), before);
@@ -396,7 +398,7 @@ fn a_catalog_or_index_of_another_vault_or_time_is_refused() {
     drop(vault);
     // The catalog of before over the index of after is cut back; the other way round is refused.
     let borrow = |from: &Path| {
-        for name in ["names", "loc", "spans", "edges", "members"] {
+        for name in ["ids", "places", "parents", "references", "contents"] {
             fs::copy(from.join("index").join(name), later.path().join("index").join(name)).unwrap();
         }
         Vault::open(later.path()).err().unwrap().to_string()

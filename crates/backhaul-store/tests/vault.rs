@@ -221,8 +221,9 @@ fn who_owns_a_member_does_not_own_the_bundle() {
     session.flush().unwrap();
     let (two, proof) = identify_content(&key, b"two");
     let hits = vault.find(two.prefix()).unwrap();
-    let Place::Member { bundle, member } = hits[0].place else { panic!("{hits:?}") };
-    assert_eq!((hits[0].proof, member), (proof, 1));
+    let Place::Member { bundle, bundle_id, member } = hits[0].place else { panic!("{hits:?}") };
+    let header = vault.header(bundle).unwrap();
+    assert_eq!((bundle_id, header.provides[usize::from(member)]), (header.id, (two, proof)));
     vault.note_proven(BEA, bundle, Some(member));
     let owned = vault.owned(BEA).unwrap();
     assert!(owned.has_member(bundle, 1) && !owned.has_member(bundle, 0) && !owned.has(bundle));

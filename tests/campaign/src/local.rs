@@ -284,7 +284,7 @@ impl Upload<'_> {
 
     fn answer(&self, query: &Query) -> Result<Answer, StoreError> {
         let hits = self.local.vault.find(query.id.prefix())?;
-        let Some(hit) = hits.iter().find(|hit| hit.id == query.id) else { return Ok(Answer::Want) };
+        let Some(hit) = hits.iter().find(|hit| hit.id == query.id.short()) else { return Ok(Answer::Want) };
         let (Place::Object(ordinal) | Place::Member { bundle: ordinal, .. }) = hit.place;
         // What is about to go stays, now that somebody relies on it; what is gone is wanted.
         if !self.local.vault.claim(ordinal)? {
@@ -292,9 +292,7 @@ impl Upload<'_> {
         }
         Ok(match hit.place {
             Place::Object(_) => Answer::Have,
-            Place::Member { bundle, member } => {
-                Answer::Member { bundle: self.local.vault.id(bundle)?, member }
-            }
+            Place::Member { bundle_id, member, .. } => Answer::Member { bundle: bundle_id, member },
         })
     }
 }

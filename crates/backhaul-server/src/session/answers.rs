@@ -5,10 +5,10 @@ use std::sync::Mutex;
 
 use backhaul_object::ids::{ClientId, Proof};
 use backhaul_object::source::Answer;
-use backhaul_object::{Kind, ObjectId};
+use backhaul_object::{Header, Kind, ObjectId};
 use backhaul_proto::server::Verdict;
 use backhaul_proto::wire;
-use backhaul_store::index::{Hit, Place};
+use backhaul_store::index::{Ordinal, Place};
 use backhaul_store::mark::State;
 use backhaul_store::vault::hide_forgotten;
 use backhaul_store::{Owned, StoreError};
@@ -20,7 +20,7 @@ use crate::error::ServerError;
 fn owns(owned: &Owned, place: Place) -> bool {
     match place {
         Place::Object(ordinal) => owned.has(ordinal),
-        Place::Member { bundle, member } => owned.has_member(bundle, member),
+        Place::Member { bundle, member, .. } => owned.has_member(bundle, member),
     }
 }
 
@@ -32,7 +32,7 @@ fn answer(vault: &OpenVault, place: Place) -> Result<Option<Answer>, StoreError>
     }
     Ok(Some(match place {
         Place::Object(_) => Answer::Have,
-        Place::Member { bundle, member } => Answer::Member { bundle: vault.vault.id(bundle)?, member },
+        Place::Member { bundle_id, member, .. } => Answer::Member { bundle: bundle_id, member },
     }))
 }
 
@@ -65,36 +65,55 @@ pub fn prove(
     proofs: &[(ObjectId, Proof)],
 ) -> Result<Vec<Verdict>, ServerError> {
     let mut owned = lock(owned);
+    let mut headers = Headers { vault, last: None };
     let mut verdicts = Vec::with_capacity(proofs.len());
     for (id, proof) in proofs {
         let hits = vault.vault.find(id.prefix())?;
-        let fits = |hit: &&Hit| hit.id == *id && same(&hit.proof, proof);
         let mut verdict = Verdict::Want;
-        for hit in hits.iter().filter(fits) {
+        for hit in hits.iter().filter(|hit| hit.id == id.short()) {
+            let known = headers.proof_of(hit.place).filter(|(full, known)| full == id && same(known, proof));
+            if known.is_none() {
+                continue;
+            }
+            let Some(answer) = answer(vault, hit.place)? else { continue };
             match hit.place {
                 Place::Object(ordinal) => {
-                    // Whoever has a file's bytes has its chunk. Knowing member ids proves no bundle.
-                    if !vault.vault.get(ordinal).is_ok_and(|object| object.header.kind == Kind::Chunk) {
-                        continue;
-                    }
-                    let Some(answer) = answer(vault, hit.place)? else { continue };
                     owned.add(ordinal);
                     vault.vault.note_proven(client, ordinal, None);
-                    verdict = Verdict::Known(answer, *id);
-                    break;
                 }
-                Place::Member { bundle, member } => {
-                    let Some(answer) = answer(vault, hit.place)? else { continue };
+                Place::Member { bundle, member, .. } => {
                     owned.add_member(bundle, member);
                     vault.vault.note_proven(client, bundle, Some(member));
-                    verdict = Verdict::Known(answer, *id);
-                    break;
                 }
             }
+            verdict = Verdict::Known(answer, id.short());
+            break;
         }
         verdicts.push(verdict);
     }
     Ok(verdicts)
+}
+
+/// Headers of objects as they are at rest. Whoever asks for members asks for those of a bundle one after the other.
+struct Headers<'v> {
+    vault: &'v OpenVault,
+    last: Option<(Ordinal, Header)>,
+}
+
+impl Headers<'_> {
+    /// The whole id, and the proof of possession, of what can be proven: whoever has a file's bytes has its chunk, or the
+    /// member that holds it. Knowing member ids proves no bundle. None, too, for what cannot be read: it is wanted.
+    fn proof_of(&mut self, place: Place) -> Option<(ObjectId, Proof)> {
+        let (Place::Object(ordinal) | Place::Member { bundle: ordinal, .. }) = place;
+        if self.last.as_ref().is_none_or(|(last, _)| *last != ordinal) {
+            self.last = Some((ordinal, self.vault.vault.header(ordinal).ok()?));
+        }
+        let (_, header) = self.last.as_ref()?;
+        match place {
+            Place::Object(_) => (header.kind == Kind::Chunk).then_some((header.id, header.proof)),
+            Place::Member { member, .. } => header.provides.get(usize::from(member)).copied(),
+        }
+    }
 }
 
 /// Compares in a time that does not tell where the two differ.

@@ -1,6 +1,6 @@
 //! What checks have found: per pack when and what, what is lost, and whose.
 
-use backhaul_object::ObjectId;
+use backhaul_object::ShortId;
 use backhaul_object::ids::{ClientId, PackId};
 use rusqlite::params;
 
@@ -51,7 +51,7 @@ pub struct Lost {
     /// Its number.
     pub ordinal: Ordinal,
     /// Its id.
-    pub id: ObjectId,
+    pub id: ShortId,
     /// Seconds since 1970.
     pub found_at: u64,
 }
@@ -126,9 +126,10 @@ impl Catalog {
     /// # Errors
     /// SQLite.
     pub fn lost(&self) -> Result<Vec<Lost>, StoreError> {
-        let mut statement = self.db.prepare("SELECT ordinal, id, found_at FROM lost ORDER BY ordinal")?;
+        let mut statement =
+            self.db.prepare("SELECT ordinal, substr(id, 1, 24), found_at FROM lost ORDER BY ordinal")?;
         let rows = statement.query_map([], |row| {
-            let (ordinal, id) = (Ordinal(get_u64(row, 0)?), ObjectId(row.get(1)?));
+            let (ordinal, id) = (Ordinal(get_u64(row, 0)?), ShortId(row.get(1)?));
             Ok(Lost { ordinal, id, found_at: get_u64(row, 2)? })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)

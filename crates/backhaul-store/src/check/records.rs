@@ -93,24 +93,30 @@ fn compare_header(
     let header = Header::decode(bytes.get(RECORD_HEAD_LEN..).unwrap_or_default()).of(|| blob)?;
     let state = vault.state();
     let index = &state.index;
-    if (index.id(record.ordinal)?, index.proof(record.ordinal)?) != (header.id, header.proof) {
+    if index.short(record.ordinal)? != header.id.short() {
         return Ok(Err("the index has another name for it"));
     }
-    let edges = index.edges(record.ordinal)?;
+    let edges = match index.edges(record.ordinal) {
+        Err(StoreError::Damaged { .. }) => {
+            return Ok(Err("what the index says of its references makes no sense"));
+        }
+        edges => edges?,
+    };
     if edges.len() != header.references.len() {
         return Ok(Err("the index has other references"));
     }
     for (edge, reference) in edges.iter().zip(&header.references) {
         if edge.to >= record.ordinal
-            || index.id(edge.to)? != reference.id
+            || index.short(edge.to)? != reference.id.short()
             || edge.members != reference.members
         {
             return Ok(Err("the index has other references"));
         }
     }
-    for (member, (id, proof)) in header.provides.iter().enumerate() {
-        let place = Place::Member { bundle: record.ordinal, member: member as u16 };
-        if !index.find(id.prefix())?.contains(&Hit { id: *id, proof: *proof, place }) {
+    for (member, (id, _)) in header.provides.iter().enumerate() {
+        let (bundle, bundle_id) = (record.ordinal, header.id);
+        let place = Place::Member { bundle, bundle_id, member: member as u16 };
+        if !index.find(id.prefix())?.contains(&Hit { id: id.short(), place }) {
             return Ok(Err("the index does not know one of its members"));
         }
     }

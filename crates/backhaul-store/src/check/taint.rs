@@ -17,17 +17,14 @@ const BLOCK: u64 = 65_536;
 /// Everything that needs one of `unreadable`, and those themselves: one pass from the lowest number up, because parents
 /// have higher numbers.
 fn taint(state: &State, unreadable: &Owned, needed: &Owned) -> Result<Owned, StoreError> {
-    let (mut tainted, mut from, count) = (Owned::default(), 0, state.index.objects());
+    let (mut tainted, mut from, count) = (unreadable.clone(), 0, state.index.objects());
     while from < count {
         let to = count.min(from + BLOCK);
-        for (number, span) in (from..).zip(state.index.spans(from, to)?) {
-            let ordinal = Ordinal(number);
-            let is_tainted = unreadable.has(ordinal)
-                || (!span.is_empty()
-                    && needed.has(ordinal)
-                    && state.index.edges_at(span)?.iter().any(|edge| tainted.has(edge.to)));
-            if is_tainted {
-                tainted.add(ordinal);
+        for parent in state.index.parents(from, to)? {
+            if needed.has(parent.ordinal)
+                && state.index.edges_of(&parent)?.iter().any(|edge| tainted.has(edge.to))
+            {
+                tainted.add(parent.ordinal);
             }
         }
         from = to;
@@ -56,8 +53,8 @@ impl Vault {
                 if at.len > 0 || !needed.reaches(ordinal) {
                     continue;
                 }
-                let id = state.index.id(ordinal)?;
-                if state.index.ordinal(&id)?.is_none() {
+                let id = state.index.short(ordinal)?;
+                if state.index.ordinal_of(id)?.is_none() {
                     lost.push(Lost { ordinal, id, found_at: now });
                 }
             }
@@ -89,7 +86,7 @@ impl Vault {
         for (ordinal, why) in &unreadable {
             let (id, at) = {
                 let state = self.state();
-                (state.index.id(*ordinal)?, state.index.location(*ordinal)?)
+                (state.index.short(*ordinal)?, state.index.location(*ordinal)?)
             };
             if needed.reaches(*ordinal) {
                 report.damage.push(Damage::new(Part::Object(id), why));

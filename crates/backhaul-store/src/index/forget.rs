@@ -1,7 +1,8 @@
 //! Taking objects out of the index, and saying that they moved. Rows are changed in place: who does this has written
 //! down elsewhere what is to be done, and does it again after a crash.
 
-use super::{Index, LOC_LEN, Location, NAME_LEN};
+use super::rows::{self, ID_LEN, PLACE_LEN};
+use super::{Index, Location};
 use crate::bits::Bits;
 use crate::error::StoreError;
 use crate::index::Ordinal;
@@ -27,7 +28,7 @@ impl Index {
     }
 
     fn clear_ranges(&mut self, leaving: &Bits, from: u64, to: u64) -> Result<(), StoreError> {
-        let zeroes = vec![0; (ROWS * NAME_LEN) as usize];
+        let zeroes = vec![0; (ROWS * ID_LEN) as usize];
         for range in leaving.ranges().skip_while(|range| range.end <= from) {
             let (mut at, end) = (range.start.max(from), range.end.min(to).min(self.objects()));
             if range.start >= to {
@@ -35,8 +36,8 @@ impl Index {
             }
             while at < end {
                 let n = ROWS.min(end - at);
-                self.loc.patch(at * LOC_LEN, &zeroes[..(n * LOC_LEN) as usize])?;
-                self.names.patch(at * NAME_LEN, &zeroes[..(n * NAME_LEN) as usize])?;
+                self.places.patch(at * PLACE_LEN, &zeroes[..(n * PLACE_LEN) as usize])?;
+                self.ids.patch(at * ID_LEN, &zeroes[..(n * ID_LEN) as usize])?;
                 at += n;
             }
         }
@@ -48,7 +49,6 @@ impl Index {
     /// # Errors
     /// The index cannot be written.
     pub(crate) fn relocate(&mut self, ordinal: Ordinal, at: Location) -> Result<(), StoreError> {
-        let raw = [at.pack, at.offset, at.len].map(u32::to_le_bytes).concat();
-        self.loc.patch(ordinal.0 * LOC_LEN, &raw)
+        self.places.patch(ordinal.0 * PLACE_LEN, &rows::place(at)?)
     }
 }

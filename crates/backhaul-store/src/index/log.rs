@@ -45,10 +45,19 @@ impl Log {
     }
 
     pub(super) fn read(&self, offset: u64, len: u64) -> Result<Vec<u8>, StoreError> {
-        if offset + len > self.len() {
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
             return Err(StoreError::damaged(self.path.display().to_string(), "reference past its end"));
         }
         let mut out = vec![0; len as usize];
+        self.read_into(offset, &mut out)?;
+        Ok(out)
+    }
+
+    fn read_into(&self, offset: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        let len = out.len() as u64;
+        if offset.checked_add(len).is_none_or(|end| end > self.len()) {
+            return Err(StoreError::damaged(self.path.display().to_string(), "reference past its end"));
+        }
         let from_file = self.written.saturating_sub(offset).min(len) as usize;
         self.file.read_exact_at(&mut out[..from_file], offset).doing("read", &self.path)?;
         if from_file < out.len() {
@@ -56,12 +65,12 @@ impl Log {
             let rest = out.len() - from_file;
             out[from_file..].copy_from_slice(&self.tail[start..start + rest]);
         }
-        Ok(out)
+        Ok(())
     }
 
     pub(super) fn array<const N: usize>(&self, offset: u64) -> Result<[u8; N], StoreError> {
         let mut out = [0; N];
-        out.copy_from_slice(&self.read(offset, N as u64)?);
+        self.read_into(offset, &mut out)?;
         Ok(out)
     }
 

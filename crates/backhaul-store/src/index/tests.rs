@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use backhaul_object::Kind;
 use backhaul_object::header::Compressor;
+use backhaul_object::{Kind, Proof};
 use proptest::prelude::*;
 
 use super::*;
@@ -30,9 +30,9 @@ proptest! {
         steps in proptest::collection::vec((0usize..4, any::<bool>()), 1..400)
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let mut index = Index::open(dir.path(), 0, 0).unwrap();
+        let mut index = Index::open(dir.path(), &Counts::default()).unwrap();
         let mut model: HashMap<ObjectId, (Ordinal, Location)> = HashMap::new();
-        let mut flushed = (0, 0);
+        let mut flushed = Counts::default();
         for (i, (members, flush)) in steps.iter().enumerate() {
             let header = header(i as u64 + 1, *members);
             let at = Location { pack: i as u32, offset: 64, len: 100 };
@@ -42,21 +42,22 @@ proptest! {
                 .collect();
             let ordinal = index.append(&header, at, &edges).unwrap();
             prop_assert_eq!(index.edges(ordinal).unwrap(), edges);
-            for (m, (id, proof)) in header.provides.iter().enumerate() {
-                let hit = Hit { id: *id, proof: *proof, place: Place::Member { bundle: ordinal, member: m as u16 } };
+            for (m, (id, _)) in header.provides.iter().enumerate() {
+                let place = Place::Member { bundle: ordinal, bundle_id: header.id, member: m as u16 };
+                let hit = Hit { id: id.short(), place };
                 prop_assert!(index.find(id.prefix()).unwrap().contains(&hit));
             }
             model.insert(header.id, (ordinal, at));
             if *flush {
                 index.flush().unwrap();
-                flushed = (index.objects(), index.members());
+                flushed = index.counts().unwrap();
             }
         }
-        let reopened = Index::open(dir.path(), flushed.0, flushed.1).unwrap();
+        let reopened = Index::open(dir.path(), &flushed).unwrap();
         for (id, (ordinal, at)) in model {
             prop_assert_eq!(index.ordinal(&id).unwrap(), Some(ordinal));
             prop_assert_eq!(index.location(ordinal).unwrap(), at);
-            let expected = (ordinal.0 < flushed.0).then_some(ordinal);
+            let expected = (ordinal.0 < flushed.objects).then_some(ordinal);
             prop_assert_eq!(reopened.ordinal(&id).unwrap(), expected);
         }
     }
@@ -65,10 +66,10 @@ proptest! {
 #[test]
 fn a_shortened_file_is_damage_with_advice() {
     let dir = tempfile::tempdir().unwrap();
-    let mut index = Index::open(dir.path(), 0, 0).unwrap();
+    let mut index = Index::open(dir.path(), &Counts::default()).unwrap();
     index.append(&header(1, 0), Location { pack: 1, offset: 64, len: 9 }, &[]).unwrap();
     index.flush().unwrap();
-    std::fs::write(dir.path().join("loc"), b"short").unwrap();
-    let error = Index::open(dir.path(), 1, 0).err().unwrap().to_string();
-    assert!(error.contains("loc") && error.contains("--rebuild-index"), "{error}");
+    std::fs::write(dir.path().join("places"), b"short").unwrap();
+    let error = Index::open(dir.path(), &index.counts().unwrap()).err().unwrap().to_string();
+    assert!(error.contains("places") && error.contains("--rebuild-index"), "{error}");
 }

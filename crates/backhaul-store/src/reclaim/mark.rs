@@ -3,10 +3,10 @@
 use super::Pace;
 use crate::bits::Bits;
 use crate::error::StoreError;
-use crate::index::{Ordinal, Scan};
+use crate::index::{Parent, Scan};
 
-/// Numbers looked at in one step.
-const BLOCK: u64 = 65_536;
+/// Objects with references that are looked at in one step.
+const BLOCK: u64 = 16_384;
 /// Bytes of references read at once; one object's are fewer.
 const WINDOW: u64 = 4 << 20;
 
@@ -16,34 +16,26 @@ const WINDOW: u64 = 4 << 20;
 /// # Errors
 /// The index cannot be read.
 pub fn close(scan: &Scan, live: &mut Bits, pace: &mut Pace<'_>) -> Result<(), StoreError> {
-    let (mut raw, mut ends, mut window) = (Vec::new(), Vec::new(), Vec::new());
-    let mut to = scan.objects();
+    let (mut raw, mut window) = (Vec::new(), Vec::new());
+    let mut to = scan.parents();
     while to > 0 {
         let from = (to - 1) / BLOCK * BLOCK;
-        let start = scan.ends(from, to, &mut raw, &mut ends)?;
+        let parents = scan.rows(from, to, &mut raw)?;
         pace(raw.len() as u64)?;
-        let begin = |row: usize| if row == 0 { start } else { ends[row - 1] };
-        let mut row = ends.len();
-        // What of the edges is in memory: from `have` on.
+        let start = parents.first().map_or(0, |parent| parent.span.start);
+        // What of the references is in memory: from `have` on.
         let mut have = u64::MAX;
-        while row > 0 {
-            row -= 1;
-            let number = from + row as u64;
-            if !live.near(number) {
-                row = (number / 64 * 64).saturating_sub(from) as usize;
+        for Parent { ordinal, span } in parents.into_iter().rev() {
+            if !live.has(ordinal) {
                 continue;
             }
-            let (at, end) = (begin(row), ends[row]);
-            if at == end || !live.has(Ordinal(number)) {
-                continue;
+            if span.start < have {
+                have = span.start.min(span.end.saturating_sub(WINDOW).max(start));
+                scan.references(have..span.end, &mut window)?;
+                pace(span.end - have)?;
             }
-            if at < have {
-                have = at.min(end.saturating_sub(WINDOW).max(start));
-                scan.edges(have..end, &mut window)?;
-                pace(end - have)?;
-            }
-            let mine = &window[(at - have) as usize..(end - have) as usize];
-            scan.targets(number, mine, &mut |child| live.add(child))?;
+            let mine = &window[(span.start - have) as usize..(span.end - have) as usize];
+            Scan::targets(ordinal, mine, &mut |child| live.add(child))?;
         }
         to = from;
     }

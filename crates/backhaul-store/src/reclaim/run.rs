@@ -222,10 +222,9 @@ impl Vault {
         lost.remove_all(&there);
         let state = self.state();
         for ordinal in lost.iter() {
-            // Of what was lost later its proof is left, and it is known that it refers to nothing.
-            let is_unknown = state.index.proof(ordinal)?.0 == [0; 16];
-            if is_unknown && state.index.edges(ordinal)?.is_empty() {
-                let (what, why) = (format!("object {}", state.index.id(ordinal)?), "it is lost".to_owned());
+            if state.index.is_blank(ordinal)? && state.index.edges(ordinal)?.is_empty() {
+                let (what, why) =
+                    (format!("object {}", state.index.short(ordinal)?), "it is lost".to_owned());
                 return Err(StoreError::Unsure { what, why });
             }
         }

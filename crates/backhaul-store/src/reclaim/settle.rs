@@ -31,8 +31,10 @@ impl Vault {
         for from in (0..count).step_by(BLOCK as usize) {
             let to = count.min(from + BLOCK);
             let state = self.state();
-            let (places, spans) = (state.index.locations(from, to)?, state.index.spans(from, to)?);
-            for ((number, at), span) in (from..).zip(places).zip(spans) {
+            let places = state.index.locations(from, to)?;
+            let mut parents = state.index.parents(from, to)?.into_iter().peekable();
+            for (number, at) in (from..).zip(places) {
+                let parent = parents.next_if(|parent| parent.ordinal.0 == number);
                 if live.has(Ordinal(number)) {
                     continue;
                 }
@@ -40,8 +42,8 @@ impl Vault {
                 let lacks =
                     |to: Ordinal| Ok::<_, StoreError>(gone.has(to) || state.index.location(to)?.len == 0);
                 let mut is_gone = at.len == 0;
-                if !is_gone && !span.is_empty() {
-                    for edge in state.index.edges_at(span)? {
+                if let (false, Some(parent)) = (is_gone, parent) {
+                    for edge in state.index.edges_of(&parent)? {
                         is_gone |= lacks(edge.to)?;
                     }
                 }

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use backhaul_object::descriptor::Descriptor;
 
 use crate::blobs::{Blobs, LocalBlobs};
-use crate::catalog::{Catalog, PackRow, SnapshotRow};
+use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow, SnapshotRow};
 use crate::error::{Doing, StoreError};
-use crate::index::{Index, Ordinal};
+use crate::index::{Index, Ordinal, convert};
 use crate::manifest::{MANIFEST_MAX, Manifest, manifest_name};
 use crate::parity::ParityWorker;
 use crate::reclaim::condemned;
@@ -49,7 +49,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     if !path.exists() {
         return Err(missing(REBUILD));
     }
-    let catalog = Catalog::open(&path).map_err(|error| match error {
+    let mut catalog = Catalog::open(&path).map_err(|error| match error {
         StoreError::Catalog(_) => missing(REBUILD),
         other => other,
     })?;
@@ -57,7 +57,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     if catalog.vault()?.is_some_and(|vault| vault != descriptor.vault) {
         return Err(missing("it is of another vault; run `backhaul check --rebuild-index`"));
     }
-    let index = Index::open(&root.join("index"), counts.objects, counts.members)?;
+    let (index, counts) = open_index(root, &mut catalog, counts)?;
     let fence = condemned::load(root);
     let is_reclaimed = counts.objects.checked_sub(1).is_some_and(|last| fence.gone().has(Ordinal(last)));
     if counts.newest.is_some() && index.counts()? != counts && !is_reclaimed {
@@ -98,6 +98,17 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     vault.finish_packs(&rows)?;
     vault.adopt_manifests()?;
     Ok(vault)
+}
+
+/// Opens the index; one of an earlier version is converted before.
+fn open_index(root: &Path, catalog: &mut Catalog, counts: Counts) -> Result<(Index, Counts), StoreError> {
+    let (dir, mut counts) = (root.join("index"), counts);
+    if catalog.index_version()? < INDEX_VERSION {
+        counts = convert::convert(&dir, &counts)?;
+        catalog.set_index(&counts)?;
+    }
+    convert::sweep(&dir)?;
+    Ok((Index::open(&dir, &counts)?, counts))
 }
 
 impl Vault {

@@ -229,13 +229,13 @@ fn a_wrong_index_deletes_nothing() {
     yard.forget(&old);
     yard.vault = None;
     // References of the last objects are forgotten: a mark does not reach the chunks of the new snapshot.
-    let spans = yard.root().join("index/spans");
-    let mut bytes = std::fs::read(&spans).unwrap();
-    let count = bytes.len() / 8;
-    let before = bytes[(count - 3) * 8..(count - 2) * 8].to_vec();
-    bytes[(count - 2) * 8..(count - 1) * 8].copy_from_slice(&before);
-    bytes[(count - 1) * 8..].copy_from_slice(&before);
-    std::fs::write(&spans, bytes).unwrap();
+    let parents = yard.root().join("index/parents");
+    let mut bytes = std::fs::read(&parents).unwrap();
+    let count = bytes.len() / 16;
+    let before = bytes[(count - 3) * 16 + 8..(count - 2) * 16].to_vec();
+    bytes[(count - 2) * 16 + 8..(count - 1) * 16].copy_from_slice(&before);
+    bytes[(count - 1) * 16 + 8..].copy_from_slice(&before);
+    std::fs::write(&parents, bytes).unwrap();
     yard.reopen();
     yard.reclaim();
     let error = yard.reclaim_watched(&mut ()).unwrap_err();
