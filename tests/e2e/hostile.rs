@@ -36,19 +36,20 @@ async fn hellos_without_end_are_answered_with_a_time_to_come_back() {
     let tree = tree(dir.path());
     let (bad, good) = (server.client("bad", &[&tree]), server.client("good", &[&tree]));
     let (start, mut welcomes) = (Instant::now(), 0);
-    let end = loop {
-        let (_, answer) = hello(&bad, wire::Intent::Attend, wire::Hello::default()).await;
-        match answer {
-            Some(Body::End(end)) => break end,
-            _ => welcomes += 1,
-        }
-        assert!(welcomes <= 61 + start.elapsed().as_secs() / 2, "{welcomes} in {:?}", start.elapsed());
-    };
-    assert_eq!((end.code, end.text.as_str()), (end::BUSY, "this client says hello too often"));
-    assert!(end.after >= 60, "{end:?}");
-    is_served(&good);
-    let (_, answer) = hello(&bad, wire::Intent::Backup, wire::Hello::default()).await;
-    assert_eq!(refused(answer).code, end::BUSY, "nor for another purpose");
+    // The second purpose has no patience of its own: one more hello is forgiven in two seconds.
+    for intent in [wire::Intent::Attend, wire::Intent::Backup] {
+        let end = loop {
+            let (_, answer) = hello(&bad, intent, wire::Hello::default()).await;
+            match answer {
+                Some(Body::End(end)) => break end,
+                _ => welcomes += 1,
+            }
+            assert!(welcomes <= 61 + start.elapsed().as_secs() / 2, "{welcomes} in {:?}", start.elapsed());
+        };
+        assert_eq!((end.code, end.text.as_str()), (end::BUSY, "this client says hello too often"));
+        assert!(end.after >= 60, "{end:?}");
+        is_served(&good);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
