@@ -67,8 +67,14 @@ fn node(held: &Held, id: ObjectId) -> Result<&Node, DumpError> {
 pub(crate) struct Folder {
     store: Store,
     here: Vec<Entry>,
-    /// Of a folder that is an object: its parts in order. One that turns out to be a list of parts gives way to them.
-    parts: Mutex<Vec<ObjectId>>,
+    parts: Mutex<Parts>,
+}
+
+/// The parts of a folder that is an object, in order. One that turns out to be a list of parts gives way to them.
+struct Parts {
+    ids: Vec<ObjectId>,
+    /// So many of the first are known to have names: only their numbers are those that places are made of.
+    leaves: usize,
 }
 
 impl Folder {
@@ -77,7 +83,7 @@ impl Folder {
             Names::Here(entries) => (entries, Vec::new()),
             Names::Node(id) => (Vec::new(), vec![id]),
         };
-        Self { store, here, parts: Mutex::new(parts) }
+        Self { store, here, parts: Mutex::new(Parts { ids: parts, leaves: 0 }) }
     }
 
     /// Hands the names from a place on (0 at first) to `take`, each with the place after it, until that says that it is full.
@@ -100,22 +106,41 @@ impl Folder {
         if each(0, from, &self.here) {
             return Ok(());
         }
-        loop {
-            let next = self.parts.lock().unwrap_or_else(PoisonError::into_inner).get(part).copied();
-            let Some(id) = next else { return Ok(()) };
+        while let Some(id) = self.part(part)? {
             let held = self.store.one(id)?;
-            match node(&held, id)? {
-                Node::Leaf(entries) => {
-                    if each(part, from, entries) {
-                        return Ok(());
-                    }
-                    (part, from) = (part + 1, 0);
+            let Node::Leaf(entries) = node(&held, id)? else {
+                return Err(DumpError::Format { id, why: FormatError::Invalid("no names") });
+            };
+            if each(part, from, entries) {
+                return Ok(());
+            }
+            (part, from) = (part + 1, 0);
+        }
+        Ok(())
+    }
+
+    /// The part of a number, none behind the last. Whoever begins in the middle (the kernel, which keeps what it was told
+    /// when the folder was open before) learns first what the parts are up to there.
+    fn part(&self, number: usize) -> Result<Option<ObjectId>, DumpError> {
+        let parts = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let (at, next) = {
+                let parts = parts();
+                if number < parts.leaves {
+                    return Ok(parts.ids.get(number).copied());
                 }
-                Node::Index(branches) => {
-                    let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-                    // Somebody else may have done it meanwhile.
-                    if parts.get(part) == Some(&id) {
-                        parts.splice(part..=part, branches.iter().map(|branch| branch.node));
+                (parts.leaves, parts.ids.get(parts.leaves).copied())
+            };
+            let Some(id) = next else { return Ok(None) };
+            let held = self.store.one(id)?;
+            let found = node(&held, id)?;
+            let mut parts = parts();
+            // Somebody else may have done it meanwhile.
+            if parts.leaves == at && parts.ids.get(at) == Some(&id) {
+                match found {
+                    Node::Leaf(_) => parts.leaves += 1,
+                    Node::Index(branches) => {
+                        parts.ids.splice(at..=at, branches.iter().map(|branch| branch.node));
                     }
                 }
             }
