@@ -163,7 +163,8 @@ async fn what_nobody_takes_costs_the_server_little_memory() {
         stream.send(&object).await.unwrap();
     }
     while !matches!(peer.hear().await, Some(Body::Durable(durable)) if durable.objects == 4) {}
-    let read = Body::Read(wire::Read { ids: ids.into_iter().cycle().take(4_000).collect() });
+    let read =
+        Body::Read(wire::Read { ids: ids.into_iter().cycle().take(4_000).collect(), ..Default::default() });
     let asking = async {
         for _ in 0..200 {
             peer.send(read.clone()).await.unwrap();

@@ -7,9 +7,9 @@ use backhaul_agent::home::AgentHome;
 use backhaul_agent::remote::Which;
 use backhaul_agent::run::dial;
 use backhaul_archive::browse::{Located, Tree};
-use backhaul_object::ObjectId;
 use backhaul_object::entry::{Body, Content};
 use backhaul_object::source::{ObjectSource, TransferError};
+use backhaul_object::{ObjectId, Reference};
 use backhaul_tests::{Home, TestServer, trees};
 
 async fn session(home: &Home) -> Remote {
@@ -65,6 +65,22 @@ async fn knowing_an_id_is_not_enough_and_a_shared_bundle_shows_only_the_shared_m
             assert_eq!(content.is_some(), number == member, "member {number}");
             assert_eq!(object.provides[number].1.0 == [0; 16], number != member, "proof {number}");
         }
+
+        // Asking for members changes nothing of whose they are: of one's own only those come that are wanted.
+        let marked = |numbers: std::ops::Range<usize>| {
+            let mut wanted = Reference::whole(bundle);
+            numbers.for_each(|number| wanted.use_member(number));
+            wanted
+        };
+        let there = |remote: &Remote, wanted: Reference| -> Vec<usize> {
+            let object = remote.read_parts(&[wanted]).unwrap().pop().unwrap();
+            let members = backhaul_object::bundle::members(&object).unwrap();
+            (0..members.len()).filter(|number| members[*number].is_some()).collect()
+        };
+        assert_eq!(there(&of_ana, marked(3..6)), [3, 4, 5]);
+        assert_eq!(there(&of_bea, marked(0..20)), [member]);
+        let other = if member == 0 { 1..2 } else { 0..1 };
+        assert!(there(&of_bea, marked(other)).is_empty());
     });
     of_ana.close().await;
     of_bea.close().await;

@@ -13,7 +13,7 @@ use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::{ChunkerKey, IdKey};
 use backhaul_object::seal::Unpacker;
 use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, TransferError};
-use backhaul_object::{Compressed, FormatError, Object, ObjectId};
+use backhaul_object::{Compressed, FormatError, Object, ObjectId, Reference};
 use backhaul_proto::errand::News;
 use backhaul_proto::{READ_MAX, Retry, end, wire};
 use bytes::Bytes;
@@ -44,7 +44,7 @@ pub(crate) const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION")
 /// What a thread asks of the session.
 enum Command {
     Ask(Vec<Query>, Sender<Vec<backhaul_object::source::Answer>>),
-    Read(Vec<ObjectId>, Sender<Result<Vec<Compressed>, TransferError>>),
+    Read(Vec<Reference>, Sender<Result<Vec<Compressed>, TransferError>>),
     Commit(Box<Commitment>, Sender<wire::Committed>),
     List(wire::List, Sender<Vec<wire::SnapshotRow>>),
     Stats(Sender<wire::VaultStats>),
@@ -371,10 +371,15 @@ impl ObjectSink for Remote {
 
 impl ObjectSource for Remote {
     fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError> {
-        let mut objects = Vec::with_capacity(ids.len());
+        self.read_parts(&ids.iter().map(|id| Reference::whole(*id)).collect::<Vec<_>>())
+    }
+
+    fn read_parts(&self, wanted: &[Reference]) -> Result<Vec<Object>, TransferError> {
+        let mut objects = Vec::with_capacity(wanted.len());
         let mut unpacker = Unpacker::new().map_err(|error| TransferError::Lost(error.to_string()))?;
-        for ids in ids.chunks(READ_MAX) {
-            for (id, object) in ids.iter().zip(self.command(|reply| Command::Read(ids.to_vec(), reply))??) {
+        for wanted in wanted.chunks(READ_MAX) {
+            let found = self.command(|reply| Command::Read(wanted.to_vec(), reply))??;
+            for (Reference { id, .. }, object) in wanted.iter().zip(found) {
                 let damaged = |why| TransferError::Damaged { id: *id, why };
                 if object.header.id != *id {
                     return Err(damaged(FormatError::Mismatch("id")));

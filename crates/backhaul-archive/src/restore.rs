@@ -3,7 +3,7 @@
 //! - [`place`] is the only code that touches the target: everything goes through directory descriptors
 //!   opened beneath it without following symbolic links;
 //! - [`part`] is how what is there is replaced in one step; [`base`] is what of it need not be fetched;
-//! - [`fetch`] turns a batch of files into few large reads and writes them with several threads;
+//! - [`plan`] turns a batch of files into few large reads; [`fetch`] has them read and writes them with several threads;
 //! - [`run`] walks the tree, takes what the [`select`]ion wants, makes [`folders`], [`delete`]s what is too much; [`plain`] makes
 //!   links, pipes, sockets and devices;
 //! - [`batch`]: behind the walk, a batch of files is written, then its hard links and the metadata of the directories that are
@@ -41,6 +41,7 @@ mod out;
 mod part;
 mod place;
 mod plain;
+mod plan;
 mod report;
 mod run;
 mod same;

@@ -191,7 +191,12 @@ async fn frames_arrive_whole_though_waiting_for_them_is_given_up_again_and_again
     let (mut writer, _r, _s) = dialled.unwrap().split();
     let (_w, mut reader, _t) = accepted.unwrap().split();
     let frames: Vec<Frame> = (1..40)
-        .map(|n| Frame { body: Some(Body::Read(Read { ids: vec![vec![n; usize::from(n) * 9_000].into()] })) })
+        .map(|n| Frame {
+            body: Some(Body::Read(Read {
+                ids: vec![vec![n; usize::from(n) * 9_000].into()],
+                ..Default::default()
+            })),
+        })
         .collect();
     let sent = frames.clone();
     let send = async move {

@@ -3,6 +3,8 @@
 //! A managed vault's agents send [`Compressed`] inside TLS; the server opens, re-hashes and seals it. In a
 //! sealed vault the agent seals. Either way the record at rest is the same.
 
+use std::io::Read;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 
@@ -173,6 +175,15 @@ impl Compressed {
             return Err(FormatError::Mismatch("id"));
         }
         Ok(object)
+    }
+
+    /// The payload from its beginning on, as far as it is read; its length is not checked.
+    pub(crate) fn unpacking(&self) -> Result<Box<dyn Read + '_>, FormatError> {
+        let refused = |_| FormatError::Invalid("zstd context");
+        Ok(match self.header.compressor {
+            Compressor::Raw => Box::new(&self.body[..]),
+            Compressor::Zstd => Box::new(zstd::Decoder::with_buffer(&self.body[..]).map_err(refused)?),
+        })
     }
 
     fn unpack(&self, unpacker: &mut Unpacker) -> Result<Object, FormatError> {

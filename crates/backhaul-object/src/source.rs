@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::codec::FormatError;
+use crate::header::Reference;
 use crate::ids::{ObjectId, Proof};
 use crate::seal::{Compressed, Object};
 
@@ -38,6 +39,14 @@ pub trait ObjectSource: Send + Sync {
     /// # Errors
     /// [`TransferError`], naming the object.
     fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError>;
+
+    /// As [`ObjectSource::read`]; of a bundle, members that are not marked may be left out.
+    ///
+    /// # Errors
+    /// As [`ObjectSource::read`].
+    fn read_parts(&self, wanted: &[Reference]) -> Result<Vec<Object>, TransferError> {
+        self.read(&wanted.iter().map(|one| one.id).collect::<Vec<_>>())
+    }
 }
 
 /// One question: is this content there?

@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use backhaul_object::bundle::{self, BundleBuilder};
 use backhaul_object::entry::{Attribute, Body, Content, Entry, FOLD_DEPTH_MAX, Metadata};
 use backhaul_object::flist;
 use backhaul_object::header::{Compressor, Reference};
 use backhaul_object::keys::{IdKey, VaultKey};
 use backhaul_object::node::{self, DirectoryBuilder, Finished, NODE_MAX, Node, write_root};
 use backhaul_object::piece::Piece;
-use backhaul_object::seal::{Packer, Unpacker};
+use backhaul_object::seal::{Packer, Unpacker, identify_content};
 use backhaul_object::{Header, Kind, Object, ObjectId, Proof};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -173,6 +174,44 @@ proptest! {
         if let Ok(other) = Header::decode(&changed) {
             prop_assert_eq!(other.encode(), changed);
         }
+    }
+
+    #[test]
+    fn a_part_of_a_bundle_has_its_id_what_is_wanted_of_it_and_nothing_else(
+        files in proptest::collection::vec((any::<u8>(), 1usize..9_000, any::<bool>()), 1..60), noisy: bool,
+        cut: prop::sample::Index,
+    ) {
+        let key = VaultKey::new([1; 32]).id_key();
+        let (mut builder, mut wanted, mut contents) = (BundleBuilder::default(), Reference::whole(ObjectId([0; 32])), Vec::new());
+        for (n, (seed, len, want)) in files.iter().enumerate() {
+            let byte = |i: usize| if noisy { (i as u8).wrapping_mul(167) ^ (i >> 3) as u8 ^ seed } else { *seed };
+            let content: Vec<u8> = (0..*len).map(byte).collect();
+            let (id, proof) = identify_content(&key, &content);
+            builder.push(id, proof, &content);
+            if *want {
+                wanted.use_member(n);
+            }
+            contents.push(want.then(|| Bytes::from(content)));
+        }
+        let mut packer = Packer::new(3).unwrap();
+        let whole = builder.finish().compress(&key, &mut packer).unwrap();
+        let part = bundle::part_of(&whole, &wanted.members, &mut packer).unwrap();
+        let opened = part.open(&key, &mut Unpacker::new().unwrap()).unwrap();
+        prop_assert_eq!((part.header.id, part.header.proof), (whole.header.id, whole.header.proof));
+        prop_assert_eq!(bundle::members(&opened).unwrap(), contents.clone());
+        for ((_, proof), content) in opened.provides.iter().zip(&contents) {
+            prop_assert_eq!(content.is_none(), proof.0 == [0; 16]);
+        }
+        // Of a part, too.
+        let same = bundle::part_of(&part, &wanted.members, &mut packer).unwrap();
+        prop_assert_eq!(same.open(&key, &mut Unpacker::new().unwrap()).unwrap(), opened);
+        // A frame that ends too early, or is longer than it says, is an error or the same, and no panic.
+        let mut broken = whole.clone();
+        broken.body = broken.body.slice(..cut.index(broken.body.len()));
+        let _ = bundle::part_of(&broken, &wanted.members, &mut packer);
+        let mut short = whole;
+        short.header.plain_len /= 2;
+        let _ = bundle::part_of(&short, &wanted.members, &mut packer);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use backhaul_object::Reference;
 use backhaul_object::ids::{ObjectId, Proof};
 use backhaul_object::source::{Answer, Query};
 use bytes::Bytes;
@@ -127,10 +128,12 @@ impl AgentSession {
         self.out.push_back(frame(Body::Applied(applied)));
     }
 
-    /// Asks for objects on the reply stream.
-    pub fn read(&mut self, ids: &[ObjectId]) {
-        let ids = ids.iter().map(|id| Bytes::copy_from_slice(id.as_bytes())).collect();
-        self.out.push_back(frame(Body::Read(wire::Read { ids })));
+    /// Asks for objects on the reply stream, of bundles for what is marked.
+    pub fn read(&mut self, wanted: &[Reference]) {
+        let ids = wanted.iter().map(|one| Bytes::copy_from_slice(one.id.as_bytes())).collect();
+        let in_part = wanted.iter().any(|one| !one.members.is_empty());
+        let members = wanted.iter().filter(|_| in_part).map(|one| Bytes::copy_from_slice(&one.members));
+        self.out.push_back(frame(Body::Read(wire::Read { ids, members: members.collect() })));
     }
 
     /// Asks for the snapshots.

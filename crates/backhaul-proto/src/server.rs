@@ -2,8 +2,10 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use backhaul_object::header::MEMBERS_MAX;
 use backhaul_object::ids::{ObjectId, Proof, ShortId};
 use backhaul_object::source::Answer;
+use backhaul_object::{FormatError, Reference};
 use bytes::Bytes;
 
 use crate::agent::split_proofs;
@@ -30,7 +32,7 @@ pub enum Request {
     /// List the snapshots.
     List(wire::List),
     /// Send these objects.
-    Read(Vec<ObjectId>),
+    Read(Vec<Reference>),
     /// Figures.
     Stats,
     /// Have another client restore something.
@@ -294,6 +296,14 @@ fn on_read(read: &wire::Read) -> Result<Request, SessionError> {
     if read.ids.len() > READ_MAX {
         return Err(SessionError::Protocol("too many objects in one read"));
     }
-    let ids: Result<Vec<_>, _> = read.ids.iter().map(|id| ObjectId::try_from(&id[..])).collect();
-    ids.map(Request::Read).map_err(|_| SessionError::Protocol("malformed object id"))
+    if !read.members.is_empty() && read.members.len() != read.ids.len() {
+        return Err(SessionError::Protocol("members of other objects than are asked for"));
+    }
+    if read.members.iter().any(|members| members.len() > MEMBERS_MAX / 8) {
+        return Err(SessionError::Protocol("more members than a bundle has"));
+    }
+    let members = read.members.iter().map(|members| members.to_vec()).chain(std::iter::repeat(Vec::new()));
+    let one = |(id, members): (&Bytes, Vec<u8>)| Ok(Reference { id: ObjectId::try_from(&id[..])?, members });
+    let wanted: Result<Vec<_>, FormatError> = read.ids.iter().zip(members).map(one).collect();
+    wanted.map(Request::Read).map_err(|_| SessionError::Protocol("malformed object id"))
 }

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 
+use backhaul_object::Reference;
+use backhaul_object::header::MEMBERS_MAX;
 use backhaul_object::ids::{ObjectId, Proof};
 use backhaul_object::source::{Answer, Query};
 use backhaul_proto::agent::{AgentSession, Event};
@@ -168,7 +170,7 @@ proptest! {
                 3 => wire::frame::Body::Answers(wire::Answers { batch: 3, codes: vec![0].into(), ..Default::default() }),
                 4 => wire::frame::Body::Committed(wire::Committed::default()),
                 5 => wire::frame::Body::Welcome(wire::Welcome { protocol: 9, ..Default::default() }),
-                6 => wire::frame::Body::Read(wire::Read { ids: vec![vec![1; 3].into()] }),
+                6 => wire::frame::Body::Read(wire::Read { ids: vec![vec![1; 3].into()], ..Default::default() }),
                 7 => wire::frame::Body::Durable(wire::Durable { objects: 1 }),
                 _ => wire::frame::Body::List(wire::List::default()),
             };
@@ -204,6 +206,26 @@ fn limits_are_kept_on_both_sides() {
     }
     assert!(!pair.agent.may_ask() && pair.agent.ask(vec![query(1, true)]).is_err(), "too many batches");
     assert!(pair.agent.commit(wire::Commit::default()).is_err(), "questions are open");
+}
+
+#[test]
+fn what_is_read_of_bundles_arrives_as_it_was_asked_for_and_within_limits() {
+    let mut pair = Pair::new();
+    pair.settle();
+    let whole = |n| Reference::whole(ObjectId([n; 32]));
+    let mut some = whole(2);
+    some.use_member(9);
+    for wanted in [vec![whole(1), some.clone(), whole(3)], vec![whole(1)], vec![]] {
+        pair.agent.read(&wanted);
+        assert_eq!(pair.server.handle(pair.agent.poll().unwrap()).unwrap(), Request::Read(wanted));
+    }
+    let id = || vec![1; 32].into();
+    for (ids, members) in
+        [(vec![id(), id()], vec![vec![1].into()]), (vec![id()], vec![vec![1; MEMBERS_MAX / 8 + 1].into()])]
+    {
+        let read = wire::frame::Body::Read(wire::Read { ids, members });
+        assert!(pair.server.handle(wire::Frame { body: Some(read) }).is_err());
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use backhaul_net::link::{FrameReader, FrameWriter, Streams};
 use backhaul_net::{Link, NetError, PeerIdentity, Role};
-use backhaul_object::ObjectId;
 use backhaul_object::ids::SessionId;
+use backhaul_object::{ObjectId, Reference};
 use backhaul_proto::errand::News;
 use backhaul_proto::server::{Request, ServerSession};
 use backhaul_proto::{PROTOCOL, end, wire};
@@ -50,7 +50,7 @@ struct Conversation {
     owned: Arc<Mutex<Owned>>,
     ingest: Option<Ingest>,
     reports: mpsc::UnboundedReceiver<Report>,
-    reads: mpsc::Sender<Vec<ObjectId>>,
+    reads: mpsc::Sender<Vec<Reference>>,
     grant: Option<(u64, Option<ObjectId>)>,
     peer: PeerIdentity,
     /// The version of the terms that it was sent and has not confirmed.
@@ -329,9 +329,9 @@ impl Conversation {
                     snapshots: stats.snapshots,
                 });
             }
-            Request::Read(ids) => {
+            Request::Read(wanted) => {
                 let gone = |_| Ending::new(end::STORAGE, "reading has stopped");
-                self.reads.send(ids).await.map_err(gone)?;
+                self.reads.send(wanted).await.map_err(gone)?;
             }
         }
         Ok(false)

@@ -9,7 +9,7 @@ use backhaul_net::NetError;
 use backhaul_net::link::{Arrived, ObjectReader, ObjectWriter, Streams};
 use backhaul_net::throttle::Bucket;
 use backhaul_object::source::TransferError;
-use backhaul_object::{Compressed, FormatError, ObjectId};
+use backhaul_object::{Compressed, FormatError, Reference};
 use backhaul_proto::end;
 use tokio::sync::{mpsc, oneshot};
 
@@ -18,7 +18,7 @@ use crate::clock;
 
 /// A read that was asked for: its replies come in this order.
 pub(super) struct PendingRead {
-    pub ids: Vec<ObjectId>,
+    pub wanted: Vec<Reference>,
     pub reply: Sender<Result<Vec<Compressed>, TransferError>>,
 }
 
@@ -81,12 +81,12 @@ pub(super) async fn receive_objects(
     shared: Arc<Shared>,
 ) {
     let mut reader: Option<ObjectReader> = None;
-    while let Some(PendingRead { ids, reply }) = pending.recv().await {
+    while let Some(PendingRead { wanted, reply }) = pending.recv().await {
         if reader.is_none() {
             reader = streams.accept().await.ok();
         }
         let Some(stream) = &mut reader else { return };
-        match receive(stream, &ids).await {
+        match receive(stream, &wanted).await {
             Ok(outcome) => drop(reply.send(outcome)),
             Err(error) => {
                 shared.fail(end::PROTOCOL, lost(&error));
@@ -99,10 +99,10 @@ pub(super) async fn receive_objects(
 /// Takes all replies to one read, so that the next begins at the right place even after a failure.
 async fn receive(
     stream: &mut ObjectReader,
-    ids: &[ObjectId],
+    wanted: &[Reference],
 ) -> Result<Result<Vec<Compressed>, TransferError>, NetError> {
-    let (mut objects, mut failure) = (Vec::with_capacity(ids.len()), None);
-    for id in ids {
+    let (mut objects, mut failure) = (Vec::with_capacity(wanted.len()), None);
+    for Reference { id, .. } in wanted {
         match stream.next().await? {
             Some(Arrived::Object(object)) => objects.push(object),
             Some(Arrived::Absent(_)) => drop(failure.get_or_insert(TransferError::NotFound(*id))),

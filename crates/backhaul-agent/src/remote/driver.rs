@@ -190,9 +190,9 @@ impl Driver {
                 Ok(batch) => drop(self.asked.insert(batch, reply)),
                 Err(error) => self.broken(&error.to_string()),
             },
-            Command::Read(ids, reply) => {
-                self.session.read(&ids);
-                let _ = reads.send(PendingRead { ids, reply });
+            Command::Read(wanted, reply) => {
+                self.session.read(&wanted);
+                let _ = reads.send(PendingRead { wanted, reply });
             }
             Command::Commit(commitment, reply) => {
                 let (header, body) = travelling(&commitment.manifest);

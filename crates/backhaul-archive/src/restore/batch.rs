@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,8 @@ use crate::flags;
 
 /// A batch ends at this many files, or as many finished directories: their records are what it costs in memory.
 const FILES_MAX: usize = 16_384;
+/// A writer that has nothing to do gets a batch of this many already.
+const FILES_MIN: usize = 256;
 /// A batch ends at this many bytes of what its records hold themselves.
 const HELD_MAX: u64 = 16 << 20;
 
@@ -37,9 +40,10 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self, writer: Writing) -> bool {
         let files = self.jobs.len() + self.links.len() + self.kept.len();
-        files >= FILES_MAX || self.leaves.len() >= FILES_MAX || self.held >= HELD_MAX
+        let max = if writer == Writing::Idle { FILES_MIN } else { FILES_MAX };
+        files >= max || self.leaves.len() >= max || self.held >= HELD_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -105,6 +109,13 @@ impl Links {
     }
 }
 
+/// What the writer does while the walk goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writing {
+    Idle,
+    Busy,
+}
+
 /// What the walk tells its writer.
 pub(super) enum Order {
     /// Do this,
@@ -118,6 +129,8 @@ pub(super) struct Writer<'w, 'a> {
     pub(super) engine: &'w Engine<'a>,
     pub(super) mode: Mode,
     pub(super) links: &'w Links,
+    /// Orders that are not done yet.
+    pub(super) open: &'w AtomicUsize,
 }
 
 impl Writer<'_, '_> {
@@ -129,6 +142,7 @@ impl Writer<'_, '_> {
                 // Who asked may have given up.
                 Order::Tell(done) => drop(done.send(())),
             }
+            self.open.fetch_sub(1, Ordering::SeqCst);
         }
         Ok(())
     }

@@ -36,17 +36,18 @@ impl Run<'_, '_> {
         let Some(names) = self.folders.last_mut().and_then(|folder| folder.take_names()) else {
             return Ok(());
         };
-        // What was interrupted in this folder is made whole first: what it has left is no litter.
-        self.drain()?;
         let (engine, Some(place)) = (self.engine, self.engine.place) else { return Ok(()) };
         let Ok(dir) = place.dir(&relative) else { return Ok(()) };
-        let listed = match names_in(&dir) {
-            Ok(listed) => listed,
-            Err(error) => {
-                engine.report.error(&relative, format!("what is too much in it is not known: {error}"));
-                return Ok(());
-            }
-        };
+        let Some(mut listed) = engine.list(&dir, &relative) else { return Ok(()) };
+        if listed.iter().all(|name| names.contains(name.to_bytes())) {
+            return Ok(());
+        }
+        // What was interrupted in this folder is made whole first: what it has left is no litter.
+        self.drain()?;
+        match engine.list(&dir, &relative) {
+            Some(again) => listed = again,
+            None => return Ok(()),
+        }
         let respelt = respelt(&dir, &names, &listed);
         let mut extra = listed.into_iter().filter(|name| !names.contains(name.to_bytes())).peekable();
         if extra.peek().is_some() && place::mount_of(&dir) != place.mount() {
@@ -81,6 +82,15 @@ fn inode(dir: &OwnedFd, name: &[u8]) -> Option<(u64, u64)> {
 }
 
 impl Engine<'_> {
+    fn list(&self, dir: &OwnedFd, relative: &[u8]) -> Option<Vec<CString>> {
+        let listed = names_in(dir);
+        listed
+            .map_err(|error| {
+                self.report.error(relative, format!("what is too much in it is not known: {error}"))
+            })
+            .ok()
+    }
+
     /// Removes a folder where something else is to be, if everything is to be as in the snapshot.
     pub(super) fn make_way(&self, dir: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), String> {
         let Ok(name) = CString::new(name) else { return Err("its name cannot be".to_owned()) };

@@ -1,6 +1,5 @@
 //! The contents of a batch of files: few large reads, some under way while others are written.
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +8,7 @@ use std::vec::IntoIter;
 use backhaul_object::entry::{Attribute, Content, Metadata};
 use backhaul_object::piece::Piece;
 use backhaul_object::source::{ObjectSource, TransferError};
-use backhaul_object::{Object, ObjectId};
+use backhaul_object::{Object, Reference};
 use bytes::Bytes;
 use rustix::fs::Stat;
 
@@ -17,19 +16,16 @@ use super::base::Base;
 use super::out::Out;
 use super::part;
 use super::place::{self, Target};
+use super::plan::{Group, Task, plan};
 use super::report::Report;
 use super::{Mode, RestoreRequest};
 use crate::browse::is_fatal;
 use crate::dump::{DumpError, Near, Part, chunk_of, dump_content, members_of, pick};
 
-/// Plain bytes asked for in one read.
-const READ_BYTES: u64 = 4 << 20;
 /// Files up to this size are fetched whole.
 const WHOLE_MAX: u64 = 8 << 20;
 /// Reads under way at a time: while one is opened, the next is on its way.
 const READERS: usize = 3;
-/// What a bundle is taken to hold until it is read: the usual target size.
-const BUNDLE_BYTES: u64 = 512 << 10;
 /// Threads that write files.
 const WRITERS: usize = 4;
 /// Tasks waiting for a writer.
@@ -120,27 +116,6 @@ pub(crate) fn join(dir: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-/// Files that can be finished once the objects at these places of a read are there.
-enum Task {
-    Bundle {
-        at: usize,
-        files: Vec<(u16, FileJob)>,
-    },
-    /// A hole is at no place.
-    Whole {
-        at: Vec<Option<usize>>,
-        job: FileJob,
-    },
-}
-
-/// One read and what follows from it.
-#[derive(Default)]
-struct Group {
-    ids: Vec<ObjectId>,
-    tasks: Vec<Task>,
-    bytes: u64,
-}
-
 type Fetched = Result<Object, String>;
 
 /// A task with its objects, in the order of its places.
@@ -192,51 +167,6 @@ pub(crate) fn run(engine: &Engine<'_>, jobs: Vec<FileJob>, mode: Mode) -> Result
     }
 }
 
-/// Sorts files into reads: each bundle once, each chunk once per read, in the order of first use.
-fn plan(jobs: Vec<FileJob>) -> Vec<Group> {
-    let mut groups = vec![Group::default()];
-    let mut bundles: HashMap<ObjectId, (usize, usize)> = HashMap::new();
-    let mut chunks: HashMap<ObjectId, usize> = HashMap::new();
-    for job in jobs {
-        if let Content::Member { bundle, member } = job.content
-            && let Some((group, task)) = bundles.get(&bundle)
-            && let Some(Task::Bundle { files, .. }) =
-                groups.get_mut(*group).and_then(|g| g.tasks.get_mut(*task))
-        {
-            files.push((member, job));
-            continue;
-        }
-        let cost = if matches!(job.content, Content::Member { .. }) { BUNDLE_BYTES } else { job.size };
-        if groups.last().is_some_and(|group| group.bytes > 0 && group.bytes + cost > READ_BYTES) {
-            groups.push(Group::default());
-            chunks.clear();
-        }
-        let number = groups.len() - 1;
-        let Some(group) = groups.last_mut() else { continue };
-        group.bytes += cost;
-        let task = match &job.content {
-            Content::Member { bundle, member } => {
-                bundles.insert(*bundle, (number, group.tasks.len()));
-                group.ids.push(*bundle);
-                Task::Bundle { at: group.ids.len() - 1, files: vec![(*member, job)] }
-            }
-            Content::Chunks(pieces) => {
-                let ids = &mut group.ids;
-                let mut place = |id| {
-                    ids.push(id);
-                    ids.len() - 1
-                };
-                let mut at_once = |id| *chunks.entry(id).or_insert_with(|| place(id));
-                let at = pieces.iter().map(|piece| piece.id().map(&mut at_once)).collect();
-                Task::Whole { at, job }
-            }
-            Content::Empty | Content::Inline(_) | Content::Flist(_) => Task::Whole { at: Vec::new(), job },
-        };
-        group.tasks.push(task);
-    }
-    groups
-}
-
 fn run_small(shared: &Shared<'_, '_>, groups: Vec<Group>) {
     let groups = &Mutex::new(groups.into_iter());
     std::thread::scope(|scope| {
@@ -256,8 +186,8 @@ fn run_small(shared: &Shared<'_, '_>, groups: Vec<Group>) {
 fn fetch_all(engine: &Engine<'_>, groups: &Mutex<IntoIter<Group>>, work: &SyncSender<Work>) {
     while engine.report.is_over().is_none() {
         let next = groups.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some(Group { ids, tasks, .. }) = next else { return };
-        let objects = match read_group(engine.source, &ids) {
+        let Some(Group { wanted, tasks, .. }) = next else { return };
+        let objects = match read_group(engine.source, &wanted) {
             Ok(objects) => objects,
             Err(error) => return engine.report.fatal(error),
         };
@@ -275,19 +205,19 @@ fn fetch_all(engine: &Engine<'_>, groups: &Mutex<IntoIter<Group>>, work: &SyncSe
 }
 
 /// All objects of a read; after a failure one by one, so that only the bad ones are missing.
-fn read_group(source: &dyn ObjectSource, ids: &[ObjectId]) -> Result<Vec<Fetched>, TransferError> {
-    if ids.is_empty() {
+fn read_group(source: &dyn ObjectSource, wanted: &[Reference]) -> Result<Vec<Fetched>, TransferError> {
+    if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    match source.read(ids) {
-        Ok(objects) if objects.len() == ids.len() => return Ok(objects.into_iter().map(Ok).collect()),
+    match source.read_parts(wanted) {
+        Ok(objects) if objects.len() == wanted.len() => return Ok(objects.into_iter().map(Ok).collect()),
         Err(error) if is_fatal(&error) => return Err(error),
         _ => {}
     }
-    let mut out = Vec::with_capacity(ids.len());
-    for id in ids {
-        out.push(match source.read(&[*id]) {
-            Ok(mut objects) => objects.pop().ok_or_else(|| TransferError::NotFound(*id).to_string()),
+    let mut out = Vec::with_capacity(wanted.len());
+    for one in wanted {
+        out.push(match source.read_parts(std::slice::from_ref(one)) {
+            Ok(mut objects) => objects.pop().ok_or_else(|| TransferError::NotFound(one.id).to_string()),
             Err(error) if is_fatal(&error) => return Err(error),
             Err(error) => Err(error.to_string()),
         });

@@ -257,7 +257,7 @@ pub(crate) struct Missed {
 }
 
 /// Owner, then attributes (a change of owner drops some, and a mode may forbid to set them), then mode and times, on an
-/// open file or directory.
+/// open file or directory. What is so already is not set again: that would be a write of its inode.
 pub(crate) fn apply(
     fd: &impl AsFd,
     metadata: &Metadata,
@@ -274,9 +274,14 @@ pub(crate) fn apply(
         };
     }
     let unset = attributes.map(|(wanted, others)| attributes::write(&Handle::open(fd), wanted, others));
-    let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
-    fs::fchmod(fd, Mode::from_raw_mode(RawMode::from(mode)))?;
-    fs::futimens(fd, &times(metadata))?;
+    let mode = RawMode::from(if owned { metadata.mode } else { metadata.mode & !0o6000 });
+    // A new owner and an access list change the mode.
+    if fs::fstat(fd)?.st_mode & 0o7777 != mode {
+        fs::fchmod(fd, Mode::from_raw_mode(mode))?;
+    }
+    if mtime(&stat) != (metadata.mtime_s, i64::from(metadata.mtime_ns)) {
+        fs::futimens(fd, &times(metadata))?;
+    }
     Ok(Missed { owner: !owned, attributes: unset.unwrap_or_default() })
 }
 

@@ -2,13 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use backhaul_object::entry::{Attribute, Body, Content, Entry};
 use backhaul_object::source::TransferError;
 use rustix::fs::Stat;
 
-use super::batch::{Batch, Links, Order, Writer};
+use super::batch::{Batch, Links, Order, Writer, Writing};
 use super::fetch::{Engine, FileJob, Found, join};
 use super::folders::Folder;
 use super::place::{self, Verdict};
@@ -26,6 +27,8 @@ pub(super) struct Run<'r, 'a> {
     batch: Batch,
     /// Takes batches.
     orders: SyncSender<Order>,
+    /// Those that are not done yet.
+    open: &'r AtomicUsize,
     pub(super) links: &'r Links,
 }
 
@@ -33,13 +36,13 @@ pub(super) struct Run<'r, 'a> {
 pub(crate) fn run(engine: &Engine<'_>, mode: Mode, start: Start, extent: Extent) -> Result<(), RestoreError> {
     let is_folder = matches!(extent, Extent::Folder(_));
     let folders = vec![Folder::target(extent, engine.request.select.at_start())];
-    let links = &Links::default();
+    let (links, open) = (&Links::default(), &AtomicUsize::new(0));
     std::thread::scope(|scope| {
         // One batch waits while one is written and the walk gathers the next.
         let (orders, queue) = sync_channel(1);
-        let writer = Writer { engine, mode, links };
+        let writer = Writer { engine, mode, links, open };
         let writing = scope.spawn(move || writer.run(&queue));
-        let mut run = Run { engine, mode, folders, batch: Batch::default(), orders, links };
+        let mut run = Run { engine, mode, folders, batch: Batch::default(), orders, open, links };
         let walked = run.walk(start, is_folder);
         drop(run);
         // If it has ended, it knows why better than a walk that nobody listens to.
@@ -66,6 +69,7 @@ impl Run<'_, '_> {
     }
 
     fn order(&self, order: Order) -> Result<(), TransferError> {
+        self.open.fetch_add(1, Ordering::SeqCst);
         self.orders.send(order).map_err(|_| TransferError::Lost("writing has ended".to_owned()))
     }
 
@@ -115,7 +119,9 @@ impl Run<'_, '_> {
     }
 
     fn flush_if_full(&mut self) -> Result<(), TransferError> {
-        if self.batch.is_full() { self.flush() } else { Ok(()) }
+        let is_idle = self.open.load(Ordering::SeqCst) == 0;
+        let writing = if is_idle { Writing::Idle } else { Writing::Busy };
+        if self.batch.is_full(writing) { self.flush() } else { Ok(()) }
     }
 
     fn entry(&mut self, entry: &Entry, relative: &[u8]) -> Result<Step, String> {

@@ -7,14 +7,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use backhaul_object::bundle::BundleBuilder;
+use backhaul_object::bundle::{self, BundleBuilder};
 use backhaul_object::entry::{Body, Content, Entry, Metadata};
 use backhaul_object::flist;
 use backhaul_object::keys::IdKey;
 use backhaul_object::node::{DirectoryBuilder, Finished, write_root};
 use backhaul_object::piece::Piece;
-use backhaul_object::seal::identify_content;
-use backhaul_object::{Kind, Object};
+use backhaul_object::seal::{Packer, Unpacker, identify_content};
+use backhaul_object::{Kind, Object, Reference};
 use bytes::Bytes;
 
 use super::*;
@@ -29,6 +29,8 @@ pub(crate) struct Source {
     pub(crate) key: IdKey,
     /// What was asked for.
     reads: std::sync::Mutex<Vec<ObjectId>>,
+    /// Those of which only some members were.
+    parts: std::sync::Mutex<Vec<Reference>>,
     /// Reads until the session ends.
     lasts: std::sync::atomic::AtomicI64,
 }
@@ -44,6 +46,23 @@ impl ObjectSource for Source {
         }
         self.reads.lock().unwrap().extend(ids);
         ids.iter().map(get).collect()
+    }
+
+    /// Nothing comes that was not asked for.
+    fn read_parts(&self, wanted: &[Reference]) -> Result<Vec<Object>, TransferError> {
+        self.parts.lock().unwrap().extend(wanted.iter().filter(|one| !one.members.is_empty()).cloned());
+        let whole = self.read(&wanted.iter().map(|one| one.id).collect::<Vec<_>>())?;
+        let (mut packer, mut unpacker) = (Packer::new(1).unwrap(), Unpacker::new().unwrap());
+        let mut part = |(object, one): (Object, &Reference)| {
+            if one.members.is_empty() {
+                return Ok(object);
+            }
+            let damaged = |why| TransferError::Damaged { id: one.id, why };
+            let packed = object.compress(&self.key, &mut packer).map_err(damaged)?;
+            let part = bundle::part_of(&packed, &one.members, &mut packer).map_err(damaged)?;
+            part.open(&self.key, &mut unpacker).map_err(damaged)
+        };
+        whole.into_iter().zip(wanted).map(&mut part).collect()
     }
 }
 
@@ -64,6 +83,7 @@ impl Source {
             gone: HashSet::new(),
             key: IdKey::new([7; 32]),
             reads: std::sync::Mutex::default(),
+            parts: std::sync::Mutex::default(),
             lasts: i64::MAX.into(),
         }
     }

@@ -1,15 +1,13 @@
-//! Sends what a client may read. Of a bundle it sees only the members that are its own.
+//! Sends what a client may read. Of a bundle it sees only the members that are its own, and of these what it wants.
 
 use std::sync::{Arc, Mutex};
 
 use backhaul_net::link::{ObjectWriter, Streams};
 use backhaul_object::bundle;
-use backhaul_object::codec::Write;
-use backhaul_object::seal::{Packer, Unpacker};
-use backhaul_object::{Compressed, FormatError, Object, ObjectId, Proof};
+use backhaul_object::seal::Packer;
+use backhaul_object::{Compressed, FormatError, Kind, Reference};
 use backhaul_proto::end;
 use backhaul_store::{Owned, StoreError};
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::ingest::Report;
@@ -17,6 +15,8 @@ use super::{Ending, OpenVault, lock};
 
 /// Objects read at once, while those before are on their way.
 const AHEAD: usize = 8;
+/// A bundle that is no larger is sent with what was not asked for.
+const WHOLE_MAX: u32 = 48 << 10;
 
 /// What is sent for one id.
 enum Reply {
@@ -29,11 +29,11 @@ pub async fn serve(
     streams: Arc<Streams>,
     vault: Arc<OpenVault>,
     owned: Arc<Mutex<Owned>>,
-    mut requests: mpsc::Receiver<Vec<ObjectId>>,
+    mut requests: mpsc::Receiver<Vec<Reference>>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let mut writer: Option<ObjectWriter> = None;
-    while let Some(ids) = requests.recv().await {
+    while let Some(wanted) = requests.recv().await {
         let stream = match writer.take() {
             Some(stream) => stream,
             None => match streams.open().await {
@@ -44,9 +44,9 @@ pub async fn serve(
         let (replies_in, mut replies) = mpsc::channel(AHEAD);
         let (vault, owned) = (Arc::clone(&vault), Arc::clone(&owned));
         let reading = tokio::task::spawn_blocking(move || {
-            foresee(&vault, &owned, &ids);
-            for id in ids {
-                if replies_in.blocking_send(read(&vault, &owned, &id)).is_err() {
+            foresee(&vault, &owned, &wanted);
+            for one in wanted {
+                if replies_in.blocking_send(read(&vault, &owned, &one)).is_err() {
                     return;
                 }
             }
@@ -70,8 +70,8 @@ pub async fn serve(
 }
 
 /// Replies go in the order of the request; the disk is asked in its own. Nothing that is another's is touched.
-fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, ids: &[ObjectId]) {
-    let found: Vec<_> = ids.iter().filter_map(|id| vault.vault.ordinal(id).ok().flatten()).collect();
+fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &[Reference]) {
+    let found: Vec<_> = wanted.iter().filter_map(|one| vault.vault.ordinal(&one.id).ok().flatten()).collect();
     let mine = {
         let owned = lock(owned);
         let is_mine = |ordinal| owned.has(ordinal) || owned.part(ordinal).is_some();
@@ -80,7 +80,8 @@ fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, ids: &[ObjectId]) {
     vault.vault.foresee(&mine);
 }
 
-fn read(vault: &OpenVault, owned: &Mutex<Owned>, id: &ObjectId) -> Reply {
+fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference) -> Reply {
+    let Reference { id, members } = wanted;
     let absent = || Reply::Failure { damaged: false, text: "not there, or not yours to read".to_owned() };
     let ordinal = match vault.vault.ordinal(id) {
         Ok(Some(ordinal)) => ordinal,
@@ -95,10 +96,14 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, id: &ObjectId) -> Reply {
             (false, None) => return absent(),
         }
     };
-    let object = vault.get(ordinal).and_then(|object| match part {
-        None => Ok(object),
-        Some(members) => filter(vault, &object, &members)
-            .map_err(|why| StoreError::Damaged { what: format!("object {id}"), why: why.to_string() }),
+    let object = vault.get(ordinal).and_then(|object| {
+        let sent = match (part, wants_part(&object, members)) {
+            (None, false) => Ok(object),
+            (None, true) => part_of(&object, members),
+            (Some(mine), false) => part_of(&object, &mine),
+            (Some(mine), true) => part_of(&object, &both(&mine, members)),
+        };
+        sent.map_err(|why| StoreError::Damaged { what: format!("object {id}"), why: why.to_string() })
     });
     match object {
         Ok(object) => Reply::Object(object),
@@ -106,24 +111,15 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, id: &ObjectId) -> Reply {
     }
 }
 
-/// A bundle with only the members of a bitmap: the id stays, the other contents and proofs go.
-fn filter(vault: &OpenVault, object: &Compressed, members: &[u8]) -> Result<Compressed, FormatError> {
-    let opened = object.open(&vault.id_key, &mut Unpacker::new()?)?;
-    let (mut payload, mut content, mut provides) = (Vec::new(), Vec::new(), opened.provides.clone());
-    for (number, member) in bundle::members(&opened)?.into_iter().enumerate() {
-        let mine = members.get(number / 8).is_some_and(|byte| byte >> (number % 8) & 1 == 1);
-        match member.filter(|_| mine) {
-            Some(bytes) => {
-                payload.put_varint(bytes.len() as u64 + 1);
-                content.extend_from_slice(&bytes);
-            }
-            None => {
-                payload.put_varint(0);
-                provides[number].1 = Proof([0; 16]);
-            }
-        }
-    }
-    payload.extend_from_slice(&content);
-    let part = Object { provides, payload: Bytes::from(payload), ..opened };
-    part.compress_as(object.header.id, object.header.proof, &mut Packer::new(1)?)
+/// Whether it is worth it to leave out what was not asked for.
+fn wants_part(object: &Compressed, members: &[u8]) -> bool {
+    !members.is_empty() && object.header.kind == Kind::Bundle && object.header.plain_len > WHOLE_MAX
+}
+
+fn both(a: &[u8], b: &[u8]) -> Vec<u8> {
+    a.iter().zip(b).map(|(a, b)| a & b).collect()
+}
+
+fn part_of(object: &Compressed, members: &[u8]) -> Result<Compressed, FormatError> {
+    bundle::part_of(object, members, &mut Packer::new(1)?)
 }

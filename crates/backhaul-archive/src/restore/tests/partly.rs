@@ -63,6 +63,41 @@ fn only_chunks_that_differ_are_fetched() {
     assert!(fs::read(at("long")).unwrap() == sample.long && fs::read(at("big")).unwrap() == sample.big);
 }
 
+/// Many bundles, in which few files of a tree that is there were changed.
+#[test]
+fn of_bundles_only_the_files_that_differ_are_asked_for() {
+    let mut source = Source::new();
+    let (mut items, mut contents) = (BTreeMap::new(), Vec::new());
+    for b in 0..30u64 {
+        let files: Vec<Vec<u8>> = (0..20).map(|n| noise(10_000, b * 100 + n)).collect();
+        let bundle = source.bundle(&files.iter().map(|file| &file[..]).collect::<Vec<_>>());
+        for (member, file) in (0u16..).zip(files) {
+            let content = Content::Member { bundle, member };
+            items.insert(format!("{b:02}-{member:02}").into_bytes(), Item::File(content, 10_000, None));
+            contents.push(file);
+        }
+    }
+    let (root, temp) = (source.tree(items), tempfile::tempdir().unwrap());
+    let request = RestoreRequest { verify: false, ..request(temp.path(), Overwrite::IfChanged) };
+    restore(&source, root, None, &request).unwrap();
+    // But for those that are cut by the end of a batch.
+    assert!(std::mem::take(&mut *source.parts.lock().unwrap()).len() <= 4);
+    let path = |b: u64, n: u64| temp.path().join(format!("{b:02}-{n:02}"));
+    for b in 0..30 {
+        fs::write(path(b, b % 20), b"changed").unwrap();
+        // Of one bundle so much that it is read whole.
+        (0..if b == 3 { 20 } else { 0 }).for_each(|n| fs::write(path(b, n), b"changed").unwrap());
+    }
+    let done = restore(&source, root, None, &request).unwrap();
+    assert_eq!((done.errors, done.files, done.skipped), (vec![], 49, 551));
+    let parts = std::mem::take(&mut *source.parts.lock().unwrap());
+    let members = |one: &Reference| one.members.iter().map(|byte| byte.count_ones()).sum::<u32>();
+    assert_eq!((parts.len(), parts.iter().map(members).sum::<u32>()), (29, 29));
+    for (i, content) in contents.iter().enumerate() {
+        assert!(fs::read(path(i as u64 / 20, i as u64 % 20)).unwrap() == *content, "file {i}");
+    }
+}
+
 #[test]
 fn an_interrupted_file_goes_on_where_it_was() {
     let mut sample = sample();

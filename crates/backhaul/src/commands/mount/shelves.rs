@@ -10,7 +10,7 @@ use backhaul_agent::error::AgentError;
 use backhaul_agent::remote::{Listed, Remote, Which};
 use backhaul_archive::mount::{Library, Shot};
 use backhaul_object::source::{ObjectSource, TransferError};
-use backhaul_object::{Object, ObjectId};
+use backhaul_object::{Object, ObjectId, Reference};
 use backhaul_server::home::ServerHome;
 use tokio::runtime::Handle;
 
@@ -237,6 +237,10 @@ impl Keeper {
 impl ObjectSource for Keeper {
     fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError> {
         self.with(|remote| remote.read(ids))
+    }
+
+    fn read_parts(&self, wanted: &[Reference]) -> Result<Vec<Object>, TransferError> {
+        self.with(|remote| remote.read_parts(wanted))
     }
 }
 

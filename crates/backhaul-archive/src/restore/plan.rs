@@ -1,0 +1,101 @@
+//! Which objects a batch of files needs, in which reads: each bundle once, and of it no more than what is wanted.
+
+use std::collections::HashMap;
+
+use backhaul_object::entry::Content;
+use backhaul_object::{ObjectId, Reference};
+
+use super::fetch::FileJob;
+
+/// Plain bytes asked for in one read.
+const READ_BYTES: u64 = 4 << 20;
+/// What a bundle is taken to hold until it is read: the usual target size.
+const BUNDLE_BYTES: u64 = 512 << 10;
+/// Of a bundle of which no more bytes are wanted than this, only the members that are wanted are asked for.
+const PART_MAX: u64 = BUNDLE_BYTES / 4;
+
+/// Files that can be finished once the objects at these places of a read are there.
+pub(super) enum Task {
+    Bundle {
+        at: usize,
+        files: Vec<(u16, FileJob)>,
+    },
+    /// A hole is at no place.
+    Whole {
+        at: Vec<Option<usize>>,
+        job: FileJob,
+    },
+}
+
+/// One read and what follows from it.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) wanted: Vec<Reference>,
+    pub(super) tasks: Vec<Task>,
+    bytes: u64,
+}
+
+/// What is wanted of each bundle: members, and their bytes.
+fn members_wanted(jobs: &[FileJob]) -> HashMap<ObjectId, (Reference, u64)> {
+    let mut wanted = HashMap::new();
+    for job in jobs {
+        if let Content::Member { bundle, member } = job.content {
+            let of = wanted.entry(bundle).or_insert_with(|| (Reference::whole(bundle), 0u64));
+            of.0.use_member(member.into());
+            of.1 = of.1.saturating_add(job.size);
+        }
+    }
+    wanted
+}
+
+/// Sorts files into reads: each bundle once, each chunk once per read, in the order of first use.
+pub(super) fn plan(jobs: Vec<FileJob>) -> Vec<Group> {
+    let mut groups = vec![Group::default()];
+    let mut members = members_wanted(&jobs);
+    let mut bundles: HashMap<ObjectId, (usize, usize)> = HashMap::new();
+    let mut chunks: HashMap<ObjectId, usize> = HashMap::new();
+    for job in jobs {
+        if let Content::Member { bundle, member } = job.content
+            && let Some((group, task)) = bundles.get(&bundle)
+            && let Some(Task::Bundle { files, .. }) =
+                groups.get_mut(*group).and_then(|g| g.tasks.get_mut(*task))
+        {
+            files.push((member, job));
+            continue;
+        }
+        let of =
+            if let Content::Member { bundle, .. } = job.content { members.remove(&bundle) } else { None };
+        let (of, cost) = match of {
+            Some((of, bytes)) if bytes <= PART_MAX => (Some(of), bytes),
+            Some((of, _)) => (Some(Reference::whole(of.id)), BUNDLE_BYTES),
+            None => (None, job.size),
+        };
+        if groups.last().is_some_and(|group| group.bytes > 0 && group.bytes + cost > READ_BYTES) {
+            groups.push(Group::default());
+            chunks.clear();
+        }
+        let number = groups.len() - 1;
+        let Some(group) = groups.last_mut() else { continue };
+        group.bytes += cost;
+        let task = match &job.content {
+            Content::Member { bundle, member } => {
+                bundles.insert(*bundle, (number, group.tasks.len()));
+                group.wanted.push(of.unwrap_or_else(|| Reference::whole(*bundle)));
+                Task::Bundle { at: group.wanted.len() - 1, files: vec![(*member, job)] }
+            }
+            Content::Chunks(pieces) => {
+                let wanted = &mut group.wanted;
+                let mut place = |id| {
+                    wanted.push(Reference::whole(id));
+                    wanted.len() - 1
+                };
+                let mut at_once = |id| *chunks.entry(id).or_insert_with(|| place(id));
+                let at = pieces.iter().map(|piece| piece.id().map(&mut at_once)).collect();
+                Task::Whole { at, job }
+            }
+            Content::Empty | Content::Inline(_) | Content::Flist(_) => Task::Whole { at: Vec::new(), job },
+        };
+        group.tasks.push(task);
+    }
+    groups
+}
