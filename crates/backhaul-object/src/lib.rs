@@ -11,7 +11,8 @@
 //! - [`chunker`]: content-defined cuts of large files with the vault's secret gear table;
 //! - [`bundle`]: many small files in one object; [`piece`], [`flist`]: what a big file is made of;
 //! - [`entry`], [`node`]: directory entries, and the nodes that hold them (folding, splitting);
-//! - [`snapshot`]: the manifest; [`source`]: the two seams through which objects are read and written.
+//! - [`snapshot`]: the manifest; [`source`]: the two seams through which objects are read and written;
+//! - [`breach`]: laws that can be broken in a build for the campaign.
 //!
 //! Invariants:
 //! - an id is a keyed hash of kind, references and plaintext: two objects with one id are equal;
@@ -19,6 +20,7 @@
 //! - every decoder checks declared lengths against its input and a limit before it allocates;
 //! - encoding is canonical: decode then encode gives the same bytes.
 
+pub mod breach;
 pub mod bundle;
 pub mod chunker;
 pub mod codec;

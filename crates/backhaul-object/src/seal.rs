@@ -8,6 +8,7 @@ use std::io::Read;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 
+use crate::breach::Breach;
 use crate::codec::FormatError;
 use crate::header::{Compressor, Header, Kind, PLAIN_MAX, Reference, encode_references};
 use crate::ids::{ObjectId, Proof};
@@ -167,6 +168,9 @@ impl Compressed {
     /// [`FormatError::Mismatch`] when content, length, members and id do not agree.
     pub fn open(&self, key: &IdKey, unpacker: &mut Unpacker) -> Result<Object, FormatError> {
         let object = self.unpack(unpacker)?;
+        if Breach::UncheckedContent.is_on() {
+            return Ok(object);
+        }
         if object.kind == Kind::Bundle {
             crate::bundle::verify(&object, key)?;
         }

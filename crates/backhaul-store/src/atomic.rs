@@ -53,7 +53,10 @@ pub fn make_dirs(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    sync_parent(path)
+    sync_parent(path).inspect_err(|_| {
+        // Whoever comes next must not take it for durable.
+        let _ = fs::remove_dir(path);
+    })
 }
 
 /// Makes a rename or creation in the directory of `path` durable.

@@ -132,7 +132,13 @@ impl Blobs for LocalBlobs {
         self.make_parent(&path)?;
         fs::rename(file, &path).doing("move into place", &path)?;
         self.forget(name);
-        sync_parent(&path).doing("sync the directory of", &path)
+        let synced = sync_parent(&path).doing("sync the directory of", &path);
+        if synced.is_err() {
+            // Whoever tries again must not find it done.
+            let _ = fs::rename(&path, file);
+            self.forget(name);
+        }
+        synced
     }
 
     fn keep_as(&self, name: &str, copy: &str) -> Result<(), StoreError> {

@@ -28,7 +28,6 @@
 pub mod atomic;
 pub mod bits;
 pub mod blobs;
-mod breach;
 pub mod catalog;
 pub mod check;
 pub mod error;

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use backhaul_object::breach::Breach;
 use backhaul_object::ids::{PackId, VaultId};
 use backhaul_object::{Header, Reference};
 
 use crate::bits::Bits;
 use crate::blobs::{Blobs, LocalBlobs};
-use crate::breach::Breach;
 use crate::catalog::{Catalog, Claims, Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};

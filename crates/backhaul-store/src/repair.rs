@@ -8,10 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use backhaul_object::Sealed;
+use backhaul_object::breach::Breach;
 use backhaul_object::ids::PackId;
 
 use crate::blobs::{Blobs, LocalBlobs};
-use crate::breach::Breach;
 use crate::catalog::PackRow;
 use crate::check::{Damage, Part};
 use crate::error::{Doing, Of, StoreError};

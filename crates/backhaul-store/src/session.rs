@@ -1,9 +1,9 @@
 //! Adding objects to a vault: the only way in.
 
+use backhaul_object::breach::Breach;
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::{Kind, Sealed};
 
-use crate::breach::Breach;
 use crate::catalog::{PackRow, SnapshotRow, Upload};
 use crate::error::StoreError;
 use crate::index::{Edge, Location, Ordinal};

@@ -4,9 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use backhaul_object::breach::Breach;
 use backhaul_object::ids::PackId;
 
-use crate::breach::Breach;
 use crate::error::{Doing, Of, StoreError};
 use crate::index::Ordinal;
 use crate::pack::{self, HEAD_LEN, Head, Row};

@@ -52,6 +52,8 @@ pub enum Op {
     Cut(u64, u64),
     /// All that was done to an inode is to be durable.
     Sync(u64),
+    /// It was to be, and the disk refused: what was written since the last time never will be, whatever is said later.
+    Lost(u64),
 }
 
 /// All inodes and names.
@@ -129,7 +131,7 @@ impl Image {
                     node.bytes.resize(*len as usize, 0);
                 }
             }
-            Op::Sync(_) => {}
+            Op::Sync(_) | Op::Lost(_) => {}
         }
     }
 

@@ -9,6 +9,7 @@ use backhaul_store::check::Mending;
 use backhaul_store::{StoreError, rebuild};
 
 use crate::local::{Failure, Local};
+use crate::mend::mend;
 use crate::stage::{CLIENTS, Stage};
 use crate::story::Told;
 
@@ -24,6 +25,8 @@ pub struct Acknowledged {
     pub doubtful: BTreeSet<Which>,
     /// A pack is damaged, and can be mended from its parity.
     pub damaged: bool,
+    /// More is damaged than can be mended: what is lost may be missing, until it is sent again.
+    pub lost: bool,
     /// There may be no vault: it was being made.
     pub making: bool,
     /// Catalog and index may be gone: a rebuild was under way.
@@ -44,6 +47,8 @@ impl Acknowledged {
                 self.doubtful.insert(which);
             }
             Told::Damaged => self.damaged = true,
+            Told::Losing => self.lost = true,
+            Told::Healed => self.lost = false,
             Told::Making => self.making = true,
             Told::Made => self.making = false,
             Told::Rebuilding => self.rebuilding = true,
@@ -82,6 +87,10 @@ pub fn verify(
     scratch: &Path,
 ) -> Result<Seen, Failure> {
     let mut seen = Seen::default();
+    if acknowledged.lost {
+        // What cannot be mended is named, and wanted from then on.
+        mend(dir).map(drop).map_err(|error| format!("the repair: {error}"))?;
+    }
     let local = match Local::open(dir) {
         Ok(local) => local,
         Err(StoreError::Damaged { why, .. })
@@ -107,14 +116,18 @@ pub fn verify(
         }
     }
     snapshots(&local, stage, acknowledged, scratch, &mut seen)?;
-    clean(&local)?;
+    if !acknowledged.lost {
+        clean(&local)?;
+    }
     if depth == Depth::Next {
         for client in CLIENTS {
             let row = local.back_up(stage, client).map_err(|why| format!("the next backup failed: {why}"))?;
             whole(&local, stage, &row, scratch).map_err(|why| format!("after the next backup: {why}"))?;
             seen.restored += 1;
         }
-        clean(&local).map_err(|why| format!("after the next backup: {why}"))?;
+        if !acknowledged.lost {
+            clean(&local).map_err(|why| format!("after the next backup: {why}"))?;
+        }
     }
     Ok(seen)
 }
@@ -144,10 +157,19 @@ fn snapshots(
         if !acknowledged.snapshots.contains(which) && !acknowledged.doubtful.contains(which) {
             return Err(format!("snapshot {} of {} is listed and was never made", row.sequence, row.client));
         }
-        whole(local, stage, row, scratch)?;
-        seen.restored += 1;
+        match restored(local, stage, row, scratch)? {
+            Restored::Equal => seen.restored += 1,
+            Restored::Refused(_) if acknowledged.lost => {}
+            Restored::Refused(why) => return Err(why),
+        }
     }
     Ok(())
+}
+
+/// What came of a restore that gave nothing wrong.
+enum Restored {
+    Equal,
+    Refused(Failure),
 }
 
 fn whole(
@@ -156,12 +178,26 @@ fn whole(
     row: &backhaul_store::catalog::SnapshotRow,
     scratch: &Path,
 ) -> Result<(), Failure> {
+    match restored(local, stage, row, scratch)? {
+        Restored::Equal => Ok(()),
+        Restored::Refused(why) => Err(why),
+    }
+}
+
+fn restored(
+    local: &Local,
+    stage: &Stage,
+    row: &backhaul_store::catalog::SnapshotRow,
+    scratch: &Path,
+) -> Result<Restored, Failure> {
     let name = format!("snapshot {} of {}", row.sequence, row.client);
     let (tree, target) = (stage.tree(row.client, row.sequence), scratch.join("restored"));
     let _ = fs::remove_dir_all(&target);
-    local.restore(&tree, row, &target).map_err(|why| format!("{name} does not restore: {why}"))?;
+    if let Err(why) = local.restore(&tree, row, &target) {
+        return Ok(Restored::Refused(format!("{name} does not restore: {why}")));
+    }
     match stage.difference(&tree, &target) {
         Some(difference) => Err(format!("{name} restores to something else: {difference}")),
-        None => Ok(()),
+        None => Ok(Restored::Equal),
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! - [`stage`]: what is saved and must come back, known outside of what is tested; [`local`]: a client without a network;
 //! - [`story`]: what happens; [`laws`]: what must be true afterwards, whatever happened;
+//! - [`mend`]: what `check --repair` does;
 //! - [`teller`]: a story in a process of its own;
 //! - [`disk`], [`record`], [`states`]: a disk that writes down what is asked of it, and the states in which a cut leaves it;
 //! - [`trace`]: system calls that fail or kill;
 //! - [`real`]: the real program, in homes that are copied for each case;
-//! - [`power`], [`kill`], [`fault`], [`daemons`], [`rot`]: the suites, each a command with a seed;
+//! - [`power`], [`sync`], [`twice`], [`kill`], [`fault`], [`daemons`], [`rot`], [`flips`]: the suites, each a command;
+//! - [`golden`]: small vaults with every kind of file, for [`flips`];
 //! - [`sabotage`]: laws broken on purpose, which the suites must notice.
 //!
 //! Invariants:
@@ -18,9 +20,12 @@ pub mod daemons;
 pub mod dice;
 pub mod disk;
 pub mod fault;
+pub mod flips;
+pub mod golden;
 pub mod kill;
 pub mod laws;
 pub mod local;
+pub mod mend;
 pub mod power;
 pub mod real;
 pub mod record;
@@ -29,5 +34,7 @@ pub mod sabotage;
 pub mod stage;
 pub mod states;
 pub mod story;
+pub mod sync;
 pub mod teller;
 pub mod trace;
+pub mod twice;

@@ -1,6 +1,6 @@
 //! A client without a network: the real walk, the real vault, and what a server's session does between them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -96,6 +96,8 @@ impl Local {
             failure: Mutex::new(None),
             breaks_after: None,
             meanwhile: None,
+            told: None,
+            state: None,
         }
     }
 
@@ -195,8 +197,12 @@ pub struct Upload<'a> {
     failure: Mutex<Option<TransferError>>,
     /// What happens before each object is stored.
     pub meanwhile: Option<Meanwhile>,
+    /// What happens whenever it was told what is there.
+    pub told: Option<Meanwhile>,
     /// Objects after which the line is cut.
     pub breaks_after: Option<u64>,
+    /// Where the client keeps what it knows.
+    pub state: Option<PathBuf>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -215,7 +221,7 @@ impl Upload<'_> {
             skip: vec![],
             joints: backhaul_archive::backup::joints::Joints::default(),
             one_file_system: false,
-            state: None,
+            state: self.state.as_deref(),
             // Later than every stamp: nothing changes while it is read.
             now: &|| i64::MAX / 2,
             progress: Arc::default(),
@@ -224,7 +230,7 @@ impl Upload<'_> {
             descriptor: self.local.vault.descriptor().clone(),
             id_key: self.local.key.id_key(),
             chunker_key: self.local.key.chunker_key(),
-            generation: self.local.vault.generation(),
+            generation: self.local.vault.generation_for(self.client).map_err(said)?,
         };
         let saved = backup(&request, &parameters, self).map_err(said)?;
         match saved.figures.errors.first() {
@@ -302,6 +308,9 @@ impl ObjectSink for Upload<'_> {
         let answers: Result<Vec<Answer>, StoreError> =
             queries.iter().map(|query| self.answer(query)).collect();
         let answers = answers.map_err(|error| TransferError::Refused(error.to_string()))?;
+        if let Some(Err(why)) = self.told.map(|happens| happens(self.local)) {
+            return Err(TransferError::Refused(why));
+        }
         let (send, receive) = channel();
         let _ = send.send(answers);
         Ok(receive)

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use backhaul_campaign::daemons::{self, Victim};
+use backhaul_campaign::flips::{self, Flips};
 use backhaul_campaign::kill::Ground;
 use backhaul_campaign::real::Real;
-use backhaul_campaign::sabotage::Verdict;
+use backhaul_campaign::sabotage::{Bench, Verdict};
 use backhaul_campaign::stage::Stage;
 use backhaul_campaign::story::Story;
 use backhaul_campaign::teller::{self, Teller};
-use backhaul_campaign::{fault, kill, power, record, rot, sabotage, trace};
+use backhaul_campaign::{fault, kill, power, record, rot, sync, trace, twice};
 use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "Examples:
@@ -80,11 +81,41 @@ enum Suite {
         #[arg(long, default_value_t = 100)]
         cases: u64,
     },
+    /// Each sync fails once, and what it was to keep is lost
+    Sync {
+        /// Every sync, every second, …
+        #[arg(long, default_value_t = 1)]
+        step: u64,
+        /// States of the disk after each
+        #[arg(long, default_value_t = 20)]
+        states: u64,
+    },
+    /// A kill, another process that goes on, and a power cut
+    Twice {
+        /// Kills, of each story
+        #[arg(long, default_value_t = 50)]
+        points: u64,
+        /// States of the disk after each
+        #[arg(long, default_value_t = 20)]
+        states: u64,
+    },
+    /// Every bit, cut and block of every file of a small vault
+    Flips {
+        /// Notes which are done, and is gone on from
+        #[arg(long, default_value = "flips.list")]
+        list: PathBuf,
+        /// At once
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+    },
     /// Breaks each law on purpose: each time the suites must notice
     Sabotage {
-        /// This program, built with `--features backhaul-store/sabotage --target-dir target/sabotage`
+        /// This program, built with `--features backhaul-object/sabotage --target-dir target/sabotage`
         #[arg(long, default_value = "target/sabotage/debug/campaign")]
         program: PathBuf,
+        /// Of these breaches only
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<String>,
     },
     /// Tells a story to a vault, as the suites start it
     #[command(hide = true)]
@@ -95,6 +126,19 @@ enum Suite {
         /// The vault
         vault: PathBuf,
     },
+}
+
+impl Suite {
+    fn is_of_stories(&self) -> bool {
+        matches!(
+            self,
+            Self::Power { .. }
+                | Self::Sync { .. }
+                | Self::Kill { .. }
+                | Self::Fault { .. }
+                | Self::Twice { .. }
+        )
+    }
 }
 
 fn main() -> ExitCode {
@@ -125,7 +169,7 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<usize, String> {
     for (line, broken) in real(args, &stage, work.path())? {
         count += report(out, &line, &broken).map_err(said)?;
     }
-    if matches!(args.suite, Suite::Daemons { .. } | Suite::Rot { .. } | Suite::Sabotage { .. }) {
+    if !args.suite.is_of_stories() {
         return Ok(count);
     }
     for story in stories {
@@ -182,9 +226,15 @@ fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<Stri
             );
             Ok(vec![(line, broken)])
         }
-        Suite::Sabotage { program } => {
+        Suite::Flips { list, threads } => {
+            let flips = Flips::new(work);
+            let flips::Outcome { cases, noticed, broken, .. } = flips.all(list, *threads, work)?;
+            Ok(vec![(format!("flips: {cases} of {} cases, {noticed} noticed", flips.cases), broken)])
+        }
+        Suite::Sabotage { program, only } => {
             tracer()?;
-            Ok(sabotage::run(program.clone(), stage, work, seed)?.into_iter().map(verdict).collect())
+            let bench = Bench { program: program.clone(), stage, work, seed, only: only.clone() };
+            Ok(bench.run()?.into_iter().map(verdict).collect())
         }
         _ => Ok(Vec::new()),
     }
@@ -201,9 +251,7 @@ fn one(
     let seed = args.seed;
     match args.suite {
         Suite::Power { states } => {
-            if !record::available() {
-                return Err("power needs root and /dev/fuse".to_owned());
-            }
+            mounter()?;
             let recorded = power::record(teller, story, stage, work)?;
             let done = recorded.explore(story, stage, work, (seed, states), args.most);
             let power::Outcome { operations, states, distinct, restored, broken } = done;
@@ -237,10 +285,32 @@ fn one(
                 broken,
             ))
         }
-        Suite::Tell { .. } | Suite::Daemons { .. } | Suite::Rot { .. } | Suite::Sabotage { .. } => {
-            Err("no suite of stories".to_owned())
+        Suite::Sync { step, states } => {
+            mounter()?;
+            let done = sync::sweep(teller, story, (stage, work), (seed, step, states), args.most)?;
+            let sync::Syncs { failed, refused, seen } = done;
+            let line = format!(
+                "sync {story:?} seed {seed}: {failed} syncs failed ({refused} refused aloud), {} states ({} distinct), {} snapshots restored",
+                seen.states, seen.distinct, seen.restored
+            );
+            Ok((line, seen.broken))
         }
+        Suite::Twice { points, states } => {
+            mounter()?;
+            let done = twice::sweep(teller, story, (stage, work), (seed, points, states), args.most)?;
+            let twice::Twice { killed, refused, seen } = done;
+            let line = format!(
+                "twice {story:?} seed {seed}: {killed} kills ({refused} refused aloud), {} states ({} distinct), {} snapshots restored",
+                seen.states, seen.distinct, seen.restored
+            );
+            Ok((line, seen.broken))
+        }
+        _ => Err("no suite of stories".to_owned()),
     }
+}
+
+fn mounter() -> Result<(), String> {
+    if record::available() { Ok(()) } else { Err("needs root and /dev/fuse".to_owned()) }
 }
 
 fn tracer() -> Result<(), String> {

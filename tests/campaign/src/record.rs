@@ -24,16 +24,17 @@ pub fn available() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists()
 }
 
-/// How a write fails.
+/// What fails, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// A part of it is written, and said to be.
+    /// Of a write a part is done, and said to be.
     Short,
-    /// It is refused; the number is an `errno`.
-    Refused(i32),
+    /// A sync is refused. The kernel then drops what it could not write and believes it to be there: the next sync of the
+    /// same file goes well and saves nothing of it.
+    Sync,
 }
 
-/// The `nth` write from now fails.
+/// The `nth` write or sync from now fails.
 #[derive(Debug, Clone, Copy)]
 pub struct Fault {
     /// 0 is the next.
@@ -56,17 +57,18 @@ impl Inner {
         self.ops.push(op);
     }
 
-    /// How the next write fails, if it is its turn.
-    fn turn(&mut self) -> Option<Failure> {
-        let fault = self.fault.as_mut()?;
+    /// True if it is its turn to fail in this way.
+    fn fails(&mut self, how: Failure) -> bool {
+        let Some(fault) = self.fault.as_mut().filter(|fault| fault.failure == how) else { return false };
         match fault.nth.checked_sub(1) {
             Some(left) => {
                 fault.nth = left;
-                None
+                false
             }
             None => {
                 self.failed = true;
-                self.fault.take().map(|fault| fault.failure)
+                self.fault = None;
+                true
             }
         }
     }
@@ -84,7 +86,19 @@ impl Recorder {
     /// # Errors
     /// It cannot be mounted.
     pub fn mount(image: Image, at: &Path, fault: Option<Fault>) -> std::io::Result<Self> {
-        let inner = Arc::new(Mutex::new(Inner { image, fault, ..Inner::default() }));
+        Self::with(Inner { image, fault, ..Inner::default() }, at)
+    }
+
+    /// Mounts a disk again of which this was asked before; all of it shows, durable or not.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn again(image: Image, ops: Vec<Op>, at: &Path) -> std::io::Result<Self> {
+        Self::with(Inner { image, ops, ..Inner::default() }, at)
+    }
+
+    fn with(inner: Inner, at: &Path) -> std::io::Result<Self> {
+        let inner = Arc::new(Mutex::new(inner));
         let mut config = Config::default();
         let name = MountOption::FSName("campaign".to_owned());
         config.mount_options = vec![name, MountOption::DefaultPermissions];
@@ -318,11 +332,7 @@ impl Filesystem for Disk {
         reply: ReplyWrite,
     ) {
         let mut inner = self.lock();
-        let taken = match inner.turn() {
-            Some(Failure::Refused(errno)) => return reply.error(Errno::from_i32(errno)),
-            Some(Failure::Short) => &data[..data.len().div_ceil(2)],
-            None => data,
-        };
+        let taken = if inner.fails(Failure::Short) { &data[..data.len().div_ceil(2)] } else { data };
         inner.ask(Op::Write(ino.0, offset, taken.to_vec()));
         reply.written(taken.len() as u32);
     }
@@ -332,12 +342,22 @@ impl Filesystem for Disk {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.lock().ask(Op::Sync(ino.0));
+        let mut inner = self.lock();
+        if inner.fails(Failure::Sync) {
+            inner.ask(Op::Lost(ino.0));
+            return reply.error(Errno::EIO);
+        }
+        inner.ask(Op::Sync(ino.0));
         reply.ok();
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.lock().ask(Op::Sync(ino.0));
+        let mut inner = self.lock();
+        // Names are of the journal, and stay due.
+        if inner.fails(Failure::Sync) {
+            return reply.error(Errno::EIO);
+        }
+        inner.ask(Op::Sync(ino.0));
         reply.ok();
     }
 

@@ -1,33 +1,52 @@
 //! Laws broken on purpose: a suite that stays green then proves nothing.
 //!
-//! The teller is built with the feature `sabotage` of the store, into a target directory of its own, and told which law
-//! to break; what it leaves is judged by this program, which breaks none.
+//! Everything is built with the feature `sabotage` of `backhaul-object`, into a target directory of its own, and told
+//! which law to break. Stories are told by that build and judged by this program, which breaks none; where a law is not
+//! the store's alone, it is an end-to-end test that must turn red. Each must be green in the same build while nothing is
+//! broken: else its red would say nothing.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::kill::{Ground, sweep};
 use crate::local::Failure;
 use crate::stage::Stage;
 use crate::story::Story;
 use crate::teller::Teller;
-use crate::{fault, power, record};
+use crate::{fault, power, record, sync};
 
-/// Which suite must notice.
+/// Who must notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Suite {
-    Power,
-    Kill,
-    Fault,
+    Power(Story),
+    Sync(Story),
+    Kill(Story),
+    Fault(Story),
+    /// A test of `tests/e2e`.
+    Test(&'static str),
 }
 
-/// Law, breach (as the store names it), the suite that must turn red, and on which story.
-const BREACHES: [(&str, &str, Suite, Story); 6] = [
-    ("L1", "UnsyncedPacks", Suite::Power, Story::Backup),
-    ("L1", "ManifestFirst", Suite::Power, Story::Backup),
-    ("L2", "SwallowedWrite", Suite::Fault, Story::Backup),
-    ("L4", "Unfenced", Suite::Kill, Story::Late),
-    ("L6", "ForgetfulRebuild", Suite::Kill, Story::Rebuild),
-    ("L8", "RepairInPlace", Suite::Power, Story::Mend),
+/// Law, breach (as `backhaul_object::breach` names it), and what must turn red.
+const BREACHES: [(&str, &str, Suite); 11] = [
+    ("L1", "UnsyncedPacks", Suite::Power(Story::Backup)),
+    ("L1", "ManifestFirst", Suite::Power(Story::Backup)),
+    ("L2", "SwallowedWrite", Suite::Fault(Story::Backup)),
+    ("L3", "RetriedSync", Suite::Sync(Story::Stubborn)),
+    ("L4", "Unfenced", Suite::Kill(Story::Rely)),
+    ("L5", "BelievedState", Suite::Kill(Story::Heal)),
+    ("L6", "ForgetfulRebuild", Suite::Kill(Story::Rebuild)),
+    (
+        "L7",
+        "UncheckedContent",
+        Suite::Test("lies::objects_that_are_not_what_their_headers_say_are_refused_by_name"),
+    ),
+    ("L8", "RepairInPlace", Suite::Power(Story::Mend)),
+    (
+        "L9",
+        "Unlimited",
+        Suite::Test("lies::counts_that_are_not_true_and_questions_out_of_turn_are_refused_by_name"),
+    ),
+    ("L10", "NoFloor", Suite::Test("keep::what_no_rule_keeps_is_hidden_and_can_be_had_back")),
 ];
 
 /// What came of one breach.
@@ -39,27 +58,86 @@ pub struct Verdict {
     pub noticed: Option<String>,
 }
 
-/// Breaks each law in its turn; `program` is the sabotaged teller.
-///
-/// # Errors
-/// A suite cannot be run at all.
-pub fn run(program: PathBuf, stage: &Stage, work: &Path, seed: u64) -> Result<Vec<Verdict>, Failure> {
-    let one = |(law, breach, suite, story): &(&str, &str, Suite, Story)| {
-        let teller = Teller { program: program.clone(), breach: Some((*breach).to_owned()) };
+/// Where everything is.
+pub struct Bench<'a> {
+    /// The sabotaged teller, in `debug` or `release` of a target directory.
+    pub program: PathBuf,
+    /// The truth.
+    pub stage: &'a Stage,
+    /// For vaults.
+    pub work: &'a Path,
+    /// Cases follow from it.
+    pub seed: u64,
+    /// Breaches to try; all if empty.
+    pub only: Vec<String>,
+}
+
+impl Bench<'_> {
+    /// Breaks each law in its turn.
+    ///
+    /// # Errors
+    /// A suite cannot be run at all, or is red without a breach.
+    pub fn run(&self) -> Result<Vec<Verdict>, Failure> {
+        let mut sound = Vec::new();
+        let chosen = |name: &str| self.only.is_empty() || self.only.iter().any(|only| only == name);
+        let mut verdicts = Vec::new();
+        for (law, breach, suite) in BREACHES.into_iter().filter(|(_, breach, _)| chosen(breach)) {
+            let name = format!("{law} {breach}: {suite:?}");
+            if !sound.contains(&suite) {
+                if let Some(why) = self.broken(suite, None)? {
+                    return Err(format!("{name}: red though nothing is broken: {why}"));
+                }
+                sound.push(suite);
+            }
+            verdicts.push(Verdict { name, noticed: self.broken(suite, Some(breach))? });
+        }
+        Ok(verdicts)
+    }
+
+    /// The first thing that a suite finds.
+    fn broken(&self, suite: Suite, breach: Option<&str>) -> Result<Option<String>, Failure> {
+        let teller = Teller { program: self.program.clone(), breach: breach.map(str::to_owned) };
+        let needs_mount = matches!(suite, Suite::Power(_) | Suite::Sync(_));
+        if needs_mount && !record::available() {
+            return Err("power needs root and /dev/fuse".to_owned());
+        }
+        let ground = |story| Ground::new(&teller, story, self.stage, self.work);
         let broken = match suite {
-            Suite::Power if !record::available() => return Err("power needs root and /dev/fuse".to_owned()),
-            Suite::Power => match power::record(&teller, *story, stage, work) {
-                Ok(recorded) => recorded.explore(*story, stage, work, (seed, 2_000), 1).broken,
-                Err(why) => vec![why],
-            },
-            Suite::Kill => match sweep(&Ground::new(&teller, *story, stage, work)?, (seed, 10, 0), 1) {
-                Ok(outcome) => outcome.broken,
-                Err(why) => vec![why],
-            },
-            Suite::Fault => fault::sweep(&Ground::new(&teller, *story, stage, work)?, 1, 1)?.broken,
+            Suite::Power(story) => power::record(&teller, story, self.stage, self.work)
+                .map(|recorded| recorded.explore(story, self.stage, self.work, (self.seed, 2_000), 1).broken),
+            Suite::Sync(story) => sync::sweep(&teller, story, (self.stage, self.work), (self.seed, 1, 10), 1)
+                .map(|outcome| outcome.seen.broken),
+            Suite::Kill(story) => sweep(&ground(story)?, (self.seed, 10, 0), 1).map(|outcome| outcome.broken),
+            Suite::Fault(story) => fault::sweep(&ground(story)?, 5, 1).map(|outcome| outcome.broken),
+            Suite::Test(name) => self.test(name, breach).map(|why| why.into_iter().collect()),
         };
-        let name = format!("{law} {breach}: {suite:?} {story:?}");
-        Ok(Verdict { name, noticed: broken.into_iter().next() })
-    };
-    BREACHES.iter().map(one).collect()
+        match broken {
+            Ok(broken) => Ok(broken.into_iter().next()),
+            // A story that fails by itself.
+            Err(why) => Ok(Some(why)),
+        }
+    }
+
+    /// Runs an end-to-end test of the sabotaged build; says what failed.
+    fn test(&self, name: &str, breach: Option<&str>) -> Result<Option<String>, Failure> {
+        let profile = self.program.parent().unwrap_or(Path::new("."));
+        let target = profile.parent().unwrap_or(Path::new("."));
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command.args(["test", "--quiet", "--workspace", "--features", "backhaul-object/sabotage"]);
+        command.arg("--target-dir").arg(target).args(["--test", "e2e", "--", "--exact", name]);
+        command.env("BACKHAUL_PROGRAM", std::path::absolute(profile.join("backhaul")).unwrap_or_default());
+        command.env_remove("BACKHAUL_BREACH").envs(breach.map(|breach| ("BACKHAUL_BREACH", breach)));
+        let output = command.output().map_err(|error| format!("cargo: {error}"))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            return match said.contains("1 passed") {
+                true => Ok(None),
+                false => Err(format!("no test {name}: {said}")),
+            };
+        }
+        match said.lines().find(|line| line.contains("panicked at")) {
+            Some(place) => Ok(Some(place.trim().to_owned())),
+            None => Err(format!("{name}: {said}{}", String::from_utf8_lossy(&output.stderr))),
+        }
+    }
 }

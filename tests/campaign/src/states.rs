@@ -7,6 +7,9 @@
 use crate::dice::Dice;
 use crate::disk::{Image, Op};
 
+/// Of what a failed sync should have kept: no later one does.
+const LOST: usize = usize::MAX - 1;
+
 /// A disk as it was, and what was asked of it then.
 pub struct Recording {
     /// Durable before the story began.
@@ -39,14 +42,18 @@ impl Recording {
     /// Of a story.
     pub fn new(base: Image, ops: Vec<Op>) -> Self {
         let synced = |from: usize, ino: u64| {
-            let found = ops[from..].iter().position(|op| matches!(op, Op::Sync(other) if *other == ino));
-            found.map_or(usize::MAX, |at| from + at)
+            let of_it = |op: &Op| matches!(op, Op::Sync(other) | Op::Lost(other) if *other == ino);
+            match ops[from..].iter().position(of_it) {
+                Some(at) if matches!(ops[from + at], Op::Lost(_)) => LOST,
+                Some(at) => from + at,
+                None => usize::MAX,
+            }
         };
         let of = |(at, op): (usize, &Op)| match op {
             Op::Write(ino, ..) | Op::Cut(ino, _) => synced(at, *ino),
             Op::Name((dir, _), _) | Op::Unname((dir, _)) => synced(at, *dir),
             Op::Move((from, _), (to, _), _) => synced(at, *from).min(synced(at, *to)),
-            Op::Born(..) | Op::Sync(_) => at,
+            Op::Born(..) | Op::Sync(_) | Op::Lost(_) => at,
         };
         let durable = ops.iter().enumerate().map(of).collect();
         Self { base, ops, durable }
@@ -75,6 +82,8 @@ impl Recording {
                 continue;
             }
             match op {
+                // A sync that failed has given it up.
+                Op::Write(..) | Op::Cut(..) if self.durable[i] == LOST => {}
                 Op::Write(ino, place, bytes) => lay(&mut image, data, (*ino, *place, bytes), dice),
                 Op::Cut(..) if data == Data::Kept || data != Data::Dropped && dice.once_in(2) => {
                     image.apply(op)

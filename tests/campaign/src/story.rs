@@ -10,7 +10,7 @@ use clap::ValueEnum;
 
 use crate::laws::Which;
 use crate::local::{Failure, Local};
-use crate::stage::{CLIENTS, Stage};
+use crate::stage::{CLIENTS, Stage, VERSIONS};
 
 /// A story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,8 +33,14 @@ pub enum Story {
     Prune,
     /// An upload goes on while all that it relies on is forgotten and reclaimed
     Late,
+    /// An upload refers only to what it was told is there, while that is forgotten and reclaimed
+    Rely,
     /// Damage to a pack is made good from its parity, and a client saves on
     Mend,
+    /// A pack is lost beyond its parity, and a client that still has the files sends them again
+    Heal,
+    /// A client tries again, whatever went wrong, and the vault is opened again if it asks for that
+    Stubborn,
 }
 
 /// What a story says it is about to do, and what it was told is done.
@@ -48,6 +54,10 @@ pub enum Told {
     Forgetting(Which),
     /// A pack was damaged.
     Damaged,
+    /// From now on more is damaged than can be mended.
+    Losing,
+    /// All that was lost was sent again.
+    Healed,
     /// There may be no vault yet.
     Making,
     /// There is one.
@@ -157,6 +167,77 @@ fn late(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
     (0..3).try_for_each(|_| local.prune())
 }
 
+/// What only the fence protects: nothing is appended before the vault has forgotten all that the upload relies on.
+fn rely(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
+    let [ana, bea] = CLIENTS;
+    forget(local, bea, 1, tell)?;
+    forget(local, ana, 1, tell)?;
+    let sequence = local.next(ana)?;
+    let mut upload = local.begin(ana);
+    upload.told = Some(|local| (0..3).try_for_each(|_| local.prune()));
+    let saved = upload.save(&stage.tree(ana, sequence))?;
+    tell(Told::Committing((ana, sequence)));
+    upload.commit(&saved, sequence)?;
+    tell(Told::Committed((ana, sequence)));
+    (0..3).try_for_each(|_| local.prune())
+}
+
+/// Saves version 1 of ana's tree once more, under the next number that stands for it, with what the client knows.
+fn back_up_first(local: &Local, stage: &Stage, state: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
+    let [ana, _] = CLIENTS;
+    let next = local.next(ana)?;
+    let sequence = (next..).find(|number| number % VERSIONS == 1).unwrap_or(next);
+    let mut upload = local.begin(ana);
+    upload.state = Some(state.to_path_buf());
+    let mut saved = upload.save(&stage.tree(ana, sequence))?;
+    let known = saved.state.take();
+    tell(Told::Committing((ana, sequence)));
+    upload.commit(&saved, sequence)?;
+    tell(Told::Committed((ana, sequence)));
+    known.map_or(Ok(()), |known| known.accept().map_err(|error| error.to_string()))
+}
+
+fn heal(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
+    let state = scratch.join("known");
+    let _ = std::fs::remove_dir_all(&state);
+    back_up_first(&open(dir)?, stage, &state, tell)?;
+    let packs = trees::files(&dir.join("packs"));
+    let Some(pack) = packs.iter().max_by_key(|pack| pack.metadata().map_or(0, |meta| meta.len())) else {
+        return Err("there is no pack".to_owned());
+    };
+    tell(Told::Losing);
+    let bytes = std::fs::read(pack).map_err(|error| error.to_string())?;
+    std::fs::write(pack, vec![0; bytes.len()]).map_err(|error| error.to_string())?;
+    let local = open(dir)?;
+    let report = local.check(Mending::Mend)?;
+    if report.affected.is_empty() {
+        return Err(format!("nothing was lost: {:?}", report.damage));
+    }
+    back_up_first(&local, stage, &state, tell)?;
+    tell(Told::Healed);
+    back_up(&local, stage, CLIENTS[1], tell)
+}
+
+/// As a server does that has many clients: one that fails does not end the others, and a vault that is not sure of its
+/// disk any more is opened again.
+fn stubborn(dir: &Path, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
+    let mut last = Err("never tried".to_owned());
+    for _ in 0..3 {
+        let local = open(dir)?;
+        for client in [CLIENTS[0], CLIENTS[1], CLIENTS[0]] {
+            last = back_up(&local, stage, client, tell);
+        }
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+fn open(dir: &Path) -> Result<Local, Failure> {
+    Local::open(dir).map_err(|error| error.to_string())
+}
+
 impl Story {
     /// Lets it happen to the vault at `dir`, which [`prepare`] made.
     ///
@@ -173,9 +254,15 @@ impl Story {
             drop(Local::create(dir).map_err(|error| error.to_string())?);
             tell(Told::Made);
         }
-        let local = Local::open(dir).map_err(|error| error.to_string())?;
+        match self {
+            Self::Heal => return heal(dir, stage, scratch, tell),
+            Self::Stubborn => return stubborn(dir, stage, tell),
+            _ => {}
+        }
+        let local = open(dir)?;
         let [ana, bea] = CLIENTS;
         match self {
+            Self::Heal | Self::Stubborn => Ok(()),
             Self::Birth => back_up(&local, stage, ana, tell),
             Self::Backup => {
                 back_up(&local, stage, ana, tell)?;
@@ -186,6 +273,7 @@ impl Story {
             Self::Cut => cut(&local, stage, tell),
             Self::Prune => prune(&local, stage, tell),
             Self::Late => late(&local, stage, tell),
+            Self::Rely => rely(&local, stage, tell),
             Self::Mend => {
                 let report = local.check(Mending::Mend)?;
                 if report.damage.is_empty() || !report.is_sound() {

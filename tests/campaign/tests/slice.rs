@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
+use backhaul_campaign::flips::Flips;
 use backhaul_campaign::kill::Ground;
 use backhaul_campaign::stage::Stage;
 use backhaul_campaign::story::Story;
 use backhaul_campaign::teller::Teller;
-use backhaul_campaign::{fault, kill, power, record, trace};
+use backhaul_campaign::{fault, kill, power, record, sync, trace, twice};
 
 fn teller() -> Teller {
     Teller { program: PathBuf::from(env!("CARGO_BIN_EXE_campaign")), breach: None }
@@ -36,13 +37,53 @@ fn what_was_acknowledged_survives_power_cuts() {
         Story::Rebuild,
         Story::Prune,
         Story::Late,
+        Story::Rely,
         Story::Mend,
+        Story::Heal,
     ] {
         let recorded = power::record(&teller(), story, &stage, work.path()).unwrap();
-        let outcome = recorded.explore(story, &stage, work.path(), (1, 80), 3);
+        let outcome = recorded.explore(story, &stage, work.path(), (1, 60), 3);
         assert_eq!(outcome.broken, Vec::<String>::new());
-        assert!(outcome.distinct > 30, "{story:?}: {outcome:?}");
+        assert!(outcome.distinct > 25, "{story:?}: {outcome:?}");
     }
+}
+
+#[test]
+fn what_is_acknowledged_after_a_failed_sync_does_not_rely_on_it() {
+    if !record::available() {
+        eprintln!("SKIPPED: needs root and /dev/fuse");
+        return;
+    }
+    let work = memory();
+    let stage = Stage::at(work.path());
+    let at = (&stage, work.path());
+    let outcome = sync::sweep(&teller(), Story::Stubborn, at, (11, 20, 8), 3).unwrap();
+    assert_eq!(outcome.seen.broken, Vec::<String>::new());
+    assert!(outcome.failed > 3, "{outcome:?}");
+}
+
+#[test]
+fn what_a_killed_process_left_is_durable_before_another_relies_on_it() {
+    if !record::available() {
+        eprintln!("SKIPPED: needs root and /dev/fuse");
+        return;
+    }
+    let work = memory();
+    let stage = Stage::at(work.path());
+    let at = (&stage, work.path());
+    let outcome = twice::sweep(&teller(), Story::Backup, at, (5, 10, 6), 3).unwrap();
+    assert_eq!(outcome.seen.broken, Vec::<String>::new());
+    assert!(outcome.killed > 5, "{outcome:?}");
+}
+
+#[test]
+fn every_harm_to_every_file_is_noticed_or_harmless_and_mended() {
+    let work = memory();
+    let flips = Flips::new(work.path());
+    let step = flips.cases / 500;
+    let outcome = flips.range(7..flips.cases, step, &work.path().join("work"));
+    assert_eq!(outcome.broken, Vec::<String>::new());
+    assert!(outcome.noticed * 2 > outcome.cases, "{outcome:?}");
 }
 
 #[test]

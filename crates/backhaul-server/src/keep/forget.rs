@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use backhaul_object::breach::Breach;
 use backhaul_object::ids::ClientId;
 use backhaul_object::seal::Unpacker;
 use backhaul_object::snapshot;
@@ -286,7 +287,10 @@ fn judge(request: &Request, vault: &OpenVault, subject: Subject) -> Result<Judge
     }
     let mut by_sequence: HashMap<u64, SnapshotRow> =
         rows.into_iter().map(|row| (row.sequence, row)).collect();
-    for Decision { sequence, reasons } in decide(&subject.keep, &known) {
+    for Decision { sequence, mut reasons } in decide(&subject.keep, &known) {
+        if Breach::NoFloor.is_on() {
+            reasons.retain(|reason| *reason != Reason::Floor);
+        }
         if let Some(row) = by_sequence.remove(&sequence) {
             decided.push((row, reasons.iter().map(Reason::to_string).collect()));
         }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use backhaul_object::breach::Breach;
+
 use crate::bits::Bits;
-use crate::breach::Breach;
 use crate::index::Ordinal;
 
 /// Sets that wait at once: one that was seen dead twice, and one that was seen dead once.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use super::condemned;
 use super::fence::Fence;
+use super::{condemned, journal};
 use crate::bits::Bits;
 use crate::error::StoreError;
 use crate::index::Ordinal;
@@ -15,6 +15,10 @@ const BLOCK: u64 = 65_536;
 /// Before the new caches take their place: nothing is condemned any more, because which of it was resurrected is lost
 /// with the catalog. Returns what is gone though its records may still be in packs; none when that is not known.
 pub(crate) fn before_rebuild(root: &Path) -> Result<Bits, StoreError> {
+    // Which packs were moved shows from the packs. One that is damaged would be in everybody's way.
+    if matches!(journal::load(root), Err(StoreError::Damaged { .. })) {
+        journal::remove(root)?;
+    }
     let before = condemned::load(root);
     let gone = before.gone().clone();
     condemned::store(root, &Fence::restore(before.epoch(), Vec::new(), gone.clone(), Bits::default()))?;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use backhaul_object::descriptor::Descriptor;
 
+use crate::atomic::sync_parent;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow, SnapshotRow};
 use crate::error::{Doing, StoreError};
@@ -40,6 +41,14 @@ pub(crate) fn decode_descriptor(bytes: &[u8]) -> Option<Descriptor> {
     (blake3::hash(content).as_bytes()[..16] == *sum).then_some(descriptor)
 }
 
+/// Whoever had the vault before may have ended between making or moving something and making that durable; and SQLite
+/// does not look whether the name of its log is.
+fn sync_folders(root: &Path) -> Result<(), StoreError> {
+    let folders = ["", "packs", "snaps", "open"].map(|name| root.join(name));
+    let mut there = folders.iter().filter(|folder| folder.is_dir());
+    there.try_for_each(|folder| sync_parent(&folder.join("x")).doing("sync", folder))
+}
+
 pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     let descriptor = read_descriptor(root)?;
     let lock = lock(root)?;
@@ -53,6 +62,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         StoreError::Catalog(_) => missing(REBUILD),
         other => other,
     })?;
+    sync_folders(root)?;
     let (generation, counts) = catalog.meta().ok().flatten().ok_or_else(|| missing(REBUILD))?;
     if catalog.vault()?.is_some_and(|vault| vault != descriptor.vault) {
         return Err(missing("it is of another vault; run `backhaul check --rebuild-index`"));
@@ -156,6 +166,9 @@ impl Vault {
             };
             // Without its object the manifest alone restores nothing; `check` names it.
             if let Some(ordinal) = state.index.ordinal(&manifest.id)? {
+                // Whoever wrote it may have ended before its name was durable.
+                let path = self.shared.root.join(&name);
+                sync_parent(&path).doing("sync the directory of", &path)?;
                 state.catalog.add_snapshot(&row(&manifest, ordinal))?;
             }
         }

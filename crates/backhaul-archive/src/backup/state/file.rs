@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use backhaul_object::breach::Breach;
 use backhaul_object::codec::Reader;
 use backhaul_object::ids::VaultId;
 
@@ -21,7 +22,9 @@ pub(super) fn header(vault: &VaultId, generation: &[u8; 16]) -> [u8; HEADER_LEN]
     let mut out = [0; HEADER_LEN];
     out[..8].copy_from_slice(MAGIC);
     out[8..24].copy_from_slice(vault.as_bytes());
-    out[24..].copy_from_slice(generation);
+    if !Breach::BelievedState.is_on() {
+        out[24..].copy_from_slice(generation);
+    }
     out
 }
 

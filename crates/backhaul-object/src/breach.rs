@@ -3,31 +3,41 @@
 
 /// A law, and how it is broken. The variable `BACKHAUL_BREACH` names one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Breach {
+pub enum Breach {
     /// L1: packs are acknowledged before they are synced.
     UnsyncedPacks,
     /// L1: the manifest is written before what it needs.
     ManifestFirst,
     /// L2: an error of the disk while a record is written is passed over.
     SwallowedWrite,
+    /// L3: after a failed sync writing goes on, and the next sync is believed.
+    RetriedSync,
     /// L4: what is condemned goes at once, whoever relies on it.
     Unfenced,
+    /// L5: a client believes what it knew of a vault that has lost something since.
+    BelievedState,
     /// L6: a rebuild leaves out the last record of a pack.
     ForgetfulRebuild,
+    /// L7: an object is not hashed again when it is opened.
+    UncheckedContent,
     /// L8: a repair writes over what it repairs, in place.
     RepairInPlace,
+    /// L9: a peer may ask about as much at once as it likes.
+    Unlimited,
+    /// L10: what no rule keeps is forgotten, though it is among the newest.
+    NoFloor,
 }
 
 impl Breach {
     /// True while this law is to be broken.
     #[cfg(feature = "sabotage")]
-    pub(crate) fn is_on(self) -> bool {
+    pub fn is_on(self) -> bool {
         std::env::var("BACKHAUL_BREACH").is_ok_and(|name| name == format!("{self:?}"))
     }
 
     /// True while this law is to be broken: never.
     #[cfg(not(feature = "sabotage"))]
-    pub(crate) const fn is_on(self) -> bool {
+    pub const fn is_on(self) -> bool {
         false
     }
 }

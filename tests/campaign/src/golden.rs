@@ -1,0 +1,208 @@
+//! Two small vaults with every kind of file in them, as few bytes as may be: what [`crate::flips`] damages.
+//!
+//! The first has two snapshots, a pin, one that was forgotten, and what waits to be reclaimed. The second is the same at a
+//! moment in which reclaim was ended while it moved things, beside an upload: its journal and an open pack are there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use backhaul_object::bundle::BundleBuilder;
+use backhaul_object::descriptor::Descriptor;
+use backhaul_object::ids::{ClientId, SessionId, VaultId};
+use backhaul_object::keys::VaultKey;
+use backhaul_object::seal::{Packer, Unpacker, identify_content};
+use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
+use backhaul_store::mark::{NIGHT, State};
+use backhaul_store::reclaim::{Request, Step, Watch};
+use backhaul_store::session::Commit;
+use backhaul_store::vault::Marking;
+use backhaul_store::{Ordinal, StoreError, Vault};
+use backhaul_tests::trees;
+use bytes::Bytes;
+
+use crate::local::Failure;
+
+const ANA: ClientId = ClientId([1; 16]);
+const BEA: ClientId = ClientId([2; 16]);
+const KEY: [u8; 32] = [7; 32];
+
+/// A vault at rest, and what is in it.
+pub struct Golden {
+    /// Where it is.
+    pub home: PathBuf,
+    /// Files that are damaged, below it.
+    pub names: Vec<PathBuf>,
+    /// What its snapshots are, with all their objects.
+    pub holds: Vec<u8>,
+    /// All files.
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Golden {
+    /// Writes a copy.
+    pub fn lay(&self, to: &Path) {
+        let _ = fs::remove_dir_all(to);
+        let mut made = PathBuf::new();
+        for (name, bytes) in &self.files {
+            let place = to.join(name);
+            let parent = place.parent().unwrap_or(to);
+            if made != parent {
+                fs::create_dir_all(parent).unwrap();
+                parent.clone_into(&mut made);
+            }
+            fs::write(place, bytes).unwrap();
+        }
+        fs::create_dir_all(to.join("open")).unwrap();
+    }
+}
+
+fn said(error: StoreError) -> Failure {
+    error.to_string()
+}
+
+fn seal(object: Object) -> Sealed {
+    let key = VaultKey::new(KEY);
+    let nonce = [object.payload.len() as u8; 24];
+    let packed = object.compress(&key.id_key(), &mut Packer::new(3).unwrap()).unwrap();
+    packed.seal(&key.data_key(), nonce).unwrap()
+}
+
+fn object(kind: Kind, references: &[ObjectId], content: &[u8]) -> Sealed {
+    let references = references.iter().map(|id| Reference::whole(*id)).collect();
+    seal(Object { kind, references, provides: vec![], payload: Bytes::copy_from_slice(content) })
+}
+
+/// A chunk, a bundle of two, and two nodes above them: children first.
+fn tree(version: u8) -> Vec<Sealed> {
+    let mut noise = [0; 100];
+    blake3::Hasher::new().update(&[version]).finalize_xof().fill(&mut noise);
+    let mut builder = BundleBuilder::default();
+    for content in [&b"one"[..], &noise[..5]] {
+        let (id, proof) = identify_content(&VaultKey::new(KEY).id_key(), content);
+        builder.push(id, proof, content);
+    }
+    let leaves = [object(Kind::Chunk, &[], &noise), seal(builder.finish())];
+    let node = object(Kind::Node, &leaves.each_ref().map(|leaf| leaf.header.id), &noise[..20]);
+    let root = object(Kind::Node, &[node.header.id], b"root");
+    leaves.into_iter().chain([node, root]).collect()
+}
+
+fn back_up(vault: &Vault, sequence: u8) {
+    let mut session = vault.begin(SessionId([sequence; 16]), ANA);
+    let objects = tree(sequence);
+    for sealed in &objects {
+        session.append(sealed, &vault.resolve(&sealed.header.references).unwrap()).unwrap();
+    }
+    let root = objects.last().unwrap().header.id;
+    let snap = object(Kind::Snap, &[root], &[sequence]);
+    let edges = vault.resolve(&snap.header.references).unwrap();
+    let (sequence, server_time) = (u64::from(sequence), 1_000 + u64::from(sequence));
+    let commit = Commit { client_name: "ana", sequence, server_time, signature: vec![5; 70] };
+    session.commit(&snap, &edges, commit).unwrap();
+}
+
+/// Ends reclaim at a step of it.
+struct EndAt(Step);
+
+impl Watch for EndAt {
+    fn step(&mut self, step: Step) -> Result<(), StoreError> {
+        if step == self.0 { Err(StoreError::Poisoned) } else { Ok(()) }
+    }
+}
+
+/// Both vaults, below a directory.
+pub fn make(dir: &Path) -> [Golden; 2] {
+    let (living, first, second) = (dir.join("living"), dir.join("first"), dir.join("second"));
+    let vault = Vault::create(&living, &Descriptor::managed(VaultId([9; 16])), [1; 16]).unwrap();
+    (1..=3).for_each(|sequence| back_up(&vault, sequence));
+    let mark = |sequence, state, reason| {
+        vault.mark(ANA, sequence, Marking { state, now: 5_000, grace: 0, reason }).unwrap();
+    };
+    mark(1, State::Pinned, "dear");
+    mark(2, State::Forgotten, "old");
+    vault.count_night(5_000 + NIGHT).unwrap();
+    let request = Request { now: 5_000 + NIGHT, ..Request::default() };
+    vault.reclaim(&request, &mut ()).unwrap();
+    mark(3, State::Kept, "kept after all");
+    // Sidecars are made in their own time.
+    while trees::files(&living.join("parity")).len() < trees::files(&living.join("packs")).len() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    copy(&living, &first);
+    let mut upload = vault.begin(SessionId([8; 16]), BEA);
+    upload.append(&object(Kind::Chunk, &[], b"half of it"), &[]).unwrap();
+    upload.flush().unwrap();
+    let ended = vault.reclaim(&request, &mut EndAt(Step::Journalled));
+    assert!(ended.is_err(), "reclaim had nothing to move");
+    // While all of this is open.
+    copy(&living, &second);
+    drop((upload, vault));
+    [first, second].map(|home| {
+        shrink(&home);
+        let probe = dir.join("probe");
+        copy(&home, &probe);
+        let holds = holds(&Vault::open(&probe).unwrap()).unwrap();
+        // Sidecars are the larger part of all bytes, and alike: the smallest will do.
+        let sidecars = trees::files(&home.join("parity"));
+        let sidecar = sidecars.iter().min_by_key(|path| path.metadata().unwrap().len());
+        let is_second = home.ends_with("second");
+        let matters = |name: &PathBuf| {
+            let of_reclaim = ["reclaim.journal", "condemned"].iter().any(|file| name.ends_with(file));
+            let is_one_of_many =
+                name.starts_with("parity") && sidecar.is_some_and(|path| *path != home.join(name));
+            let is_of_vault = !name.ends_with("lock") && !is_one_of_many;
+            is_of_vault && (!is_second || of_reclaim || name.starts_with("open"))
+        };
+        let within = |path: &PathBuf| path.strip_prefix(&home).unwrap().to_path_buf();
+        let files: Vec<_> =
+            trees::files(&home).iter().map(|path| (within(path), fs::read(path).unwrap())).collect();
+        let names = files.iter().map(|(name, _)| name.clone()).filter(matters).collect();
+        Golden { names, holds, home, files }
+    })
+}
+
+/// The catalog as SQLite writes it in its smallest pages: a good part of it would be empty.
+fn shrink(home: &Path) {
+    let _ = fs::remove_file(home.join("reserve"));
+    let db = rusqlite::Connection::open(home.join("catalog.sqlite")).unwrap();
+    db.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    db.pragma_update(None, "page_size", 512).unwrap();
+    db.execute_batch("VACUUM").unwrap();
+    drop(db);
+}
+
+/// A copy of a vault, without what is no file.
+fn copy(from: &Path, to: &Path) {
+    let _ = fs::remove_dir_all(to);
+    for path in trees::files(from).into_iter().filter(|path| !path.ends_with("reserve")) {
+        let place = to.join(path.strip_prefix(from).unwrap());
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        fs::copy(path, place).unwrap();
+    }
+    fs::create_dir_all(to.join("open")).unwrap();
+}
+
+/// Every snapshot with all that it refers to, opened, in words that do not depend on where things are.
+///
+/// # Errors
+/// Something is not there, or not readable.
+pub fn holds(vault: &Vault) -> Result<Vec<u8>, Failure> {
+    let (key, mut unpacker, mut out) = (VaultKey::new(KEY), Unpacker::new().unwrap(), Vec::new());
+    for row in vault.snapshots(None).map_err(said)? {
+        out.extend_from_slice(format!("{row:?}").replace(&format!("{:?}", row.ordinal), "").as_bytes());
+        let mut open: Vec<Ordinal> = vec![row.ordinal];
+        while let Some(ordinal) = open.pop() {
+            let sealed = vault.get(ordinal).map_err(said)?;
+            let opened = sealed.unseal(&key.data_key()).and_then(|o| o.open(&key.id_key(), &mut unpacker));
+            let opened = opened.map_err(|why| format!("object {}: {why}", sealed.header.id))?;
+            out.extend_from_slice(sealed.header.id.as_bytes());
+            out.extend_from_slice(&opened.payload);
+            for reference in &sealed.header.references {
+                let to = vault.ordinal(&reference.id).map_err(said)?;
+                let to = to.ok_or_else(|| format!("object {} is not there", reference.id))?;
+                open.push(to);
+            }
+        }
+    }
+    Ok(out)
+}

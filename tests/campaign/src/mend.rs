@@ -1,0 +1,48 @@
+//! What `check --repair` does to a vault that nobody has open, by the same means of the store.
+
+use std::path::Path;
+
+use backhaul_store::check::{Depth, Go, Mending, Part, Report, Request, Selection};
+use backhaul_store::{StoreError, Vault, rebuild, repair};
+
+/// Reads every byte.
+///
+/// # Errors
+/// The check could not be made.
+pub fn check(vault: &Vault, mending: Mending) -> Result<Report, StoreError> {
+    let request = Request { depth: Depth::ReadData(Selection::All), mending, now: 77 };
+    vault.check(&request, None, &|_| Go::On)
+}
+
+fn needs_rebuild(report: &Report) -> bool {
+    let is_cache = |part: &Part| match part {
+        Part::Index => true,
+        Part::File(name) => name == "catalog.sqlite" || name.starts_with("packs/"),
+        _ => false,
+    };
+    report.damage.iter().any(|damage| damage.mended.is_none() && is_cache(&damage.what))
+}
+
+/// Mends what can be mended, and makes catalog and index anew where that is called for; the vault is then open.
+///
+/// # Errors
+/// It cannot be done.
+pub fn mend(root: &Path) -> Result<(Report, Vault), StoreError> {
+    repair::restore_descriptor(root, 78)?;
+    let rebuild = || rebuild::rebuild(root, [2; 16], Mending::Mend, 79);
+    let vault = match Vault::open(root) {
+        Ok(vault) => vault,
+        Err(_) => {
+            rebuild()?;
+            Vault::open(root)?
+        }
+    };
+    match check(&vault, Mending::Mend) {
+        Ok(report) if !needs_rebuild(&report) => return Ok((report, vault)),
+        _ => {}
+    }
+    drop(vault);
+    rebuild()?;
+    let vault = Vault::open(root)?;
+    check(&vault, Mending::Mend).map(|report| (report, vault))
+}
