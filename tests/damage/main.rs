@@ -118,15 +118,21 @@ fn the_scrub_repairs_by_itself_and_tells_what_it_cannot() {
     client.run(&["backup"]).ok();
     server.stop();
     let home = server.home.path().join("server");
-    let mut config = fs::read_to_string(home.join("config.toml")).unwrap();
-    config.push_str("\n[scrub]\ncycle = \"3s\"\n");
-    fs::write(home.join("config.toml"), config).unwrap();
+    let config = fs::read_to_string(home.join("config.toml")).unwrap();
+    let scrub = |cycle: &str| {
+        fs::write(home.join("config.toml"), format!("{config}\n[scrub]\ncycle = \"{cycle}\"\n")).unwrap();
+    };
+    scrub("off");
     let largest = server.packs().into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
     let whole = fs::read(&largest).unwrap();
     let mut bytes = whole.clone();
     bytes[whole.len() / 2] ^= 1;
     fs::write(&largest, &bytes).unwrap();
     server.start();
+    // A running server that is told so reads its config again.
+    scrub("3s");
+    let pid = server.pid().unwrap().to_string();
+    assert!(std::process::Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
     wait_until("the scrub has repaired the pack", || fs::read(&largest).unwrap() == whole);
     assert!(!trees::files(&home.join("vaults/main/quarantine")).is_empty());
     wait_until("everything was read", || {

@@ -154,23 +154,70 @@ fn the_brake_holds_everything_when_a_client_rewrites_its_files_at_once() {
     assert_eq!(server.home.json(&["forget", "--policy"])["forgotten"], 3);
 }
 
+/// Stops the server, makes its config say that a night's chores are due now, and changes more while it is stopped.
+fn make_night(server: &mut TestServer, more: &str) {
+    server.stop();
+    let home = server.home.path().join("server");
+    let date = std::process::Command::new("date").args(["-d", "2 minutes ago", "+%H:%M"]).output().unwrap();
+    let at = String::from_utf8(date.stdout).unwrap();
+    let config = fs::read_to_string(home.join("config.toml")).unwrap().replace(NO_NIGHT, "");
+    fs::write(home.join("config.toml"), format!("{config}\n[nightly]\nat = \"{}\"\n{more}", at.trim()))
+        .unwrap();
+    let fleet = rusqlite::Connection::open(home.join("fleet.sqlite")).unwrap();
+    let last = "INSERT INTO chores (kind, asked_by, request, state, requested_at)
+                VALUES ('forget', 'timer', '{}', 'done', unixepoch() - 172800)";
+    fleet.execute(last, []).unwrap();
+}
+
+/// A nightly export that fails raises an alert of its own kind, `status` says so, and it is over when one works.
+#[test]
+fn a_nightly_chore_that_fails_is_told_and_shown_until_it_works() {
+    let (mut server, dir) = (server("{ last = 1 }"), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    snapshots(&client, dir.path(), 1);
+    assert!(!server.home.run(&["status"]).ok().err.contains("upkeep"));
+    // A file where the folder of exports should be.
+    let (exports, told) = (server.home.path().join("server/vaults/main/exports"), dir.path().join("told"));
+    let command = format!("[alerts]\ncommand = ['/bin/sh', '-c', 'cat >> \"$1\"', 'notify', {told:?}]\n");
+    make_night(&mut server, &command);
+    let _ = fs::remove_dir_all(&exports);
+    fs::write(&exports, b"in the way").unwrap();
+    server.start();
+    let upkeep = |server: &TestServer| {
+        let alerts = server.home.json(&["alerts"]);
+        assert_fits("alerts.json", &alerts);
+        let open = alerts.as_array().unwrap().iter().find(|alert| alert["kind"] == "upkeep").cloned();
+        open.map(|alert| alert["text"].as_str().unwrap().to_owned())
+    };
+    wait_until("the failure is told", || upkeep(&server).is_some());
+    let text = upkeep(&server).unwrap();
+    assert!(text.contains("export fails") && text.contains("exports"), "{text}");
+    let status = server.home.run(&["status"]).ok();
+    assert!(status.err.contains("upkeep: export fails since"), "{}", status.err);
+    assert_ne!(server.home.run(&["status", "--check"]).code, 0);
+    wait_until("the admin has a message", || {
+        fs::read_to_string(&told).unwrap_or_default().contains("\"upkeep\"")
+    });
+    let message = fs::read_to_string(&told).unwrap();
+    let first = serde_json::Deserializer::from_str(&message).into_iter::<Value>().next().unwrap().unwrap();
+    assert_fits("alert.json", &first);
+    // The rest of the night was done all the same.
+    wait_until("the prune is done", || {
+        let chores = server.home.json(&["chores"]);
+        chores.as_array().unwrap().iter().any(|chore| chore["kind"] == "prune" && chore["state"] == "done")
+    });
+    fs::remove_file(&exports).unwrap();
+    server.home.run(&["server", "export"]).ok();
+    assert_eq!(upkeep(&server), None);
+    assert!(!server.home.run(&["status"]).ok().err.contains("upkeep"));
+}
+
 #[test]
 fn a_night_that_was_slept_through_is_made_up_for_once() {
     let (mut server, dir) = (server("{ last = 1 }"), tempfile::tempdir().unwrap());
     let client = server.client("desk", &[dir.path()]);
     snapshots(&client, dir.path(), 5);
-    server.stop();
-    // The last night was two days ago, and it was two o'clock, so to speak, two minutes ago.
-    let home = server.home.path().join("server");
-    let date = std::process::Command::new("date").args(["-d", "2 minutes ago", "+%H:%M"]).output().unwrap();
-    let at = String::from_utf8(date.stdout).unwrap();
-    let config = fs::read_to_string(home.join("config.toml")).unwrap().replace(NO_NIGHT, "");
-    fs::write(home.join("config.toml"), format!("{config}\n[nightly]\nat = \"{}\"\n", at.trim())).unwrap();
-    let fleet = rusqlite::Connection::open(home.join("fleet.sqlite")).unwrap();
-    let last = "INSERT INTO chores (kind, asked_by, request, state, requested_at)
-                VALUES ('forget', 'timer', '{}', 'done', unixepoch() - 172800)";
-    fleet.execute(last, []).unwrap();
-    drop(fleet);
+    make_night(&mut server, "");
     server.start();
     let nightly = |server: &TestServer| {
         let chores = server.home.json(&["chores"]);
@@ -187,7 +234,10 @@ fn a_night_that_was_slept_through_is_made_up_for_once() {
     server.start();
     std::thread::sleep(std::time::Duration::from_secs(7));
     assert_eq!(nightly(&server).1, 1, "once");
-    fs::write(home.join("config.toml"), format!("{config}\n[nightly]\nat = \"soon\"\n")).unwrap();
+    let path = server.home.path().join("server/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    let at = config.lines().find(|line| line.starts_with("at = ")).unwrap();
+    fs::write(&path, config.replace(at, "at = \"soon\"")).unwrap();
     let refused = server.home.run(&["client", "list"]).expect(1);
     assert!(refused.err.contains("nightly.at"), "{}", refused.err);
 }

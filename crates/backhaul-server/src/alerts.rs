@@ -45,11 +45,13 @@ pub enum AlertKind {
     Damage,
     /// A run changed so much that nothing of its client is forgotten any more.
     Brake,
+    /// What the server does for the vault by itself fails: by night, or the scrub.
+    Upkeep,
 }
 
 impl AlertKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Overdue,
         Self::Failing,
         Self::GroupSilent,
@@ -59,6 +61,7 @@ impl AlertKind {
         Self::StorageFull,
         Self::Damage,
         Self::Brake,
+        Self::Upkeep,
     ];
 
     /// The word in the database and in output.
@@ -73,6 +76,7 @@ impl AlertKind {
             Self::StorageFull => "storage-full",
             Self::Damage => "damage",
             Self::Brake => "brake",
+            Self::Upkeep => "upkeep",
         }
     }
 

@@ -40,6 +40,16 @@ pub enum Chore {
 }
 
 impl Chore {
+    /// True for what keeps the vault in order: whoever looks after it has to know when it fails.
+    pub fn is_upkeep(&self) -> bool {
+        match self {
+            Self::Export(_) => true,
+            Self::Forget(request) => request.by == forget::By::Policy && request.mode == forget::Mode::DoIt,
+            Self::Prune(request) => !request.dry_run,
+            Self::Mark(_) | Self::Check(_) | Self::ReleaseBrake(_) => false,
+        }
+    }
+
     /// The word in the list of chores.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -60,6 +60,7 @@ pub(crate) struct Inner {
     pub dialler: Identity,
     pub hub: Hub,
     pub errands: Errands,
+    pub scrub: scrub::Setting,
     pub tickets: TicketKey,
     pub rates: Mutex<Rates>,
     /// Dials under way.
@@ -124,6 +125,7 @@ impl Server {
             home: home.clone(),
             hub: Hub::default(),
             errands: Errands::default(),
+            scrub: scrub::Setting::new(config.scrub.cycle().unwrap_or_default()),
             rates: Mutex::default(),
             dials: Mutex::default(),
             triggers: Mutex::default(),
@@ -137,9 +139,8 @@ impl Server {
         inner.refresh();
         let mut tasks =
             vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];
-        let cycle = config.scrub.cycle().unwrap_or_default();
-        if let (Duty::Full, Some(cycle)) = (duty, cycle) {
-            tasks.push(tokio::spawn(scrub::run(Arc::clone(&inner), cycle)));
+        if duty == Duty::Full {
+            tasks.push(tokio::spawn(scrub::run(Arc::clone(&inner))));
         }
         let worker = match duty {
             Duty::Full => {
@@ -161,10 +162,12 @@ impl Server {
     /// # Errors
     /// The config cannot be read: the old one stays in force.
     pub fn reload(&self) -> Result<(), ServerError> {
-        match &self.inner.courier {
-            Some(courier) => courier.reload(&self.inner.home)?,
-            None => drop(self.inner.home.config()?),
+        let config = self.inner.home.config()?;
+        if let Some(courier) = &self.inner.courier {
+            courier.reload(&self.inner.home)?;
         }
+        // What the night does is read anew before each anyway.
+        self.inner.scrub.set(config.scrub.cycle().unwrap_or_default());
         self.inner.refresh();
         Ok(())
     }

@@ -12,13 +12,14 @@ use crate::error::ServerError;
 use crate::keyring::random;
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../../../schemas/fleet/0001.sql"),
     include_str!("../../../schemas/fleet/0002.sql"),
     include_str!("../../../schemas/fleet/0003.sql"),
     include_str!("../../../schemas/fleet/0004.sql"),
     include_str!("../../../schemas/fleet/0005.sql"),
     include_str!("../../../schemas/fleet/0007.sql"),
+    include_str!("../../../schemas/fleet/0008.sql"),
 ];
 mod alerts;
 mod brakes;
@@ -27,6 +28,7 @@ mod essence;
 mod instances;
 mod links;
 mod runs;
+mod upkeep;
 mod versions;
 
 pub use alerts::{AlertRow, Delivery, DeliveryState, Which};
@@ -36,6 +38,7 @@ pub use chores::{AskedBy, ChoreRow, ChoreState, FailureKind};
 pub use instances::{Instance, Machine};
 pub use links::{LinkState, Met, Shown};
 pub use runs::{Run, RunState};
+pub use upkeep::Trouble;
 pub use versions::Version;
 
 /// How long one process waits for another's transaction.

@@ -8,11 +8,12 @@ use backhaul_schedule::policy::units;
 use backhaul_store::check::{Go, Report, Round};
 use backhaul_store::scrub::{self, Turn};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::alerts::{Alert, AlertKind};
 use crate::check;
 use crate::clock;
-use crate::daemon::Inner;
+use crate::daemon::{Inner, lock};
 use crate::damage::{LostPaths, lost_paths};
 use crate::error::ServerError;
 
@@ -54,15 +55,38 @@ impl Config {
     }
 }
 
+/// In how long everything is to be read once, as the config says now.
+pub(crate) struct Setting {
+    cycle: watch::Sender<Option<u64>>,
+}
+
+impl Setting {
+    pub(crate) fn new(cycle: Option<u64>) -> Self {
+        Self { cycle: watch::Sender::new(cycle) }
+    }
+
+    /// Another cycle, or none; in force at once.
+    pub(crate) fn set(&self, cycle: Option<u64>) {
+        self.cycle.send_replace(cycle);
+    }
+}
+
 /// Scrubs until it is aborted.
-pub(crate) async fn run(inner: Arc<Inner>, cycle: u64) {
+pub(crate) async fn run(inner: Arc<Inner>) {
     let mut papers_at = 0;
+    let mut works = None;
+    let mut setting = inner.scrub.cycle.subscribe();
     loop {
+        let Some(cycle) = *setting.borrow_and_update() else {
+            // Its sender lives as long as this task's share of the server.
+            let _ = setting.changed().await;
+            continue;
+        };
         let now = clock::now();
         let turn = match inner.vault.vault.scrub_turn(cycle, now) {
             Ok(turn) => turn,
             Err(error) => {
-                tracing::error!("scrub: {error}");
+                inner.note_scrub(&mut works, Some(error.to_string()));
                 None
             }
         };
@@ -79,13 +103,38 @@ pub(crate) async fn run(inner: Arc<Inner>, cycle: u64) {
             let here = Arc::clone(&inner);
             // It ends by itself when the server does: at most one pack is under way.
             let done = tokio::task::spawn_blocking(move || one(&here, turn, round, now)).await;
-            match done {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => tracing::error!("scrub: {error}"),
-                Err(error) => tracing::error!("scrub: {error}"),
+            let done = done.map_err(|error| error.to_string());
+            match done.and_then(|done| done.map_err(|error| error.to_string())) {
+                Ok(()) => {
+                    inner.note_scrub(&mut works, None);
+                    continue;
+                }
+                Err(error) => inner.note_scrub(&mut works, Some(error)),
             }
         }
-        tokio::time::sleep(Duration::from_secs(wait.max(1))).await;
+        let _ = tokio::time::timeout(Duration::from_secs(wait.max(1)), setting.changed()).await;
+    }
+}
+
+impl Inner {
+    /// Writes down whether the scrub works, when that changes: `works` is what was written down.
+    fn note_scrub(&self, works: &mut Option<Result<(), String>>, failure: Option<String>) {
+        if let Some(why) = &failure {
+            tracing::error!("scrub: {why}");
+        }
+        let state = failure.map_or(Ok(()), Err);
+        if self.is_stopping() || works.as_ref() == Some(&state) {
+            return;
+        }
+        let (fleet, now) = (lock(&self.fleet), clock::now());
+        let noted = match &state {
+            Ok(()) => fleet.upkeep_works("scrub", now).map(drop),
+            Err(why) => fleet.upkeep_failed("scrub", why, now),
+        };
+        drop(fleet);
+        self.complain(noted);
+        self.courier.iter().for_each(|courier| courier.wake());
+        *works = Some(state);
     }
 }
 

@@ -135,6 +135,7 @@ pub fn next(kind: AlertKind, client: Option<&str>) -> Vec<String> {
             format!("backhaul snapshots --client {name}"),
             format!("backhaul forget --release-brake --client {name}"),
         ],
+        AlertKind::Upkeep => &["backhaul status".to_owned(), "backhaul check".to_owned()],
     };
     commands.to_vec()
 }
@@ -168,6 +169,7 @@ impl About {
             AlertKind::StorageFull => "the vault has hardly any room left".to_owned(),
             AlertKind::Damage => "the vault is damaged".to_owned(),
             AlertKind::Brake => format!("{name} has changed far more than usual"),
+            AlertKind::Upkeep => "what the server does for its vault by itself fails".to_owned(),
         }
     }
 
@@ -183,6 +185,7 @@ impl About {
             AlertKind::StorageFull => "the vault has room again".to_owned(),
             AlertKind::Damage => "the vault is whole again".to_owned(),
             AlertKind::Brake => format!("somebody has looked at what {name} changed"),
+            AlertKind::Upkeep => "what the server does for its vault by itself works again".to_owned(),
         }
     }
 
@@ -223,6 +226,11 @@ impl About {
             AlertKind::Brake => {
                 "Files may have been encrypted or removed by somebody else. Older snapshots are held until you say \
                  that all is well: look with diff at what has changed, and restore from before if it was not meant."
+            }
+            AlertKind::Upkeep => {
+                "Backups go on, and what is stored stays as it is. But until it works again room is not given back, \
+                 damage is not found, or the server's own settings are not kept: it is tried again by itself, and run \
+                 by hand it says the same as here."
             }
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use backhaul_store::StoreError;
 use tokio::sync::Notify;
 
 use super::by_night::ByNight;
@@ -12,7 +13,7 @@ use super::{Chore, Outcome, Tools, carry_out, failure_kind};
 use crate::clock;
 use crate::daemon::POLL;
 use crate::error::ServerError;
-use crate::fleet::{ChoreRow, Fleet};
+use crate::fleet::{AskedBy, ChoreRow, Fleet};
 use crate::home::ServerHome;
 use crate::session::OpenVault;
 
@@ -78,9 +79,16 @@ struct Round {
 
 impl Round {
     fn run(&mut self, mut by_night: ByNight) {
+        let mut night: Option<Result<(), String>> = None;
         while !self.stop.load(Ordering::Relaxed) {
-            if let Err(error) = by_night.ask(&self.home, &mut self.fleet) {
+            let asked = by_night.ask(&self.home, &mut self.fleet).map_err(|error| {
                 tracing::error!("what is due by night: {error}");
+                error.to_string()
+            });
+            // Whether it works is written down when that changes.
+            if night.as_ref() != Some(&asked) {
+                self.note("night", asked.as_ref().err().map(String::as_str));
+                night = Some(asked);
             }
             match self.next() {
                 Ok(true) => continue,
@@ -100,7 +108,23 @@ impl Round {
         let Some(row) = self.fleet.begin_chore(clock::now())? else { return Ok(false) };
         // There may be more.
         self.fleet.look_again();
-        match self.work(&row) {
+        let chore: Option<Chore> = serde_json::from_str(&row.request).ok();
+        let done = match &chore {
+            Some(chore) => self.work(&row, chore),
+            None => Err(ServerError::Usage("this server knows no such chore".to_owned())),
+        };
+        if chore.is_some_and(|chore| chore.is_upkeep()) {
+            match &done {
+                Ok(_) => self.note(&row.kind, None),
+                // It was ended, and goes on the next time; who asked by hand is told anyway.
+                Err(ServerError::Store(StoreError::Interrupted)) => {}
+                Err(error) if row.asked_by == AskedBy::Timer => {
+                    self.note(&row.kind, Some(&error.to_string()));
+                }
+                Err(_) => {}
+            }
+        }
+        match done {
             Ok(outcome) => {
                 tracing::info!("{}: {}", row.kind, outcome.words);
                 let document = outcome.document.to_string();
@@ -116,9 +140,20 @@ impl Round {
         Ok(true)
     }
 
-    fn work(&mut self, row: &ChoreRow) -> Result<Outcome, ServerError> {
-        let chore: Chore = serde_json::from_str(&row.request)
-            .map_err(|error| ServerError::Usage(format!("this server knows no such chore: {error}")))?;
+    /// Writes down whether something works that the server asks of itself.
+    fn note(&self, what: &str, failure: Option<&str>) {
+        let now = clock::now();
+        let noted = match failure {
+            Some(why) => self.fleet.upkeep_failed(what, why, now),
+            None => self.fleet.upkeep_works(what, now).map(drop),
+        };
+        if let Err(error) = noted {
+            tracing::error!("upkeep: {error}");
+        }
+        self.bell.iter().for_each(|bell| bell.notify_one());
+    }
+
+    fn work(&mut self, row: &ChoreRow, chore: &Chore) -> Result<Outcome, ServerError> {
         let told = self.home.fleet()?;
         let mut progress = |words: &str| {
             // Who waits is told the end all the same.
@@ -132,6 +167,6 @@ impl Round {
             stop: &self.stop,
             progress: &mut progress,
         };
-        carry_out(&chore, &mut tools)
+        carry_out(chore, &mut tools)
     }
 }

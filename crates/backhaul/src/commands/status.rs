@@ -88,6 +88,7 @@ pub fn status(context: &Context, check: bool) -> Done {
         let brake = fleet.brake(client.id)?.map(|brake| brake.why);
         lines.push(Line { brake, ..judge(versions.of(client.id), at, client, last, now, running) });
     }
+    let troubles = fleet.upkeep()?;
     if context.global.json {
         output::json(&lines.iter().map(|line| describe(line, now)).collect::<Vec<_>>());
     } else {
@@ -100,6 +101,10 @@ pub fn status(context: &Context, check: bool) -> Done {
                 ));
             }
         }
+        for one in &troubles {
+            let (what, since) = (&one.what, output::time(one.since));
+            output::complain(&format!("upkeep: {what} fails since {since}: {}", one.why));
+        }
         if !running {
             output::complain("the server is not running: nothing is started, and links are not known");
         }
@@ -111,7 +116,8 @@ pub fn status(context: &Context, check: bool) -> Done {
         (_, Health::Late) => 1,
         (_, Health::Critical | Health::Lost) => 2,
     };
-    let exit = if check { counted.map(worst).max().unwrap_or(0) } else { 0 };
+    let upkeep = u8::from(!troubles.is_empty());
+    let exit = if check { counted.map(worst).max().unwrap_or(0).max(upkeep) } else { 0 };
     Ok(ExitCode::from(exit))
 }
 
