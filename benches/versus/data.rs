@@ -1,0 +1,91 @@
+//! The data sets: a source tree (S1), an office's mix (S2), a disk image with a database (S3), ten daily versions (S4),
+//! and 200,000 tiny files (S5).
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::ValueEnum;
+
+/// Daily versions in S4.
+const VERSIONS: usize = 10;
+
+/// A data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum Set {
+    /// A source tree.
+    S1,
+    /// An office's mix, mostly incompressible.
+    S2,
+    /// A disk image with a database in it.
+    S3,
+    /// Ten daily versions.
+    S4,
+    /// Many tiny files.
+    S5,
+}
+
+impl Set {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::S1, Self::S2, Self::S3, Self::S4, Self::S5];
+
+    /// As the script calls it.
+    pub fn name(self) -> String {
+        format!("{self:?}")
+    }
+}
+
+/// The script that turns days, and where its sets are.
+pub struct Datasets {
+    script: PathBuf,
+    data: PathBuf,
+}
+
+impl Datasets {
+    /// The script's sets under `$DATA`.
+    pub fn new(script: &Path) -> Self {
+        let data = std::env::var_os("DATA").expect("DATA names the folder of the data sets");
+        Self { script: script.canonicalize().unwrap(), data: data.into() }
+    }
+
+    /// What is saved.
+    pub fn live(&self, set: Set) -> PathBuf {
+        self.data.join(set.name()).join("live")
+    }
+
+    /// Makes a set unless it is there, on its first day.
+    pub fn first_day(&self, set: Set) {
+        if !self.data.join(set.name()).exists() {
+            self.call(&["make", &set.name()]);
+        }
+        match set {
+            Set::S4 => self.call(&["day", "S4", "1"]),
+            _ => self.call(&["revert", &set.name()]),
+        }
+    }
+
+    /// Days after the first.
+    pub fn further_days(&self, set: Set) -> usize {
+        if set == Set::S4 { VERSIONS - 1 } else { 1 }
+    }
+
+    /// Turns to the next day, after so many of the further ones.
+    pub fn next_day(&self, set: Set, after: usize) {
+        match set {
+            Set::S4 => self.call(&["day", "S4", &(after + 2).to_string()]),
+            _ => self.call(&["churn", &set.name()]),
+        }
+    }
+
+    /// Leaves a set as it was found.
+    pub fn revert(&self, set: Set) {
+        if set != Set::S4 {
+            self.call(&["revert", &set.name()]);
+        }
+    }
+
+    fn call(&self, args: &[&str]) {
+        let status = Command::new(&self.script).args(args).env("DATA", &self.data).status().unwrap();
+        assert!(status.success(), "{} {args:?}", self.script.display());
+    }
+}
