@@ -13,6 +13,7 @@
 //! its own is.
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a benchmark ends at the first surprise, and reports on standard output"

@@ -46,8 +46,8 @@ mod walk;
 
 use state::{PendingState, StateName};
 
-/// Steps of the walk that wait for the assembler; also bounds open directories and queued reads.
-const STEPS_MAX: usize = 128;
+/// Files that wait for a reader; each holds its directory open.
+const JOBS_MAX: usize = 128;
 
 /// What to back up, and how.
 pub struct BackupRequest<'a> {
@@ -194,11 +194,11 @@ pub fn backup(
     let opened = request.state.map(|dir| state::open(dir, &name)).transpose()?;
     let (known, journal) = opened.map_or((None, None), |(known, journal)| (Some(known), Some(journal)));
     let (old_nodes, records) = known.map_or_else(Default::default, state::Known::split);
-    let (jobs_in, jobs) = sync_channel(STEPS_MAX);
+    let (jobs_in, jobs) = sync_channel(JOBS_MAX);
     let jobs = &std::sync::Mutex::new(jobs);
     let readers = &read::Readers::new(parameters, request);
     std::thread::scope(|scope| {
-        let (steps_in, steps) = sync_channel(STEPS_MAX);
+        let (steps_in, steps) = step::Steps::channel();
         for _ in 0..read::THREADS {
             scope.spawn(move || readers.run(jobs));
         }
@@ -246,13 +246,13 @@ pub fn dry_run(request: &BackupRequest<'_>, parameters: &VaultParameters) -> Res
     let known = request.state.map(|dir| state::peek(dir, &name)).transpose()?;
     let (_, records) = known.map_or_else(Default::default, state::Known::split);
     std::thread::scope(|scope| {
-        let (steps_in, steps) = sync_channel(STEPS_MAX);
+        let (steps_in, steps) = step::Steps::channel();
         // Jobs go nowhere: a closed queue makes their parts end at once.
-        let (jobs_in, _) = sync_channel(STEPS_MAX);
+        let (jobs_in, _) = sync_channel(JOBS_MAX);
         let walk = walk::Walk::new(request, parameters, records, steps_in, jobs_in);
         spawn_walk(scope, walk, roots)?;
         let mut figures = Figures::default();
-        for step in steps {
+        for step in steps.into_iter().flatten() {
             step.count(&mut figures);
         }
         Ok(figures)

@@ -16,7 +16,7 @@ use super::outbound::Outbound;
 use super::read::{Outcome, Part};
 use super::recent::{Place, Recent};
 use super::state::{Journal, Record};
-use super::step::Step;
+use super::step::{Step, extensions};
 use super::tree::Tree;
 use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
@@ -85,7 +85,7 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    pub(super) fn run(mut self, steps: &Receiver<Step>) -> Result<Saved, BackupError> {
+    pub(super) fn run(mut self, steps: &Receiver<Vec<Step>>) -> Result<Saved, BackupError> {
         if let Err(error) = self.take(steps) {
             self.tree.note_durable(self.sink.durable())?;
             return Err(error);
@@ -94,8 +94,8 @@ impl<'a> Assembler<'a> {
         self.tree.finish(self.figures)
     }
 
-    fn take(&mut self, steps: &Receiver<Step>) -> Result<(), BackupError> {
-        for step in steps {
+    fn take(&mut self, steps: &Receiver<Vec<Step>>) -> Result<(), BackupError> {
+        for step in steps.iter().flatten() {
             self.step(step)?;
             self.ask_if_full()?;
         }
@@ -380,11 +380,6 @@ impl<'a> Assembler<'a> {
             }
         }
     }
-}
-
-/// Bytes of an entry that wait in memory like contents: nothing else in it is large.
-fn extensions(entry: &Entry) -> usize {
-    entry.extensions.iter().map(|(_, value)| value.len()).sum()
 }
 
 pub(super) fn directory_entry(name: Vec<u8>, metadata: Metadata) -> Entry {

@@ -12,8 +12,8 @@ use backhaul_object::source::ObjectSink;
 
 use super::read::{Outcome, PARTS_MAX, Part, cut_chunks};
 use super::state::Fingerprint;
-use super::step::Step;
-use super::{BackupError, BackupProgress, STEPS_MAX, Saved, VaultParameters, assemble, count, outbound};
+use super::step::{Step, Steps};
+use super::{BackupError, BackupProgress, Saved, VaultParameters, assemble, count, outbound};
 
 /// Where the bytes come from.
 pub struct Stream<'s> {
@@ -39,12 +39,13 @@ pub fn backup_stream(
 ) -> Result<Saved, BackupError> {
     check_name(stream.name.as_bytes())?;
     let (parts_in, parts) = sync_channel(PARTS_MAX);
-    let (steps_in, steps) = sync_channel(STEPS_MAX);
+    let (mut steps_in, steps) = Steps::channel();
     let name = stream.name.clone().into_bytes();
     let path = [b"/", &name[..]].concat();
     count(&progress.files, 1);
     // The receiver is in this function.
     let _ = steps_in.send(Step::Read { name, path, changed: false, link: None, size: 0, parts });
+    let _ = steps_in.flush();
     drop(steps_in);
     let (put, saved) = std::thread::scope(|scope| {
         scope.spawn(move || {

@@ -17,7 +17,7 @@ use super::look::Look;
 use super::read::{Job, PARTS_MAX};
 use super::roots::Roots;
 use super::state::{Fingerprint, Records};
-use super::step::Step;
+use super::step::{Over, Step, Steps};
 use super::{BackupRequest, VaultParameters, count, to_path};
 use crate::attributes::{self, Handle};
 use crate::flags;
@@ -32,14 +32,11 @@ pub(super) const STACK: usize = 64 << 20;
 /// (`BTRFS_EMPTY_SUBVOL_DIR_OBJECTID`). Nowhere else is it a folder within another.
 const NO_SUBVOLUME: u64 = 2;
 
-/// The consumer is gone: the run is over.
-struct Over;
-
 pub(super) struct Walk<'a> {
     request: &'a BackupRequest<'a>,
     parameters: &'a VaultParameters,
     records: Records,
-    steps: SyncSender<Step>,
+    steps: Steps,
     jobs: SyncSender<Job>,
     path: Vec<u8>,
     links: HashMap<(u64, u64), u64>,
@@ -56,7 +53,7 @@ impl<'a> Walk<'a> {
         request: &'a BackupRequest<'a>,
         parameters: &'a VaultParameters,
         records: Records,
-        steps: SyncSender<Step>,
+        steps: Steps,
         jobs: SyncSender<Job>,
     ) -> Self {
         let skip = request.skip.clone();
@@ -66,7 +63,7 @@ impl<'a> Walk<'a> {
 
     pub(super) fn run(mut self, roots: &Roots) {
         // A failure means that the assembler has ended, and it knows why.
-        let _ = self.root(roots);
+        let _ = self.root(roots).and_then(|()| self.steps.flush());
     }
 
     fn root(&mut self, roots: &Roots) -> Result<(), Over> {
@@ -352,6 +349,6 @@ impl<'a> Walk<'a> {
     }
 
     fn send(&mut self, step: Step) -> Result<(), Over> {
-        self.steps.send(step).map_err(|_| Over)
+        self.steps.send(step)
     }
 }
