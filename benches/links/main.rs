@@ -21,6 +21,7 @@ use backhaul_net::link::{FrameReader, FrameWriter};
 use backhaul_net::transport::{KEEP_ALIVE, Use};
 use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::attend::AttendSession;
+use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::{SessionError, wire};
 use backhaul_tests::TestServer;
 use tempfile::TempDir;
@@ -90,7 +91,7 @@ async fn ask(client: &Client, running: &AtomicUsize, most: &AtomicUsize) -> Resu
     most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
     tokio::time::sleep(RUN).await;
     running.fetch_sub(1, Ordering::SeqCst);
-    session.close(Some("it was only a drill".to_owned()));
+    session.close(Goodbye::Failed("it was only a drill".to_owned()));
     writer.send(&session.poll().unwrap()).await.map_err(|error| error.to_string())?;
     writer.end().await;
     Ok(granted)

@@ -1,28 +1,58 @@
 //! Whoever ends a session in full flow is heard: the reason arrives before the connection is gone, over a slow line, too.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use backhaul_tests::relay::{self, Relay};
-use backhaul_tests::{Home, TestServer, free_port, wait_until};
+use backhaul_tests::{Home, TestServer, free_port, trees, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 /// A line on which what a client has ready to send takes most of a minute.
 fn slow() -> relay::Path {
     relay::Path { rate_limit: Some(250_000), ..relay::Path::default() }
 }
 
-/// A server behind a line, and a client that has joined.
-fn far_away() -> (Relay, TestServer, Home) {
+/// A server with one slot behind a line.
+fn behind_a_line() -> (Relay, TestServer) {
     let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let relay = Relay::start(listen, relay::Path::default());
-    let policy = TestServer::quiet_policy();
+    let policy = format!("{}[admission]\nslots = 1\n", TestServer::quiet_policy());
     let server = TestServer::at(&listen.to_string(), &relay.address().to_string(), &policy);
+    (relay, server)
+}
+
+/// The same, slow, and a client that has joined.
+fn far_away() -> (Relay, TestServer, Home) {
+    let (relay, server) = behind_a_line();
     let client = Home::new();
     let dir = tempfile::tempdir().unwrap();
     server.join(&client, "laptop", &[], &[dir.path()]);
     relay.set(slow());
     (relay, server, client)
+}
+
+/// So many files of a megabyte that do not compress.
+fn bulk(dir: &Path, megabytes: u64) -> PathBuf {
+    let root = dir.join("bulk");
+    fs::create_dir(&root).unwrap();
+    for i in 0..megabytes {
+        fs::write(root.join(format!("{i}")), trees::noise(1_000_000, i)).unwrap();
+    }
+    root
+}
+
+/// What the server has of the runs of a client that it does not wait for any more.
+fn failed(server: &TestServer, client: &str) -> Vec<Value> {
+    let runs = server.home.json(&["runs", "--client", client]);
+    runs.as_array().unwrap().iter().filter(|run| run["state"] == "failed").cloned().collect()
+}
+
+fn interrupt(child: &Child) {
+    kill_process(Pid::from_child(child), Signal::INT).unwrap();
 }
 
 /// Waits until a run has sent more than it can have in its hands only.
@@ -76,4 +106,98 @@ fn a_client_that_is_revoked_in_full_flow_is_told_so() {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(!ended.status.success() && said.contains("revoked"), "{said}");
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_backup_that_is_interrupted_frees_its_slot_and_the_next_one_carries_on() {
+    let ((relay, server), dir) = (behind_a_line(), tempfile::tempdir().unwrap());
+    let client = Home::new();
+    server.join(&client, "laptop", &[], &[&bulk(dir.path(), 60)]);
+    let running = client.command(&["backup"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("much is there", || server.vault_bytes() > 30_000_000);
+    relay.set(slow());
+    flows(&relay, &server);
+    interrupt(&running);
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("run the same command again"), "{said}");
+    // Whoever only vanishes is waited for until its line is given up, and then for some minutes.
+    wait_until("the server knows", || !failed(&server, "laptop").is_empty());
+    let why = failed(&server, "laptop")[0]["why"].to_string();
+    assert!(why.contains("cut short on the client: it was interrupted"), "{why}");
+    relay.set(relay::Path::default());
+    let report = client.json(&["backup"]);
+    assert!(report["bytes_sent"].as_u64().unwrap() < 55_000_000, "{report}");
+    let runs = server.home.json(&["runs"]);
+    assert_eq!((runs.as_array().unwrap().len(), &runs[1]["state"]), (2, &"done".into()), "{runs}");
+    let row = server.home.json(&["status"])[0].clone();
+    assert_eq!(row["obstacle"], "none", "{row}");
+}
+
+#[test]
+fn a_backup_ends_when_it_is_interrupted_though_the_server_does_not_answer() {
+    let (_relay, server, client) = far_away();
+    let running = backup_of(&client, "head -c 40000000 /dev/urandom");
+    wait_until("it is a run", || server.home.json(&["runs"])[0]["state"] == "running");
+    let frozen = Pid::from_raw(server.pid().unwrap() as i32).unwrap();
+    kill_process(frozen, Signal::STOP).unwrap();
+    interrupt(&running);
+    let start = Instant::now();
+    let ended = running.wait_with_output().unwrap();
+    kill_process(frozen, Signal::CONT).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
+    // A line is given up after a minute.
+    assert!(start.elapsed() < Duration::from_secs(45), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_agent_that_is_stopped_in_full_flow_says_goodbye() {
+    let ((relay, server), dir) = (behind_a_line(), tempfile::tempdir().unwrap());
+    let client = Home::new();
+    server.join(&client, "laptop", &["--initiator", "hybrid"], &[&bulk(dir.path(), 40)]);
+    let agent = client.start(&["-v", "agent", "run", "--no-listen"]);
+    wait_until("it is linked", || server.home.json(&["status"])[0]["link"] == "standing");
+    relay.set(slow());
+    server.home.run(&["client", "run", "laptop"]).ok();
+    flows(&relay, &server);
+    agent.terminate();
+    wait_until("the server knows", || !failed(&server, "laptop").is_empty());
+    let why = failed(&server, "laptop")[0]["why"].to_string();
+    assert!(why.contains("cut short on the client: the agent is stopping"), "{why}");
+    relay.set(relay::Path::default());
+    client.run(&["backup"]).ok();
+}
+
+#[test]
+fn a_pause_ends_what_is_under_way_whoever_has_begun_it_and_the_client_hears_why() {
+    let policy = format!("{}[admission]\nslots = 2\nbytes_per_s = \"500kB\"\n", TestServer::quiet_policy());
+    let (server, dirs) = (TestServer::with_policy(&policy), [(); 2].map(|()| tempfile::tempdir().unwrap()));
+    let (desk, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    let pulled = ["--initiator", "server", "--address", &address];
+    server.join(&desk, "desk", &pulled, &[&bulk(dirs[0].path(), 40)]);
+    let laptop = server.client("laptop", &[&bulk(dirs[1].path(), 40)]);
+    let agent = desk.start(&["-v", "agent", "run", "--listen", &address]);
+    let pushing = laptop.command(&["-q", "backup"]).stderr(Stdio::piped()).spawn().unwrap();
+    server.home.run(&["client", "run", "desk"]).ok();
+    let running = |client: &str| {
+        let runs = server.home.json(&["runs", "--client", client]);
+        runs.as_array().unwrap().iter().any(|run| run["state"] == "running")
+    };
+    wait_until("both run", || running("desk") && running("laptop"));
+    for client in ["desk", "laptop"] {
+        server.home.run(&["client", "pause", client, "1h"]).ok();
+        wait_until("its run has ended", || !failed(&server, client).is_empty());
+        let why = failed(&server, client)[0]["why"].to_string();
+        assert!(why.contains("paused on the server"), "{why}");
+    }
+    let said = String::from_utf8(pushing.wait_with_output().unwrap().stderr).unwrap();
+    assert!(said.contains("paused on the server"), "{said}");
+    agent.says("paused on the server");
+    // Whoever asks by hand means it; what was sent is not sent again.
+    let file = server.home.path().join("fast.toml");
+    fs::write(&file, TestServer::quiet_policy()).unwrap();
+    server.home.run(&["policy", "apply", file.to_str().unwrap()]).ok();
+    server.home.run(&["client", "run", "desk", "--wait"]).ok();
+    assert!(!running("laptop"));
 }

@@ -249,7 +249,7 @@ async fn a_server_that_dials_and_says_nothing_does_not_keep_an_agent_from_its_ba
     let (_home, address, agent) = listening(&server, "", dir.path());
     let identity = Identity::load(&server.home.path().join("server/tls"), "dialler").unwrap();
     let _silent = dial_agent(&address, &identity, "desk").await.unwrap();
-    agent.says("the server is there, and says nothing");
+    agent.says("it is there, and says nothing");
     let run = tokio::task::block_in_place(|| server.home.json(&["client", "run", "desk", "--wait"]));
     assert_eq!(run[0]["state"].as_str(), Some("done"), "{run}");
 }

@@ -11,7 +11,7 @@ use backhaul_proto::{PROTOCOL, end};
 use backhaul_tests::{Home, PATIENCE, TestServer, trees, wait_until};
 use tokio::time::timeout;
 
-use crate::peer::Peer;
+use crate::peer::{Peer, hello, welcomed};
 
 /// A server with the real one's certificate and manners of its own.
 struct MadServer {
@@ -153,4 +153,38 @@ async fn a_server_that_talks_without_end_loses_its_link_and_is_dialled_again_lat
     tokio::task::block_in_place(|| {
         wait_until("it is linked again", || server.home.json(&["status"])[0]["link"] == "standing");
     });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_list_of_snapshots_has_no_end_is_named_and_left() {
+    let mut server = TestServer::new();
+    let (laptop, _dir) = linked(&server);
+    let (_, answer) = hello(&laptop, wire::Intent::Browse, wire::Hello::default()).await;
+    let welcome = welcomed(answer);
+    let mad = MadServer::instead_of(&mut server);
+    let lists = async {
+        let Accepted::Session(link) = mad.listener.accept().await.unwrap().establish().await.unwrap() else {
+            panic!("nobody lists");
+        };
+        let mut peer = Peer::over(link);
+        assert!(matches!(peer.hear().await, Some(Body::Hello(_))));
+        peer.send(Body::Welcome(welcome)).await.unwrap();
+        assert!(matches!(peer.hear().await, Some(Body::List(_))));
+        let row = wire::SnapshotRow { body: vec![7; 100].into(), ..Default::default() };
+        let page = wire::Snapshots { rows: vec![row; 5_000], more: true };
+        let mut pages = 0;
+        while pages < 1_000 && peer.send(Body::Snapshots(page.clone())).await.is_ok() {
+            pages += 1;
+        }
+        pages
+    };
+    let listing = tokio::task::spawn_blocking(move || (laptop.run(&["snapshots"]), laptop));
+    let (pages, listed) = tokio::join!(lists, listing);
+    let (listed, laptop) = listed.unwrap();
+    assert!(pages < 1_000, "it listens to everything");
+    assert_eq!(listed.code, 1, "{listed:?}");
+    let named = format!("the server at 127.0.0.1:{}", server.port);
+    assert!(listed.err.contains(&named) && listed.err.contains("has no end"), "{}", listed.err);
+    mad.give_way(&mut server).await;
+    tokio::task::block_in_place(|| laptop.run(&["snapshots"]).ok());
 }

@@ -44,9 +44,9 @@ use settings::Settings;
 
 /// Longest sleep of the loop: after the machine has slept, this passes before it notices.
 const TICK: Duration = Duration::from_secs(5);
-/// How long goodbyes may take in all, and how long the last packets need to leave.
+/// How long the goodbyes of runs may take, and then what else has to end.
+const FAREWELL: Duration = Duration::from_secs(3);
 const GOODBYE: Duration = Duration::from_secs(1);
-const LEAVING: Duration = Duration::from_millis(50);
 const STOPPING: &str = "the agent is stopping";
 
 /// What becomes of runs: told to whoever runs the daemon.
@@ -135,7 +135,7 @@ impl AgentDaemon {
     /// Says goodbye to everybody, so that nobody waits for this machine.
     pub async fn stop(&self) {
         let standing = lock(&self.standing).take();
-        self.ways.shut(STOPPING);
+        self.ways.leave(STOPPING, FAREWELL).await;
         let farewell = async {
             if let Some(Standing { wanted, task }) = standing {
                 // A link that has gone needs no goodbye.
@@ -145,7 +145,6 @@ impl AgentDaemon {
             drop(self.turn.lock().await);
         };
         let _ = tokio::time::timeout(GOODBYE, farewell).await;
-        tokio::time::sleep(LEAVING).await;
         if let Some(ear) = &self.ear {
             ear.close().await;
         }

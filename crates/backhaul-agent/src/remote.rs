@@ -15,12 +15,14 @@ use backhaul_object::seal::Unpacker;
 use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, TransferError};
 use backhaul_object::{Compressed, FormatError, Object, ObjectId, Reference};
 use backhaul_proto::errand::News;
+use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::{READ_MAX, Retry, end, wire};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
 use crate::error::AgentError;
+use crate::ways::Leaving;
 
 mod bulk;
 mod driver;
@@ -50,7 +52,7 @@ enum Command {
     Stats(Sender<wire::VaultStats>),
     Order(Box<wire::RestoreOrder>, Sender<News>),
     News(News),
-    Close(Option<String>),
+    Close(Goodbye),
 }
 
 /// A manifest on its way.
@@ -103,6 +105,8 @@ pub struct Opening {
     pub terms: Option<Adopting>,
     /// Bytes that may be sent.
     pub limits: Limits,
+    /// Hears that it is to say goodbye.
+    pub leaving: Option<Leaving>,
 }
 
 /// Takes the policy's terms, and says whether they are kept; nothing, if they were before.
@@ -288,16 +292,16 @@ impl Remote {
 
     /// Says goodbye and waits until it is heard.
     pub async fn close(self) {
-        self.end(None).await;
+        self.end(Goodbye::Done).await;
     }
 
     /// Tells the server why there will be no snapshot.
     pub async fn give_up(self, why: String) {
-        self.end(Some(why)).await;
+        self.end(Goodbye::Failed(why)).await;
     }
 
-    async fn end(self, failure: Option<String>) {
-        let _ = self.commands.send(Command::Close(failure));
+    async fn end(self, goodbye: Goodbye) {
+        let _ = self.commands.send(Command::Close(goodbye));
         let _ = tokio::time::timeout(FAREWELL, self.driver).await;
         self.hangup.close("done");
     }

@@ -69,6 +69,9 @@ pub enum NetError {
     /// The peer closed the connection, and not to be dialled again at once.
     #[error("{0}")]
     Dismissed(String),
+    /// The peer closed the connection, and does not come back by itself.
+    #[error("{0}")]
+    Left(String),
     /// The peer gave its objects up; why, it says on the control stream.
     #[error("the other side has given its objects up")]
     Abandoned,

@@ -19,6 +19,8 @@ use crate::identity::PeerIdentity;
 const PREAMBLE: &[u8; 4] = b"BHC1";
 /// Close code of a connection that is not to be taken up again.
 const DISMISSED: u32 = 2;
+/// Close code of whoever leaves and does not come back by itself.
+const LEFT: u32 = 3;
 /// Code of an object stream that is given up: what was not sent yet will not be.
 const ABANDONED: u32 = 1;
 /// Control goes before objects wherever both wait to be sent.
@@ -51,6 +53,12 @@ impl Hangup {
     /// Closes the connection for good: the peer is not to come back by itself.
     pub fn dismiss(&self, reason: &str) {
         self.0.close(DISMISSED.into(), reason.as_bytes());
+    }
+
+    /// Closes the connection for good, from the side that would come back. In full flow nothing leaves any more, not
+    /// even this, while the path is full: whoever has objects under way gives them up first.
+    pub fn leave(&self, reason: &str) {
+        self.0.close(LEFT.into(), reason.as_bytes());
     }
 }
 
@@ -117,6 +125,9 @@ fn lost(error: impl Into<Broken>) -> NetError {
     NetError::Lost(match error.into().0 {
         Some(ConnectionError::ApplicationClosed(closed)) if closed.error_code == DISMISSED.into() => {
             return NetError::Dismissed(text(&closed));
+        }
+        Some(ConnectionError::ApplicationClosed(closed)) if closed.error_code == LEFT.into() => {
+            return NetError::Left(text(&closed));
         }
         Some(ConnectionError::ApplicationClosed(closed)) if !closed.reason.is_empty() => {
             format!("closed by the other side: {}", text(&closed))

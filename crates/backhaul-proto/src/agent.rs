@@ -8,8 +8,10 @@ use backhaul_object::source::{Answer, Query};
 use bytes::Bytes;
 
 use crate::errand::News;
+use crate::goodbye::Goodbye;
+use crate::pages::Pages;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, end, frame};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, frame};
 
 /// What a frame from the server means.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,8 +56,7 @@ pub struct AgentSession {
     next_batch: u64,
     batches: HashMap<u64, Batch>,
     durable: u64,
-    /// Of a snapshot list that has not ended.
-    rows: Vec<wire::SnapshotRow>,
+    lists: Pages,
     out: VecDeque<wire::Frame>,
 }
 
@@ -68,7 +69,7 @@ impl AgentSession {
             next_batch: 0,
             batches: HashMap::new(),
             durable: 0,
-            rows: Vec::new(),
+            lists: Pages::default(),
             out: VecDeque::from([frame(Body::Hello(versioned(hello)))]),
         }
     }
@@ -138,6 +139,7 @@ impl AgentSession {
 
     /// Asks for the snapshots.
     pub fn list(&mut self, list: wire::List) {
+        self.lists.ask();
         self.out.push_back(frame(Body::List(list)));
     }
 
@@ -156,12 +158,10 @@ impl AgentSession {
         self.out.push_back(frame(news.body()));
     }
 
-    /// Says goodbye; `failure` tells the server why there is no snapshot.
-    pub fn close(&mut self, failure: Option<String>) {
+    /// Says goodbye.
+    pub fn close(&mut self, goodbye: Goodbye) {
         self.phase = Phase::Done;
-        let code = if failure.is_some() { end::AGENT } else { end::DONE };
-        let text = failure.unwrap_or_default();
-        self.out.push_back(frame(Body::End(wire::End { code, text, ..Default::default() })));
+        self.out.push_back(frame(Body::End(goodbye.into())));
     }
 
     /// Answers a nudge that came instead of a welcome.
@@ -194,10 +194,7 @@ impl AgentSession {
                 self.granted = false;
                 Ok(Some(Event::Committed(committed)))
             }
-            (Body::Snapshots(page), _) => {
-                self.rows.extend(page.rows);
-                Ok((!page.more).then(|| Event::Snapshots(std::mem::take(&mut self.rows))))
-            }
+            (Body::Snapshots(page), _) => Ok(self.lists.take(page)?.map(Event::Snapshots)),
             (Body::VaultStats(stats), _) => Ok(Some(Event::Stats(stats))),
             (body, Phase::Open) => match News::of(body) {
                 Some(news) => Ok(Some(Event::News(news))),

@@ -4,6 +4,7 @@
 //! - [`agent`]: [`agent::AgentSession`], the side that has files;
 //! - [`server`]: [`server::ServerSession`], the side that has the vault;
 //! - [`attend`]: [`attend::AttendSession`], an agent that waits to be told something;
+//! - [`goodbye`]: how an agent leaves;
 //! - [`errand`]: what is heard of a restore that was ordered from an agent;
 //! - [`data`]: the framing of objects on the data streams.
 //!
@@ -19,6 +20,8 @@ pub mod agent;
 pub mod attend;
 pub mod data;
 pub mod errand;
+pub mod goodbye;
+mod pages;
 pub mod server;
 
 /// Messages on the wire.
@@ -35,6 +38,10 @@ pub const PROTOCOL: u32 = 1;
 pub const BATCH_MAX: usize = 2_048;
 /// Batches an agent may have under way.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 64;
+/// Snapshots in one list, and bytes of it: a client that makes one every ten minutes has fewer in four years.
+pub const LIST_ROWS_MAX: usize = 250_000;
+/// See [`LIST_ROWS_MAX`].
+pub const LIST_BYTES_MAX: usize = 256 << 20;
 /// Ids in one read request.
 pub const READ_MAX: usize = 4_096;
 
@@ -56,6 +63,8 @@ pub mod end {
     pub const STOPPING: u32 = 301;
     /// The agent could not go on, and says why.
     pub const AGENT: u32 = 400;
+    /// Somebody on the agent's side has ended the run, and says how; nothing has failed.
+    pub const CUT_SHORT: u32 = 401;
     /// The agent's local state refers to what the server does not hold.
     pub const STALE: u32 = 500;
     /// The vault could not be written or read.

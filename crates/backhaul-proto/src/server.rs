@@ -11,8 +11,9 @@ use bytes::Bytes;
 
 use crate::agent::split_proofs;
 use crate::errand::News;
+use crate::goodbye::Goodbye;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, end, frame};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, frame};
 
 /// Bytes of snapshot rows in one frame; a single row is smaller than what is left of a frame.
 const PAGE_BYTES: usize = 256 << 10;
@@ -49,7 +50,7 @@ pub enum Request {
     /// It keeps to these terms.
     Applied(wire::Applied),
     /// It is done, or has failed and says why.
-    Bye(Option<String>),
+    Bye(Goodbye),
 }
 
 /// One decided answer.
@@ -119,7 +120,7 @@ impl ServerSession {
     pub fn handle(&mut self, frame: wire::Frame) -> Result<Request, SessionError> {
         let body = frame.body.ok_or(SessionError::Protocol("unknown frame"))?;
         match (body, &self.phase) {
-            (Body::End(done), _) => Ok(Request::Bye((done.code != end::DONE).then_some(done.text))),
+            (Body::End(done), _) => Ok(Request::Bye(done.into())),
             (Body::Hello(hello), Phase::Greeting) => {
                 let (min, max) = (hello.protocol_min, hello.protocol_max);
                 if min > PROTOCOL || max < PROTOCOL {

@@ -3,6 +3,7 @@
 
 use backhaul_proto::agent::{self, AgentSession};
 use backhaul_proto::attend::{self, AttendSession};
+use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::server::{Request, ServerSession};
 use backhaul_proto::{Retry, SessionError, end, wire};
 
@@ -39,7 +40,7 @@ fn an_attending_agent_hears_and_says_what_it_may_and_nothing_else() {
     let said: Vec<Request> = std::iter::from_fn(|| agent.poll()).map(|f| server.handle(f).unwrap()).collect();
     assert!(matches!(&said[1], Request::NotNow(not_now) if not_now.reason == "on battery"));
     assert!(matches!(&said[3], Request::Applied(applied) if applied.version == 3));
-    assert_eq!(said[4], Request::Bye(None));
+    assert_eq!(said[4], Request::Bye(Goodbye::Done));
     // What belongs to a backup is out of turn here.
     let ask = wire::frame::Body::Ask(wire::Ask { batch: 0, prefixes: vec![0; 8].into() });
     let refused = server.handle(wire::Frame { body: Some(ask) });

@@ -137,6 +137,8 @@ pub enum Outcome {
         /// For people.
         why: String,
     },
+    /// Somebody on the client has ended it: nothing is wrong.
+    CutShort,
     /// It had not begun: the agent does not want to now.
     NotNow(NotNow),
 }
@@ -269,6 +271,11 @@ pub enum CloseReason {
     Superseded,
     /// Nothing was heard of its run for [`LEASE`].
     Stalled,
+    /// Its client is paused until then, seconds since 1970.
+    Paused {
+        /// The end of the pause.
+        until: i64,
+    },
 }
 
 /// A timer's owner.

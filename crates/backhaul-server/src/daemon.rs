@@ -331,6 +331,11 @@ impl Inner {
                 let until = clock::now() as i64 + retry.after as i64;
                 Event::Ended(client.0, session, Ended::NotNow(NotNow { reason: text, until }))
             }
+            (None, Ending { kind: EndingKind::CutShort, text, .. }) => {
+                let noted = lock(&self.fleet).fail_open(Some(client), &text, clock::now());
+                self.complain(noted);
+                Event::Ended(client.0, session, Ended::CutShort)
+            }
             (None, Ending { code, text, .. }) => {
                 Event::Ended(client.0, session, Ended::Failed { code, why: text })
             }
@@ -352,7 +357,7 @@ impl Inner {
                 Some(rollout::Outcome::Failed { code: *code })
             }
             Ended::Succeeded { .. } => Some(rollout::Outcome::Succeeded),
-            Ended::NotNow(_) => None,
+            Ended::NotNow(_) | Ended::CutShort => None,
         };
         let version = fleet.client_by_id(client).ok().flatten().map_or(0, |client| client.terms_version);
         drop(fleet);

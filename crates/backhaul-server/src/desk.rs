@@ -14,7 +14,7 @@ use crate::daemon::{Inner, lock};
 use crate::dispatch::Dispatch;
 use crate::error::ServerError;
 use crate::fleet::{Client, LinkState, Which};
-use crate::hub::Said;
+use crate::hub::{self, Said};
 use crate::pull;
 use crate::session::Ending;
 
@@ -54,8 +54,12 @@ impl Inner {
                 Action::Defer(_, session, deferral) => self.hub.say(session, Said::Deferred(deferral)),
                 Action::Nudge(_, session, nudge) => self.hub.say(session, Said::Nudge(nudge)),
                 Action::Close(key, session, reason) => {
-                    if reason == CloseReason::Stalled {
-                        self.abandon(ClientId(key), "nothing was heard of it for ten minutes");
+                    match reason {
+                        CloseReason::Stalled => {
+                            self.abandon(ClientId(key), "nothing was heard of it for ten minutes");
+                        }
+                        CloseReason::Paused { until } => self.abandon(ClientId(key), &hub::paused(until)),
+                        CloseReason::Superseded => {}
                     }
                     self.hub.close(session, reason);
                 }

@@ -17,7 +17,6 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use crate::clock;
 use crate::errands::{self, Errand};
 use crate::fleet::Client;
-use crate::gate::printable;
 use crate::keyring::random;
 
 mod admission;
@@ -281,11 +280,7 @@ impl Conversation {
         }
         let request = self.session.handle(frame).map_err(|e| Ending::new(e.to_end().code, e.to_string()))?;
         match request {
-            Request::Bye(None) => return Ok(true),
-            Request::Bye(Some(why)) => {
-                let why = printable(&why, 400);
-                return Err(Ending::new(end::AGENT, format!("on the client: {why}")));
-            }
+            Request::Bye(goodbye) => return Ending::of_goodbye(goodbye).map_or(Ok(true), Err),
             Request::Hello(_) => return Err(Ending::new(end::PROTOCOL, "a second hello")),
             // Only to show that the run goes on, where there is nothing to send for long.
             Request::Report(_) => self.manners.beat(clock::boot_ms())?,

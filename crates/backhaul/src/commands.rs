@@ -154,11 +154,12 @@ pub async fn interrupted() {
     }
 }
 
-/// What stays ends in order by itself; everything else ends here when it is told to.
-pub fn is_daemon(command: &Command) -> bool {
+/// What stays, or has a goodbye to say, ends in order by itself; everything else ends here when it is told to.
+pub fn ends_itself(command: &Command) -> bool {
     matches!(
         command,
-        Command::Server(ServerCommand::Run { .. })
+        Command::Backup(_)
+            | Command::Server(ServerCommand::Run { .. })
             | Command::Agent(AgentCommand::Run { .. })
             | Command::Mount { .. }
     )

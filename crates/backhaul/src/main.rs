@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     let json = cli.global.json;
     commands::raise_file_limit();
     let outcome = runtime.block_on(async {
-        if commands::is_daemon(&cli.command) {
+        if commands::ends_itself(&cli.command) {
             return commands::run(cli).await;
         }
         tokio::select! {

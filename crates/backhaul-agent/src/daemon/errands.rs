@@ -25,7 +25,7 @@ impl AgentDaemon {
         self.ways.note(&link)?;
         let hello = introduce::hello(&self.home, wire::Trigger::Manual);
         let hello = wire::Hello { intent: wire::Intent::Browse.into(), errand: token, ..hello };
-        Remote::open(link, Opening { hello, ..Opening::default() }).await
+        Remote::open(link, Opening { hello, leaving: Some(self.ways.leaving()), ..Opening::default() }).await
     }
 
     /// Does what a session is for.

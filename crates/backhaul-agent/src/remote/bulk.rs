@@ -13,8 +13,10 @@ use backhaul_object::{Compressed, FormatError, Reference};
 use backhaul_proto::end;
 use tokio::sync::{mpsc, oneshot};
 
+use super::driver::heard;
 use super::{Bounds, Shared, lost};
 use crate::clock;
+use crate::ways::Leaving;
 
 /// A read that was asked for: its replies come in this order.
 pub(super) struct PendingRead {
@@ -27,7 +29,7 @@ pub(super) async fn send_objects(
     streams: Arc<Streams>,
     mut objects: mpsc::Receiver<Compressed>,
     shared: Arc<Shared>,
-    abandoned: oneshot::Receiver<()>,
+    (abandoned, mut leaving): (oneshot::Receiver<()>, Option<Leaving>),
 ) {
     let Some(first) = objects.recv().await else { return };
     let mut writer = match streams.open().await {
@@ -37,6 +39,8 @@ pub(super) async fn send_objects(
     let whole = tokio::select! {
         whole = pour(&mut writer, first, &mut objects, &shared) => whole,
         Ok(()) = abandoned => false,
+        // What is under way would be before the goodbye, and may keep it from leaving at all.
+        _ = heard(&mut leaving) => false,
     };
     if !whole {
         writer.abandon();

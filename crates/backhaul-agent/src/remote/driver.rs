@@ -12,6 +12,7 @@ use backhaul_object::Compressed;
 use backhaul_object::source::{Answer, TransferError};
 use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::errand::News;
+use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::{Retry, SessionError, end, wire};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,6 +20,7 @@ use super::bulk::{PendingRead, receive_objects, send_objects};
 use super::trace::{describe, traced};
 use super::{Adopting, Answered, Command, Commitment, Limits, Opening, Shared, Waiting, lost, travelling};
 use crate::clock::Stopwatch;
+use crate::ways::Leaving;
 
 /// How often a session shows that it goes on, where it has nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -26,36 +28,45 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(55);
 /// How long a goodbye may take: what was said before it may still be on its way.
 const GOODBYE: Duration = Duration::from_secs(30);
+/// How long it may take over a list of snapshots, however much it says meanwhile.
+const LISTING: Duration = Duration::from_secs(600);
 /// How long it may take to answer, while it has to check and write what it was sent.
 const STALL: Duration = Duration::from_secs(600);
 
 /// Owns the state machine and carries out what it and the threads want.
 pub(super) struct Driver {
+    /// Where it is, for people.
+    server: String,
     session: AgentSession,
     shared: Arc<Shared>,
     answer: Option<oneshot::Sender<Answered>>,
     waiting: Option<Waiting>,
     adopting: Option<Adopting>,
     limits: Limits,
+    leaving: Option<Leaving>,
     /// Tells the task that sends objects to drop them.
     abandon: Option<oneshot::Sender<()>>,
     /// What the hello said about not wanting to.
     not_now: Option<wire::NotNow>,
     /// When something was heard last, or an object was taken, and how many had been by then.
     heard: Stopwatch,
-    left: u64,
+    sent: u64,
     asked: HashMap<u64, Sender<Vec<Answer>>>,
     committed: Option<Sender<wire::Committed>>,
-    lists: Vec<Sender<Vec<wire::SnapshotRow>>>,
+    /// With the time since each was asked for.
+    lists: Vec<(Sender<Vec<wire::SnapshotRow>>, Stopwatch)>,
     stats: Vec<Sender<wire::VaultStats>>,
     ordered: Option<Sender<News>>,
     closing: bool,
+    /// It was told to leave, and how that is called.
+    left: Option<&'static str>,
 }
 
 impl Driver {
     pub(super) fn new(opening: Opening, shared: Arc<Shared>, answer: oneshot::Sender<Answered>) -> Self {
-        let Opening { hello, waiting, terms, limits } = opening;
+        let Opening { hello, waiting, terms, limits, leaving } = opening;
         Self {
+            server: String::new(),
             not_now: hello.not_now.clone(),
             session: AgentSession::new(hello),
             shared,
@@ -63,9 +74,11 @@ impl Driver {
             waiting,
             adopting: terms,
             limits,
+            leaving,
             abandon: None,
             heard: Stopwatch::start(),
-            left: 0,
+            sent: 0,
+            left: None,
             asked: HashMap::new(),
             committed: None,
             lists: Vec::new(),
@@ -81,15 +94,23 @@ impl Driver {
         mut commands: mpsc::UnboundedReceiver<Command>,
         objects: mpsc::Receiver<Compressed>,
     ) {
+        let hangup = link.hangup();
+        self.server = link.path().remote().to_string();
         let (mut writer, reader, streams) = link.split();
         let streams = Arc::new(streams);
         let (frames_in, mut frames) = mpsc::channel(64);
         let (reads, pending) = mpsc::unbounded_channel();
         let (abandon, abandoned) = oneshot::channel();
         self.abandon = Some(abandon);
+        let leaving = self.leaving.clone();
         let tasks = [
             tokio::spawn(read_frames(reader, frames_in)),
-            tokio::spawn(send_objects(Arc::clone(&streams), objects, Arc::clone(&self.shared), abandoned)),
+            tokio::spawn(send_objects(
+                Arc::clone(&streams),
+                objects,
+                Arc::clone(&self.shared),
+                (abandoned, leaving),
+            )),
             tokio::spawn(receive_objects(streams, pending, Arc::clone(&self.shared))),
         ];
         let mut beat = tokio::time::interval(HEARTBEAT);
@@ -113,13 +134,8 @@ impl Driver {
                         break;
                     }
                 }
-                _ = beat.tick() => {
-                    self.look_at_objects();
-                    if self.heard.elapsed() >= self.patience() {
-                        self.broken("the server is there, and says nothing");
-                    }
-                    self.session.heartbeat();
-                }
+                how = heard(&mut self.leaving) => self.leave(how),
+                _ = beat.tick() => self.on_beat(),
             }
         }
         let goodbye = async {
@@ -132,6 +148,27 @@ impl Driver {
         for task in tasks {
             task.abort();
         }
+        if let Some(how) = self.left {
+            hangup.leave(how);
+        }
+    }
+
+    /// Whoever runs this has had enough: nothing of it goes on by itself.
+    fn leave(&mut self, how: &'static str) {
+        self.shared.fail(end::CUT_SHORT, TransferError::Refused(how.to_owned()));
+        self.session.close(Goodbye::CutShort(how.to_owned()));
+        (self.closing, self.left) = (true, Some(how));
+    }
+
+    fn on_beat(&mut self) {
+        self.look_at_objects();
+        if self.heard.elapsed() >= self.patience() {
+            self.broken("it is there, and says nothing");
+        }
+        if self.lists.first().is_some_and(|(_, asked)| asked.elapsed() >= LISTING) {
+            self.broken("its list of snapshots has no end");
+        }
+        self.session.heartbeat();
     }
 
     /// How long the server may be silent: a link that carries packets and no words must not keep this machine from its
@@ -157,7 +194,7 @@ impl Driver {
     /// A line that carries objects is no silent one.
     fn look_at_objects(&mut self) {
         let left = self.shared.left.load(Ordering::SeqCst);
-        if std::mem::replace(&mut self.left, left) != left {
+        if std::mem::replace(&mut self.sent, left) != left {
             self.heard = Stopwatch::start();
         }
     }
@@ -212,7 +249,7 @@ impl Driver {
             }
             Command::List(list, reply) => {
                 self.session.list(list);
-                self.lists.push(reply);
+                self.lists.push((reply, Stopwatch::start()));
             }
             Command::Stats(reply) => {
                 self.session.stats();
@@ -223,20 +260,26 @@ impl Driver {
                 self.ordered = Some(news);
             }
             Command::News(news) => self.session.news(news),
-            Command::Close(failure) => {
+            Command::Close(goodbye) => {
                 // Nothing of a run that is given up is worth waiting for, least of all by the word that says so.
-                if let Some(abandon) = self.abandon.take().filter(|_| failure.is_some()) {
+                if let Some(abandon) = self.abandon.take().filter(|_| goodbye != Goodbye::Done) {
                     let _ = abandon.send(());
                 }
-                self.session.close(failure);
+                self.session.close(goodbye);
                 self.closing = true;
             }
         }
     }
 
     fn broken(&mut self, why: &str) {
-        self.shared.fail(end::PROTOCOL, TransferError::Lost(why.to_owned()));
+        self.shared.fail(end::PROTOCOL, self.blame(why));
         self.closing = true;
+    }
+
+    /// What the server has done to deserve no more attention. A run may go on in another session, a reader has to know.
+    fn blame(&self, why: &str) -> TransferError {
+        let why = format!("the server at {}: {why}", self.server);
+        if self.lists.is_empty() { TransferError::Lost(why) } else { TransferError::Refused(why) }
     }
 
     fn on_arrival(&mut self, frame: Option<Result<wire::Frame, NetError>>) -> std::ops::ControlFlow<()> {
@@ -248,7 +291,7 @@ impl Driver {
             Some(Ok(frame)) => match self.session.handle(traced(frame)) {
                 Ok(event) => Ok(event),
                 Err(SessionError::Ended { code, text, retry }) => Err((code, ended(code, text), retry)),
-                Err(error) => Err((end::PROTOCOL, TransferError::Lost(error.to_string()), Retry::default())),
+                Err(error) => Err((end::PROTOCOL, self.blame(&error.to_string()), Retry::default())),
             },
         };
         match outcome {
@@ -299,7 +342,7 @@ impl Driver {
             }
             Event::Snapshots(rows) => {
                 if !self.lists.is_empty() {
-                    let _ = self.lists.remove(0).send(rows);
+                    let _ = self.lists.remove(0).0.send(rows);
                 }
             }
             Event::News(news) => {
@@ -329,6 +372,14 @@ impl Driver {
         if let Some(waiting) = self.answer.take() {
             let _ = waiting.send(Answered::Nudged(nudge));
         }
+    }
+}
+
+/// Waits until a session is to leave; for ever, where nobody says so.
+pub(super) async fn heard(leaving: &mut Option<Leaving>) -> &'static str {
+    match leaving {
+        Some(leaving) => leaving.heard().await,
+        None => std::future::pending().await,
     }
 }
 

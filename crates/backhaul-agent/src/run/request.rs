@@ -98,7 +98,13 @@ impl Passage {
                 told(queued);
             }
         });
-        Opening { hello, waiting: Some(waiting), terms: self.terms.clone(), limits: self.limits }
+        Opening {
+            hello,
+            waiting: Some(waiting),
+            terms: self.terms.clone(),
+            limits: self.limits,
+            leaving: Some(self.ways.leaving()),
+        }
     }
 
     pub(super) async fn open(&self, link: Link, home: &AgentHome) -> Result<Remote, AgentError> {

@@ -2,7 +2,7 @@
 
 use super::client::{Client, NOT_NOW_MAX, Phase};
 use super::queue::Side;
-use super::{Action, ClientKey, Fleet, Memory, OpenRun, Plan, RESUME_GRACE, Timer};
+use super::{Action, ClientKey, CloseReason, Fleet, Memory, OpenRun, Plan, RESUME_GRACE, Timer};
 use crate::Now;
 use crate::policy::{Group, Initiator};
 use crate::reach::Mode;
@@ -25,8 +25,10 @@ impl Fleet {
         self.unplace(key);
         // A snapshot from the future says that a clock was set back: it counts as made now, once.
         let after = is_dialled(&plan).then(|| plan.group.clone());
+        let mut pause = None;
         let before = match self.clients.get_mut(key) {
             Some(client) => {
+                pause = plan.paused_until.filter(|until| now.wall < *until && !client.is_paused(now.wall));
                 let before = is_dialled(&client.plan).then(|| client.plan.group.clone());
                 client.plan = plan;
                 // What is known is never forgotten because of an older reading.
@@ -42,10 +44,30 @@ impl Fleet {
             after.iter().for_each(|group| self.groups.join(group));
             before.iter().for_each(|group| self.leave(group, out));
         }
+        if let Some(until) = pause {
+            self.interrupt(now, key, until, out);
+        }
         match self.recalled.remove(key) {
             Some(kept) => self.on_recalled(now, key, kept, out),
             None => self.settle(now, key, out),
         }
+    }
+
+    /// A pause has begun: what is under way is no exception. What is asked for by hand later is.
+    fn interrupt(&mut self, now: Now, key: &ClientKey, until: i64, out: &mut Vec<Action>) {
+        let Some(client) = self.clients.get(key) else { return };
+        match client.phase {
+            Phase::Running { session, .. } => {
+                out.push(Action::Close(*key, session, CloseReason::Paused { until }));
+            }
+            Phase::Interrupted { .. } => out.push(Action::Expire(*key)),
+            Phase::Dialling if client.manual.is_none() && self.dialling.remove(key) => {
+                out.push(Action::CancelDial(*key));
+                return self.release(key);
+            }
+            Phase::Idle | Phase::Dialling => return,
+        }
+        self.end_run(now, key);
     }
 
     pub(super) fn on_recalled(

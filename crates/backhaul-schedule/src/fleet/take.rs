@@ -335,6 +335,7 @@ impl Fleet {
                 client.memory.failure = Some((code, why));
                 self.end_run(now, key);
             }
+            Outcome::CutShort => self.end_run(now, key),
             Outcome::NotNow(not_now) => {
                 client.manual = None;
                 self.release(key);

@@ -46,6 +46,7 @@ pub enum Ticket {
 pub enum Ending {
     Succeeded(i64),
     Failed(u32),
+    CutShort,
     NotNow(i64),
 }
 
@@ -54,6 +55,7 @@ impl Ending {
         match self {
             Self::Succeeded(ago) => Outcome::Succeeded { at: wall.saturating_sub(ago), took: 300 },
             Self::Failed(code) => Outcome::Failed { code, why: "it broke".into() },
+            Self::CutShort => Outcome::CutShort,
             Self::NotNow(seconds) => Outcome::NotNow(no(wall + seconds)),
         }
     }
@@ -198,6 +200,7 @@ fn ending() -> impl Strategy<Value = Ending> {
     prop_oneof![
         3 => prop_oneof![4 => Just(0), 1 => -10 * DAY..DAY / 2].prop_map(Ending::Succeeded),
         1 => (500..503u32).prop_map(Ending::Failed),
+        1 => Just(Ending::CutShort),
         1 => (1..6 * HOUR).prop_map(Ending::NotNow),
     ]
 }
@@ -248,7 +251,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => seconds().prop_map(Op::Sleep),
         1 => jump().prop_map(Op::Jump),
         6 => (i(), shape(), age).prop_map(|(i, shape, age)| Op::Know(i, shape, age)),
-        1 => (i(), prop::option::of(1..DAY)).prop_map(|(i, pause)| Op::Pause(i, pause)),
+        2 => (i(), prop::option::of(1..DAY)).prop_map(|(i, pause)| Op::Pause(i, pause)),
         1 => i().prop_map(Op::Remove),
         2 => admission().prop_map(Op::Admit),
         2 => i().prop_map(Op::Manual),

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use backhaul_net::{NetError, PeerIdentity, Role};
 use backhaul_object::ObjectId;
 use backhaul_proto::errand::News;
+use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::fleet::{Deferral, Nudge, Place};
@@ -14,6 +15,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::errands::Errand;
 use crate::error::ServerError;
 use crate::fleet::{Client, ClientState};
+use crate::gate::printable;
 use crate::hub::Ear;
 use crate::rates::Throttle;
 
@@ -39,6 +41,8 @@ pub enum EndingKind {
     Decided,
     /// The agent, before anything began: it does not want to now.
     NotNow,
+    /// Somebody on the client, who has had enough of it: nothing has failed, and it does not go on by itself.
+    CutShort,
     /// Nobody: the connection is gone, and the run may go on over another.
     Lost,
 }
@@ -50,6 +54,22 @@ impl Ending {
 
     pub(crate) fn lost(text: impl Into<String>) -> Self {
         Self { kind: EndingKind::Lost, ..Self::new(end::PROTOCOL, text) }
+    }
+
+    /// What the client's goodbye ends before its time; nothing, if it is done.
+    pub(crate) fn of_goodbye(goodbye: Goodbye) -> Option<Self> {
+        match goodbye {
+            Goodbye::Done => None,
+            Goodbye::Failed(why) => {
+                Some(Self::new(end::AGENT, format!("on the client: {}", printable(&why, 400))))
+            }
+            Goodbye::CutShort(how) => Some(Self::cut_short(&how)),
+        }
+    }
+
+    fn cut_short(how: &str) -> Self {
+        let text = format!("cut short on the client: {}", printable(how, 400));
+        Self { kind: EndingKind::CutShort, ..Self::new(end::CUT_SHORT, text) }
     }
 
     /// Come back in so many seconds.
@@ -76,6 +96,7 @@ impl From<NetError> for Ending {
             NetError::Lost(why) => Self::lost(why),
             // Whoever dismissed it has another session, or will not come back.
             NetError::Dismissed(why) => Self::lost(why),
+            NetError::Left(how) => Self::cut_short(&how),
             other => Self::new(end::PROTOCOL, other.to_string()),
         }
     }

@@ -148,7 +148,7 @@ async fn receive(
                 return;
             }
             // A lost connection shows on the control stream, too; anything else must be said.
-            Err(NetError::Lost(_) | NetError::Dismissed(_)) => return,
+            Err(NetError::Lost(_) | NetError::Dismissed(_) | NetError::Left(_)) => return,
             Err(error) => {
                 let _ = reports.send(Report::Failed(error.into()));
                 return;

@@ -5,19 +5,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use backhaul_agent::home::{AgentHome, Config};
 use backhaul_agent::remote::{Cost, Limits};
 use backhaul_agent::run::{Passage, RunReport, RunRequest, push, rehearse};
 use backhaul_agent::sources::Sources;
 use backhaul_agent::stills::Still;
+use backhaul_agent::ways::Ways;
 use backhaul_archive::backup::BackupProgress;
 use backhaul_archive::backup::excludes::read_paths;
 use backhaul_proto::wire::Queued;
 use backhaul_schedule::policy::units;
 use serde_json::json;
 
-use super::{Context, Done, absolute};
+use super::{Context, Done, absolute, interrupted};
 use crate::cli::{BackupArgs, StillArg};
 use crate::failure::{Failure, code};
 use crate::output::{self, Progress};
@@ -28,7 +30,32 @@ mod stream;
 /// Errors named on a terminal; `--json` names all.
 const NAMED_MAX: usize = 50;
 
+/// How long a run that is interrupted may take to say goodbye.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// The first Ctrl-C ends a run in order: the server frees its slot. The second ends it where it is.
 pub async fn run(context: &Context, args: BackupArgs) -> Done {
+    let ways = Ways::default();
+    let enough = async {
+        interrupted().await;
+        output::complain("interrupted: tells the server; once more ends at once");
+        tokio::select! {
+            () = ways.leave("it was interrupted", FAREWELL) => {}
+            () = interrupted() => return,
+        }
+        // What is left to put in order here.
+        tokio::select! {
+            () = tokio::time::sleep(FAREWELL) => {}
+            () = interrupted() => {}
+        }
+    };
+    tokio::select! {
+        done = back_up(context, args, &ways) => done,
+        () = enough => Err(Failure::interrupted()),
+    }
+}
+
+async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
     let home = AgentHome::at(&context.home);
     let config = home.config()?;
     let asked = match args.limit_upload.as_deref() {
@@ -50,7 +77,7 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
         paths.extend(absolute(&listed(file)?)?);
     }
     let limits = Limits { asked, cost: Cost::Free };
-    let passage = Passage { limits, waiting: Some(Arc::new(wait)), ..Passage::default() };
+    let passage = Passage { limits, waiting: Some(Arc::new(wait)), ways: ways.clone(), ..Passage::default() };
     let config = Config { backup: wanted(config.backup, &args), ..config };
     let stream = stream::open(&args)?;
     if stream.is_some() {
@@ -68,7 +95,10 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
     if let Some(server) = server {
         server.stop().await;
     }
-    let report = result.map_err(|error| Failure::from(error).while_doing("backing up"))?;
+    let report = result.map_err(|error| match ways.check() {
+        Ok(()) => Failure::from(error).while_doing("backing up"),
+        Err(_) => Failure::interrupted(),
+    })?;
     tell(context, &report);
     Ok(ExitCode::from(if report.figures.errors.is_empty() { 0 } else { code::PARTIAL }))
 }

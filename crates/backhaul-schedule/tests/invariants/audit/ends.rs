@@ -8,8 +8,12 @@ use crate::world::{Key, Session, Slot, World};
 impl World {
     pub(super) fn check_expire(&mut self, key: &Key) {
         let boot = self.now.boot;
+        let now = self.now;
         let slot = self.person(key).map(|person| person.slot);
         match slot {
+            // A pause waits for nobody.
+            Some(Slot::Interrupted { .. })
+                if self.person(key).is_some_and(|person| person.is_paused(now)) => {}
             Some(Slot::Interrupted { since }) if boot >= since + RESUME_GRACE => {}
             slot => self.fail(19, format!("expires a run that is {slot:?}")),
         }
@@ -17,7 +21,7 @@ impl World {
     }
 
     pub(super) fn check_close(&mut self, key: &Key, session: Session, reason: CloseReason) {
-        let boot = self.now.boot;
+        let (boot, now) = (self.now.boot, self.now);
         let Some(person) = self.person(key) else { return };
         let runs = matches!(person.slot, Slot::Running { session: running, .. } if running == session);
         match (reason, person.slot) {
@@ -29,6 +33,17 @@ impl World {
                 }
             }
             (CloseReason::Stalled, slot) => self.fail(3, format!("{session} has stalled, but is {slot:?}")),
+            (CloseReason::Paused { until }, Slot::Running { .. }) if runs => {
+                let paused = person.is_paused(now) && person.plan.paused_until == Some(until);
+                (person.slot, person.failed_at) = (Slot::None, Some(boot));
+                person.ghosts.push(session);
+                if !paused {
+                    self.fail(9, format!("ends a run for a pause until {until} that there is not"));
+                }
+            }
+            (CloseReason::Paused { .. }, slot) => {
+                self.fail(3, format!("{session} is ended for a pause, but is {slot:?}"));
+            }
             (CloseReason::Superseded, _) => {
                 if session >= person.newest {
                     self.fail(5, format!("closes {session}, the newest"));
