@@ -186,7 +186,7 @@ fn a_pause_ends_what_is_under_way_whoever_has_begun_it_and_the_client_hears_why(
     };
     wait_until("both run", || running("desk") && running("laptop"));
     for client in ["desk", "laptop"] {
-        server.home.run(&["client", "pause", client, "1h"]).ok();
+        server.home.run(&["client", "pause", client, "--for", "1h"]).ok();
         wait_until("its run has ended", || !failed(&server, client).is_empty());
         let why = failed(&server, client)[0]["why"].to_string();
         assert!(why.contains("paused on the server"), "{why}");

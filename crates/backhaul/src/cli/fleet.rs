@@ -46,7 +46,7 @@ pub enum ClientCommand {
     /// Ask a client to push now
     #[command(after_help = "Example:\n  backhaul client nudge laptop-7")]
     Nudge { name: String },
-    /// No automatic backups of a client for a time
+    /// No automatic backups of a client for a time; one that is under way ends, and can go on later
     #[command(after_help = "Example:\n  backhaul client pause laptop-7 --for 2d")]
     Pause {
         name: String,
