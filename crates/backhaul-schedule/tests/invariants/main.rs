@@ -18,6 +18,7 @@ mod histories;
 mod kept;
 mod ops;
 mod order;
+mod pauses;
 mod person;
 mod sessions;
 mod shape;
