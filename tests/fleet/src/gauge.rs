@@ -64,7 +64,7 @@ impl Sim<'_> {
             self.tally.kind(class).to_snapshot.extend(snapshot);
         }
         self.tally.judged = self.server.judged + self.server.fleet.judged();
-        (self.tally.steps, self.tally.spent) = (self.server.steps, self.server.spent);
+        (self.tally.steps, self.tally.spent) = (self.server.watch.steps(), self.server.watch.spent());
         self.tally
     }
 }

@@ -1,7 +1,6 @@
 //! The server: the real scheduler, its clocks, and what is kept when it crashes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use backhaul_agent::attend::{Age, LinkWish, Verdict};
 use backhaul_schedule::fleet::{Action, Event, OpenRun, Plan, Serving};
@@ -10,7 +9,7 @@ use backhaul_schedule::{Fleet, Now};
 
 use crate::arm::{Arm, Manner};
 use crate::case::Case;
-use crate::clock;
+use crate::clock::Watch;
 use crate::day::{Net, Place};
 use crate::machine::{Class, Machine};
 
@@ -32,12 +31,10 @@ pub struct Server {
     pub skew: i64,
     /// When its next tick is planned, in ms.
     pub tick_at: Option<u64>,
-    /// Events taken.
-    pub steps: u64,
     /// Clients judged by processes that have died.
     pub judged: u64,
-    /// How long the steps took.
-    pub spent: Duration,
+    /// Events taken, and how long that took.
+    pub watch: Watch,
 }
 
 impl Server {
@@ -65,9 +62,8 @@ impl Server {
             up: true,
             skew: 0,
             tick_at: None,
-            steps: 0,
             judged: 0,
-            spent: Duration::ZERO,
+            watch: Watch::default(),
         }
     }
 
@@ -84,9 +80,8 @@ impl Server {
     /// One step of the scheduler.
     pub fn step(&mut self, at: u64, event: Event) -> Vec<Action> {
         let now = self.now(at);
-        self.steps += 1;
         let fleet = &mut self.fleet;
-        clock::timed(&mut self.spent, || fleet.step(now, event))
+        self.watch.time(|| fleet.step(now, event))
     }
 
     /// The policy of a machine.
