@@ -1,9 +1,10 @@
 //! Restores of a folder beside those of other programs, all in turn on the same data: `tar x`, `cp -a`, restic, borg and
 //! bupstash, as far as they are on the PATH; and over a copy in which one file of a hundred was changed.
 //!
-//! `cargo run --release -p backhaul-benches --bin restore -- FOLDER [ROUNDS] [SCRATCH]` prints tab-separated rows: program,
-//! step, round, seconds, peak memory of the measured process in MiB, and of the server; then the median of each.
-//! Everything is in the page cache and written back before each measurement; none waits until its own is.
+//! `cargo run --release -p backhaul-benches --bin restore -- FOLDER [ROUNDS]` prints tab-separated rows: program,
+//! step, round, seconds, peak memory of the measured process in MiB, and of the server; then the median of each, and how
+//! they stand to each other. Each round begins with another program. All is on the file system of temporary files (`TMPDIR`);
+//! everything is in the page cache and written back before each measurement; none waits until its own is.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark ends at the first surprise")]
 
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use backhaul_tests::{Home, TestServer, trees};
 
 /// How often the memory of a running process is looked at; the kernel keeps the peak itself.
 const LOOK: Duration = Duration::from_millis(2);
+/// What is measured: into an empty folder, and over a tree that is there.
+const FULL: &str = "full";
+const OVER: &str = "one in a hundred changed";
 /// One file of so many is changed.
 const CHANGED: usize = 100;
 
@@ -23,18 +27,18 @@ const CHANGED: usize = 100;
 fn main() {
     let mut args = std::env::args().skip(1);
     let Some(folder) = args.next() else {
-        eprintln!("usage: restore FOLDER [ROUNDS] [SCRATCH]");
+        eprintln!("usage: restore FOLDER [ROUNDS]");
         std::process::exit(2);
     };
     let folder = std::fs::canonicalize(folder).unwrap();
     let rounds: usize = args.next().map_or(3, |text| text.parse().unwrap());
-    let scratch = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
-    let scratch = tempfile::tempdir_in(scratch).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
     let bench = Bench { folder, scratch: scratch.path().to_owned() };
     let mut all: BTreeMap<(String, &str), Vec<f64>> = BTreeMap::new();
     println!("program\tstep\tround\tseconds\tpeak_MiB\tserver_peak_MiB");
-    let programs = bench.programs();
+    let mut programs = bench.programs();
     for round in 1..=rounds {
+        programs.rotate_left(1);
         for program in &programs {
             for (step, seconds, memory) in bench.measure(program) {
                 println!("{}\t{step}\t{round}\t{seconds:.2}\t{memory}", program.name);
@@ -42,10 +46,23 @@ fn main() {
             }
         }
     }
+    let mut medians = BTreeMap::new();
     for ((program, step), mut seconds) in all {
         seconds.sort_by(f64::total_cmp);
         println!("{program}\t{step}\tmedian\t{:.2}", seconds[seconds.len() / 2]);
+        medians.insert((program, step), seconds[seconds.len() / 2]);
     }
+    compare(&medians);
+}
+
+/// Prints how long ours takes beside each of the others, and over what is there beside a whole one.
+fn compare(medians: &BTreeMap<(String, &str), f64>) {
+    let ours = |step| medians[&("backhaul".to_owned(), step)];
+    println!("ratio\tto");
+    for ((program, _), seconds) in medians.iter().filter(|((program, _), _)| program != "backhaul") {
+        println!("{:.2}\t{program}", ours(FULL) / seconds);
+    }
+    println!("{:.2}\ta whole restore, for {OVER}", ours(OVER) / ours(FULL));
 }
 
 /// What restores, from what it has saved before.
@@ -188,10 +205,10 @@ impl Bench {
     fn measure(&self, program: &Program<'_>) -> Vec<(&'static str, f64, String)> {
         let out = self.at("out");
         std::fs::create_dir(&out).unwrap();
-        let mut rows = vec![self.timed(program, "full", &out)];
+        let mut rows = vec![self.timed(program, FULL, &out)];
         if program.in_place {
             change(&out);
-            rows.push(self.timed(program, "one in a hundred changed", &out));
+            rows.push(self.timed(program, OVER, &out));
         }
         std::fs::remove_dir_all(&out).unwrap();
         rows

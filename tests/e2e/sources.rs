@@ -198,6 +198,23 @@ fn a_stream_is_one_file_and_one_that_breaks_off_is_no_snapshot() {
     home.run(&["dump", "latest:/db.sql", "-o", out.to_str().unwrap()]).ok();
     assert!(fs::read(&out).unwrap() == data);
 
+    // It is no snapshot of the files: without the other one nothing protects these.
+    let snapshots = home.json(&["snapshots"]);
+    let of = |snapshots: &serde_json::Value| -> Vec<bool> {
+        snapshots.as_array().unwrap().iter().map(|one| one["stream"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(of(&snapshots), [false, true], "{snapshots}");
+    let (files, client) = (snapshots[0]["id"].as_str().unwrap(), snapshots[0]["client"].as_str().unwrap());
+    assert!(home.json(&["status"])[0]["protected_s"].is_u64());
+    home.run(&["forget", files, "--client", client]).ok();
+    assert!(home.json(&["status"])[0]["protected_s"].is_null());
+    home.run(&["unforget", files, "--client", client]).ok();
+    assert!(home.run(&["snapshots"]).ok().out.contains("db.sql (stream)"));
+    assert!(!home.run(&["ls", "-R", "latest"]).ok().out.contains("db.sql"), "the latest is of files");
+    // Each is kept for itself.
+    let kept = home.json(&["forget", "--keep-last", "1", "--client", client, "--dry-run"]);
+    assert_eq!(kept["kept"], 2, "{kept}");
+
     let before = home.json(&["snapshots"]).as_array().unwrap().len();
     let failing = ["backup", "--stdin-from-command", "--", "sh", "-c", "echo half; exit 7"];
     let failed = home.run(&failing).expect(1);

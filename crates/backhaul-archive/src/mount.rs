@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_object::ObjectId;
+use backhaul_object::snapshot::Origin;
 use backhaul_object::source::{ObjectSource, TransferError};
 use fuser::{Config, MountOption, Session, SessionACL, SessionUnmounter};
 use thiserror::Error;
@@ -38,6 +39,8 @@ pub struct Shot {
     pub label: String,
     /// When it was made, in seconds since 1970.
     pub time: u64,
+    /// What it is of: the latest is the newest of files.
+    pub origin: Origin,
 }
 
 /// Knows what there is to mount. Called from several threads, each time that somebody looks: it may answer from memory.

@@ -30,7 +30,7 @@ pub struct Snapshot {
     pub root: ObjectId,
     /// Seconds since 1970 by the client's clock; for display only.
     pub client_time: u64,
-    /// Absolute paths that were backed up, raw bytes.
+    /// Absolute paths that were backed up, raw bytes; of a stream, its name.
     pub paths: Vec<Vec<u8>>,
     /// Free labels.
     pub tags: Vec<String>,
@@ -42,7 +42,29 @@ pub struct Snapshot {
     pub not_kept: Vec<(String, u64)>,
 }
 
+/// What a snapshot is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Files that were on a disk.
+    Files,
+    /// What a program wrote, as the one file `/NAME`.
+    Stream,
+}
+
+impl Origin {
+    /// What these are the paths of: the name of a stream is no absolute path.
+    pub fn of(paths: &[Vec<u8>]) -> Self {
+        let is_stream = paths.first().is_some_and(|path| !path.starts_with(b"/"));
+        if is_stream { Self::Stream } else { Self::Files }
+    }
+}
+
 impl Snapshot {
+    /// What it is of.
+    pub fn origin(&self) -> Origin {
+        Origin::of(&self.paths)
+    }
+
     /// As an object.
     pub fn encode(&self) -> Object {
         let mut out = vec![MANIFEST_VERSION];

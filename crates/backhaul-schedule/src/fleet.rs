@@ -130,6 +130,8 @@ pub enum Outcome {
         /// Seconds that it took.
         took: u64,
     },
+    /// With one that is not of its files: these are as old as before.
+    Aside,
     /// Without: the code and the words of its end.
     Failed {
         /// See the protocol's end codes.

@@ -12,6 +12,7 @@ use backhaul_net::endpoint::{Accepted, Listener, Pending};
 use backhaul_net::enrol::{Applicant, Application};
 use backhaul_net::{Identity, Link, Role};
 use backhaul_object::ids::ClientId;
+use backhaul_object::snapshot::Origin;
 use backhaul_proto::end;
 use backhaul_schedule::fleet::{NotNow, Outcome as Ended, Session};
 use backhaul_schedule::{Event, rollout};
@@ -317,7 +318,8 @@ impl Inner {
         }
         let lost = Ending::lost("it ended without a snapshot");
         let event = match (outcome.committed, outcome.ending.clone().unwrap_or(lost)) {
-            (Some(_), _) => {
+            (Some(Origin::Stream), _) => Event::Ended(client.0, session, Ended::Aside),
+            (Some(Origin::Files), _) => {
                 let took = lock(&self.begun).get(&client).map_or(1, |begun| begun.elapsed().as_secs());
                 Event::Ended(client.0, session, Ended::Succeeded { at: clock::now() as i64, took })
             }
@@ -357,7 +359,7 @@ impl Inner {
                 Some(rollout::Outcome::Failed { code: *code })
             }
             Ended::Succeeded { .. } => Some(rollout::Outcome::Succeeded),
-            Ended::NotNow(_) | Ended::CutShort => None,
+            Ended::NotNow(_) | Ended::CutShort | Ended::Aside => None,
         };
         let version = fleet.client_by_id(client).ok().flatten().map_or(0, |client| client.terms_version);
         drop(fleet);

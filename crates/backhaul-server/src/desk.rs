@@ -15,6 +15,7 @@ use crate::dispatch::Dispatch;
 use crate::error::ServerError;
 use crate::fleet::{Client, LinkState, Which};
 use crate::hub::{self, Said};
+use crate::protection;
 use crate::pull;
 use crate::session::Ending;
 
@@ -155,7 +156,7 @@ impl Inner {
             Ok(is_welcome) => self.hub.dismiss(is_welcome),
             Err(error) => self.complain(Err(error)),
         }
-        let newest = self.newest_of_all();
+        let newest = self.newest_of(None);
         let refreshed = self.with_dispatch(|dispatch| {
             let fleet = lock(&self.fleet);
             let (mut actions, read) = dispatch.refresh(&fleet, &|client| newest.get(&client).copied());
@@ -274,19 +275,18 @@ impl Inner {
         }
     }
 
-    /// When a client's newest snapshot was made.
+    /// When the newest snapshot of a client's files was made.
     fn newest(&self, client: ClientId) -> Option<u64> {
-        self.newest_of_all().get(&client).copied()
+        self.newest_of(Some(client)).get(&client).copied()
     }
 
-    /// When each client's newest snapshot was made.
-    fn newest_of_all(&self) -> HashMap<ClientId, u64> {
-        let mut newest = HashMap::new();
-        for row in self.vault.vault.visible(None).unwrap_or_default() {
-            let at: &mut u64 = newest.entry(row.client).or_default();
-            *at = row.server_time.max(*at);
-        }
-        newest
+    /// The same of one client or of all.
+    fn newest_of(&self, client: Option<ClientId>) -> HashMap<ClientId, u64> {
+        let rows = self.vault.vault.visible(client).unwrap_or_default();
+        protection::newest(rows, |row| {
+            let manifest = self.vault.get(row.ordinal).ok()?;
+            protection::origin(&manifest, &self.vault.id_key)
+        })
     }
 
     /// A run will not go on: that is written down, and nothing of it is left here.

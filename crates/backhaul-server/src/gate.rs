@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_net::link::Path;
 use backhaul_net::{PeerIdentity, Role};
+use backhaul_object::snapshot::Origin;
 use backhaul_proto::errand::News;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
@@ -305,7 +306,11 @@ impl Desk for Gate<'_> {
             None => Ok(()),
         });
         self.inner.complain(noted);
-        let alert = braking::note(&fleet, client, &made.profile, clock::now());
+        let alert = match made.origin {
+            Origin::Files => braking::note(&fleet, client, &made.profile, clock::now()),
+            // Says nothing of what became of the files.
+            Origin::Stream => Ok(None),
+        };
         drop(fleet);
         match alert {
             Ok(alert) => alert.iter().for_each(|alert| self.inner.raise(alert)),

@@ -42,6 +42,7 @@ pub mod hub;
 pub mod keep;
 pub mod keyring;
 pub mod policies;
+pub mod protection;
 mod pull;
 mod rates;
 pub mod scrub;

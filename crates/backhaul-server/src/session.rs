@@ -388,7 +388,7 @@ impl Conversation {
             }
             Report::Failed(ending) => return Err(ending),
             Report::Committed(made) => {
-                self.outcome.committed = Some((made.row.id, made.errors));
+                self.outcome.committed = Some(made.origin);
                 tokio::task::block_in_place(|| desk.committed(&self.client, &made));
                 let row = made.row;
                 self.session.committed(wire::Committed {

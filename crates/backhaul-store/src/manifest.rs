@@ -48,6 +48,11 @@ impl Manifest {
         manifest_name(self.client, self.sequence)
     }
 
+    /// The name of a client's manifest with a number, in a vault's directory.
+    pub fn name_of(client: ClientId, sequence: u64) -> String {
+        manifest_name(client, sequence)
+    }
+
     /// Canonical bytes, ending in a checksum.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use backhaul_agent::remote::Listed;
 use backhaul_archive::browse::nearest;
 use backhaul_object::ObjectId;
+use backhaul_object::snapshot::Origin;
 use backhaul_store::catalog::SnapshotRow;
 use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
@@ -66,7 +67,8 @@ pub fn split(text: &OsStr) -> (String, Option<&[u8]>) {
     (String::from_utf8_lossy(snapshot).into_owned(), path)
 }
 
-/// The newest whose run saw to a path: it saved that, or a folder that it is in; failing that, something in it.
+/// The newest whose run saw to a path: it saved that, or a folder that it is in; failing that, something in it. Without a
+/// path, the newest of files: streams are named.
 fn newest<'s, S: Candidate>(snapshots: &'s [S], path: Option<&[u8]>) -> Option<&'s S> {
     let names = |path: &[u8]| -> Vec<Vec<u8>> {
         path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()
@@ -75,10 +77,11 @@ fn newest<'s, S: Candidate>(snapshots: &'s [S], path: Option<&[u8]>) -> Option<&
     let saw = |snapshot: &&S| snapshot.paths().iter().any(|saved| path.starts_with(&names(saved)));
     let led = |snapshot: &&S| snapshot.paths().iter().any(|saved| names(saved).starts_with(&path));
     let any = |fits: &dyn Fn(&&S) -> bool| snapshots.iter().rev().find(fits);
+    let of_files = || any(&|snapshot| Origin::of(snapshot.paths()) == Origin::Files).or(snapshots.last());
     if path.is_empty() {
-        return snapshots.last();
+        return of_files();
     }
-    any(&saw).or_else(|| any(&led)).or(snapshots.last())
+    any(&saw).or_else(|| any(&led)).or_else(of_files)
 }
 
 /// Finds the snapshot that a text means; `snapshots` are oldest first, `now` is seconds since 1970.
@@ -202,15 +205,15 @@ mod tests {
             made(1, &["/home", "/etc"]),
             made(2, &["/etc"]),
             made(3, &["/home/ana/x"]),
-            made(4, &["/dump.sql"]),
+            made(4, &["dump.sql"]),
         ];
         let cases: [(&str, Option<&str>, u8); 9] = [
-            ("latest", None, 4),
-            ("latest", Some("/"), 4),
+            ("latest", None, 3),
+            ("latest", Some("/"), 3),
             ("latest", Some("/home/ana"), 1),
             ("latest", Some("home/ana/x/y"), 3),
             ("latest", Some("/etc/fstab"), 2),
-            ("latest", Some("/homes"), 4),
+            ("latest", Some("/homes"), 3),
             ("latest", Some("/dump.sql"), 4),
             ("0303", Some("/etc"), 3),
             ("1m ago", Some("/etc"), 1),
@@ -219,6 +222,8 @@ mod tests {
             let found = choose_for(text, path.map(str::as_bytes), &all, 210).unwrap();
             assert_eq!(found.0, id, "{text} {path:?}");
         }
+        let streams = [made(1, &["a.sql"]), made(2, &["b.sql"])];
+        assert_eq!(choose_for("latest", None, &streams, 0).unwrap().0, 2, "there is nothing else");
         let only = [made(5, &["/home/ana/x"])];
         assert_eq!(choose_for("latest", Some(b"/home"), &only, 0).unwrap().0, 5, "something in it is there");
     }

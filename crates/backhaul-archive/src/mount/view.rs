@@ -10,6 +10,7 @@ use std::sync::Arc;
 use backhaul_object::ObjectId;
 use backhaul_object::entry::{Body, Content, Device, Entry, Special};
 use backhaul_object::piece::Piece;
+use backhaul_object::snapshot::Origin;
 
 /// Number of an inode.
 pub(crate) type Ino = u64;
@@ -263,7 +264,8 @@ pub(crate) fn snapshots(client: &Arc<str>, shots: &[super::Shot]) -> Vec<(Vec<u8
         let (client, id, root, time) = (Arc::clone(client), shot.id, shot.root, shot.time);
         names.push((name, Node::Snapshot { client, id, root, time }));
     }
-    if let Some((newest, _)) = names.last().cloned() {
+    let of_files = shots.iter().rposition(|shot| shot.origin == Origin::Files);
+    if let Some((newest, _)) = of_files.map_or(names.last(), |at| names.get(at)).cloned() {
         names.push((LATEST.to_vec(), Node::Latest(newest)));
     }
     names
@@ -332,12 +334,16 @@ mod tests {
             root: ObjectId([9; 32]),
             label: label.to_owned(),
             time: 1,
+            origin: if label == "stream" { Origin::Stream } else { Origin::Files },
         };
         let names = snapshots(&"a".into(), &[shot(1, "t"), shot(2, "t"), shot(3, "t"), shot(4, "u")]);
         let of: Vec<&[u8]> = names.iter().map(|(name, _)| &name[..]).collect();
         assert_eq!(of, [&b"t"[..], b"t-020202020202", b"t-030303030303", b"u", b"latest"]);
         assert_eq!(names[4].1, Node::Latest(b"u".to_vec()));
         assert!(snapshots(&"a".into(), &[]).is_empty());
+        let latest = |shots: &[Shot]| snapshots(&"a".into(), shots).pop().unwrap().1;
+        assert_eq!(latest(&[shot(1, "t"), shot(2, "stream")]), Node::Latest(b"t".to_vec()));
+        assert_eq!(latest(&[shot(2, "stream")]), Node::Latest(b"stream".to_vec()));
     }
 
     #[test]

@@ -330,6 +330,7 @@ impl Fleet {
                 client.succeeded(key, at.min(now.wall), took, out);
                 self.release(key);
             }
+            Outcome::Aside => self.release(key),
             Outcome::Failed { code, why } => {
                 client.memory.failed_runs = client.memory.failed_runs.saturating_add(1);
                 client.memory.failure = Some((code, why));

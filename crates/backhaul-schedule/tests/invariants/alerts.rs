@@ -104,7 +104,9 @@ fn who_is_late_and_here_for_eight_hours_is_told_of_in_time_and_once() {
     assert_eq!(scene.kinds(), [(AlertKind::Overdue, What::Raised)]);
     let after = scene.told[0].0 - began;
     assert!((23 * HOUR..23 * HOUR + 60).contains(&after), "eight hours here, fifteen away: {after}");
-    // A snapshot is the end of it.
+    // A snapshot of its files is the end of it.
+    scene.run(|_| Outcome::Aside);
+    assert_eq!(scene.kinds().len(), 1);
     scene.run(|at| Outcome::Succeeded { at, took: 60 });
     assert_eq!(scene.kinds()[1..], [(AlertKind::Overdue, What::Cleared)]);
 }

@@ -45,6 +45,7 @@ pub enum Ticket {
 #[derive(Debug, Clone, Copy)]
 pub enum Ending {
     Succeeded(i64),
+    Aside,
     Failed(u32),
     CutShort,
     NotNow(i64),
@@ -54,6 +55,7 @@ impl Ending {
     fn outcome(self, wall: i64) -> Outcome {
         match self {
             Self::Succeeded(ago) => Outcome::Succeeded { at: wall.saturating_sub(ago), took: 300 },
+            Self::Aside => Outcome::Aside,
             Self::Failed(code) => Outcome::Failed { code, why: "it broke".into() },
             Self::CutShort => Outcome::CutShort,
             Self::NotNow(seconds) => Outcome::NotNow(no(wall + seconds)),
@@ -199,6 +201,7 @@ pub fn admission() -> impl Strategy<Value = Admission> {
 fn ending() -> impl Strategy<Value = Ending> {
     prop_oneof![
         3 => prop_oneof![4 => Just(0), 1 => -10 * DAY..DAY / 2].prop_map(Ending::Succeeded),
+        1 => Just(Ending::Aside),
         1 => (500..503u32).prop_map(Ending::Failed),
         1 => Just(Ending::CutShort),
         1 => (1..6 * HOUR).prop_map(Ending::NotNow),

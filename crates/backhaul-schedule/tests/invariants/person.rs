@@ -186,6 +186,7 @@ impl Person {
                 (self.manual, self.nudge_wanted, self.succeeded, self.failed_at) = (false, false, true, None);
             }
             Outcome::Failed { .. } | Outcome::CutShort => self.failed_at = Some(now.boot),
+            Outcome::Aside => {}
             Outcome::NotNow(no) => self.not_now = Some(no.until),
         }
     }

@@ -1,11 +1,11 @@
 //! Forgetting: by the policies, by rules that an operator names, or by name; and what that would do.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use backhaul_object::breach::Breach;
 use backhaul_object::ids::ClientId;
 use backhaul_object::seal::Unpacker;
-use backhaul_object::snapshot;
+use backhaul_object::snapshot::{self, Origin};
 use backhaul_schedule::policy::Policies;
 use backhaul_schedule::retention::{
     Completeness, Decision, Keep, Pinned, Reason, Rules, Snapshot, Unit, decide,
@@ -277,17 +277,23 @@ fn judge(request: &Request, vault: &OpenVault, subject: Subject) -> Result<Judge
         return Ok(Judged { subject, decided });
     }
     let mut unpacker = Unpacker::new()?;
-    let (mut known, mut decided) = (Vec::new(), Vec::new());
+    // A stream takes no place from the files, nor from another stream.
+    let mut known: BTreeMap<Option<Vec<u8>>, Vec<Snapshot>> = BTreeMap::new();
+    let mut decided = Vec::new();
     for row in &rows {
         match read(vault, row, &mut unpacker) {
-            Some(manifest) => known.push(candidate(row, &manifest, &subject.pinned)),
+            Some(manifest) => {
+                let stream = manifest.paths.first().filter(|_| manifest.origin() == Origin::Stream).cloned();
+                known.entry(stream).or_default().push(candidate(row, &manifest, &subject.pinned));
+            }
             // What cannot be read cannot be judged.
             None => decided.push((row.clone(), vec!["it cannot be read: see `backhaul check`".to_owned()])),
         }
     }
     let mut by_sequence: HashMap<u64, SnapshotRow> =
         rows.into_iter().map(|row| (row.sequence, row)).collect();
-    for Decision { sequence, mut reasons } in decide(&subject.keep, &known) {
+    let decisions = known.values().flat_map(|of_one| decide(&subject.keep, of_one));
+    for Decision { sequence, mut reasons } in decisions {
         if Breach::NoFloor.is_on() {
             reasons.retain(|reason| *reason != Reason::Floor);
         }

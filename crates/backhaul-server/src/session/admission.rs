@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use backhaul_net::{NetError, PeerIdentity, Role};
-use backhaul_object::ObjectId;
+use backhaul_object::snapshot::Origin;
 use backhaul_proto::errand::News;
 use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::server::Request;
@@ -114,8 +114,8 @@ impl From<ServerError> for Ending {
 /// What a session came to.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// The snapshot it made, and how many files of it could not be read.
-    pub committed: Option<(ObjectId, u64)>,
+    /// What the snapshot that it made is of.
+    pub committed: Option<Origin>,
     /// Why it ended early, if it did.
     pub ending: Option<Ending>,
 }

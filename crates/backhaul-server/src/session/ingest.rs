@@ -386,8 +386,8 @@ impl Collector<'_> {
             bytes_new: self.new.0,
             bytes_packed: self.new.1,
         };
-        let _ =
-            self.reports.send(Report::Committed(Box::new(Made { row, errors: snapshot.errors, profile })));
+        let made = Made { row, origin: snapshot.origin(), errors: snapshot.errors, profile };
+        let _ = self.reports.send(Report::Committed(Box::new(made)));
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use backhaul_agent::run::RunReport;
 use backhaul_agent::signals::Senses;
 use backhaul_agent::{AgentError, Remote, run as runs};
 use backhaul_net::join_code::JoinCode;
+use backhaul_object::snapshot::Origin;
 use serde_json::json;
 
 use super::{Context, Done, absolute, client, server::notify_systemd};
@@ -114,10 +115,11 @@ pub async fn status(context: &Context) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// When the newest snapshot was made, by asking the server.
+/// When the newest snapshot of files was made, by asking the server.
 async fn newest(home: &AgentHome, servers: &[String]) -> Result<Option<u64>, AgentError> {
     let remote = Remote::browse(runs::dial(servers, &home.agent()?).await?, "").await?;
     let snapshots = tokio::task::block_in_place(|| remote.snapshots(backhaul_agent::remote::Which::Listed));
     remote.close().await;
-    Ok(snapshots?.last().map(|snapshot| snapshot.server_time))
+    let mut newest_first = snapshots?.into_iter().rev();
+    Ok(newest_first.find(|one| one.manifest.origin() == Origin::Files).map(|one| one.server_time))
 }

@@ -81,7 +81,7 @@ async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
     let config = Config { backup: wanted(config.backup, &args), ..config };
     let stream = stream::open(&args)?;
     if stream.is_some() {
-        paths = vec![Path::new("/").join(&args.stdin_filename)];
+        paths = vec![PathBuf::from(&args.stdin_filename)];
     }
     let request = RunRequest { paths, tags: args.tag, stream, ..RunRequest::of(&config, passage)? };
     let server = own_server(&context.home).await?;

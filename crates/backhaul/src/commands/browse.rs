@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use backhaul_archive::browse::Tree;
 use backhaul_object::entry::{Body, Entry, Special};
+use backhaul_object::snapshot::Origin;
 use backhaul_proto::wire::Mark;
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ pub async fn snapshots(context: &Context, read: &ReadArgs, which: Which) -> Done
         let one = |s: &backhaul_agent::remote::Listed| {
             json!({
                 "id": s.id.to_string(), "client": s.client, "time": output::rfc3339(s.server_time),
-                "paths": paths(&s.manifest.paths), "tags": s.manifest.tags, "files": s.manifest.totals.files,
+                "paths": paths(&s.manifest.paths), "stream": s.manifest.origin() == Origin::Stream, "tags": s.manifest.tags, "files": s.manifest.totals.files,
                 "bytes": s.manifest.totals.bytes, "bytes_stored": s.bytes_stored,
                 "status": if s.manifest.errors > 0 { "partial" } else { "complete" }, "pinned": s.mark == Mark::Pinned,
                 "forgotten": s.mark == Mark::Forgotten,
@@ -44,7 +45,10 @@ pub async fn snapshots(context: &Context, read: &ReadArgs, which: Which) -> Done
             s.manifest.totals.files.to_string(),
             output::bytes(s.manifest.totals.bytes),
             output::bytes(s.bytes_stored),
-            paths(&s.manifest.paths).join(" "),
+            match s.manifest.origin() {
+                Origin::Files => paths(&s.manifest.paths).join(" "),
+                Origin::Stream => format!("{} (stream)", paths(&s.manifest.paths).join(" ")),
+            },
             s.manifest.tags.join(","),
             match s.mark {
                 Mark::None => String::new(),

@@ -12,9 +12,10 @@ use backhaul_server::dispatch::rebuilt;
 use backhaul_server::fleet::Client;
 use backhaul_server::home::ServerHome;
 use backhaul_server::policies;
+use backhaul_server::protection::newest_at_rest;
 use serde_json::{Value, json};
 
-use super::{Context, Done, status};
+use super::{Context, Done};
 use crate::failure::Failure;
 use crate::output;
 
@@ -26,7 +27,7 @@ struct Ahead {
 }
 
 fn ahead(home: &ServerHome) -> Result<Ahead, Failure> {
-    let newest = status::newest(home)?;
+    let newest = newest_at_rest(home)?;
     let (schedule, now, clients) = rebuilt(&home.fleet()?, &|client| newest.get(&client).copied())?;
     let names = clients.iter().map(|client| (client.id, client.name.clone())).collect();
     Ok(Ahead { schedule, now, names })
@@ -97,7 +98,7 @@ pub fn explain(context: &Context, name: &str, what_if: &[String]) -> Done {
     let home = ServerHome::at(&context.home);
     let fleet = home.fleet()?;
     let client = fleet.require(name)?;
-    let newest = status::newest(&home)?.get(&client.id).copied();
+    let newest = newest_at_rest(&home)?.get(&client.id).copied();
     let now = backhaul_server::clock::now() as i64;
     let versions = policies::versions(&fleet, now)?;
     let (_, policies) = versions.of(client.id);

@@ -1,21 +1,18 @@
 //! `status`, `stats`.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
-use backhaul_object::ids::ClientId;
 use backhaul_schedule::due::Health;
 use backhaul_schedule::fleet::Obstacle;
 use backhaul_schedule::policy::{Initiator, Policies};
 use backhaul_server::fleet::{Client, ClientState, LinkState, Run, RunState};
 use backhaul_server::home::ServerHome;
+use backhaul_server::protection::newest_at_rest;
 use backhaul_server::{clock, policies};
 use backhaul_store::catalog::Catalog;
-use backhaul_store::vault::hide_forgotten;
 use serde_json::{Value, json};
 
 use super::{Context, Done};
-use crate::failure::Failure;
 use crate::output;
 use crate::reader::Reader;
 
@@ -58,23 +55,10 @@ struct Line {
     brake: Option<String>,
 }
 
-/// When each client's newest snapshot was made, seconds since 1970.
-pub fn newest(home: &ServerHome) -> Result<HashMap<ClientId, u64>, Failure> {
-    let mut newest: HashMap<ClientId, u64> = HashMap::new();
-    let catalog = Catalog::look(&home.vault_dir())?;
-    let mut rows = catalog.snapshots()?;
-    hide_forgotten(&mut rows, &catalog.marks()?);
-    for row in rows {
-        let at = newest.entry(row.client).or_default();
-        *at = row.server_time.max(*at);
-    }
-    Ok(newest)
-}
-
 pub fn status(context: &Context, check: bool) -> Done {
     let home = ServerHome::at(&context.home);
     let (fleet, now) = (home.fleet()?, clock::now());
-    let newest = newest(&home)?;
+    let newest = newest_at_rest(&home)?;
     let mut lines = Vec::new();
     let versions = policies::versions(&fleet, now as i64)?;
     // The server has the lock while it runs; what it shows is true only then.

@@ -1,5 +1,6 @@
 //! What is asked of the ingest at the end, and what it tells its session.
 
+use backhaul_object::snapshot::Origin;
 use backhaul_object::{Compressed, ObjectId};
 use backhaul_schedule::brake::Profile;
 use backhaul_store::catalog::SnapshotRow;
@@ -22,6 +23,8 @@ pub enum Report {
 pub struct Made {
     /// As the vault has it.
     pub row: SnapshotRow,
+    /// What it is of.
+    pub origin: Origin,
     /// Files that could not be read.
     pub errors: u64,
     /// What the run changed.

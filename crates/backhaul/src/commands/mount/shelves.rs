@@ -248,5 +248,5 @@ impl ObjectSource for Keeper {
 fn shot(listed: &Listed) -> Shot {
     let time = listed.server_time;
     let (id, root, label) = (listed.id, listed.manifest.root, output::stamp(time));
-    Shot { id, root, label, time }
+    Shot { id, root, label, time, origin: listed.manifest.origin() }
 }
