@@ -35,17 +35,19 @@ impl Set {
     }
 }
 
-/// The script that turns days, and where its sets are.
+/// Makes the sets, and turns them into their second day and back.
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/datasets/datasets.sh");
+
+/// Where the sets are.
 pub struct Datasets {
-    script: PathBuf,
     data: PathBuf,
 }
 
 impl Datasets {
-    /// The script's sets under `$DATA`.
-    pub fn new(script: &Path) -> Self {
-        let data = std::env::var_os("DATA").expect("DATA names the folder of the data sets");
-        Self { script: script.canonicalize().unwrap(), data: data.into() }
+    /// The sets in a folder.
+    pub fn new(data: &Path) -> Self {
+        std::fs::create_dir_all(data).unwrap();
+        Self { data: data.canonicalize().unwrap() }
     }
 
     /// What is saved.
@@ -55,12 +57,20 @@ impl Datasets {
 
     /// Makes a set unless it is there, on its first day.
     pub fn first_day(&self, set: Set) {
-        if !self.data.join(set.name()).exists() {
-            self.call(&["make", &set.name()]);
+        // These are made of the source tree.
+        if matches!(set, Set::S2 | Set::S3 | Set::S5) {
+            self.make(Set::S1);
         }
+        self.make(set);
         match set {
             Set::S4 => self.call(&["day", "S4", "1"]),
             _ => self.call(&["revert", &set.name()]),
+        }
+    }
+
+    fn make(&self, set: Set) {
+        if !self.data.join(set.name()).exists() {
+            self.call(&["make", &set.name()]);
         }
     }
 
@@ -85,7 +95,7 @@ impl Datasets {
     }
 
     fn call(&self, args: &[&str]) {
-        let status = Command::new(&self.script).args(args).env("DATA", &self.data).status().unwrap();
-        assert!(status.success(), "{} {args:?}", self.script.display());
+        let status = Command::new(SCRIPT).args(args).env("DATA", &self.data).status().unwrap();
+        assert!(status.success(), "{SCRIPT} {args:?}");
     }
 }

@@ -1,9 +1,9 @@
 //! Backhaul beside the programs that people would choose instead, in turn on the same data: every step of a backup's
 //! life, its time, processor time, memory, and what it leaves on the disk; against the bars that we have set ourselves.
 //!
-//! `DATA=/big/disk cargo run --release -p backhaul-benches --bin versus -- DATASETS.SH --sets S1,S5 --rounds 3`
-//! measures what is on the PATH of restic, rustic, borg and bupstash, and the plain tools tar, zstd, cp and rsync.
-//! `DATASETS.SH` makes the sets under `$DATA`, turns them into their second day and back.
+//! `cargo run --release -p backhaul-benches --bin versus -- --data /big/disk/data --sets S1,S5 --rounds 3` measures what
+//! is on the PATH of restic, rustic, borg and bupstash, and the plain tools tar, zstd, cp and rsync. The sets are made
+//! from packages of Debian and PyPI on first use (`benches/datasets/datasets.sh` says of what; about 9 GB for all five).
 //!
 //! - [`data`]: the sets. - [`program`]: who is measured, and by which commands. - [`measure`]: one step of one program.
 //! - [`rows`]: what was measured, and its medians. - [`bars`]: what is asked of each step. - [`report`]: table and plot.
@@ -70,8 +70,9 @@ impl Step {
 /// Measures Backhaul beside other programs.
 #[derive(Debug, Parser)]
 struct Args {
-    /// The script that makes, turns and reverts the data sets under $DATA.
-    datasets: PathBuf,
+    /// The folder of the data sets; what is not there is made.
+    #[arg(long)]
+    data: PathBuf,
     /// Which sets: S1 to S5.
     #[arg(long, value_delimiter = ',', default_value = "S1")]
     sets: Vec<Set>,
@@ -94,7 +95,7 @@ struct Args {
 
 fn main() {
     let args = Args::parse();
-    let datasets = Datasets::new(&args.datasets);
+    let datasets = Datasets::new(&args.data);
     let mut rows = Rows::default();
     println!("{}", Row::HEADER);
     for &set in &args.sets {

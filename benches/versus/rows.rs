@@ -37,9 +37,8 @@ impl fmt::Display for Row {
 pub enum Quantity {
     /// Seconds.
     Wall,
-    /// Bytes in the repository.
-    Repository,
-    /// Bytes that a step added to it.
+    /// Bytes that a step added to the repository. After the first backup that is what is in it but for what an empty
+    /// one has: ours keeps 32 MiB in reserve, so that things can be deleted on a full disk.
     Added,
 }
 
@@ -62,7 +61,6 @@ impl Rows {
         for row in rows {
             let value = match quantity {
                 Quantity::Wall => row.measured.seconds,
-                Quantity::Repository => row.measured.repository as f64,
                 Quantity::Added => row.measured.added as f64,
             };
             rounds.entry(row.round).or_default().push(value);
