@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use crate::netns::skipped;
 use crate::{Home, wait_until};
@@ -12,6 +13,7 @@ pub struct Mount {
     child: Child,
     dir: PathBuf,
     said: Arc<Mutex<String>>,
+    listening: Option<JoinHandle<()>>,
 }
 
 /// True where something can be mounted; else it is said aloud that a test does not run.
@@ -30,11 +32,11 @@ impl Mount {
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let said: Arc<Mutex<String>> = Arc::default();
         let (log, lines) = (Arc::clone(&said), std::io::BufReader::new(child.stderr.take().unwrap()));
-        std::thread::spawn(move || {
+        let listening = std::thread::spawn(move || {
             let note = |line: String| log.lock().unwrap().push_str(&format!("{line}\n"));
             std::io::BufRead::lines(lines).map_while(Result::ok).for_each(note);
         });
-        let mut mount = Self { child, dir: dir.canonicalize().unwrap(), said };
+        let mut mount = Self { child, dir: dir.canonicalize().unwrap(), said, listening: Some(listening) };
         wait_until("it is mounted", || {
             assert!(mount.child.try_wait().unwrap().is_none(), "{}", mount.said());
             mount.said().contains("mounted on") && mount.is_there()
@@ -56,15 +58,22 @@ impl Mount {
     /// Unmounts it as a user does, and waits until its process ends.
     pub fn umount(mut self) -> (ExitStatus, String) {
         assert!(Command::new("umount").arg(&self.dir).status().unwrap().success());
-        (self.child.wait().unwrap(), self.said())
+        self.end()
     }
 
     /// Ends its process in order, and waits for that.
     pub fn terminate(mut self) -> (ExitStatus, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        let status = self.child.wait().unwrap();
+        let ended = self.end();
         assert!(!self.is_there(), "it is unmounted");
+        ended
+    }
+
+    /// Waits until its process has ended, and all that it said is heard.
+    fn end(&mut self) -> (ExitStatus, String) {
+        let status = self.child.wait().unwrap();
+        self.listening.take().unwrap().join().unwrap();
         (status, self.said())
     }
 }

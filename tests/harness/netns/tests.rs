@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(300);
 
 /// A server that says to each where it sees it.

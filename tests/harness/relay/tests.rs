@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(60);
 const NEVER: Duration = Duration::from_millis(150);
 
 /// A server that says to each where it sees it, and what it heard.
@@ -65,18 +65,17 @@ fn a_delay_is_taken_each_way_and_changes_live() {
     let relay = Relay::start(echo.address, Path::delayed(Duration::from_millis(30)));
     let client = client(&relay);
     let round = || {
-        let times = (0..5).map(|_| {
-            let start = Instant::now();
-            ask(&client, "there?", SOON).unwrap();
-            start.elapsed()
-        });
-        times.min().unwrap()
+        let start = Instant::now();
+        ask(&client, "there?", SOON).unwrap();
+        start.elapsed()
     };
-    let slow = round();
-    assert!(slow >= Duration::from_millis(60) && slow < Duration::from_millis(90), "{slow:?}");
+    // A busy machine adds to it, but not each time.
+    let often = || (0..1_000).map(|_| round());
+    let slow = Duration::from_millis(60);
+    assert!(often().take(5).all(|took| took >= slow));
+    assert!(often().any(|took| took < slow + slow / 2));
     relay.set(Path::default());
-    let fast = round();
-    assert!(fast < Duration::from_millis(20), "{fast:?}");
+    assert!(often().any(|took| took < slow / 3));
 }
 
 #[test]
@@ -111,8 +110,18 @@ fn survivors(seed: u64) -> Vec<String> {
     let echo = Echo::start();
     let relay = Relay::start(echo.address, Path::lossy(0.1, seed));
     let client = client(&relay);
-    (0..2_000).for_each(|i| assert!(client.send(i.to_string().as_bytes()).is_ok()));
-    let heard = std::iter::from_fn(|| hear(&client, NEVER)).map(|(_, said)| said).collect();
+    let mut heard = Vec::new();
+    // Some at a time: no socket has room for all.
+    for sent in (0..2_000).step_by(50) {
+        (sent..sent + 50).for_each(|i| assert!(client.send(i.to_string().as_bytes()).is_ok()));
+        crate::wait_until("their fate is known", || {
+            let Counts { up, down } = relay.counts();
+            up.packets + up.dropped == sent + 50 && down.packets + down.dropped == up.packets
+        });
+        while heard.len() < relay.counts().down.packets as usize {
+            heard.push(hear(&client, SOON).unwrap().1);
+        }
+    }
     let counts = relay.counts();
     assert_eq!(counts.up.packets + counts.up.dropped, 2_000);
     assert!((150..250).contains(&counts.up.dropped), "{counts:?}");
@@ -148,12 +157,14 @@ fn the_server_sees_new_ports_and_the_old_ones_are_closed() {
 #[test]
 fn nothing_passes_a_cut_line() {
     let echo = Echo::start();
-    let relay = Relay::start(echo.address, Path::delayed(Duration::from_millis(50)));
+    let relay = Relay::start(echo.address, Path::default());
+    relay.set_each(Path::delayed(Duration::from_secs(2)), Path::default());
     let client = client(&relay);
     client.send(b"under way").unwrap();
     std::thread::sleep(Duration::from_millis(10));
     relay.cut();
     assert_eq!(ask(&client, "cut", NEVER), None);
+    crate::wait_until("both are lost", || relay.counts().up.dropped == 2);
     relay.mend();
     assert_eq!(ask(&client, "mended", SOON).unwrap().1, "mended");
     let counts = relay.counts();
@@ -221,15 +232,14 @@ fn a_rate_is_kept() {
     let relay = Relay::start(server.local_addr().unwrap(), path);
     let client = client(&relay);
     let start = Instant::now();
-    // Far more than passes in the time.
-    while start.elapsed() < Duration::from_millis(500) {
-        client.send(&[0; 1_000]).unwrap();
-        std::thread::sleep(Duration::from_micros(20));
-    }
+    // Far more at once than passes, until some has passed.
+    crate::wait_until("a part has passed", || {
+        (0..1_000).for_each(|_| assert!(client.send(&[0; 1_000]).is_ok()));
+        relay.counts().up.bytes > 2_000_000 && relay.counts().up.dropped > 0
+    });
     let (counts, taken) = (relay.counts().up, start.elapsed().as_secs_f64());
     let measured = counts.bytes as f64 / taken;
-    assert!((1e6..4.8e6).contains(&measured), "{measured} {counts:?}");
-    assert!(counts.dropped > 0, "{counts:?}");
+    assert!(measured < 1.2 * rate as f64, "{measured} {counts:?}");
 }
 
 #[test]
