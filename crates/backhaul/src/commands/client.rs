@@ -112,7 +112,7 @@ pub fn show(context: &Context, name: &str) -> Done {
     document["added_at"] = output::time(client.added_at).into();
     document["seen_at"] = client.seen_at.map(output::time).into();
     document["last_run"] = last.map(|run| format!("{}: {}", run.state.as_str(), words(&run))).into();
-    document["state"] = paused(&client).map_or_else(|| client.state.as_str().to_owned(), |why| why).into();
+    document["state"] = paused(&client).unwrap_or_else(|| client.state.as_str().to_owned()).into();
     for (key, value) in document.as_object().into_iter().flatten() {
         let text = match value {
             Value::Null => "-".to_owned(),
