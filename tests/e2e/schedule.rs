@@ -124,7 +124,7 @@ fn policies_are_checked_shown_and_applied_whole() {
     )
     .unwrap();
     let dry = server.home.run(&["policy", "apply", path, "--dry-run"]).ok();
-    assert!(dry.out.contains("lab: - -> every 4h") && dry.out.contains("dry run"), "{}", dry.out);
+    assert!(dry.out.contains("lab: new, every 4h") && dry.out.contains("dry run"), "{}", dry.out);
     server.home.run(&["policy", "show", "lab"]).expect(2);
     server.home.run(&["policy", "apply", path]).ok();
     server.add("desk", &["--policy", "lab"]);
