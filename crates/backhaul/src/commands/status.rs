@@ -182,6 +182,11 @@ fn show(lines: &[Line], now: u64) {
         has if has == line.version => format!("{} v{has}", line.client.policy),
         has => format!("{} v{has} (soon v{})", line.client.policy, line.version),
     };
+    // What has no snapshot is not late yet, and by no means protected.
+    let state = |line: &Line| match (line.newest, line.health) {
+        (None, Health::Protected) => "new".to_owned(),
+        (_, health) => health.as_str().to_owned(),
+    };
     let rows = lines.iter().map(|line| {
         vec![
             line.client.name.clone(),
@@ -191,7 +196,7 @@ fn show(lines: &[Line], now: u64) {
             age(line.client.seen_at, now),
             age(line.newest, now),
             next(line),
-            line.health.as_str().to_owned(),
+            state(line),
             line.why.clone(),
         ]
     });
