@@ -11,7 +11,6 @@ mod elsewhere;
 mod enrol;
 mod farewell;
 mod fidelity;
-mod forged;
 mod hostile;
 mod install;
 mod interrupt;

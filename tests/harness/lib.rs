@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 pub mod cases;
 pub mod clocks;
+pub mod dice;
 pub mod listeners;
 pub mod month;
 pub mod mounts;

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::dice::Dice;
 use crate::trees::{Regard, describe, noise};
 use crate::{Daemon, Done, Home, clocks, free_port};
 
@@ -171,7 +172,7 @@ impl World {
 
 /// A day's work on a tree: files edited in place, appended to, written anew, copied, removed; folders renamed.
 fn change(tree: &Path, seed: u64) {
-    let mut dice = Dice(seed | 1);
+    let mut dice = Dice::of(seed, 0);
     let files: Vec<PathBuf> = crate::trees::files(tree)
         .into_iter()
         .filter(|path| path.symlink_metadata().is_ok_and(|meta| meta.is_file()))
@@ -185,23 +186,23 @@ fn change(tree: &Path, seed: u64) {
         match dice.below(5) {
             0 => {
                 let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
-                file.write_all(&noise(amount, dice.next())).unwrap();
+                file.write_all(&noise(amount, dice.roll())).unwrap();
             }
             1 if size > 0 => {
                 let file = fs::OpenOptions::new().write(true).open(path).unwrap();
                 let at = dice.below(size);
-                std::os::unix::fs::FileExt::write_all_at(&file, &noise(amount, dice.next()), at).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&file, &noise(amount, dice.roll()), at).unwrap();
             }
             2 => drop(fs::copy(path, path.with_extension(format!("copy{}", dice.below(1_000))))),
             3 => fs::remove_file(path).unwrap(),
-            _ => fs::write(path, noise(amount, dice.next())).unwrap(),
+            _ => fs::write(path, noise(amount, dice.roll())).unwrap(),
         }
     }
     let fresh = tree.join(format!("day-{seed:x}"));
     fs::create_dir_all(&fresh).unwrap();
     for number in 0..20 {
         let len = dice.below(30_000) as usize;
-        fs::write(fresh.join(format!("{number}")), noise(len, dice.next())).unwrap();
+        fs::write(fresh.join(format!("{number}")), noise(len, dice.roll())).unwrap();
     }
     // A folder of another day: many at once would look like somebody who encrypts everything, and put a brake on.
     let old = fs::read_dir(tree).unwrap().map(|entry| entry.unwrap().path()).filter(|path| *path != fresh);
@@ -210,22 +211,6 @@ fn change(tree: &Path, seed: u64) {
         .collect();
     old.sort();
     if let Some(folder) = old.get(dice.below(old.len() as u64 * 2) as usize) {
-        fs::rename(folder, tree.join(format!("day-{:x}-moved", dice.next()))).unwrap();
-    }
-}
-
-/// Numbers that are the same for the same seed (xorshift64, Marsaglia 2003).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        fs::rename(folder, tree.join(format!("day-{:x}-moved", dice.roll()))).unwrap();
     }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use backhaul_object::Sealed;
 use backhaul_object::breach::Breach;
-use backhaul_object::ids::PackId;
+use backhaul_object::ids::{PackId, VaultId};
 
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::PackRow;
@@ -17,7 +17,7 @@ use crate::check::{Damage, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Ordinal};
 use crate::owned::Owned;
-use crate::pack::decode_record;
+use crate::pack::{HEAD_LEN, Head, decode_record};
 use crate::parity::{self, Patch};
 use crate::sidecar::{self, Sidecar, sidecar_blob};
 use crate::vault::{DESCRIPTOR_COPY, DESCRIPTOR_FILE, Vault, decode_descriptor, pack_blob};
@@ -125,7 +125,7 @@ impl Vault {
 }
 
 /// Keeps a file that is about to be replaced.
-pub(crate) fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
+fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
     match blobs.len(name)? {
         Some(_) => blobs.keep_as(name, &format!("quarantine/{now}-{}", name.replace('/', "-"))),
         None => Ok(()),
@@ -222,7 +222,24 @@ pub(crate) fn load_sidecar(blobs: &dyn Blobs, name: &PackId) -> Result<Sidecar, 
     Sidecar::parse(bytes).of(|| blob)
 }
 
-/// Brings a damaged descriptor back from its copy, before the vault can be opened.
+/// Packs that are asked which vault they are of.
+const WITNESSES: usize = 8;
+
+/// True if packs are of this vault and none of that.
+fn packs_are_of(blobs: &LocalBlobs, this: VaultId, that: VaultId) -> Result<bool, StoreError> {
+    let mut own = false;
+    for name in blobs.list("packs")?.iter().take(WITNESSES) {
+        let Ok(head) = Head::decode(&blobs.read(name, 0, HEAD_LEN)?) else { continue };
+        if head.vault == that {
+            return Ok(false);
+        }
+        own |= head.vault == this;
+    }
+    Ok(own)
+}
+
+/// Brings a descriptor that is damaged, or of another vault than the packs, back from its copy, before the vault can be
+/// opened.
 ///
 /// # Errors
 /// The disk refused. That neither can be read is for [`Vault::open`] to say.
@@ -233,14 +250,17 @@ pub fn restore_descriptor(root: &Path, now: u64) -> Result<Option<Damage>, Store
         None => Ok(None),
     };
     let (found, copy) = (load(DESCRIPTOR_FILE)?, load(DESCRIPTOR_COPY)?);
-    let is_whole =
-        |bytes: &Option<Vec<u8>>| bytes.as_ref().is_some_and(|bytes| decode_descriptor(bytes).is_some());
-    if is_whole(&found) || !is_whole(&copy) {
-        return Ok(None);
-    }
+    let whole = |bytes: &Option<Vec<u8>>| bytes.as_ref().and_then(|bytes| decode_descriptor(bytes));
+    let why = match (whole(&found), whole(&copy)) {
+        (_, None) => return Ok(None),
+        (Some(one), Some(other)) if one.vault == other.vault => return Ok(None),
+        (Some(one), Some(other)) if !packs_are_of(&blobs, other.vault, one.vault)? => return Ok(None),
+        (Some(_), _) => "it is of another vault than the packs",
+        (None, _) if found.is_some() => "it is not what was written",
+        (None, _) => "it is missing",
+    };
     put_aside(&blobs, DESCRIPTOR_FILE, now)?;
     blobs.put(DESCRIPTOR_FILE, &copy.unwrap_or_default())?;
-    let why = if found.is_some() { "it is not what was written" } else { "it is missing" };
     let mut damage = Damage::new(Part::File(DESCRIPTOR_FILE.to_owned()), why);
     damage.mended = Some("written anew from its copy".to_owned());
     Ok(Some(damage))

@@ -48,7 +48,8 @@ impl Failure {
     }
 
     pub fn interrupted() -> Self {
-        Self { code: code::INTERRUPTED, ..Self::new("interrupted") }
+        let hint = "what was already sent is kept: run the same command again to carry on";
+        Self { code: code::INTERRUPTED, ..Self::new("interrupted") }.hint(hint)
     }
 
     pub fn code(self, code: u8) -> Self {

@@ -1,15 +1,23 @@
-//! `kill -9` of the real server, agent and commands, at system calls of theirs, while they work with each other.
+//! `kill -9` of the real server, agent and commands, at system calls of theirs and at any time, while they work with each
+//! other. A server that was killed is started again; who was its client goes on by itself.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use backhaul_store::catalog::SnapshotRow;
+use backhaul_tests::dice::Dice;
 use clap::ValueEnum;
 
-use crate::dice::Dice;
-use crate::real::{NAMES, Real};
-use crate::stage::CLIENTS;
-use crate::trace;
+use crate::local::Failure;
+use crate::real::{Done, NAMES, Real};
+use crate::stage::{CLIENTS, Stage};
+use crate::{place, trace};
+
+/// Longest that anything here may take.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,7 +27,24 @@ pub enum Victim {
     /// The client, while it backs up
     Agent,
     /// A command on the server that makes catalog and index anew
-    Command,
+    Rebuild,
+    /// A command on the server that mends a damaged pack
+    Repair,
+    /// A command on the server that exports it
+    Export,
+    /// A command that makes a server again from a vault
+    Recover,
+    /// A client that restores over files that have changed
+    Restore,
+}
+
+/// When somebody is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// At this call of a thread that changes something.
+    Call(u64),
+    /// So long after the start.
+    Time(Duration),
 }
 
 /// What came of many kills.
@@ -35,22 +60,57 @@ pub struct Outcome {
     pub broken: Vec<String>,
 }
 
-/// Kills at random calls below `calls`.
-pub fn sweep(
-    real: &Real<'_>,
+impl Outcome {
+    /// Takes in another's.
+    pub fn add(&mut self, other: Self) {
+        self.points += other.points;
+        self.killed += other.killed;
+        self.restored += other.restored;
+        self.broken.extend(other.broken);
+    }
+}
+
+/// Kills at all of these, by so many workers, each with homes of its own.
+///
+/// # Errors
+/// The homes cannot be made.
+pub fn at_once(
+    stage: &Stage,
+    work: &Path,
     victim: Victim,
-    (seed, points, calls): (u64, u64, u64),
-    most: usize,
-) -> Outcome {
+    whens: &[When],
+    (workers, most): (usize, usize),
+) -> Result<Outcome, Failure> {
+    let workers = workers.max(1);
+    std::thread::scope(|scope| {
+        let one = |worker: usize| {
+            let own = work.join(format!("worker-{worker}"));
+            let real = Real::prepare(stage, &own, 2)?;
+            let mine = whens.iter().skip(worker).step_by(workers).copied();
+            let outcome = sweep(&real, victim, mine, most);
+            let _ = fs::remove_dir_all(own);
+            Ok::<_, Failure>(outcome)
+        };
+        let all: Vec<_> = (0..workers).map(|worker| scope.spawn(move || one(worker))).collect();
+        let mut outcome = Outcome::default();
+        for worker in all {
+            outcome.add(worker.join().map_err(|_| "a worker panicked".to_owned())??);
+        }
+        Ok(outcome)
+    })
+}
+
+/// Kills at each of these in turn.
+pub fn sweep(real: &Real<'_>, victim: Victim, whens: impl IntoIterator<Item = When>, most: usize) -> Outcome {
     let mut outcome = Outcome::default();
-    for n in 0..points {
-        let nth = 1 + Dice::of(seed, n).below(calls);
+    for when in whens {
         outcome.points += 1;
-        match point(real, victim, nth, &mut outcome) {
-            Ok(restored) => outcome.restored += restored,
-            Err(why) => {
-                outcome.broken.push(format!("{victim:?} killed at call {nth} (seed {seed}, case {n}): {why}"))
+        match point(real, victim, when) {
+            Ok((killed, restored)) => {
+                outcome.killed += u64::from(killed);
+                outcome.restored += restored;
             }
+            Err(why) => outcome.broken.push(format!("{victim:?} killed at {when:?}: {why}")),
         }
         if outcome.broken.len() >= most {
             break;
@@ -59,45 +119,217 @@ pub fn sweep(
     outcome
 }
 
-fn point(real: &Real<'_>, victim: Victim, nth: u64, outcome: &mut Outcome) -> Result<u64, String> {
+/// Calls 1, 1 + `step`, … up to `calls`, then random times up to a second.
+pub fn whens(seed: u64, calls: u64, step: u64, random: u64) -> Vec<When> {
+    let at_calls = (1..=calls).step_by(step.max(1) as usize).map(When::Call);
+    let at_times = (0..random).map(|n| When::Time(Duration::from_micros(Dice::of(seed, n).below(1_000_000))));
+    at_calls.chain(at_times).collect()
+}
+
+fn wrap(real: &Real<'_>, when: When) -> Vec<String> {
+    match when {
+        When::Call(nth) => {
+            trace::inject(trace::CHANGES, "signal=KILL", nth, &real.home("server").with_file_name("trace"))
+        }
+        When::Time(_) => Vec::new(),
+    }
+}
+
+/// True if somebody was killed, and how many snapshots were restored afterwards.
+fn point(real: &Real<'_>, victim: Victim, when: When) -> Result<(bool, u64), Failure> {
     real.reset();
-    let log = real.home("server").with_file_name("trace");
-    let wrap = trace::inject(trace::CHANGES, "signal=KILL", nth, &log);
-    let (ana, before) = (NAMES[0], real.next(NAMES[0]));
-    let tree = real.stage.tree(CLIENTS[0], before).display().to_string();
-    let backup = ["--json", "backup", &tree];
+    let version = real.next(NAMES[0]);
     let mut acknowledged: BTreeSet<String> =
-        NAMES.iter().flat_map(|name| (1..before).map(move |n| format!("{name} {n}"))).collect();
-    let done = match victim {
-        Victim::Server => match real.serve(&wrap) {
-            Ok(_running) => real.run(&[], ana, &backup),
-            Err(_) => {
-                outcome.killed += 1;
-                return after(real, &acknowledged);
+        NAMES.iter().flat_map(|name| (1..version).map(move |n| format!("{name} {n}"))).collect();
+    let tree = real.stage.tree(CLIENTS[0], version).display().to_string();
+    let backup = ["--json", "backup", &tree];
+    let key = real.key().display().to_string();
+    let vault = real.vault().display().to_string();
+    let killed = match victim {
+        Victim::Server => {
+            let (done, killed) = beside(real, when, &backup)?;
+            match done.code {
+                Some(0) => drop(acknowledged.insert(format!("{} {version}", NAMES[0]))),
+                // Who is cut off at the commit does not know, and says what to do.
+                Some(1) if done.said.contains("run the same command again") => {}
+                code => return Err(format!("the client of a server that came back: {code:?} {}", done.said)),
             }
-        },
+            killed
+        }
         Victim::Agent => {
             let _running = real.serve(&[])?;
-            real.run(&wrap, ana, &backup)
-        }
-        Victim::Command => real.run(&wrap, "server", &["check", "--rebuild-index"]),
-    };
-    outcome.killed += u64::from(done.code != Some(0));
-    if victim == Victim::Command {
-        if done.code != Some(0) {
-            let again = real.run(&[], "server", &["check", "--rebuild-index", "--read-data"]);
-            if again.code != Some(0) {
-                return Err(format!("the command again: {:?} {}", again.code, again.said));
+            let done = ended(real, when, NAMES[0], &backup)?;
+            if done.code == Some(0) {
+                acknowledged.insert(format!("{} {version}", NAMES[0]));
             }
+            done.code != Some(0)
         }
-    } else if done.code == Some(0) {
-        acknowledged.insert(format!("{ana} {before}"));
+        Victim::Rebuild => twice(real, when, &["check", "--rebuild-index"])?,
+        Victim::Repair => {
+            spoil(real)?;
+            twice(real, when, &["check", "--repair", "--read-data"])?
+        }
+        Victim::Export => twice(real, when, &["server", "export"])?,
+        Victim::Recover => {
+            let aside = real.home("server").with_file_name("data");
+            let _ = fs::remove_dir_all(&aside);
+            fs::rename(&vault, &aside).map_err(|error| error.to_string())?;
+            fs::remove_dir_all(real.home("server")).map_err(|error| error.to_string())?;
+            let data = aside.display().to_string();
+            return recovered(real, when, &["server", "recover", &data, "--recovery-key-file", &key]);
+        }
+        Victim::Restore => return place::point(real, |args| ended(real, when, NAMES[0], args)),
+    };
+    after(real, &acknowledged).map(|restored| (killed, restored))
+}
+
+/// A command in a role's home that is killed.
+fn ended(real: &Real<'_>, when: When, role: &str, args: &[&str]) -> Result<Done, Failure> {
+    let mut command = real.command(&wrap(real, when), role, args);
+    let child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+    let mut waiting = Waiting::new(child);
+    loop {
+        if let Some(done) = waiting.done()? {
+            return Ok(done);
+        }
+        if let When::Time(after) = when
+            && waiting.since.elapsed() >= after
+        {
+            waiting.kill();
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
-    after(real, &acknowledged)
+}
+
+/// A process with its outputs, which are read while it runs.
+struct Waiting {
+    child: Child,
+    since: Instant,
+    outputs: Vec<std::thread::JoinHandle<Vec<u8>>>,
+}
+
+impl Waiting {
+    fn new(mut child: Child) -> Self {
+        fn listen(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let _ = from.read_to_end(&mut bytes);
+                bytes
+            })
+        }
+        let outputs = child.stdout.take().map(listen).into_iter().chain(child.stderr.take().map(listen));
+        let outputs = outputs.collect();
+        Self { child, since: Instant::now(), outputs }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+    }
+
+    /// What it came to, if it has ended.
+    fn done(&mut self) -> Result<Option<Done>, Failure> {
+        let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? else {
+            if self.since.elapsed() < PATIENCE {
+                return Ok(None);
+            }
+            self.kill();
+            let _ = self.child.wait();
+            return Err(format!("still at it after {PATIENCE:?}: {}", self.said()));
+        };
+        Ok(Some(Done { code: status.code(), said: self.said() }))
+    }
+
+    fn said(&mut self) -> String {
+        let all: Vec<u8> =
+            self.outputs.drain(..).flat_map(|output| output.join().unwrap_or_default()).collect();
+        String::from_utf8_lossy(&all).into_owned()
+    }
+}
+
+/// A client's command beside a server that is killed, and started again.
+fn beside(real: &Real<'_>, when: When, args: &[&str]) -> Result<(Done, bool), Failure> {
+    let (mut running, mut killed) = match real.serve(&wrap(real, when)) {
+        Ok(running) => (running, false),
+        Err(_) => (real.serve(&[]).map_err(|said| format!("the server does not start again: {said}"))?, true),
+    };
+    let mut command = real.command(&[], NAMES[0], args);
+    let child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+    let mut waiting = Waiting::new(child);
+    loop {
+        if let Some(done) = waiting.done()? {
+            return Ok((done, killed));
+        }
+        if let When::Time(after) = when
+            && !killed
+            && waiting.since.elapsed() >= after
+        {
+            running.kill();
+        }
+        if running.has_ended() {
+            killed = true;
+            drop(running);
+            running = real.serve(&[]).map_err(|said| format!("the server does not start again: {said}"))?;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A command on the server that is killed, and then done again.
+fn twice(real: &Real<'_>, when: When, args: &[&str]) -> Result<bool, Failure> {
+    let done = ended(real, when, "server", args)?;
+    if done.code == Some(0) {
+        return Ok(false);
+    }
+    if done.code.is_some() {
+        return Err(format!("{args:?} ended with {:?} by itself: {}", done.code, done.said));
+    }
+    let again = real.run(&[], "server", args);
+    match again.code {
+        Some(0) => Ok(true),
+        code => Err(format!("{args:?} again: {code:?} {}", again.said)),
+    }
+}
+
+/// A bit of every pack.
+fn spoil(real: &Real<'_>) -> Result<(), Failure> {
+    for pack in backhaul_tests::trees::files(&real.vault().join("packs")) {
+        let mut bytes = fs::read(&pack).map_err(|error| error.to_string())?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&pack, bytes).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// A recovery that was killed is done again, or was done.
+fn recovered(real: &Real<'_>, when: When, args: &[&str]) -> Result<(bool, u64), Failure> {
+    fs::create_dir_all(real.home("server")).map_err(|error| error.to_string())?;
+    let done = ended(real, when, "server", args)?;
+    if done.code != Some(0) {
+        let again = real.run(&[], "server", args);
+        // It may have been done but for its last words.
+        if again.code != Some(0) && !again.said.contains("already") {
+            return Err(format!("recovering again: {:?} {}", again.code, again.said));
+        }
+    }
+    let _running = real.serve(&[]).map_err(|said| format!("what was recovered does not start: {said}"))?;
+    let listed = real.run(&[], NAMES[0], &["--json", "snapshots"]);
+    let rows: serde_json::Value = serde_json::from_str(&listed.said).unwrap_or_default();
+    match rows.as_array().map(Vec::len) {
+        Some(2) => {}
+        _ => return Err(format!("after the recovery: {:?} {}", listed.code, listed.said)),
+    }
+    let next = real.run(&[], NAMES[0], &["backup", &real.stage.tree(CLIENTS[0], 3).display().to_string()]);
+    match next.code {
+        Some(0) => Ok((done.code != Some(0), 0)),
+        code => Err(format!("the next backup after the recovery: {code:?} {}", next.said)),
+    }
 }
 
 /// Everything is started again: what was acknowledged is there, the next backup works, and a check finds nothing.
-fn after(real: &Real<'_>, acknowledged: &BTreeSet<String>) -> Result<u64, String> {
+fn after(real: &Real<'_>, acknowledged: &BTreeSet<String>) -> Result<u64, Failure> {
     // The tree of the next backup: whatever number it gets.
     let last = real.stage.tree(CLIENTS[0], 11);
     {

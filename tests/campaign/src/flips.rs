@@ -211,23 +211,48 @@ fn is_noticed(root: &Path, before: &[u8]) -> Result<bool, Failure> {
 }
 
 fn one(golden: &Golden, name: &Path, harm: Harm, work: &Path) -> Result<bool, Failure> {
+    let (is_mark, is_pack) = (name.extension().is_some_and(|e| e == "mark"), name.starts_with("packs"));
+    // A mark has no copy: in doubt what it stood beside is kept. A pack may lose more than its parity makes good.
+    let hope = match harm {
+        _ if is_mark => Hope::Nothing,
+        Harm::Flip(_) => Hope::Whole,
+        _ if is_pack => Hope::Named,
+        _ => Hope::Whole,
+    };
+    judge(golden, &|root| strike(&root.join(name), harm), hope, work)
+}
+
+/// How far something can be mended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hope {
+    /// Everything is as it was.
+    Whole,
+    /// What is lost is named.
+    Named,
+    /// Nothing is asked, but that it can be opened.
+    Nothing,
+}
+
+/// Does harm to a copy of a vault: true when it was noticed.
+///
+/// # Errors
+/// It was not and is of consequence, or was not mended as far as it could be.
+pub fn judge(golden: &Golden, harm: &dyn Fn(&Path), hope: Hope, work: &Path) -> Result<bool, Failure> {
     golden.lay(work);
-    strike(&work.join(name), harm);
+    harm(work);
     if !is_noticed(work, &golden.holds)? {
         // It is sound, and all is there: nothing is to be mended.
         return Ok(false);
     }
     golden.lay(work);
-    strike(&work.join(name), harm);
+    harm(work);
     let (report, vault) = mend(work).map_err(|error| format!("mending: {error}"))?;
-    let (is_mark, is_pack) = (name.extension().is_some_and(|e| e == "mark"), name.starts_with("packs"));
-    // A mark has no copy: in doubt what it stood beside is kept. A pack may lose more than its parity makes good.
-    if is_mark || (is_pack && !matches!(harm, Harm::Flip(_))) {
-        let told = is_mark || report.is_sound() || !report.unreadable.is_empty();
-        return if told { Ok(true) } else { Err(format!("lost, and not named: {report:?}")) };
-    }
-    if !report.is_sound() {
-        return Err(format!("not mended: {:?}", report.damage));
+    let is_named = !report.is_sound() || !report.unreadable.is_empty();
+    match hope {
+        Hope::Nothing => return Ok(true),
+        Hope::Named if is_named => return Ok(true),
+        Hope::Whole if !report.is_sound() => return Err(format!("not mended: {:?}", report.damage)),
+        _ => {}
     }
     if holds(&vault).map_err(|error| format!("what was mended: {error}"))? != golden.holds {
         return Err("mended, and not as it was".to_owned());

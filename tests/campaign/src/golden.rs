@@ -35,7 +35,7 @@ pub struct Golden {
     /// What its snapshots are, with all their objects.
     pub holds: Vec<u8>,
     /// All files.
-    files: Vec<(PathBuf, Vec<u8>)>,
+    files: Files,
 }
 
 impl Golden {
@@ -110,11 +110,38 @@ impl Watch for EndAt {
     }
 }
 
+fn grown(root: &Path, id: VaultId, snapshots: u8) -> Vault {
+    let vault = Vault::create(root, &Descriptor::managed(id), [1; 16]).unwrap();
+    (1..=snapshots).for_each(|sequence| back_up(&vault, sequence));
+    vault
+}
+
+/// Files with their names.
+pub type Files = Vec<(PathBuf, Vec<u8>)>;
+
+/// Files of the same names: of the first vault as it was two snapshots earlier, and of another vault.
+pub fn others(dir: &Path) -> [Files; 2] {
+    [("older", 9, 1), ("foreign", 8, 3)].map(|(name, id, snapshots)| {
+        let root = dir.join(name);
+        let vault = grown(&root, VaultId([id; 16]), snapshots);
+        vault.mark(ANA, 1, Marking { state: State::Forgotten, now: 5, grace: 0, reason: "once" }).unwrap();
+        vault.count_night(5 + NIGHT).unwrap();
+        vault.reclaim(&Request { now: 5 + NIGHT, ..Request::default() }, &mut ()).unwrap();
+        drop(vault);
+        shrink(&root);
+        read(&root)
+    })
+}
+
+fn read(root: &Path) -> Files {
+    let within = |path: &PathBuf| path.strip_prefix(root).unwrap().to_path_buf();
+    trees::files(root).iter().map(|path| (within(path), fs::read(path).unwrap())).collect()
+}
+
 /// Both vaults, below a directory.
 pub fn make(dir: &Path) -> [Golden; 2] {
     let (living, first, second) = (dir.join("living"), dir.join("first"), dir.join("second"));
-    let vault = Vault::create(&living, &Descriptor::managed(VaultId([9; 16])), [1; 16]).unwrap();
-    (1..=3).for_each(|sequence| back_up(&vault, sequence));
+    let vault = grown(&living, VaultId([9; 16]), 3);
     let mark = |sequence, state, reason| {
         vault.mark(ANA, sequence, Marking { state, now: 5_000, grace: 0, reason }).unwrap();
     };
@@ -124,8 +151,12 @@ pub fn make(dir: &Path) -> [Golden; 2] {
     let request = Request { now: 5_000 + NIGHT, ..Request::default() };
     vault.reclaim(&request, &mut ()).unwrap();
     mark(3, State::Kept, "kept after all");
-    // Sidecars are made in their own time.
-    while trees::files(&living.join("parity")).len() < trees::files(&living.join("packs")).len() {
+    // Sidecars are made in their own time, under another name first.
+    let names = |below: &str| {
+        let all = trees::files(&living.join(below)).into_iter();
+        all.map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    while names("parity") != names("packs") {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
     copy(&living, &first);
@@ -153,9 +184,7 @@ pub fn make(dir: &Path) -> [Golden; 2] {
             let is_of_vault = !name.ends_with("lock") && !is_one_of_many;
             is_of_vault && (!is_second || of_reclaim || name.starts_with("open"))
         };
-        let within = |path: &PathBuf| path.strip_prefix(&home).unwrap().to_path_buf();
-        let files: Vec<_> =
-            trees::files(&home).iter().map(|path| (within(path), fs::read(path).unwrap())).collect();
+        let files = read(&home);
         let names = files.iter().map(|(name, _)| name.clone()).filter(matters).collect();
         Golden { names, holds, home, files }
     })

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::dice::Dice;
+use backhaul_tests::dice::Dice;
+
 use crate::laws::{Acknowledged, Depth, verify};
 use crate::local::Failure;
 use crate::stage::Stage;

@@ -7,7 +7,8 @@
 //! - [`disk`], [`record`], [`states`]: a disk that writes down what is asked of it, and the states in which a cut leaves it;
 //! - [`trace`]: system calls that fail or kill;
 //! - [`real`]: the real program, in homes that are copied for each case;
-//! - [`power`], [`sync`], [`twice`], [`kill`], [`fault`], [`daemons`], [`rot`], [`flips`]: the suites, each a command;
+//! - [`place`]: a restore over what has changed, killed;
+//! - [`power`], [`sync`], [`twice`], [`kill`], [`fault`], [`daemons`], [`rot`], [`flips`], [`misplace`]: the suites, each a command;
 //! - [`golden`]: small vaults with every kind of file, for [`flips`];
 //! - [`sabotage`]: laws broken on purpose, which the suites must notice.
 //!
@@ -17,7 +18,6 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests only")]
 
 pub mod daemons;
-pub mod dice;
 pub mod disk;
 pub mod fault;
 pub mod flips;
@@ -26,6 +26,8 @@ pub mod kill;
 pub mod laws;
 pub mod local;
 pub mod mend;
+pub mod misplace;
+pub mod place;
 pub mod power;
 pub mod real;
 pub mod record;

@@ -12,7 +12,7 @@ use backhaul_campaign::sabotage::{Bench, Verdict};
 use backhaul_campaign::stage::Stage;
 use backhaul_campaign::story::Story;
 use backhaul_campaign::teller::{self, Teller};
-use backhaul_campaign::{fault, kill, power, record, rot, sync, trace, twice};
+use backhaul_campaign::{fault, kill, misplace, power, record, rot, sync, trace, twice};
 use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "Examples:
@@ -68,12 +68,18 @@ enum Suite {
         /// Who is killed; all if not given
         #[arg(long, value_enum, value_delimiter = ',')]
         victims: Vec<Victim>,
-        /// Kills of each
-        #[arg(long, default_value_t = 20)]
-        points: u64,
         /// They are killed at one of so many first calls of a thread
         #[arg(long, default_value_t = 120)]
         calls: u64,
+        /// At each of these, every second, …
+        #[arg(long, default_value_t = 1)]
+        step: u64,
+        /// And so often at random times within a second
+        #[arg(long, default_value_t = 20)]
+        random: u64,
+        /// So many at once, each with homes of its own
+        #[arg(long, default_value_t = 2)]
+        workers: usize,
     },
     /// Bits flip, ends and blocks go in every kind of file, and the real program is asked
     Rot {
@@ -108,6 +114,8 @@ enum Suite {
         #[arg(long, default_value_t = 2)]
         threads: usize,
     },
+    /// Files of a small vault that are exchanged, duplicated, older, foreign or too many
+    Misplace,
     /// Breaks each law on purpose: each time the suites must notice
     Sabotage {
         /// This program, built with `--features backhaul-object/sabotage --target-dir target/sabotage`
@@ -198,22 +206,22 @@ fn verdict(verdict: Verdict) -> (String, Vec<String>) {
 fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<String>)>, String> {
     let seed = args.seed;
     match &args.suite {
-        Suite::Daemons { victims, points, calls } => {
+        Suite::Daemons { victims, calls, step, random, workers } => {
             tracer()?;
-            let real = Real::prepare(stage, work, 2);
             let victims = if victims.is_empty() { Victim::value_variants() } else { &victims[..] };
+            let whens = daemons::whens(seed, *calls, *step, *random);
             let one = |victim: &Victim| {
-                let done = daemons::sweep(&real, *victim, (seed, *points, *calls), args.most);
+                let done = daemons::at_once(stage, work, *victim, &whens, (*workers, args.most))?;
                 let daemons::Outcome { points, killed, restored, broken } = done;
                 let line = format!(
                     "daemons {victim:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
                 );
-                (line, broken)
+                Ok((line, broken))
             };
-            Ok(victims.iter().map(one).collect())
+            victims.iter().map(one).collect()
         }
         Suite::Rot { cases } => {
-            let real = Real::prepare(stage, work, 2);
+            let real = Real::prepare(stage, work, 2)?;
             let rot::Outcome { cases, named, harmless, mended, kinds, broken } =
                 rot::explore(&real, (seed, *cases), args.most);
             let kinds: Vec<String> = kinds
@@ -230,6 +238,10 @@ fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<Stri
             let flips = Flips::new(work);
             let flips::Outcome { cases, noticed, broken, .. } = flips.all(list, *threads, work)?;
             Ok(vec![(format!("flips: {cases} of {} cases, {noticed} noticed", flips.cases), broken)])
+        }
+        Suite::Misplace => {
+            let misplace::Outcome { cases, noticed, broken } = misplace::explore(work, 1);
+            Ok(vec![(format!("misplace: {cases} cases, {noticed} noticed"), broken)])
         }
         Suite::Sabotage { program, only } => {
             tracer()?;

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::sync::Mutex;
 
-use crate::dice::Dice;
+use backhaul_tests::dice::Dice;
+
 use crate::disk::{Image, Op};
 use crate::laws::{Acknowledged, Depth, verify};
 use crate::local::Failure;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use backhaul_server::home::ServerHome;
 use backhaul_store::catalog::SnapshotRow;
-use backhaul_tests::TestServer;
+use backhaul_tests::{NO_NIGHT, TestServer};
 use rustix::process::{Pid, Signal};
 
 use crate::kill::copy;
@@ -41,8 +41,14 @@ pub struct Running {
     home: PathBuf,
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
+impl Running {
+    /// True when it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Ends it as a power cut does: a tracer's child, too.
+    pub fn kill(&mut self) {
         // The child may be a tracer, whose end would leave the server: it has written itself down.
         let pid = fs::read_to_string(self.home.join("server/lock")).unwrap_or_default();
         let args = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
@@ -53,24 +59,69 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+
+    /// Ends it in order.
+    fn end(mut self) {
+        let _ = rustix::process::kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.has_ended() {
+            self.kill();
+        }
+    }
 }
 
 impl<'a> Real<'a> {
-    /// Makes a server with two clients and `backups` snapshots of each.
-    pub fn prepare(stage: &'a Stage, work: &Path, backups: u64) -> Self {
+    /// Makes a server with two clients and `backups` snapshots of each, below `work`.
+    ///
+    /// # Errors
+    /// A command failed.
+    pub fn prepare(stage: &'a Stage, work: &Path, backups: u64) -> Result<Self, Failure> {
         let real = Self { stage, work: work.to_path_buf(), program: backhaul_tests::binary().to_path_buf() };
-        let mut server = TestServer::new();
-        for (name, client) in NAMES.into_iter().zip(CLIENTS) {
-            let home = server.client(name, &[&stage.tree(client, 0)]);
-            for sequence in 1..=backups {
-                let tree = stage.tree(client, sequence);
-                home.run(&["backup", tree.to_str().unwrap()]).ok();
+        fs::create_dir_all(work.join("golden")).map_err(|error| error.to_string())?;
+        let home = real.golden("server");
+        let run = |home: &Path, args: &[&str]| {
+            let output = real.at(&[], home, args).output().map_err(|error| error.to_string())?;
+            match output.status.success() {
+                true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+                false => Err(format!("{args:?}: {}", String::from_utf8_lossy(&output.stderr))),
             }
-            copy(home.path(), &real.golden(name));
+        };
+        let text = |document: &str, field: &str| {
+            let document: serde_json::Value = serde_json::from_str(document).unwrap_or_default();
+            document[field].as_str().unwrap_or_default().to_owned()
+        };
+        let listen = format!("127.0.0.1:{}", backhaul_tests::free_port());
+        let made = run(&home, &["--json", "server", "init", "--listen", &listen, "--name", "127.0.0.1"])?;
+        fs::write(real.key(), text(&made, "recovery_key")).map_err(|error| error.to_string())?;
+        let policy = work.join("golden/policy.toml");
+        let words = format!("{}[admission]\nslots = 8\n", TestServer::quiet_policy());
+        fs::write(&policy, words).map_err(|error| error.to_string())?;
+        run(&home, &["policy", "apply", &policy.display().to_string()])?;
+        let config = home.join("server/config.toml");
+        let words = fs::read_to_string(&config).map_err(|error| error.to_string())?;
+        fs::write(config, words + NO_NIGHT).map_err(|error| error.to_string())?;
+        let running = real.serve_at(&[], &home)?;
+        for (name, client) in NAMES.into_iter().zip(CLIENTS) {
+            let code = text(&run(&home, &["--json", "client", "add", name])?, "join_code");
+            let tree = |sequence| stage.tree(client, sequence).display().to_string();
+            run(&real.golden(name), &["join", &code, &tree(0)])?;
+            for sequence in 1..=backups {
+                run(&real.golden(name), &["backup", &tree(sequence)])?;
+            }
         }
-        server.stop();
-        copy(server.home.path(), &real.golden("server"));
-        real
+        run(&home, &["server", "export"])?;
+        running.end();
+        Ok(real)
+    }
+
+    /// The file with the recovery key.
+    pub fn key(&self) -> PathBuf {
+        self.work.join("golden/recovery-key")
     }
 
     fn golden(&self, name: &str) -> PathBuf {
@@ -102,10 +153,14 @@ impl<'a> Real<'a> {
 
     /// A command in a role's home, behind a tracer.
     pub fn command(&self, wrap: &[String], role: &str, args: &[&str]) -> Command {
+        self.at(wrap, &self.home(role), args)
+    }
+
+    fn at(&self, wrap: &[String], home: &Path, args: &[&str]) -> Command {
         let mut words = wrap.to_vec();
         words.push(self.program.display().to_string());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).arg("--home").arg(self.home(role)).args(args);
+        command.args(&words[1..]).arg("--home").arg(home).args(args);
         command.env_remove("RUST_LOG").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
         command
     }
@@ -122,14 +177,18 @@ impl<'a> Real<'a> {
     /// # Errors
     /// It ended.
     pub fn serve(&self, wrap: &[String]) -> Result<Running, Failure> {
-        let mut command = self.command(wrap, "server", &["server", "run"]);
+        self.serve_at(wrap, &self.home("server"))
+    }
+
+    fn serve_at(&self, wrap: &[String], home: &Path) -> Result<Running, Failure> {
+        let mut command = self.at(wrap, home, &["server", "run"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         while errors.read_line(&mut said).unwrap_or(0) > 0 {
             if said.contains("listening on ") {
                 std::thread::spawn(move || errors.read_to_end(&mut Vec::new()));
-                return Ok(Running { child, home: self.home("server") });
+                return Ok(Running { child, home: home.to_path_buf() });
             }
         }
         let _ = child.wait();

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use backhaul_tests::dice::Dice;
 use backhaul_tests::trees;
 
-use crate::dice::Dice;
 use crate::real::Real;
 
 /// What happens to a file.

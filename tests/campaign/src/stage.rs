@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backhaul_object::ids::ClientId;
+use backhaul_tests::dice::Dice;
 use backhaul_tests::trees::{Regard, describe, noise};
-
-use crate::dice::Dice;
 
 /// Two clients that have much in common.
 pub const CLIENTS: [ClientId; 2] = [ClientId([1; 16]), ClientId([2; 16])];

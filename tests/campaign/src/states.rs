@@ -4,7 +4,8 @@
 //! between sectors; names may be lost, in order (as with a journal) or out of order (as without). A rename is one step,
 //! and durable with either of its directories.
 
-use crate::dice::Dice;
+use backhaul_tests::dice::Dice;
+
 use crate::disk::{Image, Op};
 
 /// Of what a failed sync should have kept: no later one does.

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::dice::Dice;
+use backhaul_tests::dice::Dice;
+
 use crate::local::Failure;
 use crate::power::{self, Outcome};
 use crate::stage::Stage;

@@ -3,12 +3,14 @@
 
 use std::path::PathBuf;
 
+use backhaul_campaign::daemons::{self, Victim, When};
 use backhaul_campaign::flips::Flips;
 use backhaul_campaign::kill::Ground;
+use backhaul_campaign::real::Real;
 use backhaul_campaign::stage::Stage;
 use backhaul_campaign::story::Story;
 use backhaul_campaign::teller::Teller;
-use backhaul_campaign::{fault, kill, power, record, sync, trace, twice};
+use backhaul_campaign::{fault, kill, misplace, power, record, rot, sync, trace, twice};
 
 fn teller() -> Teller {
     Teller { program: PathBuf::from(env!("CARGO_BIN_EXE_campaign")), breach: None }
@@ -87,6 +89,14 @@ fn every_harm_to_every_file_is_noticed_or_harmless_and_mended() {
 }
 
 #[test]
+fn files_in_the_wrong_place_are_noticed_or_harmless_and_what_they_cost_is_named() {
+    let work = memory();
+    let outcome = misplace::explore(work.path(), 5);
+    assert_eq!(outcome.broken, Vec::<String>::new());
+    assert!(outcome.noticed > 50, "{outcome:?}");
+}
+
+#[test]
 fn what_was_acknowledged_survives_kills() {
     if !trace::available() {
         eprintln!("SKIPPED: needs strace");
@@ -116,4 +126,33 @@ fn what_was_acknowledged_survives_faults_and_each_is_said() {
     let outcome = fault::sweep(&ground, 25, 3).unwrap();
     assert_eq!(outcome.broken, Vec::<String>::new());
     assert!(outcome.refused > 5, "{outcome:?}");
+}
+
+/// The real program, each kind of file once or so.
+#[test]
+fn what_rots_is_named_or_harmless_and_nothing_wrong_is_restored() {
+    let work = memory();
+    let stage = Stage::at(work.path());
+    let real = Real::prepare(&stage, work.path(), 2).unwrap();
+    let outcome = rot::explore(&real, (2, 12), 3);
+    assert_eq!(outcome.broken, Vec::<String>::new());
+    assert!(outcome.named > 5, "{outcome:?}");
+}
+
+#[test]
+fn a_server_a_client_and_a_command_that_are_killed_lose_nothing() {
+    if !trace::available() {
+        eprintln!("SKIPPED: needs strace");
+        return;
+    }
+    let work = memory();
+    let stage = Stage::at(work.path());
+    let real = Real::prepare(&stage, work.path(), 2).unwrap();
+    let mut all = daemons::Outcome::default();
+    for (victim, nth) in [(Victim::Server, 9), (Victim::Agent, 20), (Victim::Export, 8), (Victim::Restore, 5)]
+    {
+        all.add(daemons::sweep(&real, victim, [When::Call(nth)], 1));
+    }
+    assert_eq!(all.broken, Vec::<String>::new());
+    assert!(all.killed > 1, "{all:?}");
 }

@@ -1,6 +1,7 @@
 //! One direction of the relay: what is delayed, dropped, or passes.
 
 use super::*;
+use crate::dice::Dice;
 
 /// One direction.
 pub(super) struct Line {
@@ -36,9 +37,9 @@ impl State {
     /// When a packet arrives at the other end, if it does.
     fn fate(&mut self, length: usize, salt: u64, now: Instant) -> Option<Instant> {
         let path = self.path;
-        let mut dice = Dice::new(path.seed, salt, self.seen);
+        let mut dice = Dice::of(path.seed ^ salt.rotate_left(60), self.seen);
         self.seen += 1;
-        if self.is_cut || dice.roll() < path.loss {
+        if self.is_cut || dice.fraction() < path.loss {
             return None;
         }
         let mut sent = now;
@@ -55,7 +56,7 @@ impl State {
             self.due = self.due.max(sent + path.delay);
             Some(self.due)
         } else {
-            Some(sent + path.delay + path.jitter.mul_f64(dice.roll()))
+            Some(sent + path.delay + path.jitter.mul_f64(dice.fraction()))
         }
     }
 
@@ -197,23 +198,5 @@ impl PartialOrd for Waiting {
 impl Ord for Waiting {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.due, self.order).cmp(&(other.due, other.order))
-    }
-}
-
-/// Chance that is the same for the same packet of the same seed.
-struct Dice(u64);
-
-impl Dice {
-    fn new(seed: u64, salt: u64, packet: u64) -> Self {
-        Self(seed ^ salt.rotate_left(60) ^ packet.wrapping_mul(0xd134_2543_de82_ef95))
-    }
-
-    /// From 0 up to 1, by SplitMix64.
-    fn roll(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }

@@ -7,31 +7,17 @@ use backhaul_object::ObjectId;
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_store::reclaim::{Step, Watch};
 use backhaul_store::{StoreError, Vault, WriteSession};
+use backhaul_tests::dice::Dice;
 
 use crate::world::{LEAVES, World};
 use crate::yard::*;
 
-/// A small generator: the same numbers everywhere.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % n.max(1)
-    }
-
-    fn some(&mut self, of: &[u32]) -> Vec<u32> {
-        let mut chosen: Vec<u32> = (0..1 + self.below(4)).map(|_| of[self.below(of.len())]).collect();
-        chosen.sort_unstable();
-        chosen.dedup();
-        chosen
-    }
+/// Some of these, each once.
+fn some(dice: &mut Dice, of: &[u32]) -> Vec<u32> {
+    let mut chosen: Vec<u32> = (0..1 + dice.index(4)).map(|_| of[dice.index(of.len())]).collect();
+    chosen.sort_unstable();
+    chosen.dedup();
+    chosen
 }
 
 fn number(name: &str, default: u64) -> u64 {
@@ -39,33 +25,33 @@ fn number(name: &str, default: u64) -> u64 {
 }
 
 fn one_schedule(seed: u64) -> Result<(), String> {
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::of(seed, 0);
     let mut world = World::default();
-    for _ in 0..40 + dice.below(120) {
-        let at = dice.below(world.sessions.len());
+    for _ in 0..40 + dice.index(120) {
+        let at = dice.index(world.sessions.len());
         let known = if world.sessions.is_empty() { Vec::new() } else { world.known(at) };
-        match dice.below(20) {
-            0 | 1 => world.begin(dice.below(3) as u8),
-            2 if dice.below(3) == 0 => world.crash(),
+        match dice.index(20) {
+            0 | 1 => world.begin(dice.index(3) as u8),
+            2 if dice.index(3) == 0 => world.crash(),
             3 => world.mark_begin(),
             4 | 5 => world.mark_end(),
             6 | 7 => drop(world.let_go()),
             8 | 9 if !world.snapshots.is_empty() => {
                 let all: Vec<u32> = world.snapshots.keys().copied().collect();
-                world.forget(all[dice.below(all.len())]);
+                world.forget(all[dice.index(all.len())]);
             }
             10 if !world.snapshots.is_empty() => {
                 let all: Vec<u32> = world.snapshots.keys().copied().collect();
-                world.read(all[dice.below(all.len())]);
+                world.read(all[dice.index(all.len())]);
             }
             11 => world.read_end(),
             _ if world.sessions.is_empty() => world.begin(0),
-            12 if dice.below(4) == 0 => world.end(at),
-            13 => world.ask(at, dice.below(world.ids() as usize) as u32),
-            14 => world.add_leaf(at, dice.below(LEAVES as usize) as u32)?,
-            15 if !known.is_empty() => world.resolve(at, &dice.some(&known))?,
+            12 if dice.index(4) == 0 => world.end(at),
+            13 => world.ask(at, dice.index(world.ids() as usize) as u32),
+            14 => world.add_leaf(at, dice.index(LEAVES as usize) as u32)?,
+            15 if !known.is_empty() => world.resolve(at, &some(&mut dice, &known))?,
             16 | 17 => world.add_node(at)?,
-            18 if !known.is_empty() => world.commit(at, known[dice.below(known.len())])?,
+            18 if !known.is_empty() => world.commit(at, known[dice.index(known.len())])?,
             _ => world.flush(),
         }
         world.audit()?;
@@ -94,11 +80,11 @@ struct Busy<'a> {
 impl Busy<'_> {
     fn act(&mut self) {
         let vault = self.vault.clone();
-        let at = self.dice.below(self.sessions.len());
-        match self.dice.below(8) {
+        let at = self.dice.index(self.sessions.len());
+        match self.dice.index(8) {
             0 | 1 if self.sessions.len() < 3 => {
                 self.next += 1;
-                let client = ClientId([200 + self.dice.below(3) as u8; 16]);
+                let client = ClientId([200 + self.dice.index(3) as u8; 16]);
                 // A newer session of a client ends the older.
                 self.sessions.retain(|(_, of, _)| *of != client);
                 let session = vault.begin(SessionId([self.next; 16]), client);
@@ -108,11 +94,11 @@ impl Busy<'_> {
             2 | 3 => {
                 let (session, _, known) = &mut self.sessions[at];
                 let sealed =
-                    chunk(self.dice.below(16) as u32, 2_000 + self.dice.below(3_000) / 1_000 * 1_000);
+                    chunk(self.dice.index(16) as u32, 2_000 + self.dice.index(3_000) / 1_000 * 1_000);
                 known.push(append(&vault, session, &sealed));
             }
             4 => {
-                let sealed = chunk(self.dice.below(16) as u32, 2_000);
+                let sealed = chunk(self.dice.index(16) as u32, 2_000);
                 if let Some(ordinal) = vault.ordinal(&sealed.header.id).unwrap()
                     && vault.claim(ordinal).unwrap()
                 {
@@ -122,7 +108,7 @@ impl Busy<'_> {
             5 if !self.sessions[at].2.is_empty() => {
                 let (session, _, known) = &mut self.sessions[at];
                 let children: Vec<ObjectId> =
-                    (0..1 + self.dice.below(5)).map(|_| known[self.dice.below(known.len())]).collect();
+                    (0..1 + self.dice.index(5)).map(|_| known[self.dice.index(known.len())]).collect();
                 let id = append(&vault, session, &node(&children, "n"));
                 known.push(id);
             }
@@ -131,7 +117,7 @@ impl Busy<'_> {
                 let root = append(&vault, &mut session, &node(&known, "root"));
                 commit(&vault, &mut session, client, root).unwrap();
             }
-            7 if self.dice.below(4) == 0 => drop(self.sessions.remove(at)),
+            7 if self.dice.index(4) == 0 => drop(self.sessions.remove(at)),
             _ => {}
         }
     }
@@ -146,23 +132,23 @@ impl Watch for Busy<'_> {
         // At the others the vault is locked.
         let locked = matches!(step, Step::Unlisted | Step::Relocated | Step::Indexed | Step::Switched);
         if !locked {
-            (0..self.dice.below(6)).for_each(|_| self.act());
+            (0..self.dice.index(6)).for_each(|_| self.act());
         }
         Ok(())
     }
 }
 
 fn one_vault(seed: u64) {
-    let mut dice = Dice::new(seed);
+    let mut dice = Dice::of(seed, 0);
     let mut yard = Yard::new();
     let mut next = 0;
     let mut left = Vec::new();
     for _ in 0..6 {
         let rows = yard.vault().snapshots(None).unwrap();
-        for _ in 0..dice.below(3).min(rows.len()) {
-            yard.forget(&rows[dice.below(rows.len())]);
+        for _ in 0..dice.index(3).min(rows.len()) {
+            yard.forget(&rows[dice.index(rows.len())]);
         }
-        let ends = if dice.below(3) == 0 { dice.below(16) } else { usize::MAX };
+        let ends = if dice.index(3) == 0 { dice.index(16) } else { usize::MAX };
         let vault = yard.vault().clone();
         let mut busy = Busy { vault, dice: &mut dice, sessions: left, next, ends };
         (0..6).for_each(|_| busy.act());
@@ -171,7 +157,7 @@ fn one_vault(seed: u64) {
         (next, left) = (busy.next, busy.sessions);
         drop(busy.vault);
         yard.assert_whole();
-        if dice.below(3) == 0 {
+        if dice.index(3) == 0 {
             left.clear();
             yard.crash();
             yard.assert_whole();

@@ -51,12 +51,8 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
     };
     tokio::select! {
         done = back_up(context, args, &ways) => done,
-        () = enough => Err(cut_short()),
+        () = enough => Err(Failure::interrupted()),
     }
-}
-
-fn cut_short() -> Failure {
-    Failure::interrupted().hint("what was already sent is kept: run the same command again to carry on")
 }
 
 async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
@@ -101,7 +97,7 @@ async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
     }
     let report = result.map_err(|error| match ways.check() {
         Ok(()) => Failure::from(error).while_doing("backing up"),
-        Err(_) => cut_short(),
+        Err(_) => Failure::interrupted(),
     })?;
     tell(context, &report);
     Ok(ExitCode::from(if report.figures.errors.is_empty() { 0 } else { code::PARTIAL }))

@@ -23,9 +23,8 @@ pub async fn run(context: &Context, before: &str, after: &OsStr, read: &ReadArgs
         let (before, after) = (reader.choose(before, path)?, reader.choose(&after, path)?);
         let tree = |root| Tree::new(&reader.remote, root);
         let (before, after) = (tree(before.manifest.root), tree(after.manifest.root));
-        let (mut rows, mut count) = (Vec::new(), 0u64);
+        let mut rows = Vec::new();
         diff(&before, &after, path.unwrap_or(b"/"), &mut |path, change, entry| {
-            count += 1;
             match context.global.json {
                 true => rows.push(describe(path, change, entry)),
                 false => {
@@ -35,14 +34,12 @@ pub async fn run(context: &Context, before: &str, after: &OsStr, read: &ReadArgs
             }
             Ok(())
         })?;
-        Ok::<_, Failure>((rows, count))
+        Ok::<_, Failure>(rows)
     });
     reader.close().await;
-    let (rows, count) = compared?;
+    let rows = compared?;
     if context.global.json {
         output::json(&rows);
-    } else if count == 0 && !context.global.quiet {
-        output::complain("nothing differs");
     }
     Ok(ExitCode::SUCCESS)
 }

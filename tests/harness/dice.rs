@@ -1,15 +1,10 @@
-//! Numbers that look random and are the same for the same seed.
+//! Chance that can be had again: the same numbers for the same seed, on every machine (SplitMix64).
 
-/// A generator (splitmix64).
+/// A generator.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// One that begins at a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// One for the `n`th case of a seed.
     pub fn of(seed: u64, n: u64) -> Self {
         let mut dice = Self(seed ^ n.wrapping_mul(0xd134_2543_de82_ef95));
@@ -24,6 +19,11 @@ impl Dice {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// From 0 up to 1.
+    pub fn fraction(&mut self) -> f64 {
+        (self.roll() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// A number below `n`; 0 if that is 0.

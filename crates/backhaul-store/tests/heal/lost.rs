@@ -1,0 +1,137 @@
+//! What cannot be mended is named, wanted, and sent again.
+
+use std::fs;
+
+use backhaul_object::ShortId;
+use backhaul_object::keys::VaultKey;
+use backhaul_object::seal::identify_content;
+use backhaul_store::check::{Mending, Part, Report};
+use backhaul_store::{Vault, rebuild};
+
+use crate::scene::*;
+
+/// Beyond parity: what is readable is saved, the rest is named and wanted; a client that sends it again heals the old
+/// snapshots with it, whatever kind of object it is.
+#[test]
+fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
+    for is_data in [true, false] {
+        let dir = filled();
+        let (data, meta) = packs(dir.path());
+        let pack = if is_data { data } else { meta };
+        let mut bytes = fs::read(&pack).unwrap();
+        let (from, to) = (bytes.len() / 4, bytes.len() * 3 / 4);
+        bytes[from..to].fill(0);
+        fs::write(&pack, &bytes).unwrap();
+        // Parity of data is weak enough for this, that of metadata must go, too.
+        for sidecar in files(dir.path(), "parity") {
+            fs::remove_file(sidecar).unwrap();
+        }
+        let vault = Vault::open(dir.path()).unwrap();
+        let before = (vault.generation_for(ANA).unwrap(), vault.generation_for(BEA).unwrap());
+        let numbers = |vault: &Vault| {
+            let ids = [1, 2, 3].into_iter().flat_map(tree).map(|sealed| sealed.header.id);
+            ids.map(|id| vault.ordinal(&id).unwrap()).collect::<Vec<_>>()
+        };
+        let numbered = numbers(&vault);
+        let report = check(&vault, Mending::Mend);
+        let lost: Vec<ShortId> = report
+            .damage
+            .iter()
+            .filter_map(|damage| if let Part::Object(id) = damage.what { Some(id) } else { None })
+            .collect();
+        assert!(!lost.is_empty() && !report.is_sound() && report.affected.len() == 1, "{report:?}");
+        let hit = report.affected[0].client;
+        // The objects of the damaged pack that were readable are in a new one, and the old one is kept.
+        assert!(!pack.exists() && !files(dir.path(), "quarantine").is_empty());
+        let again = check(&vault, Mending::Look);
+        assert_eq!(again.damage.len(), lost.len(), "{:?}", again.damage);
+        assert!(lost.iter().all(|id| vault.find(id.prefix()).unwrap().is_empty()));
+        let after = (vault.generation_for(ANA).unwrap(), vault.generation_for(BEA).unwrap());
+        assert_eq!(
+            (before.0 != after.0, before.1 != after.1),
+            (hit == ANA, hit == BEA),
+            "whose state is void"
+        );
+        // A second check finds no new loss.
+        check(&vault, Mending::Mend);
+        assert_eq!(vault.generation_for(hit).unwrap(), if hit == ANA { after.0 } else { after.1 });
+        drop(vault);
+        // The client reads everything anew and sends what is wanted.
+        let vault = Vault::open(dir.path()).unwrap();
+        let sequence = vault.last_sequence(hit).unwrap() + 1;
+        let seed = match (hit == BEA, report.affected[0].sequence) {
+            (true, _) => 3,
+            (false, sequence) => sequence,
+        };
+        back_up(&vault, hit, sequence, seed);
+        let healed = check(&vault, Mending::Mend);
+        assert!(healed.damage.is_empty() && healed.affected.is_empty(), "{:?}", healed.damage);
+        assert_eq!(numbers(&vault), numbered, "everything has its old number");
+        // And so it stays when the caches are made anew.
+        let count = vault.snapshots(None).unwrap().len();
+        drop(vault);
+        rebuild::rebuild(dir.path(), [2; 16], Mending::Look, 79).unwrap();
+        let vault = Vault::open(dir.path()).unwrap();
+        assert!(check(&vault, Mending::Look).damage.is_empty());
+        assert_eq!(vault.snapshots(None).unwrap().len(), count);
+    }
+}
+
+/// A repair that was cut off after it had made objects lost finds them again in the pack that it had not yet removed.
+#[test]
+fn an_interrupted_repair_goes_on_and_loses_nothing_more() {
+    let dir = filled();
+    let (data, _) = packs(dir.path());
+    let mut bytes = fs::read(&data).unwrap();
+    let (from, to) = (bytes.len() / 4, bytes.len() / 2);
+    bytes[from..to].fill(0);
+    fs::write(&data, &bytes).unwrap();
+    fs::remove_dir_all(dir.path().join("parity")).unwrap();
+    let (whole, loc) = (tempfile::tempdir().unwrap(), dir.path().join("index/places"));
+    let done = whole.path().join("done");
+    let copied = std::process::Command::new("cp").arg("-a").arg(dir.path()).arg(&done).status().unwrap();
+    assert!(copied.success());
+    let vault = Vault::open(&done).unwrap();
+    let lost = |report: &Report| {
+        let object = |what: &Part| matches!(what, Part::Object(_));
+        report.damage.iter().filter(|damage| object(&damage.what)).count()
+    };
+    let expected = lost(&check(&vault, Mending::Mend));
+    drop(vault);
+    // The places of the whole pack's objects are gone, the pack is still there.
+    let number = Vault::open(dir.path()).unwrap();
+    let ordinal = number.ordinal(&tree(1)[0].header.id).unwrap().unwrap();
+    drop(number);
+    let mut places = fs::read(&loc).unwrap();
+    // A row's pack is in its upper 30 bits.
+    let pack = |place: &[u8]| u32::from_le_bytes(place[6..].try_into().unwrap()) >> 2;
+    let number = pack(&places[ordinal.0 as usize * 10..][..10]);
+    for place in places.chunks_exact_mut(10).filter(|place| pack(place) == number) {
+        place.fill(0);
+    }
+    fs::write(&loc, places).unwrap();
+    let vault = Vault::open(dir.path()).unwrap();
+    check(&vault, Mending::Mend);
+    assert_eq!(lost(&check(&vault, Mending::Look)), expected);
+    assert!(expected < 15, "{expected}");
+}
+
+/// A member of a bundle that is lost must be sent, too, not only the bundle.
+#[test]
+fn a_member_of_a_lost_bundle_is_wanted() {
+    let dir = filled();
+    let two = identify_content(&VaultKey::new([7; 32]).id_key(), b"two").0;
+    let vault = Vault::open(dir.path()).unwrap();
+    assert_eq!(vault.find(two.prefix()).unwrap().len(), 1);
+    drop(vault);
+    for path in files(dir.path(), "packs").into_iter().chain(files(dir.path(), "parity")) {
+        if path.metadata().unwrap().len() > 100_000 || path.starts_with(dir.path().join("parity")) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let vault = Vault::open(dir.path()).unwrap();
+    check(&vault, Mending::Mend);
+    assert!(vault.find(two.prefix()).unwrap().is_empty());
+    back_up(&vault, ANA, 3, 1);
+    assert_eq!(vault.find(two.prefix()).unwrap().len(), 1);
+}

@@ -1,0 +1,98 @@
+//! Files that are whole and in the wrong place: exchanged, duplicated, of another vault, of an earlier time, or added.
+//!
+//! Each is noticed or of no consequence; what is lost by it is named, and nothing else is lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::flips::{Hope, judge};
+use crate::golden::{self, Files, Golden};
+
+/// What happens to a file of the first golden vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Harm {
+    /// It changes places with another one.
+    Swap(usize),
+    /// Another one is in its place, too.
+    Duplicate(usize),
+    /// It is there a second time, under a name beside it.
+    Twin,
+    /// It is of another time.
+    Older,
+    /// It is of another vault.
+    Foreign,
+}
+
+/// What came of all cases.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// Files misplaced.
+    pub cases: u64,
+    /// Of these it was noticed.
+    pub noticed: u64,
+    /// Laws broken, with what leads there again.
+    pub broken: Vec<String>,
+}
+
+/// All cases, or every `step`th, below a directory.
+pub fn explore(dir: &Path, step: usize) -> Outcome {
+    let [golden, _] = golden::make(dir);
+    let others = golden::others(dir);
+    let names = &golden.names;
+    let of_file = |at: usize| {
+        let pairs = (0..names.len()).filter(move |other| *other != at);
+        let two = pairs.flat_map(|other| [Harm::Swap(other), Harm::Duplicate(other)]);
+        two.chain([Harm::Twin, Harm::Older, Harm::Foreign]).map(move |harm| (at, harm))
+    };
+    let (mut outcome, work) = (Outcome::default(), dir.join("work"));
+    for (at, harm) in (0..names.len()).flat_map(of_file).step_by(step.max(1)) {
+        let name = &names[at];
+        let Some(hope) = hope(&golden, at, harm, &others) else { continue };
+        outcome.cases += 1;
+        match judge(&golden, &|root| strike(root, names, at, harm, &others), hope, &work) {
+            Ok(noticed) => outcome.noticed += u64::from(noticed),
+            Err(why) => outcome.broken.push(format!("{harm:?} of {}: {why}", name.display())),
+        }
+    }
+    outcome
+}
+
+/// Packs and marks have no second copy of their own: what is in the wrong place is then lost, and named. None where there
+/// is no such case.
+fn hope(golden: &Golden, at: usize, harm: Harm, others: &[Files; 2]) -> Option<Hope> {
+    let names = &golden.names;
+    let has = |files: &Files| files.iter().any(|(name, _)| *name == names[at]);
+    let touched: Vec<&PathBuf> = match harm {
+        Harm::Swap(other) if other < at => return None,
+        Harm::Swap(other) => vec![&names[at], &names[other]],
+        Harm::Older if !has(&others[0]) => return None,
+        Harm::Foreign if !has(&others[1]) => return None,
+        _ => vec![&names[at]],
+    };
+    let is = |folder: &str| touched.iter().any(|name| name.starts_with(folder));
+    let is_mark = touched.iter().any(|name| name.extension().is_some_and(|extension| extension == "mark"));
+    // The copies of a manifest or of the descriptor may both be touched.
+    let both = touched.len() == 2 && is("copies");
+    Some(match (is_mark, is("packs") || both) {
+        (true, _) => Hope::Nothing,
+        (false, true) => Hope::Named,
+        (false, false) => Hope::Whole,
+    })
+}
+
+fn strike(root: &Path, names: &[PathBuf], at: usize, harm: Harm, others: &[Files; 2]) {
+    let path = root.join(&names[at]);
+    let of = |files: &Files| files.iter().find(|(name, _)| *name == names[at]).unwrap().1.clone();
+    let mine = fs::read(&path).unwrap();
+    match harm {
+        Harm::Swap(other) => {
+            let other = root.join(&names[other]);
+            fs::write(&path, fs::read(&other).unwrap()).unwrap();
+            fs::write(other, mine).unwrap();
+        }
+        Harm::Duplicate(other) => drop(fs::copy(root.join(&names[other]), &path).unwrap()),
+        Harm::Twin => fs::write(path.with_file_name("twin"), mine).unwrap(),
+        Harm::Older => fs::write(path, of(&others[0])).unwrap(),
+        Harm::Foreign => fs::write(path, of(&others[1])).unwrap(),
+    }
+}
