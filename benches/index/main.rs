@@ -16,9 +16,10 @@ use backhaul_object::header::{Compressor, Header};
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::{Kind, ObjectId, Proof, Reference, Sealed};
 use backhaul_store::catalog::Catalog;
+use backhaul_store::check::Mending;
 use backhaul_store::index::{Edge, Index, Scan};
 use backhaul_store::reclaim::mark::close;
-use backhaul_store::{Bits, Ordinal, Vault};
+use backhaul_store::{Bits, Ordinal, Vault, rebuild};
 use bytes::Bytes;
 
 /// Prefixes in one question of an agent.
@@ -112,6 +113,15 @@ fn life(count: u64) {
     let start = Instant::now();
     vault.owned(ClientId([9; 16])).unwrap();
     row("what a new client owns", count, start);
+    drop(vault);
+    let packs = trees(&dir.path().join("packs")) as f64 / f64::from(1 << 20);
+    let start = Instant::now();
+    rebuild::rebuild(dir.path(), [2; 16], Mending::Look, 1).unwrap();
+    row("rebuild", count, start);
+    println!(
+        "rebuild\t{packs:.0} MiB of packs\t{:.0} MiB/s\tbar: 200",
+        packs / start.elapsed().as_secs_f64()
+    );
 }
 
 /// What the index takes on the disk and in memory.
@@ -129,6 +139,15 @@ fn sizes(root: &Path) {
     let index = Index::open(&root.join("index"), &counts).unwrap();
     let mib = index.memory() as f64 / f64::from(1 << 20);
     println!("index in memory\t{}\t{mib:.1} MiB\tbar: 64 at 10,000,000", counts.objects);
+}
+
+/// Bytes of all files below a folder.
+fn trees(dir: &Path) -> u64 {
+    let of = |entry: std::fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+        true => trees(&entry.path()),
+        false => entry.metadata().unwrap().len(),
+    };
+    std::fs::read_dir(dir).unwrap().map(|entry| of(entry.unwrap())).sum()
 }
 
 /// Drops what the page cache has of some files.

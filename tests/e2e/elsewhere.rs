@@ -3,12 +3,13 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Stdio;
 
 use backhaul_agent::Remote;
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::run::dial;
 use backhaul_proto::wire;
-use backhaul_tests::{Done, Home, TestServer, trees};
+use backhaul_tests::{Done, Home, TestServer, trees, wait_until};
 
 use crate::json::assert_fits;
 
@@ -67,6 +68,43 @@ fn a_client_restores_what_another_has_if_its_own_config_allows_it() {
     assert!(partial.err.contains(&named), "{}", partial.err);
     let again = restore(&server, &tree, &target, "bea", &["--delete"]).ok();
     assert!(again.out.contains("stayed as they are"), "{}", again.out);
+    trees::assert_equal(&tree, &target);
+}
+
+/// The operator goes in the middle: nothing that was there is lost, and asked again it goes on.
+#[test]
+fn a_restore_elsewhere_that_is_cut_goes_on_when_it_is_asked_for_again() {
+    let (server, dir, out) = (TestServer::new(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, out) = (dir.path().join("tree"), out.path().canonicalize().unwrap());
+    fs::create_dir(&tree).unwrap();
+    for i in 0..8u64 {
+        fs::write(tree.join(i.to_string()), trees::noise(40_000_000, i)).unwrap();
+    }
+    server.client("ana", &[&tree]).run(&["-q", "backup"]).ok();
+    let bea = Home::new();
+    server.join(&bea, "bea", &["--initiator", "hybrid"], &[dir.path()]);
+    allow(&bea, &out);
+    let target = out.join("back");
+    fs::create_dir(&target).unwrap();
+    fs::write(target.join("7"), "mine").unwrap();
+    let _agent = bea.start(&["-v", "agent", "run", "--no-listen"]);
+    server.says("linked");
+    let what = format!("latest:{}", tree.display());
+    let args =
+        ["-q", "restore", &what, "-t", target.to_str().unwrap(), "--client", "ana", "--to-client", "bea"];
+    let mut running = server.home.command(&args).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("something is there", || trees::files(&target).len() > 2);
+    running.kill().unwrap();
+    running.wait().unwrap();
+    // All there is under a name is whole, or as it was.
+    let is_part = |path: &Path| path.to_str().unwrap().ends_with(".backhaul-part");
+    for path in trees::files(&target).iter().filter(|path| !is_part(path)) {
+        let (name, found) = (path.file_name().unwrap().to_str().unwrap(), fs::read(path).unwrap());
+        let whole = found == trees::noise(40_000_000, name.parse().unwrap());
+        assert!(whole || found == b"mine", "{name} has {} bytes", found.len());
+    }
+    // The agent may still be about to hear that nobody waits for it.
+    wait_until("it is asked for again", || server.home.run(&args).code == 0);
     trees::assert_equal(&tree, &target);
 }
 

@@ -127,6 +127,7 @@ fn a_backup_that_is_interrupted_frees_its_slot_and_the_next_one_carries_on() {
     wait_until("the server knows", || !failed(&server, "laptop").is_empty());
     let why = failed(&server, "laptop")[0]["why"].to_string();
     assert!(why.contains("cut short on the client: it was interrupted"), "{why}");
+    assert_ne!(server.home.json(&["status"])[0]["obstacle"], "failing", "nobody has to look after that");
     relay.set(relay::Path::default());
     let report = client.json(&["backup"]);
     assert!(report["bytes_sent"].as_u64().unwrap() < 75_000_000, "{report}");
@@ -187,10 +188,19 @@ fn a_pause_ends_what_is_under_way_whoever_has_begun_it_and_the_client_hears_why(
     };
     wait_until("both run", || running("desk") && running("laptop"));
     for client in ["desk", "laptop"] {
-        server.home.run(&["client", "pause", client, "--for", "1h"]).ok();
+        let pause = server.home.json(&["client", "pause", client, "--for", "8h"]);
         wait_until("its run has ended", || !failed(&server, client).is_empty());
         let why = failed(&server, client)[0]["why"].to_string();
         assert!(why.contains("paused on the server"), "{why}");
+        // It has not failed, and does not begin in the window that opens in the pause.
+        let row = || {
+            let all = server.home.json(&["status"]);
+            all.as_array().unwrap().iter().find(|row| row["client"] == client).unwrap().clone()
+        };
+        wait_until("its next run is after the pause", || row()["next"].as_str() > pause["until"].as_str());
+        let row = row();
+        assert_ne!(row["obstacle"], "failing", "{row}");
+        assert!(row["why"].as_str().unwrap().contains("paused on the server until"), "{row}");
     }
     let said = String::from_utf8(pushing.wait_with_output().unwrap().stderr).unwrap();
     assert!(said.contains("paused on the server"), "{said}");

@@ -11,6 +11,7 @@ mod elsewhere;
 mod enrol;
 mod farewell;
 mod fidelity;
+mod forged;
 mod hostile;
 mod install;
 mod interrupt;

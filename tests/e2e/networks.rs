@@ -25,7 +25,7 @@ fn bulk(dir: &Path) -> PathBuf {
 fn server(listen: &str, name: &str) -> (Home, Daemon) {
     let home = Home::new();
     home.run(&["server", "init", "--listen", listen, "--name", name]).ok();
-    let daemon = home.start(&["server", "run"]);
+    let daemon = home.start(&["-v", "server", "run"]);
     (home, daemon)
 }
 
@@ -140,10 +140,13 @@ fn a_link_is_quieter_where_no_address_is_translated_and_only_there() {
     let behind_nat = attend(&server_there, &home.laptop, &at_home, &tree, &invited);
 
     let at_work = Home::new();
-    let (server_here, _daemon) = office.server.inside(|| server("10.77.0.1:4455", "10.77.0.1"));
+    let (server_here, daemon_here) = office.server.inside(|| server("10.77.0.1:4455", "10.77.0.1"));
     let invited = office.server.inside(|| code(&server_here, &["--initiator", "hybrid"]));
     let agent = attend(&server_here, &office.laptop, &at_work, &tree, &invited);
-    wait_until("it finds that nothing is translated", || paces(&agent, 100) > 0);
+    // What is learned in the middle of a move is of the network that it was in.
+    wait_until("it finds that nothing is translated, and is linked anew", || {
+        paces(&agent, 100) > 0 && daemon_here.said().matches("linked").count() > 1
+    });
     // It may have dialled again meanwhile, for other reasons.
     let (quick, slow) = (paces(&agent, 25), paces(&agent, 100));
     office.roam();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use backhaul_agent::home::AgentHome;
 use backhaul_net::endpoint::Listener;
 use backhaul_tests::{Daemon, Home, PATIENCE, TestServer, free_port, trees, wait_until};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Everybody is due, and one runs at a time.
 fn eager() -> String {
@@ -124,15 +125,42 @@ fn policies_are_checked_shown_and_applied_whole() {
     )
     .unwrap();
     let dry = server.home.run(&["policy", "apply", path, "--dry-run"]).ok();
-    assert!(dry.out.contains("lab: - -> every 4h") && dry.out.contains("dry run"), "{}", dry.out);
+    assert!(dry.out.contains("lab: new, every 4h") && dry.out.contains("dry run"), "{}", dry.out);
     server.home.run(&["policy", "show", "lab"]).expect(2);
     server.home.run(&["policy", "apply", path]).ok();
     server.add("desk", &["--policy", "lab"]);
     let shown = server.home.json(&["policy", "show", "lab"]);
     assert_eq!((shown["rpo"].as_str(), shown["clients"][0].as_str()), (Some("6h"), Some("desk")), "{shown}");
+    let narrow = "[policy.lab]\nspread = \"1m\"\nwindow = { from = \"08:00\", to = \"08:03\", tz = \"UTC\" }\n[admission]\nslots = 1\n";
+    fs::write(&file, narrow).unwrap();
+    let warned = server.home.run(&["policy", "apply", path, "--dry-run"]).ok();
+    assert!(warned.err.contains("all clients (1)") && warned.err.contains("starve"), "{}", warned.err);
     fs::write(&file, "").unwrap();
     let kept = server.home.run(&["policy", "apply", path]).expect(2);
     assert!(kept.err.contains("desk"), "a policy in use cannot go: {}", kept.err);
     server.home.run(&["client", "edit", "desk", "--policy", "default"]).ok();
     server.home.run(&["policy", "apply", path]).ok();
+}
+
+#[test]
+fn runs_are_followed_as_they_come_until_somebody_has_seen_enough() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("file"), "text").unwrap();
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    let mut following = server.home.command(&["--json", "runs", "--follow"]);
+    let mut following = following.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut told = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut next = || -> (u64, String) {
+        let run: serde_json::Value = serde_json::from_str(&told.next().unwrap().unwrap()).unwrap();
+        assert_eq!(run["client"], "laptop", "{run}");
+        (run["run"].as_u64().unwrap(), run["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(next(), (1, "done".to_owned()), "what was is told first");
+    client.run(&["backup"]).ok();
+    // It may be seen while it runs.
+    let (run, state) = std::iter::repeat_with(next).find(|(_, state)| state != "running").unwrap();
+    assert_eq!((run, state.as_str()), (2, "done"));
+    kill_process(Pid::from_child(&following), Signal::INT).unwrap();
+    assert_eq!(following.wait().unwrap().code(), Some(130));
 }

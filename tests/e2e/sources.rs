@@ -179,6 +179,18 @@ fn paths_come_from_lists_too() {
     assert_eq!(listed(&home, dir.path()), ["one", "two\nlines"]);
     fs::write(&list, "").unwrap();
     home.run(&["-q", "backup", "--files-from", list.to_str().unwrap()]).expect(2);
+
+    // Named itself, a path is saved whatever excludes say; inside another that is named, it is a part of that.
+    let named = |paths: &[&Path]| {
+        let lines = paths.iter().map(|path| format!("{}\n", path.display())).collect::<String>();
+        fs::write(&list, lines).unwrap();
+        let args = ["-q", "backup", "--exclude", "three", "--files-from", list.to_str().unwrap()];
+        home.run(&args).ok();
+        listed(&home, dir.path())
+    };
+    assert_eq!(named(&[&at("one"), &at("three")]), ["one", "three"]);
+    assert_eq!(named(&[dir.path(), &at("three")]), ["list", "not listed", "one", "two\nlines"]);
+    assert_eq!(named(&[&at("three"), dir.path()]), ["list", "not listed", "one", "two\nlines"]);
 }
 
 #[test]

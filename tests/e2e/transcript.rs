@@ -35,6 +35,8 @@ fn the_transcript_is_the_same_whoever_dialled() {
     agent.env(trace.0, trace.1);
     let agent = Daemon::start(agent);
     server.home.run(&["client", "run", "desk", "--wait"]).ok();
+    // The server is done a moment before its agent has said goodbye.
+    agent.says("frame > End");
     let pulled = frames(&agent.terminate());
 
     assert!(pushed.0.len() >= 4 && pushed.1.len() >= 3, "{pushed:?}");

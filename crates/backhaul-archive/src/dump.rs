@@ -130,8 +130,8 @@ pub(crate) fn dump_content(
             let object = read_one(source, *bundle)?;
             put(out, &member_of(&object, *bundle, *member)?)?
         }
-        Content::Chunks(pieces) => stream(source, Pieces::new(source, pieces.clone()), near, out)?,
-        Content::Flist(id) => stream(source, Pieces::from_flist(source, *id)?, near, out)?,
+        Content::Chunks(pieces) => stream(source, Pieces::new(source, pieces.clone()), (near, size), out)?,
+        Content::Flist(id) => stream(source, Pieces::from_flist(source, *id)?, (near, size), out)?,
     };
     if found == size { Ok(found) } else { Err(DumpError::Size { expected: size, found }) }
 }
@@ -265,22 +265,26 @@ type Group = Result<Vec<Part>, DumpError>;
 fn stream(
     source: &dyn ObjectSource,
     pieces: Pieces<'_>,
-    near: Option<&dyn Near>,
+    (near, size): (Option<&dyn Near>, u64),
     out: &mut dyn Sink,
 ) -> Result<u64, DumpError> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel::<Group>(1);
         scope.spawn(move || read_ahead(source, pieces, near, &sender));
-        drain(&receiver, out)
+        drain(receiver, size, out)
     })
 }
 
-fn drain(receiver: &Receiver<Group>, out: &mut dyn Sink) -> Result<u64, DumpError> {
+/// Nothing is written of what goes beyond `size`: a list may name much, and a few chunks of it without end.
+fn drain(receiver: Receiver<Group>, size: u64, out: &mut dyn Sink) -> Result<u64, DumpError> {
     let mut written = 0u64;
-    while let Ok(group) = receiver.recv() {
+    for group in receiver {
         for part in group? {
-            part.put(out)?;
             written = written.saturating_add(part.len());
+            if written > size {
+                return Err(DumpError::Size { expected: size, found: written });
+            }
+            part.put(out)?;
         }
     }
     Ok(written)

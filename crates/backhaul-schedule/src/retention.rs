@@ -5,8 +5,9 @@
 //! server gives, times are those of the server's clock at the commit; what a client says about time is not looked at.
 //!
 //! - Rules count what is there: a period without a backup costs nothing.
-//! - Where the server's clock jumped between two snapshots, or the client was away for long ([`BREAK`]), every rule gets
-//!   [`CREDIT`] more places: the jump may cut periods in two, and must not cost any.
+//! - Where the server's clock jumped between two snapshots, or the client was away for long, every rule gets
+//!   more places ([`CREDIT`]): the jump may cut periods in two, and must not cost any. A long gap counts as much as the
+//!   gaps that it was before what lay in it was dropped, so that deciding again drops nothing more.
 //! - [`FLOOR`]: the newest whole snapshots are kept whatever the rules say.
 //!
 //! Rules are independent of each other: a snapshot is kept when any of them keeps it, so that a rule that is added or
@@ -26,8 +27,10 @@ pub use rules::{Keep, Rules, RulesError, check_grace};
 pub const FLOOR: usize = 3;
 /// Two snapshots further apart than this, or with their times in the wrong order, are a break.
 pub const BREAK: i64 = 90 * 86_400;
-/// Places that each rule gets more after a break.
+/// Places that each rule gets more for each [`BREAK`] that a gap is long, up to [`CREDITS`] of them; where times are in
+/// the wrong order nobody knows how long it was.
 const CREDIT: u32 = 2;
+const CREDITS: i64 = 4;
 
 /// Whether all that a run should save was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,10 +227,13 @@ fn credits(newest_first: &[&Snapshot]) -> Vec<u32> {
     let mut newer: Option<i64> = None;
     let mut all = Vec::with_capacity(newest_first.len());
     for snapshot in newest_first {
-        if newer.is_some_and(|newer| is_break(newer, snapshot.at)) {
-            credit += CREDIT;
+        if let Some(newer) = newer.replace(snapshot.at).filter(|newer| is_break(*newer, snapshot.at)) {
+            let breaks = match newer.saturating_sub(snapshot.at) {
+                gap @ 0.. => (gap / BREAK).min(CREDITS),
+                _ => CREDITS,
+            };
+            credit = CREDIT.saturating_mul(breaks as u32).saturating_add(credit);
         }
-        newer = Some(snapshot.at);
         all.push(credit);
     }
     all

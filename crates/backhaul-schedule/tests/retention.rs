@@ -92,6 +92,17 @@ fn jumped(snapshots: &[Snapshot], from: usize, to: usize, shift: i64) -> Vec<Sna
     all
 }
 
+#[test]
+fn two_long_absences_that_become_one_cost_nothing() {
+    let days = [200, 100, 2, 1, 0];
+    let snapshots: Vec<Snapshot> = (1..).zip(days).map(|(i, ago)| plain(i, MONDAY - ago * DAY)).collect();
+    let keep = keep(0, [0, 1, 0, 0, 0]);
+    let once = kept(&keep, &snapshots);
+    assert_eq!(once, BTreeSet::from([1, 3, 4, 5]), "the one between the absences is dropped");
+    let left: Vec<Snapshot> = snapshots.into_iter().filter(|s| once.contains(&s.sequence)).collect();
+    assert_eq!(kept(&keep, &left), once);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::default())]
 

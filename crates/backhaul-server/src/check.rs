@@ -170,6 +170,8 @@ fn document(request: &Request, report: &Report, lost: &LostPaths) -> Value {
     json!({
         "packs": report.packs, "packs_read": report.packs_read, "objects": report.objects, "bytes": report.bytes,
         "read_data": request.reading != Reading::Nothing, "rebuilt": null, "unprotected": report.unprotected,
+        "quarantine": { "files": report.aside.files, "bytes": report.aside.bytes },
+        "orphan_sidecars": report.aside.orphans,
         "damage": report.damage.iter().map(damage).collect::<Vec<_>>(),
         "snapshots_affected": report.affected.iter().map(snapshot).collect::<Vec<_>>(),
         "lost": lost.paths.iter().map(path).collect::<Vec<_>>(), "lost_cut": lost.is_cut,

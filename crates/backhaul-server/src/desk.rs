@@ -13,8 +13,8 @@ use crate::clock::{self, Stopwatch};
 use crate::daemon::{Inner, lock};
 use crate::dispatch::Dispatch;
 use crate::error::ServerError;
-use crate::fleet::{Client, LinkState, Which};
-use crate::hub::{self, Said};
+use crate::fleet::{Client, LinkState, PAUSED, Which};
+use crate::hub::Said;
 use crate::protection;
 use crate::pull;
 use crate::session::Ending;
@@ -59,7 +59,7 @@ impl Inner {
                         CloseReason::Stalled => {
                             self.abandon(ClientId(key), "nothing was heard of it for ten minutes");
                         }
-                        CloseReason::Paused { until } => self.abandon(ClientId(key), &hub::paused(until)),
+                        CloseReason::Paused { .. } => self.abandon(ClientId(key), PAUSED),
                         CloseReason::Superseded => {}
                     }
                     self.hub.close(session, reason);

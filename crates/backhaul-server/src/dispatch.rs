@@ -331,7 +331,7 @@ impl Dispatch {
             mode: self.schedule.mode(key).map_or_else(String::new, |mode: Mode| mode.to_string()),
             obstacle: why.obstacle(),
             why: why.to_string(),
-            next_at: Some(now.wall + self.schedule.starts_in(now, key) as i64),
+            next_at: self.schedule.starts_at(now, key),
         }
     }
 }

@@ -37,6 +37,7 @@ pub use brakes::Brake;
 pub use chores::{AskedBy, ChoreRow, ChoreState, FailureKind};
 pub use instances::{Instance, Machine};
 pub use links::{LinkState, Met, Shown};
+pub(crate) use runs::{CUT_SHORT, PAUSED};
 pub use runs::{Run, RunState};
 pub use upkeep::Trouble;
 pub use versions::Version;

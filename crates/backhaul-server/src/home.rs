@@ -153,7 +153,11 @@ impl ServerHome {
         let text = fs::read_to_string(&path).map_err(|_| ServerError::NoHome { path: self.dir.clone() })?;
         let config: Config = toml::from_str(&text)
             .map_err(|error| ServerError::File { path: path.clone(), why: error.to_string() })?;
-        let checked = config.alerts.check().and_then(|()| config.scrub.cycle().map(drop));
+        let checked = config
+            .alerts
+            .check()
+            .and_then(|()| config.scrub.cycle())
+            .and_then(|_| config.scrub.quarantine().map(drop));
         match checked.and_then(|()| config.nightly.check()) {
             Ok(()) => Ok(config),
             Err(why) => Err(ServerError::File { path, why }),

@@ -7,10 +7,11 @@ use std::time::Duration;
 use backhaul_net::link::Hangup;
 use backhaul_object::ids::ClientId;
 use backhaul_proto::{end, wire};
-use backhaul_schedule::fleet::{CloseReason, Deferral, Nudge, Place, Session, Why};
+use backhaul_schedule::fleet::{CloseReason, Deferral, Nudge, Place, Session};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
+use crate::fleet::PAUSED;
 use crate::session::Ending;
 
 /// Sessions of one client at once, and so many more that have not said hello.
@@ -171,7 +172,7 @@ impl Hub {
         if let Some(live) = self.state().live.get(&session) {
             match reason {
                 CloseReason::Superseded => live.hangup.dismiss("a newer session of this client has begun"),
-                CloseReason::Paused { until } => live.hangup.dismiss(&paused(until)),
+                CloseReason::Paused { .. } => live.hangup.dismiss(PAUSED),
                 CloseReason::Stalled => live.hangup.close("nothing was heard of this run for ten minutes"),
             }
         }
@@ -247,11 +248,6 @@ impl Hub {
         let text = "an older session of this client is still ending; try again";
         tokio::time::timeout(SUPERSEDE, take).await.map_err(|_| Ending::new(end::BUSY, text))
     }
-}
-
-/// Why a run ends that a pause has met.
-pub(crate) fn paused(until: i64) -> String {
-    format!("backups of this client were paused on the server; {}", Why::Paused { until })
 }
 
 /// Which sessions.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backhaul_schedule::policy::units;
+use backhaul_store::aside;
 use backhaul_store::check::{Go, Report, Round};
 use backhaul_store::scrub::{self, Turn};
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct Config {
     /// In how long everything is read once, as 30d; `off` for never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cycle: Option<String>,
+    /// How long the files that a repair has replaced are kept, as 30d; `off` for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<String>,
 }
 
 impl Config {
@@ -44,14 +48,26 @@ impl Config {
     /// # Errors
     /// Not a duration.
     pub fn cycle(&self) -> Result<Option<u64>, String> {
-        match self.cycle.as_deref() {
-            None => Ok(Some(scrub::CYCLE)),
-            Some("off") => Ok(None),
-            Some(text) => match units::duration(text).and_then(|seconds| u64::try_from(seconds).ok()) {
-                Some(seconds) if seconds > 0 => Ok(Some(seconds)),
-                _ => Err(format!("scrub.cycle = {text:?}: say 30d, 12h or off")),
-            },
-        }
+        seconds("cycle", self.cycle.as_deref(), scrub::CYCLE)
+    }
+
+    /// For how many seconds replaced files are kept; none for ever.
+    ///
+    /// # Errors
+    /// Not a duration.
+    pub fn quarantine(&self) -> Result<Option<u64>, String> {
+        seconds("quarantine", self.quarantine.as_deref(), aside::KEPT)
+    }
+}
+
+fn seconds(key: &str, said: Option<&str>, usual: u64) -> Result<Option<u64>, String> {
+    match said {
+        None => Ok(Some(usual)),
+        Some("off") => Ok(None),
+        Some(text) => match units::duration(text).and_then(|seconds| u64::try_from(seconds).ok()) {
+            Some(seconds) if seconds > 0 => Ok(Some(seconds)),
+            _ => Err(format!("scrub.{key} = {text:?}: say 30d, 12h or off")),
+        },
     }
 }
 

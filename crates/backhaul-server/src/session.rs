@@ -33,6 +33,7 @@ use door::{Waiting, farewell, greet, refuse, wait_for_grant};
 use ingest::{CommitRequest, Ingest, Report};
 use manners::Manners;
 pub use open_vault::OpenVault;
+use reads::{Presence, Requests};
 
 /// How long a goodbye may take: over a slow line what was sent before it comes first.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -147,8 +148,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
     let (client, errand, order) = Errand::split(errand, client);
     let (client_id, wants_backup) = (client.id, intent == wire::Intent::Backup);
     // From before it learns what is there until its last word.
-    let what = if wants_backup { "a backup" } else { "a restore, or somebody who looks around," };
-    let _pass = vault.vault.enter(&format!("{what} of {}", client.name));
+    let pass = Presence::enter(&vault, wants_backup, &client);
     let owning = Arc::clone(&vault);
     let owned = tokio::task::spawn_blocking(move || owning.vault.owned(client_id)).await;
     let (reports_in, reports) = mpsc::unbounded_channel();
@@ -197,7 +197,8 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         let ingest = Ingest::start(streams, vault, session, client_id, owned, throttle, reports_in.clone());
         talk.ingest = Some(ingest);
     }
-    let sending = tokio::spawn(reads::serve(streams, vault, owned, read_requests, reports_in));
+    let requests = Requests { queue: read_requests, presence: Arc::clone(&pass) };
+    let sending = tokio::spawn(reads::serve(streams, vault, owned, requests, reports_in));
     talk.session.welcome(welcome);
     let outcome = talk.run(frames, desk).await;
     sending.abort();

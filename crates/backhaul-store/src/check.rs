@@ -16,6 +16,7 @@ use std::sync::{MutexGuard, PoisonError};
 use backhaul_object::ids::PackId;
 use backhaul_object::{Sealed, ShortId};
 
+use crate::aside::Aside;
 use crate::catalog::{PackCheck, PackRow, SnapshotRow, Verdict};
 use crate::error::StoreError;
 use crate::index::Ordinal;
@@ -178,6 +179,8 @@ pub struct Report {
     pub bytes: u64,
     /// Packs and manifests that have no parity or copy yet.
     pub unprotected: u64,
+    /// What was put aside.
+    pub aside: Aside,
     /// What is damaged, and how.
     pub damage: Vec<Damage>,
     /// Snapshots that need something which cannot be read.
@@ -245,6 +248,7 @@ impl Vault {
         }
         self.compare_index(&rows, &found.bad, &seen, &mut found.report)?;
         self.check_papers(request, &mut found.report)?;
+        found.report.aside = self.aside()?;
         self.state().catalog.note_checks(&found.checks)?;
         self.judge(request, unreadable, found)
     }

@@ -14,7 +14,7 @@
 //! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew;
 //! - [`reclaim`]: what no snapshot reaches goes, beside everything else;
 //! - [`reserve`]: room that is set aside for that;
-//! - [`repair`]: makes good what is damaged; [`scrub`]: when which pack is read again.
+//! - [`repair`]: makes good what is damaged; [`aside`]: what that has replaced; [`scrub`]: when which pack is read again.
 //!
 //! Invariants:
 //! - this crate never sees a vault key: all it does works from clear headers;
@@ -25,6 +25,7 @@
 //! - a forgotten snapshot is hidden and can be had back; only [`mark::may_reclaim`] releases it;
 //! - a write error poisons the session: it can only be dropped.
 
+pub mod aside;
 pub mod atomic;
 pub mod bits;
 pub mod blobs;
@@ -51,6 +52,6 @@ pub use bits::Bits;
 pub use error::StoreError;
 pub use index::Ordinal;
 pub use owned::Owned;
-pub use reclaim::Pass;
+pub use reclaim::{Pass, ReaderPass};
 pub use session::WriteSession;
 pub use vault::Vault;

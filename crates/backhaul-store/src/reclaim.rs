@@ -15,7 +15,7 @@
 use std::collections::HashSet;
 
 use backhaul_object::Header;
-use backhaul_object::ids::PackId;
+use backhaul_object::ids::{ClientId, PackId};
 
 use crate::bits::Bits;
 use crate::error::StoreError;
@@ -104,6 +104,19 @@ pub struct Pass {
     token: u64,
 }
 
+/// While it lives, nothing goes that a client's snapshots reached when it was made, or was [renewed](Self::renew).
+pub struct ReaderPass {
+    pass: Pass,
+    of: ClientId,
+}
+
+impl ReaderPass {
+    /// Its holder has read nothing for long, and makes do with what is there now.
+    pub fn renew(&self) {
+        self.pass.vault.state().fence.renew(self.pass.token, self.of);
+    }
+}
+
 impl Drop for Pass {
     fn drop(&mut self) {
         self.vault.state().fence.leave(self.token);
@@ -115,6 +128,12 @@ impl Vault {
     pub fn enter(&self, who: &str) -> Pass {
         let token = self.state().fence.enter(who.to_owned());
         Pass { vault: self.clone(), token }
+    }
+
+    /// Says that somebody (`who`, for people) is going to read what a client's snapshots reach.
+    pub fn enter_reader(&self, who: &str, of: ClientId) -> ReaderPass {
+        let token = self.state().fence.enter_reader(who.to_owned(), of);
+        ReaderPass { pass: Pass { vault: self.clone(), token }, of }
     }
 
     /// Makes sure that an object that was found stays while its claimant has a [`Pass`]. False when it is gone.

@@ -125,7 +125,7 @@ impl Vault {
 }
 
 /// Keeps a file that is about to be replaced.
-fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
+pub(crate) fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
     match blobs.len(name)? {
         Some(_) => blobs.keep_as(name, &format!("quarantine/{now}-{}", name.replace('/', "-"))),
         None => Ok(()),

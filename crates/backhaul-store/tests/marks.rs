@@ -97,6 +97,25 @@ fn damaged_foreign_and_stray_marks_hide_nothing_and_are_named() {
     assert_eq!(damage(&vault), vec![format!("snaps/{ANA}/0000000001.mark")]);
     drop(vault);
     fs::remove_file(place(1)).unwrap();
+    // One that is lost is as its copy says, and comes back.
+    let copy = dir.path().join(format!("copies/{ANA}/{:010}.mark", 2));
+    let whole = fs::read(place(2)).unwrap();
+    fs::remove_file(place(2)).unwrap();
+    rebuild::rebuild(dir.path(), [2; 16], Mending::Look, 0).unwrap();
+    let vault = Vault::open(dir.path()).unwrap();
+    assert_eq!(visible(&vault), vec![1, 3]);
+    assert_eq!(damage(&vault), vec![format!("snaps/{ANA}/0000000002.mark")]);
+    let mend = Request { depth: Depth::Structure, mending: Mending::Mend, now: 5 };
+    assert!(vault.check(&mend, None, &|_| Go::On).unwrap().is_sound());
+    assert_eq!(fs::read(place(2)).unwrap(), whole);
+    // So does a copy.
+    fs::write(&copy, b"BHMK").unwrap();
+    assert_eq!(damage(&vault), vec![format!("copies/{ANA}/0000000002.mark")]);
+    assert!(vault.check(&mend, None, &|_| Go::On).unwrap().is_sound());
+    assert_eq!(fs::read(&copy).unwrap(), whole);
+    drop(vault);
+    // Both are lost.
+    fs::remove_file(&copy).unwrap();
     let mut bytes = fs::read(place(2)).unwrap();
     bytes[60] ^= 1;
     fs::write(place(2), bytes).unwrap();

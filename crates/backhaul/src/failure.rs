@@ -48,8 +48,7 @@ impl Failure {
     }
 
     pub fn interrupted() -> Self {
-        let hint = "what was already sent is kept: run the same command again to carry on";
-        Self { code: code::INTERRUPTED, ..Self::new("interrupted") }.hint(hint)
+        Self { code: code::INTERRUPTED, ..Self::new("interrupted") }
     }
 
     pub fn code(self, code: u8) -> Self {

@@ -24,6 +24,13 @@ fn main() -> ExitCode {
         Err(error) => return failure::Failure::new(format!("cannot start: {error}")).report(false),
     };
     let json = cli.global.json;
+    let interrupted = failure::Failure::interrupted();
+    let interrupted = match cli.command {
+        cli::Command::Restore(_) => {
+            interrupted.hint("what is restored stays: the same command goes on from there")
+        }
+        _ => interrupted,
+    };
     commands::raise_file_limit();
     let outcome = runtime.block_on(async {
         if commands::ends_itself(&cli.command) {
@@ -31,7 +38,7 @@ fn main() -> ExitCode {
         }
         tokio::select! {
             outcome = commands::run(cli) => outcome,
-            () = commands::interrupted() => Err(failure::Failure::interrupted()),
+            () = commands::interrupted() => Err(interrupted),
         }
     });
     runtime.shutdown_background();

@@ -130,7 +130,7 @@ impl fmt::Display for Why {
                 write!(f, "failing: {why} (code {code}), again in {}", again(again_in))
             }
             Self::Cut { again_in } => {
-                write!(f, "absent: its connection was lost in a run, again in {}", again(again_in))
+                write!(f, "absent: its last run was cut, again in {}", again(again_in))
             }
             Self::ComesItself => write!(f, "absent: dials were in vain for days, waiting for it to come"),
             Self::Absent { pulls, seen } => {
@@ -255,14 +255,11 @@ impl Fleet {
         self.clients.get(key).map_or(i64::MAX, |client| client.let_in_at(key, now.wall))
     }
 
-    /// In how many seconds a client's next run is due, whoever starts it.
-    pub fn starts_in(&self, now: Now, key: &ClientKey) -> u64 {
-        let Some(client) = self.clients.get(key) else { return 0 };
-        let next = match client.standing(key, now.wall) {
-            Standing::Protected { next } | Standing::Early { next } | Standing::Waiting { next } => next,
-            Standing::Due { .. } | Standing::Late { .. } => now.wall,
-        };
-        u64::try_from(next - now.wall).unwrap_or(0)
+    /// When a client's next run is due, and may begin, seconds since 1970; none while nobody says when.
+    pub fn starts_at(&self, now: Now, key: &ClientKey) -> Option<i64> {
+        let client = self.clients.get(key)?;
+        let for_ever = client.plan.paused_until == Some(i64::MAX) && client.manual.is_none();
+        (!for_ever).then(|| client.let_in_at(key, now.wall))
     }
 
     /// True while a client's run goes over this session.

@@ -93,7 +93,8 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
         vault.count_night(tools.now)?;
     }
     let held: HashSet<_> = tools.fleet.brakes()?.into_iter().map(|(client, _)| client).collect();
-    let pass = reclaim::Request { now: tools.now, held, dry_run: request.dry_run };
+    let aside_kept = tools.home.config()?.scrub.quarantine().map_err(ServerError::Usage)?;
+    let pass = reclaim::Request { now: tools.now, held, dry_run: request.dry_run, aside_kept };
     let mut pacer = Pacer {
         stop: tools.stop,
         progress: tools.progress,
@@ -109,7 +110,7 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
         "packs_removed": report.packs, "packs_compacted": report.compacted, "bytes_moved": report.bytes_moved,
         "bytes_freed": report.bytes_freed, "bytes_on_disk": report.bytes_on_disk,
         "objects_condemned": report.condemned, "bytes_condemned": report.bytes_condemned,
-        "waits_for": report.waits_for, "no_room": report.no_room,
+        "waits_for": report.waits_for, "no_room": report.no_room, "quarantine_removed": report.aside_removed,
     });
     Ok(Outcome { words: words(&report, request.dry_run), document })
 }
@@ -131,6 +132,10 @@ fn words(report: &Report, dry_run: bool) -> String {
             None => "with the next prune".to_owned(),
         };
         text.push_str(&format!("; {objects} ({bytes}) {is} condemned and may go {when}"));
+    }
+    if report.aside_removed > 0 {
+        let files = count(report.aside_removed, "old file");
+        text.push_str(&format!("; {files} of former repairs removed from quarantine/"));
     }
     if report.no_room {
         text.push_str("; there is no room to compact packs that are half dead");

@@ -69,6 +69,17 @@ pub struct Run {
     pub why: Option<String>,
 }
 
+/// How the reasons begin of runs that somebody has ended: on the client, or by a pause.
+pub(crate) const CUT_SHORT: &str = "cut short on the client: ";
+pub(crate) const PAUSED: &str = "backups of this client are paused on the server";
+
+impl Run {
+    /// True for one that has not failed: somebody did not want it to go on.
+    pub fn was_ended(&self) -> bool {
+        self.why.as_deref().is_some_and(|why| why.starts_with(CUT_SHORT) || why.starts_with(PAUSED))
+    }
+}
+
 impl Fleet {
     /// Asks for a run.
     ///

@@ -14,7 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::errands::Errand;
 use crate::error::ServerError;
-use crate::fleet::{Client, ClientState};
+use crate::fleet::{CUT_SHORT, Client, ClientState};
 use crate::gate::printable;
 use crate::hub::Ear;
 use crate::rates::Throttle;
@@ -68,7 +68,7 @@ impl Ending {
     }
 
     fn cut_short(how: &str) -> Self {
-        let text = format!("cut short on the client: {}", printable(how, 400));
+        let text = format!("{CUT_SHORT}{}", printable(how, 400));
         Self { kind: EndingKind::CutShort, ..Self::new(end::CUT_SHORT, text) }
     }
 

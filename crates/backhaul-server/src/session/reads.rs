@@ -1,22 +1,72 @@
 //! Sends what a client may read. Of a bundle it sees only the members that are its own, and of these what it wants.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use backhaul_net::link::{ObjectWriter, Streams};
 use backhaul_object::bundle;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Compressed, FormatError, Kind, Reference};
 use backhaul_proto::end;
-use backhaul_store::{Owned, StoreError};
+use backhaul_store::{Owned, Pass, ReaderPass, StoreError};
 use tokio::sync::mpsc;
 
 use super::ingest::Report;
 use super::{Ending, OpenVault, lock};
+use crate::fleet::Client;
 
 /// Objects read at once, while those before are on their way.
 const AHEAD: usize = 8;
 /// A bundle that is no larger is sent with what was not asked for.
 const WHOLE_MAX: u32 = 48 << 10;
+
+/// A reader that has asked for nothing for so long holds back nothing that has gone since.
+const QUIET: Duration = Duration::from_secs(3_600);
+
+/// By which a session holds back reclaim.
+pub enum Presence {
+    /// It may refer to whatever it is told of.
+    Writer(Pass),
+    /// It reads what a client's snapshots reach.
+    Reader(ReaderPass),
+}
+
+impl Presence {
+    /// From before a session learns what is there until its last word.
+    pub fn enter(vault: &OpenVault, wants_backup: bool, client: &Client) -> Arc<Self> {
+        let name = &client.name;
+        Arc::new(match wants_backup {
+            true => Self::Writer(vault.vault.enter(&format!("a backup of {name}"))),
+            false => {
+                let who = format!("a restore, or somebody who looks around, of {name}");
+                Self::Reader(vault.vault.enter_reader(&who, client.id))
+            }
+        })
+    }
+}
+
+/// What a session asks to read.
+pub struct Requests {
+    /// One request after the other.
+    pub queue: mpsc::Receiver<Vec<Reference>>,
+    /// Of the session.
+    pub presence: Arc<Presence>,
+}
+
+impl Requests {
+    async fn next(&mut self) -> Option<Vec<Reference>> {
+        loop {
+            match tokio::time::timeout(QUIET, self.queue.recv()).await {
+                Ok(request) => return request,
+                Err(_) => {
+                    if let Presence::Reader(pass) = &*self.presence {
+                        pass.renew();
+                    }
+                }
+            }
+        }
+    }
+}
 
 /// What is sent for one id.
 enum Reply {
@@ -29,11 +79,11 @@ pub async fn serve(
     streams: Arc<Streams>,
     vault: Arc<OpenVault>,
     owned: Arc<Mutex<Owned>>,
-    mut requests: mpsc::Receiver<Vec<Reference>>,
+    mut requests: Requests,
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let mut writer: Option<ObjectWriter> = None;
-    while let Some(wanted) = requests.recv().await {
+    while let Some(wanted) = requests.next().await {
         let stream = match writer.take() {
             Some(stream) => stream,
             None => match streams.open().await {

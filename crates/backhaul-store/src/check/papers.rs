@@ -12,9 +12,7 @@ impl Vault {
     pub(super) fn check_papers(&self, request: &Request, report: &mut Report) -> Result<(), StoreError> {
         self.check_manifests(request, report)?;
         self.check_descriptor(request, report)?;
-        for (name, why) in self.bad_marks()? {
-            report.damage.push(Damage::new(Part::File(name), why));
-        }
+        self.check_marks(request, report)?;
         if let Err(error) = self.state().catalog.verify() {
             let why = match error {
                 StoreError::Damaged { why, .. } => why,

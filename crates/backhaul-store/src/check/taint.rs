@@ -63,6 +63,11 @@ impl Vault {
         Ok(lost)
     }
 
+    /// True when a snapshot needs something that is lost.
+    pub(crate) fn has_lost(&self, now: u64) -> Result<bool, StoreError> {
+        Ok(!self.lost(&self.needed()?, now)?.is_empty())
+    }
+
     /// Says which objects are lost and which snapshots need them; with leave to mend, saves what damaged packs still
     /// hold and makes the rest wanted.
     pub(super) fn judge(

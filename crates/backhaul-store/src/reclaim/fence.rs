@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use backhaul_object::ids::ClientId;
+
 use backhaul_object::breach::Breach;
 
 use crate::bits::Bits;
@@ -19,11 +21,23 @@ pub struct Condemned {
     pub objects: Bits,
 }
 
+/// What a guest relies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reliance {
+    /// Whatever it was told.
+    All,
+    /// What a client's snapshots reach. While none of these has gone since it came, no mark misses what it may read.
+    Snapshots(ClientId),
+    /// The same, and one has gone.
+    SomeGone,
+}
+
 /// Someone who has been told what is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Guest {
     epoch: u64,
     who: String,
+    reliance: Reliance,
 }
 
 /// Why nothing may go yet.
@@ -100,9 +114,32 @@ impl Fence {
 
     /// Somebody will be told what is there, or read it; returns a token for [`Fence::leave`].
     pub fn enter(&mut self, who: String) -> u64 {
+        self.admit(who, Reliance::All)
+    }
+
+    /// Somebody will read what the snapshots of one client reach, and nothing else. It holds back nothing until one of
+    /// these goes.
+    pub fn enter_reader(&mut self, who: String, of: ClientId) -> u64 {
+        self.admit(who, Reliance::Snapshots(of))
+    }
+
+    fn admit(&mut self, who: String, reliance: Reliance) -> u64 {
         self.tokens += 1;
-        self.guests.insert(self.tokens, Guest { epoch: self.epoch, who });
+        self.guests.insert(self.tokens, Guest { epoch: self.epoch, who, reliance });
         self.tokens
+    }
+
+    /// A snapshot of a client goes: whoever reads this client's may be reading it.
+    pub fn unmade(&mut self, of: ClientId) {
+        let mine = |guest: &&mut Guest| guest.reliance == Reliance::Snapshots(of);
+        self.guests.values_mut().filter(mine).for_each(|guest| guest.reliance = Reliance::SomeGone);
+    }
+
+    /// A reader has read nothing for long: it gives up what it held back, and reads from now on what is there now.
+    pub fn renew(&mut self, token: u64, of: ClientId) {
+        if let Some(guest) = self.guests.get_mut(&token) {
+            (guest.epoch, guest.reliance) = (self.epoch, Reliance::Snapshots(of));
+        }
     }
 
     /// Nobody acts on what the guest was told any more.
@@ -179,7 +216,8 @@ impl Fence {
         if oldest.epoch >= self.epoch {
             return Err(Wait::Grace);
         }
-        let before = |guest: &&Guest| guest.epoch < oldest.epoch;
+        let before =
+            |guest: &&Guest| guest.epoch < oldest.epoch && !matches!(guest.reliance, Reliance::Snapshots(_));
         let guests: Vec<String> =
             self.guests.values().filter(before).map(|guest| guest.who.clone()).collect();
         if guests.is_empty() { Ok(oldest.objects.clone()) } else { Err(Wait::Guests(guests)) }

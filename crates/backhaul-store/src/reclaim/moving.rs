@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use backhaul_object::ids::{PackId, SessionId};
 
 use super::journal::{self, Journal};
-use super::plan::PackUse;
+use super::plan::{PackUse, Session};
 use super::verify::rows;
 use super::{Step, Watch};
 use crate::atomic::sync_parent;
@@ -36,11 +36,15 @@ impl Vault {
     /// What of each sealed pack is needed: everything that the index has there, without `dead`.
     pub(super) fn usage(&self, dead: &Bits) -> Result<Vec<PackUse>, StoreError> {
         let mut found: BTreeMap<u32, PackUse> = BTreeMap::new();
-        for row in self.state().packs.values().filter(|row| row.name.is_some()) {
+        let state = self.state();
+        for row in state.packs.values().filter(|row| row.name.is_some()) {
+            let session =
+                if state.uploads.contains_key(&row.session) { Session::Open } else { Session::Over };
             let bytes = row.bytes.saturating_sub(AROUND + ROW * row.objects);
             let PackRow { number, class, client, .. } = *row;
-            found.insert(number, PackUse { number, class, client, bytes, live: 0, objects: 0 });
+            found.insert(number, PackUse { number, class, client, bytes, live: 0, objects: 0, session });
         }
+        drop(state);
         self.each_located(&mut |ordinal, at| {
             if let Some(pack) = found.get_mut(&at.pack).filter(|_| !dead.has(ordinal)) {
                 pack.live += u64::from(at.len);

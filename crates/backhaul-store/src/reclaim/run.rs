@@ -52,6 +52,8 @@ pub struct Request {
     pub held: HashSet<ClientId>,
     /// Only find out.
     pub dry_run: bool,
+    /// For how many seconds what a repair replaced is kept; none for ever.
+    pub aside_kept: Option<u64>,
 }
 
 /// What was done, or would be.
@@ -79,6 +81,8 @@ pub struct Report {
     pub bytes_on_disk: u64,
     /// For whom the condemned wait, besides for the next pass: sessions that began before they were.
     pub waits_for: Vec<String>,
+    /// Files that were put aside long ago and are gone.
+    pub aside_removed: u64,
     /// True when there was no room for a new pack: packs that are half dead stay.
     pub no_room: bool,
 }
@@ -110,6 +114,9 @@ impl Vault {
                     self.work(request, watch, &mut report)?;
                 }
                 done => done?,
+            }
+            if let Some(kept) = request.aside_kept {
+                report.aside_removed = self.sweep_aside(request.now, kept)?;
             }
             reserve::keep(root)?;
         }
@@ -150,7 +157,8 @@ impl Vault {
     ) -> Result<(), StoreError> {
         let _upkeep = self.upkeep();
         for row in self.forgotten(request, self.nights()?)? {
-            let state = self.state();
+            let mut state = self.state();
+            state.fence.unmade(row.client);
             state.catalog.remove_snapshot(row.client, row.sequence)?;
             let manifest = manifest_name(row.client, row.sequence);
             let remove = |name: &str| self.shared.blobs.remove(name);
@@ -176,6 +184,7 @@ impl Vault {
         for mark in self.marks()? {
             let gone = mark.state == State::Forgotten && !known.contains(&(mark.client, mark.sequence));
             if gone && mark.sequence < self.last_sequence(mark.client)? {
+                self.shared.blobs.remove(&copy_name(&mark.name()))?;
                 self.shared.blobs.remove(&mark.name())?;
                 self.state().catalog.drop_mark(mark.client, mark.sequence)?;
             }

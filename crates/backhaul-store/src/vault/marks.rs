@@ -1,14 +1,16 @@
 //! Marking snapshots. The order: the catalog forgets what it knew, the file is replaced, the catalog learns it: a
-//! crash in between leaves a file without a row, which opening the vault makes up for.
+//! crash in between leaves a file without a row, which opening the vault makes up for. The copy goes before, and comes after.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use backhaul_object::ids::ClientId;
 
-use crate::blobs::Blobs;
 use crate::catalog::SnapshotRow;
+use crate::check::{Damage, Mending, Part, Report, Request};
 use crate::error::StoreError;
+use crate::manifest::copy_name;
 use crate::mark::{Mark, Nights, REASON_MAX, State, mark_name};
+use crate::repair;
 use crate::vault::Vault;
 
 /// Largest mark file that is read.
@@ -64,8 +66,13 @@ impl Vault {
         }
         let Marking { state: said, now: marked_at, grace, .. } = marking;
         let mark = Mark { client, sequence, id, state: said, marked_at, night, grace, reason };
+        let (name, bytes) = (mark.name(), mark.encode());
         state.catalog.drop_mark(client, sequence)?;
-        self.shared.blobs.put(&mark.name(), &mark.encode())?;
+        // So that no copy says what the mark does not say any more.
+        self.shared.blobs.remove(&copy_name(&name))?;
+        self.shared.blobs.put(&name, &bytes)?;
+        // The mark stands; a copy that cannot be written is made by the scrub.
+        let _ = self.shared.blobs.put(&copy_name(&name), &bytes);
         state.catalog.note_mark(&mark)?;
         Ok(mark)
     }
@@ -97,37 +104,80 @@ impl Vault {
         Ok(after)
     }
 
+    /// Names of marks, of those too of which only the copy is left; `names` are all names under `snaps/`.
+    fn mark_names(&self, names: &[String]) -> Result<BTreeSet<String>, StoreError> {
+        let copies = self.shared.blobs.list("copies")?;
+        let of_copies = copies.iter().map(|copy| copy.replacen("copies/", "snaps/", 1));
+        Ok(names.iter().cloned().chain(of_copies).filter(|name| name.ends_with(".mark")).collect())
+    }
+
     /// Brings the catalog's marks in line with the files; `names` are all names under `snaps/`.
     pub(super) fn adopt_marks(&self, names: &[String]) -> Result<(), StoreError> {
+        let found = self.mark_names(names)?;
         let state = self.state();
         let known: HashMap<String, Mark> =
             state.catalog.marks()?.into_iter().map(|mark| (mark.name(), mark)).collect();
-        let found: HashSet<&String> = names.iter().filter(|name| name.ends_with(".mark")).collect();
-        for mark in known.iter().filter(|(name, _)| !found.contains(name)).map(|(_, mark)| mark) {
+        for mark in known.iter().filter(|(name, _)| !found.contains(*name)).map(|(_, mark)| mark) {
             state.catalog.drop_mark(mark.client, mark.sequence)?;
         }
-        for name in found.into_iter().filter(|name| !known.contains_key(*name)) {
-            // One that is damaged, or lies in another's place, marks nothing: what it stood beside is kept. `check`
-            // names it.
-            if let Some(mark) = read_mark(&*self.shared.blobs, name)?.ok().filter(|mark| mark.name() == *name)
-            {
+        for name in found.iter().filter(|name| !known.contains_key(*name)) {
+            // One that is damaged, or lies in another's place, marks nothing, and without a copy what it stood beside is
+            // kept. `check` names it.
+            let mark = match self.read_mark(name, name)? {
+                Err(_) => self.read_mark(&copy_name(name), name)?,
+                whole => whole,
+            };
+            if let Ok(mark) = mark {
                 state.catalog.note_mark(&mark)?;
             }
         }
         Ok(())
     }
 
-    /// Mark files that mark nothing, and why.
-    pub(crate) fn bad_marks(&self) -> Result<Vec<(String, String)>, StoreError> {
-        let mut bad = Vec::new();
-        for name in self.shared.blobs.list("snaps")?.into_iter().filter(|name| name.ends_with(".mark")) {
-            match read_mark(&*self.shared.blobs, &name)? {
-                Ok(mark) if mark.name() == name => {}
-                Ok(mark) => bad.push((name, format!("it is the mark of {}", mark.name()))),
-                Err(error) => bad.push((name, error.to_string())),
-            }
+    /// The mark in a file, if it is that of `name`; or why it is none.
+    fn read_mark(&self, file: &str, name: &str) -> Result<Result<Mark, String>, StoreError> {
+        if self.shared.blobs.len(file)?.is_none() {
+            return Ok(Err("it is missing".to_owned()));
         }
-        Ok(bad)
+        Ok(match Mark::decode(&self.shared.blobs.read(file, 0, MARK_MAX)?) {
+            Ok(mark) if mark.name() == name => Ok(mark),
+            Ok(mark) => Err(format!("it is the mark of {}", mark.name())),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    /// Compares marks with their copies, and makes the one from the other where one is not whole.
+    pub(crate) fn check_marks(&self, request: &Request, report: &mut Report) -> Result<(), StoreError> {
+        let may_mend = request.mending == Mending::Mend;
+        for name in self.mark_names(&self.shared.blobs.list("snaps")?)? {
+            // Nobody marks meanwhile.
+            let _state = self.state();
+            let copy = copy_name(&name);
+            let has_copy = self.shared.blobs.len(&copy)?.is_some();
+            let (bad, why, good) = match (self.read_mark(&name, &name)?, self.read_mark(&copy, &name)?) {
+                (Ok(mark), Ok(same)) if mark == same => continue,
+                (Ok(mark), _) if !has_copy && may_mend => {
+                    self.shared.blobs.put(&copy, &mark.encode())?;
+                    continue;
+                }
+                (Ok(_), _) if !has_copy => {
+                    report.unprotected += 1;
+                    continue;
+                }
+                (Ok(mark), Ok(_)) => (copy, "it is not as the mark".to_owned(), Some(mark)),
+                (Ok(mark), Err(why)) => (copy, why, Some(mark)),
+                // It was removed, with its copy, since the names were listed.
+                (Err(_), Err(_)) if !has_copy && self.shared.blobs.len(&name)?.is_none() => continue,
+                (Err(why), good) => (name, why, good.ok()),
+            };
+            let mut damage = Damage::new(Part::File(bad.clone()), why);
+            if let (Some(good), true) = (good, may_mend) {
+                repair::replace(&*self.shared.blobs, &bad, &good.encode(), request.now)?;
+                damage.mended = Some("written anew from its copy".to_owned());
+            }
+            report.damage.push(damage);
+        }
+        Ok(())
     }
 }
 
@@ -136,11 +186,4 @@ pub fn hide_forgotten(rows: &mut Vec<SnapshotRow>, marks: &[Mark]) {
     let forgotten: HashSet<_> =
         marks.iter().filter(|mark| mark.state == State::Forgotten).map(|mark| mark.id).collect();
     rows.retain(|row| !forgotten.contains(&row.id));
-}
-
-fn read_mark(
-    blobs: &dyn Blobs,
-    name: &str,
-) -> Result<Result<Mark, backhaul_object::FormatError>, StoreError> {
-    Ok(Mark::decode(&blobs.read(name, 0, MARK_MAX)?))
 }

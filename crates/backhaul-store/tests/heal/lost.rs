@@ -6,7 +6,7 @@ use backhaul_object::ShortId;
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::identify_content;
 use backhaul_store::check::{Mending, Part, Report};
-use backhaul_store::{Vault, rebuild};
+use backhaul_store::{Vault, rebuild, reclaim};
 
 use crate::scene::*;
 
@@ -134,4 +134,47 @@ fn a_member_of_a_lost_bundle_is_wanted() {
     assert!(vault.find(two.prefix()).unwrap().is_empty());
     back_up(&vault, ANA, 3, 1);
     assert_eq!(vault.find(two.prefix()).unwrap().len(), 1);
+}
+
+/// What a repair has replaced, and parity of packs that are gone, stay for a stated time, and longer while anything is lost.
+#[test]
+fn what_was_put_aside_goes_in_time_but_never_while_something_is_lost() {
+    let dir = filled();
+    let (data, _) = packs(dir.path());
+    let whole = fs::read(&data).unwrap();
+    flip(&data, 5_000);
+    let orphan = dir.path().join("parity/ab").join("ab".repeat(32));
+    fs::create_dir_all(orphan.parent().unwrap()).unwrap();
+    fs::write(&orphan, b"parity").unwrap();
+    let vault = Vault::open(dir.path()).unwrap();
+    let mended = check(&vault, Mending::Mend);
+    assert!(mended.is_sound() && mended.aside.orphans == 1, "{mended:?}");
+    let aside = |vault: &Vault| vault.aside().unwrap();
+    let files_before = aside(&vault).files;
+    assert!(files_before > 0 && aside(&vault).bytes >= whole.len() as u64);
+    let prune = |vault: &Vault, now: u64| {
+        let request = reclaim::Request { now, aside_kept: Some(1_000), ..Default::default() };
+        vault.reclaim(&request, &mut ()).unwrap().aside_removed
+    };
+    assert_eq!(prune(&vault, 78), 0);
+    assert_eq!((aside(&vault).orphans, aside(&vault).files), (0, files_before + 1));
+    assert!(!orphan.exists());
+    // A chunk that a snapshot needs is lost: what is left of its pack may be all that there is.
+    let path = packs(dir.path()).0;
+    let mut bytes = fs::read(&path).unwrap();
+    let half = bytes.len() / 2;
+    bytes[half..].fill(0);
+    fs::write(&path, bytes).unwrap();
+    files(dir.path(), "parity").into_iter().for_each(|sidecar| fs::remove_file(sidecar).unwrap());
+    check(&vault, Mending::Mend);
+    assert!(!check(&vault, Mending::Look).is_sound());
+    assert_eq!(prune(&vault, 99_000), 0);
+    assert!(aside(&vault).files > files_before);
+    for (client, sequence, seed) in [(ANA, 3, 1), (ANA, 4, 2), (BEA, 2, 3)] {
+        back_up(&vault, client, sequence, seed);
+    }
+    assert!(check(&vault, Mending::Look).is_sound());
+    assert!(prune(&vault, 99_000) > 0);
+    assert_eq!(aside(&vault).files, 0);
+    assert!(check(&vault, Mending::Look).is_sound());
 }

@@ -135,6 +135,50 @@ fn a_session_that_began_before_holds_back_and_one_that_began_after_is_asked_agai
     drop(later);
 }
 
+/// Nothing is dead: many small packs become few, of each client its own, and everything is as it was.
+#[test]
+fn small_packs_of_many_nights_become_few() {
+    let mut yard = Yard::new();
+    for night in 0..9 {
+        yard.snapshot(ANA, night * 10..night * 10 + 10);
+    }
+    yard.snapshot(BEA, 200..210);
+    let count = |yard: &Yard| yard.vault().stats().unwrap().packs;
+    assert_eq!(count(&yard), 20, "data and metadata of each");
+    let report = yard.reclaim();
+    assert_eq!((report.compacted, report.objects), (18, 0), "{report:?}");
+    assert_eq!(count(&yard), 4);
+    yard.assert_whole();
+    assert_eq!(yard.reclaim().compacted, 0, "once");
+    yard.vault = None;
+    rebuild::rebuild(&yard.root(), [9; 16], Mending::Look, NOW).unwrap();
+    yard.reopen();
+    yard.assert_whole();
+}
+
+/// A mount may stay for weeks: it holds back only what it may be reading, and that only while it reads.
+#[test]
+fn a_reader_holds_back_nothing_while_no_snapshot_of_its_client_goes() {
+    let mut yard = Yard::new();
+    let old = yard.snapshot(ANA, 0..10);
+    yard.snapshot(ANA, 20..30);
+    yard.snapshot(BEA, 40..50);
+    let vault = yard.vault().clone();
+    let (of_ana, of_bea) =
+        (vault.enter_reader("a mount of ana", ANA), vault.enter_reader("a mount of bea", BEA));
+    yard.forget(&old);
+    assert_eq!(yard.reclaim().condemned, 12);
+    assert_eq!(yard.reclaim().waits_for, ["a mount of ana"], "only she may be reading it");
+    assert!((0..10).all(|n| yard.has(&chunk(n, 5_000).header.id)));
+    // A later mount of hers has never seen it.
+    let later = vault.enter_reader("another of ana", ANA);
+    of_ana.renew();
+    let third = yard.reclaim();
+    assert_eq!((third.objects, third.waits_for.len()), (12, 0));
+    drop((of_ana, of_bea, later));
+    yard.assert_whole();
+}
+
 #[test]
 fn what_a_session_has_uploaded_stays_for_its_resumption_and_not_for_ever() {
     let mut yard = Yard::new();

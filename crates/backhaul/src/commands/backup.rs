@@ -51,8 +51,12 @@ pub async fn run(context: &Context, args: BackupArgs) -> Done {
     };
     tokio::select! {
         done = back_up(context, args, &ways) => done,
-        () = enough => Err(Failure::interrupted()),
+        () = enough => Err(cut_short()),
     }
+}
+
+fn cut_short() -> Failure {
+    Failure::interrupted().hint("what was already sent is kept: run the same command again to carry on")
 }
 
 async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
@@ -97,7 +101,7 @@ async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
     }
     let report = result.map_err(|error| match ways.check() {
         Ok(()) => Failure::from(error).while_doing("backing up"),
-        Err(_) => Failure::interrupted(),
+        Err(_) => cut_short(),
     })?;
     tell(context, &report);
     Ok(ExitCode::from(if report.figures.errors.is_empty() { 0 } else { code::PARTIAL }))

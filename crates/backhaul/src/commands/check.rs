@@ -169,6 +169,16 @@ fn tell(context: &Context, mut document: Value) -> Done {
         let (id, client, path) = (text(&lost["snapshot"]), text(&lost["client"]), text(&lost["path"]));
         output::line(&format!("lost: {client} {}:{path}", &id[..12.min(id.len())]));
     }
+    let aside = &document["quarantine"];
+    if let (Some(files @ 1..), Some(bytes)) = (aside["files"].as_u64(), aside["bytes"].as_u64()) {
+        let bytes = output::bytes(bytes);
+        output::line(&format!("in quarantine/: {files} files that repairs have replaced, {bytes}"));
+    }
+    if let Some(orphans @ 1..) = document["orphan_sidecars"].as_u64() {
+        output::line(&format!(
+            "{orphans} parity files of packs that are gone; the next prune puts them into quarantine/"
+        ));
+    }
     output::line(match (is_sound, all("damage").is_empty()) {
         (true, true) => "no damage found",
         (true, false) => "damage found and repaired; the old files are in quarantine/",

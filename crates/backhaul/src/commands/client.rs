@@ -102,12 +102,18 @@ pub fn list(context: &Context) -> Done {
 
 pub fn show(context: &Context, name: &str) -> Done {
     let fleet = ServerHome::at(&context.home).fleet()?;
-    let client = described(&fleet, &fleet.require(name)?)?;
+    let client = fleet.require(name)?;
+    let last = fleet.last_run(client.id)?;
+    let mut document = describe(&client, last.as_ref());
     if context.global.json {
-        output::json(&client);
+        output::json(&document);
         return Ok(ExitCode::SUCCESS);
     }
-    for (key, value) in client.as_object().into_iter().flatten() {
+    document["added_at"] = output::time(client.added_at).into();
+    document["seen_at"] = client.seen_at.map(output::time).into();
+    document["last_run"] = last.map(|run| format!("{}: {}", run.state.as_str(), words(&run))).into();
+    document["state"] = paused(&client).unwrap_or_else(|| client.state.as_str().to_owned()).into();
+    for (key, value) in document.as_object().into_iter().flatten() {
         let text = match value {
             Value::Null => "-".to_owned(),
             Value::String(text) => text.clone(),
@@ -181,11 +187,25 @@ pub fn words(run: &Run) -> String {
     match (&run.why, run.snapshot.map(|id| id.to_string())) {
         (Some(why), _) => why.clone(),
         (None, Some(id)) if run.errors > 0 => {
-            format!("snapshot {}, {} files not read", &id[..12], run.errors)
+            format!("snapshot {}, {}", &id[..12], not_read(run.errors))
         }
         (None, Some(id)) => format!("snapshot {}", &id[..12]),
         (None, None) => String::new(),
     }
+}
+
+/// That no automatic runs are wanted of a client, and until when.
+pub fn paused(client: &Client) -> Option<String> {
+    let until = client.paused_until.filter(|until| *until > clock::now() as i64)?;
+    Some(match until {
+        i64::MAX => "paused on the server until it is resumed".to_owned(),
+        until => format!("paused on the server until {}", output::time(until)),
+    })
+}
+
+/// How many files were not read, in words.
+pub fn not_read(errors: u64) -> String {
+    if errors == 1 { "1 file not read".to_owned() } else { format!("{errors} files not read") }
 }
 
 async fn ended(fleet: &Fleet, id: i64) -> Result<Run, Failure> {

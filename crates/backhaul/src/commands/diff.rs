@@ -23,8 +23,9 @@ pub async fn run(context: &Context, before: &str, after: &OsStr, read: &ReadArgs
         let (before, after) = (reader.choose(before, path)?, reader.choose(&after, path)?);
         let tree = |root| Tree::new(&reader.remote, root);
         let (before, after) = (tree(before.manifest.root), tree(after.manifest.root));
-        let mut rows = Vec::new();
+        let (mut rows, mut count) = (Vec::new(), 0u64);
         diff(&before, &after, path.unwrap_or(b"/"), &mut |path, change, entry| {
+            count += 1;
             match context.global.json {
                 true => rows.push(describe(path, change, entry)),
                 false => {
@@ -34,12 +35,14 @@ pub async fn run(context: &Context, before: &str, after: &OsStr, read: &ReadArgs
             }
             Ok(())
         })?;
-        Ok::<_, Failure>(rows)
+        Ok::<_, Failure>((rows, count))
     });
     reader.close().await;
-    let rows = compared?;
+    let (rows, count) = compared?;
     if context.global.json {
         output::json(&rows);
+    } else if count == 0 && !context.global.quiet {
+        output::complain("nothing differs");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -59,23 +59,39 @@ pub async fn run(context: &Context, args: &FindArgs) -> Done {
     reader.close().await;
     let found = found?;
     if context.global.json {
-        output::json(&found);
+        output::json(&found.rows);
+    } else if found.names == 0 && !context.global.quiet {
+        output::complain(&nothing(args));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn search(
-    context: &Context,
-    reader: &Reader,
-    args: &FindArgs,
-    wanted: &Wanted,
-) -> Result<Vec<Value>, Failure> {
+/// What was found.
+#[derive(Default)]
+struct Found {
+    names: u64,
+    /// For programs.
+    rows: Vec<Value>,
+}
+
+/// Whoever finds nothing may have meant another pattern, or another snapshot.
+fn nothing(args: &FindArgs) -> String {
+    let pattern = &args.pattern;
+    let part = match pattern.contains(['*', '?', '[', '/']) {
+        true => String::new(),
+        false => format!("; a pattern is for whole names: '*{pattern}*' finds parts"),
+    };
+    let all = if args.all { "" } else { "; --all looks into every snapshot" };
+    format!("nothing fits '{pattern}'{part}{all}")
+}
+
+fn search(context: &Context, reader: &Reader, args: &FindArgs, wanted: &Wanted) -> Result<Found, Failure> {
     let (snapshot, under) = selector::split(OsStr::new(&args.snapshot));
     let snapshots: Vec<Listed> = match args.all {
         true => reader.snapshots()?.into_iter().rev().collect(),
         false => vec![reader.choose(&snapshot, under)?],
     };
-    let (mut rows, mut seen) = (Vec::new(), HashSet::new());
+    let (mut found, mut seen) = (Found::default(), HashSet::new());
     for snapshot in snapshots {
         let tree = Tree::new(&reader.remote, snapshot.manifest.root);
         find(&tree, under.unwrap_or(b"/"), &wanted.pattern, &mut |path, entry| {
@@ -85,12 +101,13 @@ fn search(
             if !is_new || !wanted.fits(entry) {
                 return Ok(());
             }
+            found.names += 1;
             let (id, text) = (snapshot.id.to_string(), String::from_utf8_lossy(path));
             match (context.global.json, args.all) {
                 (true, _) => {
                     let mut row = describe(path, entry);
                     row["snapshot"] = json!(id);
-                    rows.push(row);
+                    found.rows.push(row);
                 }
                 (false, true) => output::line(&format!(
                     "{}  {}  {:>12}  {text}",
@@ -103,5 +120,5 @@ fn search(
             Ok(())
         })?;
     }
-    Ok(rows)
+    Ok(found)
 }

@@ -15,6 +15,7 @@ use backhaul_server::policies;
 use backhaul_server::protection::newest_at_rest;
 use serde_json::{Value, json};
 
+use super::client::paused;
 use super::{Context, Done};
 use crate::failure::Failure;
 use crate::output;
@@ -145,5 +146,8 @@ fn say(client: &Client, recommended: &str) {
     output::line(&format!("  recommended   {recommended}"));
     if !client.shown.why.is_empty() {
         output::line(&format!("  now           {}", client.shown.why));
+    }
+    if let Some(paused) = paused(client) {
+        output::line(&format!("  and           {paused}"));
     }
 }

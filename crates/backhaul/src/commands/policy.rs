@@ -217,15 +217,20 @@ fn show_change(change: &Value) {
         change["clients"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let clients = if clients.is_empty() { "no clients".to_owned() } else { clients.join(" ") };
     let short = |side: &Value| match side {
-        Value::Null => "-".to_owned(),
+        Value::Null => None,
         policy => {
-            format!("every {} within {}, late after {}", policy["period"], policy["window"], policy["rpo"])
-                .replace('"', "")
+            let when = if policy["window"] == "any time" { "at" } else { "within" };
+            let (period, window, rpo) = (&policy["period"], &policy["window"], &policy["rpo"]);
+            Some(format!("every {period} {when} {window}, late after {rpo}").replace('"', ""))
         }
     };
     let (old, new) = (&change["old"], &change["new"]);
     let name = change["policy"].as_str().unwrap_or_default();
-    output::line(&format!("{name}: {} -> {} ({clients})", short(old), short(new)));
+    output::line(&match (short(old), short(new)) {
+        (Some(old), Some(new)) => format!("{name}: {old} -> {new} ({clients})"),
+        (None, new) => format!("{name}: new, {} ({clients})", new.unwrap_or_default()),
+        (Some(old), None) => format!("{name}: removed; was {old} ({clients})"),
+    });
     if old.is_null() || new.is_null() {
         return;
     }

@@ -118,6 +118,14 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
         let verb = if args.dry_run { "would delete" } else { "deleted" };
         output::line(&format!("  {verb} {} names that the snapshot does not have", restored.deleted));
     }
+    if restored.files + restored.dirs + restored.symlinks + restored.special + restored.skipped == 0
+        && restored.errors.is_empty()
+        && !args.include.is_empty()
+    {
+        output::complain(
+            "nothing that is there fits --include and is not excluded: `backhaul find PATTERN` looks for names",
+        );
+    }
     if restored.skipped > 0 {
         output::line(&format!("  {} were there already and stayed as they are", restored.skipped));
     }

@@ -12,6 +12,7 @@ use backhaul_server::{clock, policies};
 use backhaul_store::catalog::Catalog;
 use serde_json::{Value, json};
 
+use super::client::{not_read, paused};
 use super::{Context, Done};
 use crate::output;
 use crate::reader::Reader;
@@ -115,16 +116,19 @@ fn judge(
 ) -> Line {
     let health = policies::judge(policies, &client, newest, now);
     let shown = &client.shown;
-    let failed = last.as_ref().filter(|run| run.state == RunState::Failed);
+    let failed = last.as_ref().filter(|run| run.state == RunState::Failed && !run.was_ended());
     let idle = shown.link != LinkState::Push && shown.link != LinkState::Dial;
+    let paused = paused(&client).filter(|_| idle);
     let (obstacle, why) = match (client.state, failed) {
         (ClientState::Invited, _) => (Obstacle::Absent, "has not joined yet".to_owned()),
         (ClientState::Revoked, _) => (Obstacle::Gated, "revoked".to_owned()),
+        _ if paused.is_some() && health == Health::Protected => (Obstacle::None, paused.unwrap_or_default()),
+        _ if paused.is_some() => (Obstacle::Gated, paused.unwrap_or_default()),
         (_, Some(run)) if idle && shown.obstacle != Obstacle::Gated => {
             (Obstacle::Failing, format!("failing: {}", run.why.clone().unwrap_or_default()))
         }
         _ if health == Health::Protected && idle => match last.filter(|run| run.errors > 0) {
-            Some(run) => (Obstacle::None, format!("{} files not read", run.errors)),
+            Some(run) => (Obstacle::None, not_read(run.errors)),
             None => (Obstacle::None, String::new()),
         },
         _ if running && shown.why.is_empty() => (Obstacle::Waiting, "joined a moment ago".to_owned()),
@@ -178,6 +182,11 @@ fn show(lines: &[Line], now: u64) {
         has if has == line.version => format!("{} v{has}", line.client.policy),
         has => format!("{} v{has} (soon v{})", line.client.policy, line.version),
     };
+    // What has no snapshot is not late yet, and by no means protected.
+    let state = |line: &Line| match (line.newest, line.health) {
+        (None, Health::Protected) => "new".to_owned(),
+        (_, health) => health.as_str().to_owned(),
+    };
     let rows = lines.iter().map(|line| {
         vec![
             line.client.name.clone(),
@@ -187,7 +196,7 @@ fn show(lines: &[Line], now: u64) {
             age(line.client.seen_at, now),
             age(line.newest, now),
             next(line),
-            line.health.as_str().to_owned(),
+            state(line),
             line.why.clone(),
         ]
     });

@@ -65,6 +65,28 @@ fn sizes_that_are_not_true_are_named_and_leave_nothing() {
     }
 }
 
+/// A list of a few bytes that names terabytes: of one chunk, again and again.
+#[test]
+fn a_list_that_names_more_than_its_file_has_is_given_up_at_once() {
+    let mut source = Source::new();
+    let zeros = source.chunk(&vec![0; 8 << 20]);
+    let list = source.flist(&vec![zeros; 200_000]);
+    let bomb = entry("bomb", file(20 << 20, Content::Flist(list)));
+    let root = tree_of(&mut source, vec![bomb, entry("honest", file(1, Content::Inline(b"1".to_vec())))]);
+    let temp = tempfile::tempdir().unwrap();
+    let request = RestoreRequest { verify: false, ..request(temp.path(), Overwrite::Always) };
+    let done = restore(&source, root, None, &request).unwrap();
+    assert_eq!(done.errors.len(), 1, "{:?}", done.errors);
+    assert!(
+        done.errors[0].0.ends_with("bomb") && done.errors[0].1.contains("its entry says"),
+        "{:?}",
+        done.errors
+    );
+    assert_eq!(picture(temp.path()).into_keys().collect::<Vec<_>>(), [b"honest".to_vec()]);
+    let reads = source.reads.lock().unwrap().len();
+    assert!(reads < 60, "{reads} objects were read for it");
+}
+
 #[test]
 fn links_lead_nowhere_for_what_comes_after_them() {
     let (temp, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -125,6 +125,38 @@ fn an_interrupted_file_goes_on_where_it_was() {
     assert!(!part.exists());
 }
 
+/// Over a file that is there: it stays until the new one is whole, and neither what it has nor what an interrupted restore
+/// has left is fetched again.
+#[test]
+fn an_interrupted_restore_over_a_file_goes_on_from_both() {
+    let mut sample = sample();
+    let temp = tempfile::tempdir().unwrap();
+    let request = RestoreRequest { verify: false, ..again(&sample, temp.path()) };
+    let at = |name: &str| temp.path().join("home/ana").join(name);
+    restore(&sample.source, sample.root, None, &request).unwrap();
+    // The second half is another.
+    let (long, part) = (at("long"), at(&part_of(&sample, "/home/ana/long")));
+    write_at(&long, 20 << 20, &noise(20 << 20, 99));
+    let old = fs::read(&long).unwrap();
+    let mut lasts = 1;
+    let had = loop {
+        sample.source.lasts = std::sync::atomic::AtomicI64::new(lasts);
+        let cut = restore(&sample.source, sample.root, None, &request);
+        assert!(cut.is_err(), "{lasts}: {cut:?}");
+        assert!(fs::read(&long).unwrap() == old, "{lasts}: what was there stays");
+        if let Some(had) = part.metadata().ok().map(|meta| meta.len()).filter(|len| *len > 20 << 20) {
+            break had;
+        }
+        lasts += 1;
+    };
+    sample.source.lasts = std::sync::atomic::AtomicI64::new(i64::MAX);
+    fetched(&sample.source);
+    restore(&sample.source, sample.root, None, &request).unwrap();
+    let again = fetched(&sample.source);
+    assert!(again <= (40 << 20) - had + (2 << 20), "{had} bytes were there, {again} were fetched");
+    assert!(fs::read(&long).unwrap() == sample.long && !part.exists());
+}
+
 /// Whoever may write into the target may put something where a part would be.
 #[test]
 fn what_is_planted_where_a_part_would_be_is_neither_used_nor_harmed() {

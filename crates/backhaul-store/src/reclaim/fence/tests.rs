@@ -36,6 +36,23 @@ fn two_marks_and_nobody_from_before() {
 }
 
 #[test]
+fn a_reader_holds_back_what_was_condemned_after_a_snapshot_of_its_client_went() {
+    let (ana, bea) = (ClientId([1; 16]), ClientId([2; 16]));
+    let mut fence = Fence::default();
+    let reader = fence.enter_reader("ana".to_owned(), ana);
+    fence.enter_reader("bea".to_owned(), bea);
+    fence.marked(&bits(&[1, 4]), 5);
+    fence.marked(&bits(&[1, 4]), 5);
+    assert_eq!(fence.let_go().unwrap(), bits(&[0, 2, 3]), "it was never in a snapshot of theirs");
+    fence.unmade(ana);
+    fence.marked(&bits(&[4]), 5);
+    fence.marked(&bits(&[4]), 5);
+    assert_eq!(fence.ripe(), Err(Wait::Guests(vec!["ana".to_owned()])));
+    fence.renew(reader, ana);
+    assert_eq!(fence.let_go().unwrap(), bits(&[1]));
+}
+
+#[test]
 fn a_claim_takes_everything_below_and_nothing_else() {
     let mut fence = Fence::default();
     fence.marked(&bits(&[]), 5);
