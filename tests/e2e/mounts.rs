@@ -1,6 +1,7 @@
 //! Snapshots as folders: what is mounted is what was saved, by two comparisons that know nothing of mounts.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use backhaul_tests::cases::{self, Cases};
 use backhaul_tests::mounts::{Mount, can_mount};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::trees::{self, Regard};
-use backhaul_tests::{TestServer, wait_until};
+use backhaul_tests::{Home, TestServer, wait_until};
 
 struct Released(PathBuf);
 
@@ -80,6 +81,42 @@ fn a_mounted_snapshot_is_the_tree_that_was_saved_and_survives_a_restart_of_the_s
     let (status, said) = mount.umount();
     assert!(status.success(), "{said}");
     assert!(said.contains("is unmounted") && said.contains("looking for the server"), "{said}");
+}
+
+#[test]
+fn whoever_is_not_root_mounts_by_the_helper_and_is_alone_in_it() {
+    if !can_mount() {
+        return;
+    }
+    let is_for_all = fs::metadata("/dev/fuse").unwrap().mode() & 0o006 == 0o006;
+    if !is_for_all || Command::new("fusermount3").arg("-V").output().is_err() {
+        return skipped("who is not root mounts by fusermount3, and a /dev/fuse that is for everybody");
+    }
+    let (dir, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let tree = dir.path().canonicalize().unwrap().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("file"), "what was saved").unwrap();
+    let user = Home::unprivileged();
+    user.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let owner = fs::metadata(user.path()).unwrap();
+    std::os::unix::fs::chown(point.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
+    let mount = Mount::on(&user, point.path(), &[]);
+    let list = |as_user: bool| {
+        let mut find = Command::new("find");
+        find.arg(point.path()).args(["-name", "file", "-exec", "cat", "{}", ";"]);
+        if as_user {
+            user.as_its_user(&mut find);
+        }
+        String::from_utf8(find.output().unwrap().stdout).unwrap()
+    };
+    assert_eq!(list(true), "what was saved");
+    assert_eq!(list(false), "", "not even root looks into it");
+    let mut unmount = Command::new("fusermount3");
+    unmount.arg("-u");
+    user.as_its_user(&mut unmount);
+    let (status, said) = mount.umount_by(unmount);
+    assert!(status.success() && said.contains("is unmounted"), "{said}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub fn can_mount() -> bool {
 impl Mount {
     /// Mounts on an empty folder, and waits until that is done.
     pub fn on(home: &Home, dir: &Path, more: &[&str]) -> Self {
+        // Before it is mounted: then only who has mounted it may look.
+        let at = dir.canonicalize().unwrap();
         let mut command = home.command(&[&["mount", dir.to_str().unwrap()], more].concat());
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let said: Arc<Mutex<String>> = Arc::default();
@@ -36,7 +38,7 @@ impl Mount {
             let note = |line: String| log.lock().unwrap().push_str(&format!("{line}\n"));
             std::io::BufRead::lines(lines).map_while(Result::ok).for_each(note);
         });
-        let mut mount = Self { child, dir: dir.canonicalize().unwrap(), said, listening: Some(listening) };
+        let mut mount = Self { child, dir: at, said, listening: Some(listening) };
         wait_until("it is mounted", || {
             assert!(mount.child.try_wait().unwrap().is_none(), "{}", mount.said());
             mount.said().contains("mounted on") && mount.is_there()
@@ -56,8 +58,13 @@ impl Mount {
     }
 
     /// Unmounts it as a user does, and waits until its process ends.
-    pub fn umount(mut self) -> (ExitStatus, String) {
-        assert!(Command::new("umount").arg(&self.dir).status().unwrap().success());
+    pub fn umount(self) -> (ExitStatus, String) {
+        self.umount_by(Command::new("umount"))
+    }
+
+    /// The same by another program, which is told the folder.
+    pub fn umount_by(mut self, mut command: Command) -> (ExitStatus, String) {
+        assert!(command.arg(&self.dir).status().unwrap().success());
         self.end()
     }
 

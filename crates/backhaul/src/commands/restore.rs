@@ -116,7 +116,8 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
     ));
     if restored.deleted > 0 {
         let verb = if args.dry_run { "would delete" } else { "deleted" };
-        output::line(&format!("  {verb} {} names that the snapshot does not have", restored.deleted));
+        let names = output::count(restored.deleted, "name");
+        output::line(&format!("  {verb} {names} that the snapshot does not have"));
     }
     if restored.files + restored.dirs + restored.symlinks + restored.special + restored.skipped == 0
         && restored.errors.is_empty()
