@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use backhaul_tests::netns::skipped;
-use backhaul_tests::{Daemon, Home, TestServer, trees};
+use backhaul_tests::{Daemon, Home, TestServer, trees, wait_until};
 use serde_json::Value;
 
 use crate::json::assert_fits;
@@ -102,4 +103,56 @@ fn a_client_may_not_prune() {
     server.home.run(&["prune", "--limit", "fast"]).expect(2);
     let said = server.home.run(&["prune", "--limit", "20MB"]).ok().out;
     assert!(said.starts_with("gone: 0 forgotten snapshots"), "{said}");
+}
+
+/// A prune keeps to its rate, and one that is cut short by a server that stops has harmed nothing and is gone on with.
+#[test]
+fn a_slow_prune_is_slow_and_stops_with_the_server_and_goes_on_after() {
+    let policy = format!("{}keep = {{ last = 9, grace = \"1d\" }}\n", TestServer::quiet_policy());
+    let (mut server, dir) = (TestServer::with_policy(&policy), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    write(&tree, 0..16);
+    let client = server.client("desk", &[&tree]);
+    let old = client.json(&["backup"])["snapshot"].as_str().unwrap().to_owned();
+    // Most of the pack is dead then, and what is not must be written anew: some 3.5 MB are read, and as many written.
+    (5..16).for_each(|n| fs::remove_file(tree.join(format!("{n:03}"))).unwrap());
+    client.run(&["backup"]).ok();
+    server.home.run(&["forget", &old]).ok();
+    server.home.run(&["prune"]).ok();
+    server.stop();
+    let Some(prune) = in_days(2, &server.home, &["prune"]) else { return };
+    assert_eq!(json(prune)["snapshots"], 1);
+    let before = server.vault_bytes();
+    let running = Daemon::start(in_days(3, &server.home, &["-v", "server", "run"]).unwrap());
+    // At this rate it takes half a minute at least.
+    let mut slow = server.home.command(&["prune", "--limit", "200KB"]);
+    let slow = slow.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("it frees room", || {
+        let chores = server.home.json(&["chores"]);
+        chores.as_array().unwrap().iter().any(|chore| {
+            chore["state"] == "running" && chore["words"].as_str().unwrap().starts_with("freeing room")
+        })
+    });
+    running.terminate();
+    let slow = slow.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&slow.stderr).into_owned();
+    assert!(!slow.status.success() && said.contains("ended before it was done"), "{said}");
+    server.home.run(&["check", "--read-data"]).ok();
+    assert!(
+        server.vault_bytes() + 200_000 > before,
+        "nothing was removed before what is needed of it had a place"
+    );
+
+    // Somewhat faster, and to its end.
+    let started = Instant::now();
+    let pruned = json(in_days(3, &server.home, &["prune", "--limit", "2MB"]).unwrap());
+    let moved = pruned["bytes_moved"].as_u64().unwrap();
+    assert!(moved > 3_000_000 && pruned["packs_compacted"].as_u64() >= Some(1), "{pruned}");
+    // What is moved is read and written.
+    let least = 2.0 * moved as f64 / 2_000_000.0;
+    assert!(started.elapsed().as_secs_f64() > 0.9 * least, "{:?} of {least} s", started.elapsed());
+    assert!(server.vault_bytes() < 6 * 710_000, "{}", server.vault_bytes());
+    server.home.run(&["check", "--read-data"]).ok();
+    server.start();
+    assert_restores(&client, &tree);
 }
