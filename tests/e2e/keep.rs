@@ -65,6 +65,12 @@ fn what_no_rule_keeps_is_hidden_and_can_be_had_back() {
     assert_eq!(listed(&client, &[]).len(), 4);
     let all = listed(&client, &["--all"]);
     assert_eq!((&all[0], &all[1]), (&(ids[0].clone(), true, false), &(ids[1].clone(), false, true)));
+    let wrong = |args: [&str; 2], words: &str| {
+        let done = server.home.run(&args).expect(2);
+        assert!(done.err.contains(words), "{}", done.err);
+    };
+    wrong(["unpin", &ids[1]], "is forgotten: `backhaul unforget");
+    wrong(["unforget", &ids[4]], "is not forgotten");
     let back = out.path().join("back");
     let restore = ["restore", &ids[1], "-t", back.to_str().unwrap()];
     client.run(&restore).expect(1);

@@ -41,7 +41,10 @@ pub async fn ask(context: &Context, home: &ServerHome, chore: &Chore) -> Result<
     let words = Arc::new(Mutex::new(String::new()));
     let shown = Progress::start(&context.global, {
         let (words, kind) = (Arc::clone(&words), chore.kind());
-        move || format!("{kind}: {}", words.lock().unwrap_or_else(PoisonError::into_inner))
+        move || match words.lock().unwrap_or_else(PoisonError::into_inner).as_str() {
+            "" => format!("{kind}: it is about to begin"),
+            words => format!("{kind}: {words}"),
+        }
     });
     let row = loop {
         let row = fleet.chore(id)?.ok_or_else(|| Failure::new("the chore was removed"))?;

@@ -53,7 +53,7 @@ fn request(home: &ServerHome, args: &ForgetArgs) -> Result<Request, Failure> {
             By::Rules(counts)
         }
         (true, _, _) => {
-            return Err(Failure::usage("what is to be forgotten? say which snapshots, --policy, or what to keep (--keep-daily 14 ...)")
+            return Err(Failure::usage("what is to be forgotten? say which snapshots, --policy, or what to keep, which must be something (--keep-daily 14 ...)")
                 .hint("with --dry-run nothing is changed"));
         }
     };

@@ -55,16 +55,12 @@ pub fn chosen(home: &ServerHome, which: &SnapshotArgs, among: Among) -> Result<V
     let (mut rows, marks) = (catalog.snapshots()?, catalog.marks()?);
     let forgotten =
         |row: &SnapshotRow| marks.iter().any(|mark| mark.id == row.id && mark.state == State::Forgotten);
-    rows.retain(|row| forgotten(row) == (among == Among::Forgotten));
     if let Some(name) = &which.client {
         let client = home.fleet()?.require(name)?;
         rows.retain(|row| row.client == client.id);
     }
-    if rows.is_empty() && among == Among::Forgotten {
-        return Err(
-            Failure::new("no snapshot is forgotten").hint("`backhaul snapshots --all` lists what is there")
-        );
-    }
+    let (rows, others): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| forgotten(row) == (among == Among::Forgotten));
     let mut chosen = Vec::new();
     for text in &which.snapshots {
         let is_id = text.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -72,7 +68,21 @@ pub fn chosen(home: &ServerHome, which: &SnapshotArgs, among: Among) -> Result<V
             return Err(Failure::usage(format!("{text:?} of which client? say --client NAME"))
                 .hint("an id needs none; `backhaul snapshots --client NAME` lists them"));
         }
-        let row = selector::choose(text, &rows, clock::now())?;
+        let row = match selector::choose(text, &rows, clock::now()) {
+            Err(_) if is_id && selector::choose(text, &others, clock::now()).is_ok() => {
+                return Err(Failure::usage(match among {
+                    Among::Listed => {
+                        format!("snapshot {text} is forgotten: `backhaul unforget {text}` first")
+                    }
+                    Among::Forgotten => format!("snapshot {text} is not forgotten"),
+                }));
+            }
+            Err(_) if rows.is_empty() && among == Among::Forgotten => {
+                return Err(Failure::new("no snapshot is forgotten")
+                    .hint("`backhaul snapshots --all` lists what is there"));
+            }
+            found => found?,
+        };
         if !chosen.contains(row) {
             chosen.push(row.clone());
         }
