@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use backhaul_store::Vault;
 use backhaul_store::mark::{NIGHT, State};
 use backhaul_store::reclaim::Request;
 use backhaul_store::vault::Marking;
+use backhaul_store::{Ordinal, Owned, Vault};
 use backhaul_tests::{TestServer, trees};
 
 /// Versions in all, and how many of the newest stay.
@@ -84,4 +84,33 @@ fn reclaim(root: &Path, packs: &Path) {
         row("backhaul", name, start.elapsed().as_secs_f64(), packs);
     }
     row("backhaul", "forget and prune", start.elapsed().as_secs_f64(), packs);
+    let (dead, all) = members(&vault);
+    let mib = |bytes: f64| bytes / 1_048_576.0;
+    println!("backhaul\tmembers that nobody needs, estimated\t-\t{:.1} of {:.1}", mib(dead), mib(all));
+}
+
+/// Bytes of bundles that are kept for the sake of others of their members, by the share of members that no snapshot
+/// needs (how long each is only a client knows), and of all objects that snapshots need.
+fn members(vault: &Vault) -> (f64, f64) {
+    let mut needed = Owned::default();
+    let mut highest = 0;
+    for row in vault.snapshots(None).unwrap() {
+        highest = highest.max(row.ordinal.0);
+        needed.add_all(&vault.reach(row.ordinal).unwrap());
+    }
+    let (mut dead, mut all) = (0.0, 0.0);
+    for ordinal in (0..=highest).map(Ordinal) {
+        let part = needed.part(ordinal);
+        if !needed.has(ordinal) && part.is_none() {
+            continue;
+        }
+        let sealed = vault.get(ordinal).unwrap();
+        all += sealed.body.len() as f64;
+        let used: u32 = part.map_or(u32::MAX, |bits| bits.iter().map(|byte| byte.count_ones()).sum());
+        let count = sealed.header.provides.len() as f64;
+        if count > 0.0 && f64::from(used) < count {
+            dead += sealed.body.len() as f64 * (1.0 - f64::from(used) / count);
+        }
+    }
+    (dead, all)
 }

@@ -78,6 +78,17 @@ impl Owned {
         mine.iter_mut().zip(&edge.members).for_each(|(a, b)| *a |= b);
     }
 
+    /// Adds all of another set.
+    pub fn add_all(&mut self, other: &Self) {
+        if self.whole.len() < other.whole.len() {
+            self.whole.resize(other.whole.len(), 0);
+        }
+        self.whole.iter_mut().zip(&other.whole).for_each(|(mine, theirs)| *mine |= theirs);
+        for (bundle, members) in &other.members {
+            self.add_edge(&Edge { to: *bundle, members: members.clone() });
+        }
+    }
+
     /// Whole objects and bundles used in part.
     pub(crate) fn reaches(&self, ordinal: Ordinal) -> bool {
         self.has(ordinal) || self.members.contains_key(&ordinal)
