@@ -110,7 +110,8 @@ fn what_cannot_be_meant_is_refused_and_no_client_can_forget() {
     refused(&["forget", &ids[0], &ids[1]], "nothing would be left");
     server.home.run(&["pin", "latest", "--client", "desk"]).ok();
     refused(&["forget", &ids[1]], "pinned");
-    let refusal = server.home.run(&["unforget", &ids[0]]).expect(1);
+    refused(&["unforget", &ids[0]], "is not forgotten");
+    let refusal = server.home.run(&["unforget", "latest", "--client", "desk"]).expect(1);
     assert!(refusal.err.contains("no snapshot is forgotten"), "{}", refusal.err);
     let file = dir.path().join("policy.toml");
     for (keep, named) in [("{ last = 0 }", "keeps nothing"), ("{ dayly = 3 }", "dayly")] {
