@@ -1,7 +1,9 @@
 //! What goes, what stays, and what comes back.
 
 use backhaul_object::ObjectId;
-use backhaul_store::reclaim::Report;
+use backhaul_store::mark::{NIGHT, State};
+use backhaul_store::reclaim::{Report, Request};
+use backhaul_store::vault::Marking;
 use backhaul_store::{StoreError, Vault, rebuild};
 
 use backhaul_store::check::Mending;
@@ -320,4 +322,23 @@ fn clients_under_a_brake_keep_what_is_forgotten() {
     assert_eq!(yard.vault().snapshots(None).unwrap(), [bea]);
     // A sequence number is never given twice.
     assert_eq!(yard.vault().last_sequence(ANA).unwrap(), 1);
+}
+
+/// A clock that is a year off lets one night pass, not 365, and a clock that goes back lets none.
+#[test]
+fn a_clock_that_jumps_a_year_either_way_reclaims_nothing_before_its_nights() {
+    const YEAR: u64 = 365 * NIGHT;
+    let mut yard = Yard::new();
+    let old = yard.snapshot(ANA, 0..40);
+    yard.snapshot(ANA, 30..60);
+    let start = yard.now.get() + 2 * YEAR;
+    let marking = Marking { state: State::Forgotten, now: start, grace: 7 * NIGHT, reason: "test" };
+    yard.vault().mark(old.client, old.sequence, marking).unwrap();
+    for now in [start + YEAR, start - YEAR, start + YEAR + NIGHT, start - YEAR - NIGHT] {
+        yard.vault().count_night(now).unwrap();
+        let report = yard.vault().reclaim(&Request { now, ..Request::default() }, &mut ()).unwrap();
+        assert_eq!((report.snapshots, report.condemned, report.objects), (0, 0, 0), "at {now}");
+    }
+    assert!(yard.has(&old.id));
+    yard.assert_whole();
 }

@@ -25,7 +25,7 @@ pub struct Yard {
     dir: tempfile::TempDir,
     pub vault: Option<Vault>,
     sessions: u8,
-    now: std::cell::Cell<u64>,
+    pub now: std::cell::Cell<u64>,
 }
 
 pub fn object(kind: Kind, references: &[ObjectId], content: &[u8]) -> Sealed {
