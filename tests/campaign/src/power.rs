@@ -44,6 +44,17 @@ pub struct Outcome {
     pub broken: Vec<String>,
 }
 
+impl Outcome {
+    /// Adds what came of further states; `at` is what led to them.
+    pub fn add(&mut self, more: Self, at: &str) {
+        self.states += more.states;
+        self.distinct += more.distinct;
+        self.restored += more.restored;
+        self.operations += more.operations;
+        self.broken.extend(more.broken.into_iter().map(|why| format!("{at}: {why}")));
+    }
+}
+
 /// Records a story; `work` is a directory for the mount and scratch.
 ///
 /// # Errors

@@ -47,13 +47,8 @@ pub fn sweep(
                 .push(format!("sync {nth} fails: the story ends with {:?} and says nothing", ended.code));
         }
         let seen = recorded.explore(story, stage, work, (seed, states), most);
-        all.seen.states += seen.states;
-        all.seen.distinct += seen.distinct;
-        all.seen.restored += seen.restored;
-        all.seen.operations += seen.operations;
         let of = recorded.lost().unwrap_or("a directory".to_owned());
-        let told = |why| format!("sync {nth}, of {of}, fails: {why}");
-        all.seen.broken.extend(seen.broken.into_iter().map(told));
+        all.seen.add(seen, &format!("sync {nth}, of {of}, fails"));
     }
     Ok(all)
 }

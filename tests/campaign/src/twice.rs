@@ -43,11 +43,7 @@ pub fn sweep(
         };
         all.killed += 1;
         let seen = recorded.explore(story, stage, work, (seed + n, states), most);
-        all.seen.states += seen.states;
-        all.seen.distinct += seen.distinct;
-        all.seen.restored += seen.restored;
-        let told = |why| format!("killed before operation {at}, then: {why}");
-        all.seen.broken.extend(seen.broken.into_iter().map(told));
+        all.seen.add(seen, &format!("killed before operation {at}, then"));
         if all.seen.broken.len() >= most {
             break;
         }
