@@ -168,6 +168,7 @@ fn main() -> ExitCode {
 /// Returns how many laws were broken.
 fn run(args: &Args, out: &mut dyn Write) -> Result<usize, String> {
     let said = |error: std::io::Error| error.to_string();
+    std::fs::create_dir_all(&args.work).map_err(said)?;
     let work = tempfile::Builder::new().prefix("campaign-").tempdir_in(&args.work).map_err(said)?;
     let stage = Stage::at(work.path());
     let stories =

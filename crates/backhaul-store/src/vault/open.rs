@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use backhaul_object::descriptor::Descriptor;
+use backhaul_object::ids::VaultId;
 
 use crate::atomic::sync_parent;
 use crate::blobs::{Blobs, LocalBlobs};
@@ -15,7 +16,9 @@ use crate::index::{Index, Ordinal, convert};
 use crate::manifest::{MANIFEST_MAX, Manifest, manifest_name};
 use crate::parity::ParityWorker;
 use crate::reclaim::condemned;
-use crate::vault::{DESCRIPTOR_FILE, Shared, State, Vault, Writing, lock, open_name, pack_blob};
+use crate::vault::{
+    DESCRIPTOR_COPY, DESCRIPTOR_FILE, Shared, State, Vault, Writing, lock, open_name, pack_blob,
+};
 use crate::writer::{PackWriter, salvage};
 
 /// Reads the descriptor of the vault at `root`.
@@ -24,14 +27,31 @@ pub(crate) fn read_descriptor(root: &Path) -> Result<Descriptor, StoreError> {
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return Err(StoreError::NotAVault { path: root.to_path_buf() });
+            return Err(match descriptor_copy(root) {
+                Some(_) => to_bring_back(root, "it is missing"),
+                None => StoreError::NotAVault { path: root.to_path_buf() },
+            });
         }
         Err(error) => return Err(error).doing("read", &path),
     };
-    decode_descriptor(&bytes).ok_or_else(|| {
-        let why = "it is not what was written; `backhaul check --repair` brings it back from its copy";
-        StoreError::damaged(path.display().to_string(), why)
-    })
+    decode_descriptor(&bytes).ok_or_else(|| to_bring_back(root, "it is not what was written"))
+}
+
+/// The copy of the descriptor, if it is whole.
+fn descriptor_copy(root: &Path) -> Option<Descriptor> {
+    decode_descriptor(&fs::read(root.join(DESCRIPTOR_COPY)).ok()?)
+}
+
+/// The descriptor is of another vault than the catalog: it is the descriptor that is wrong, if its copy is the catalog's.
+fn foreign_descriptor(root: &Path, of_catalog: &VaultId) -> Option<StoreError> {
+    let copy = descriptor_copy(root)?;
+    (copy.vault == *of_catalog).then(|| to_bring_back(root, "it is of another vault than the catalog"))
+}
+
+/// A descriptor that cannot serve, and what to do about it.
+fn to_bring_back(root: &Path, why: &str) -> StoreError {
+    let why = format!("{why}; `backhaul check --repair` brings it back from its copy");
+    StoreError::damaged(root.join(DESCRIPTOR_FILE).display().to_string(), why)
 }
 
 /// A descriptor's file, if it is whole.
@@ -49,24 +69,36 @@ fn sync_folders(root: &Path) -> Result<(), StoreError> {
     there.try_for_each(|folder| sync_parent(&folder.join("x")).doing("sync", folder))
 }
 
-pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
-    let descriptor = read_descriptor(root)?;
-    let lock = lock(root)?;
+/// What brings a catalog back that is not there, or not whole.
+const REBUILD: &str = "it is missing or was cut short; run `backhaul check --rebuild-index`";
+
+fn catalog_damaged(root: &Path, why: &str) -> StoreError {
+    StoreError::damaged(root.join("catalog.sqlite").display().to_string(), why)
+}
+
+/// The catalog of the vault that `descriptor` describes, its generation and what it counts.
+fn open_catalog(root: &Path, descriptor: &Descriptor) -> Result<(Catalog, [u8; 16], Counts), StoreError> {
     let path = root.join("catalog.sqlite");
-    let missing = |why: &str| StoreError::damaged(path.display().to_string(), why);
-    const REBUILD: &str = "it is missing or was cut short; run `backhaul check --rebuild-index`";
     if !path.exists() {
-        return Err(missing(REBUILD));
+        return Err(catalog_damaged(root, REBUILD));
     }
-    let mut catalog = Catalog::open(&path).map_err(|error| match error {
-        StoreError::Catalog(_) => missing(REBUILD),
+    let catalog = Catalog::open(&path).map_err(|error| match error {
+        StoreError::Catalog(_) => catalog_damaged(root, REBUILD),
         other => other,
     })?;
     sync_folders(root)?;
-    let (generation, counts) = catalog.meta().ok().flatten().ok_or_else(|| missing(REBUILD))?;
-    if catalog.vault()?.is_some_and(|vault| vault != descriptor.vault) {
-        return Err(missing("it is of another vault; run `backhaul check --rebuild-index`"));
+    let (generation, counts) = catalog.meta().ok().flatten().ok_or_else(|| catalog_damaged(root, REBUILD))?;
+    if let Some(vault) = catalog.vault()?.filter(|vault| *vault != descriptor.vault) {
+        let foreign = catalog_damaged(root, "it is of another vault; run `backhaul check --rebuild-index`");
+        return Err(foreign_descriptor(root, &vault).unwrap_or(foreign));
     }
+    Ok((catalog, generation, counts))
+}
+
+pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
+    let descriptor = read_descriptor(root)?;
+    let lock = lock(root)?;
+    let (mut catalog, generation, counts) = open_catalog(root, &descriptor)?;
     let (index, counts) = open_index(root, &mut catalog, counts)?;
     let fence = condemned::load(root);
     let is_reclaimed = counts.objects.checked_sub(1).is_some_and(|last| fence.gone().has(Ordinal(last)));
@@ -74,8 +106,8 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         let why = "it is not the index of this catalog; run `backhaul check --rebuild-index`";
         return Err(StoreError::damaged(root.join("index").display().to_string(), why));
     }
-    let rows = catalog.packs().map_err(|_| missing(REBUILD))?;
-    let uploads = catalog.uploads().map_err(|_| missing(REBUILD))?;
+    let rows = catalog.packs().map_err(|_| catalog_damaged(root, REBUILD))?;
+    let uploads = catalog.uploads().map_err(|_| catalog_damaged(root, REBUILD))?;
     let next_pack = rows.iter().map(|row| row.number).max().unwrap_or(0) + 1;
     let packs: HashMap<u32, PackRow> = rows.iter().map(|row| (row.number, row.clone())).collect();
     let state = State {

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use backhaul_object::descriptor::Descriptor;
+use backhaul_object::ids::VaultId;
 use backhaul_store::check::Mending;
 use backhaul_store::{StoreError, Vault, rebuild, repair};
 
@@ -106,8 +108,19 @@ fn a_damaged_descriptor_is_named_and_comes_back() {
         assert!(damage.mended.is_some());
         assert!(fs::read(&path).unwrap() == whole);
     }
-    fs::remove_file(&path).unwrap();
-    assert!(matches!(Vault::open(dir.path()), Err(StoreError::NotAVault { .. })));
+    let other = tempfile::tempdir().unwrap();
+    drop(Vault::create(other.path(), &Descriptor::managed(VaultId([8; 16])), [1; 16]).unwrap());
+    fs::copy(other.path().join("vault.desc"), &path).unwrap();
+    let error = Vault::open(dir.path()).err().unwrap().to_string();
+    assert!(
+        error.contains("vault.desc") && error.contains("another vault") && error.contains("--repair"),
+        "{error}"
+    );
     assert!(repair::restore_descriptor(dir.path(), 1).unwrap().is_some());
+    assert!(fs::read(&path).unwrap() == whole);
+    fs::remove_file(&path).unwrap();
+    let error = Vault::open(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("it is missing") && error.contains("--repair"), "{error}");
+    assert!(repair::restore_descriptor(dir.path(), 2).unwrap().is_some());
     Vault::open(dir.path()).unwrap();
 }
