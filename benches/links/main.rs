@@ -9,7 +9,6 @@
     reason = "a program for developers"
 )]
 
-use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use backhaul_agent::home::AgentHome;
 use backhaul_net::endpoint::dial_server;
-use backhaul_net::link::{FrameReader, FrameWriter};
+use backhaul_net::link::{FrameReader, FrameWriter, Path, Streams};
 use backhaul_net::transport::{KEEP_ALIVE, Use};
 use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::attend::AttendSession;
@@ -47,24 +46,27 @@ fn rss(pid: u32) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// UDP datagrams that this machine has received since it started.
-fn datagrams() -> u64 {
-    let text = fs::read_to_string("/proc/net/snmp").unwrap();
-    let mut rows = text.lines().filter(|line| line.starts_with("Udp:"));
-    let (names, values) = (rows.next().unwrap(), rows.next().unwrap());
-    let named: HashMap<&str, &str> = names.split_whitespace().zip(values.split_whitespace()).collect();
-    named["InDatagrams"].parse().unwrap()
+/// A link that stands: its ends are kept open, and its packets counted.
+struct Held {
+    path: Path,
+    _ends: (AttendSession, FrameWriter, FrameReader, Streams),
 }
 
-async fn attend(client: &Client) -> (AttendSession, FrameWriter, FrameReader, backhaul_net::link::Streams) {
+/// Datagrams of all links so far, both directions.
+fn datagrams(held: &[Held]) -> u64 {
+    held.iter().map(|held| held.path.traffic()).map(|traffic| traffic.sent + traffic.received).sum()
+}
+
+async fn attend(client: &Client) -> Held {
     let wanted = Use::Standing(KEEP_ALIVE);
     let link = dial_server(&client.server, &client.home.agent().unwrap(), wanted).await.unwrap();
+    let path = link.path();
     let (mut writer, mut reader, streams) = link.split();
     let mut session = AttendSession::new(wire::Hello::default());
     writer.send(&session.poll().unwrap()).await.unwrap();
     let welcome = reader.next().await.unwrap().unwrap();
     session.handle(welcome).unwrap();
-    (session, writer, reader, streams)
+    Held { path, _ends: (session, writer, reader, streams) }
 }
 
 /// Asks for a run; returns how long it took to be granted, or the server's refusal.
@@ -127,14 +129,14 @@ fn main() {
     }
     println!("{links} links in {:.1} s, one after the other", start.elapsed().as_secs_f64());
     std::thread::sleep(Duration::from_secs(5));
-    let (after, heard) = (rss(pid), datagrams());
+    let (after, heard) = (rss(pid), datagrams(&held));
     println!("server: {:.1} MiB before, {:.1} MiB with links", mib(before), mib(after));
     println!(
         "a link costs {:.1} KiB of the server's memory",
         (after - before) as f64 / links as f64 / 1024.0
     );
     std::thread::sleep(LISTEN);
-    let packets = (datagrams() - heard) as f64 / links as f64 / LISTEN.as_secs_f64() * 25.0;
+    let packets = (datagrams(&held) - heard) as f64 / links as f64 / LISTEN.as_secs_f64() * 25.0;
     println!("{packets:.2} packets a link in 25 s, both directions");
 
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

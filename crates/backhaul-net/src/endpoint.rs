@@ -62,6 +62,34 @@ fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, NetE
     Ok(Arc::new(store))
 }
 
+/// How connections of each kind are accepted: those that move data, and those that stand.
+pub(crate) fn server_configs(
+    identity: &Identity,
+    protocols: &[&[u8]],
+    keeper: Keeper,
+) -> Result<(ServerConfig, ServerConfig), NetError> {
+    let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
+    let clients = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(certificate)?;
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate)?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(identity.chain.clone(), identity.tls_key())
+        .map_err(certificate)?;
+    // Sessions are never resumed: no early data, and a fresh look at every certificate.
+    tls.send_tls13_tickets = 0;
+    tls.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
+    let crypto = QuicServerConfig::try_from(tls).map_err(certificate)?;
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    let mut standing = config.clone();
+    config.transport_config(transport::transport(keeper));
+    standing.transport_config(transport::standing(keeper));
+    Ok((config, standing))
+}
+
 impl Listener {
     /// The server's endpoint: pushes and enrolments. `reset_key` stays the same across restarts.
     ///
@@ -88,25 +116,7 @@ impl Listener {
         keeper: Keeper,
         endpoint: EndpointConfig,
     ) -> Result<Self, NetError> {
-        let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
-        let clients = WebPkiClientVerifier::builder_with_provider(roots(authority)?, provider())
-            .allow_unauthenticated()
-            .build()
-            .map_err(certificate)?;
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(certificate)?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(identity.chain.clone(), identity.tls_key())
-            .map_err(certificate)?;
-        // Sessions are never resumed: no early data, and a fresh look at every certificate.
-        tls.send_tls13_tickets = 0;
-        tls.alpn_protocols = protocols.iter().map(|alpn| alpn.to_vec()).collect();
-        let crypto = QuicServerConfig::try_from(tls).map_err(certificate)?;
-        let mut config = ServerConfig::with_crypto(Arc::new(crypto));
-        let mut standing = config.clone();
-        config.transport_config(transport::transport(keeper));
-        standing.transport_config(transport::standing(keeper));
+        let (config, standing) = server_configs(identity, protocols, keeper)?;
         let bind = |source| NetError::Bind { address: address.to_string(), source };
         let socket = std::net::UdpSocket::bind(address).map_err(bind)?;
         let endpoint = Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime)).map_err(bind)?;
@@ -232,6 +242,33 @@ pub async fn dial_agent(address: &str, identity: &Identity, client: &str) -> Res
     Ok(link)
 }
 
+/// What a session is dialled with: our certificate, and the authority that we trust.
+pub(crate) fn client_tls(identity: &Identity) -> Result<rustls::ClientConfig, NetError> {
+    let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority)?, provider())
+        .build()
+        .map_err(certificate)?;
+    rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(certificate)?
+        .with_webpki_verifier(verifier)
+        // The peer has the authority's certificate, and would keep another one with every link.
+        .with_client_auth_cert(identity.chain[..1].to_vec(), identity.tls_key())
+        .map_err(certificate)
+}
+
+pub(crate) fn client_config(
+    mut tls: rustls::ClientConfig,
+    alpn: &[u8],
+    manner: Manner,
+) -> Result<ClientConfig, NetError> {
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    let crypto = QuicClientConfig::try_from(tls).map_err(certificate)?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    manner.apply(&mut config);
+    Ok(config)
+}
+
 async fn dial_role(
     address: &str,
     identity: &Identity,
@@ -239,18 +276,7 @@ async fn dial_role(
     alpn: &[u8],
     manner: Manner,
 ) -> Result<Link, NetError> {
-    let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority)?, provider())
-        .build()
-        .map_err(certificate)?;
-    let tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(certificate)?
-        .with_webpki_verifier(verifier)
-        // The peer has the authority's certificate, and would keep another one with every link.
-        .with_client_auth_cert(identity.chain[..1].to_vec(), identity.tls_key())
-        .map_err(certificate)?;
-    let (connection, endpoint) = dial(address, tls, alpn, manner).await?;
+    let (connection, endpoint) = dial(address, client_config(client_tls(identity)?, alpn, manner)?).await?;
     let peer = peer(&connection)?;
     if peer.role != role {
         connection.close(1u32.into(), b"this certificate is for another purpose");
@@ -270,7 +296,7 @@ pub(crate) async fn dial_join(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned::PinnedAuthority::new(pin)))
         .with_no_client_auth();
-    let (connection, _) = dial(address, tls, ALPN_JOIN, Manner::ToServer(Use::Work)).await?;
+    let (connection, _) = dial(address, client_config(tls, ALPN_JOIN, Manner::ToServer(Use::Work))?).await?;
     let certificates = connection
         .peer_identity()
         .and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok())
@@ -279,16 +305,7 @@ pub(crate) async fn dial_join(
     Ok((connection, authority))
 }
 
-async fn dial(
-    address: &str,
-    mut tls: rustls::ClientConfig,
-    alpn: &[u8],
-    manner: Manner,
-) -> Result<(Connection, Endpoint), NetError> {
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    let crypto = QuicClientConfig::try_from(tls).map_err(certificate)?;
-    let mut config = ClientConfig::new(Arc::new(crypto));
-    manner.apply(&mut config);
+async fn dial(address: &str, config: ClientConfig) -> Result<(Connection, Endpoint), NetError> {
     let resolve = |source| NetError::Resolve { address: address.to_owned(), source };
     let targets: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(resolve)?.collect();
     let mut last = resolve(std::io::Error::from(std::io::ErrorKind::NotFound));

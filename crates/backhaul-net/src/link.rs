@@ -1,10 +1,12 @@
 //! An open connection: one control stream of frames, one object stream in each direction.
 
+mod path;
+
+pub use path::{Path, Traffic};
+
 use backhaul_object::Compressed;
 use backhaul_proto::data::{self, Announced, PREFIX_LEN};
 use backhaul_proto::wire::Frame;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
@@ -59,63 +61,6 @@ impl Hangup {
     /// even this, while the path is full: whoever has objects under way gives them up first.
     pub fn leave(&self, reason: &str) {
         self.0.close(LEFT.into(), reason.as_bytes());
-    }
-}
-
-/// The handle by which a connection follows this machine from one network to another.
-#[derive(Clone)]
-pub struct Path {
-    connection: Connection,
-    endpoint: Option<Box<Endpoint>>,
-}
-
-impl Path {
-    /// Goes on from a new socket, whose first packet leaves at once. Only the side that has dialled can move (RFC 9000,
-    /// section 9); on the other this does nothing.
-    ///
-    /// # Errors
-    /// There is no socket to be had.
-    pub fn migrate(&self) -> Result<(), NetError> {
-        let Some(endpoint) = &self.endpoint else { return Ok(()) };
-        let lost = |error: std::io::Error| NetError::Lost(error.to_string());
-        let socket = crate::endpoint::socket_towards(self.connection.remote_address()).map_err(lost)?;
-        endpoint.rebind(socket).map_err(lost)
-    }
-
-    /// True when something was heard from the peer within some time from now.
-    pub async fn answers_within(&self, patience: Duration) -> bool {
-        let heard = || self.connection.stats().udp_rx.datagrams;
-        let before = heard();
-        let wait = async {
-            while heard() == before && self.connection.close_reason().is_none() {
-                tokio::time::sleep(patience / 60).await;
-            }
-        };
-        tokio::time::timeout(patience, wait).await.is_ok() && self.connection.close_reason().is_none()
-    }
-
-    /// The address of this machine from which packets leave for the peer, by the routes of now.
-    pub fn local(&self) -> Option<IpAddr> {
-        let remote = self.connection.remote_address();
-        let probe = crate::endpoint::socket_towards(remote).ok()?;
-        // Sends nothing: it only asks the kernel for a route.
-        probe.connect(remote).ok()?;
-        Some(probe.local_addr().ok()?.ip().to_canonical())
-    }
-
-    /// From where the peer's packets come now.
-    pub fn remote(&self) -> SocketAddr {
-        self.connection.remote_address()
-    }
-
-    /// True until the connection is closed.
-    pub fn is_open(&self) -> bool {
-        self.connection.close_reason().is_none()
-    }
-
-    /// Closes the connection without waiting for anybody: the path is gone.
-    pub fn abandon(&self) {
-        self.connection.close(0u32.into(), b"the path is gone");
     }
 }
 
@@ -215,7 +160,7 @@ impl Link {
 
     /// A handle to move it to another network by.
     pub fn path(&self) -> Path {
-        Path { connection: self.connection.clone(), endpoint: self.endpoint.clone() }
+        Path::new(self.connection.clone(), self.endpoint.clone())
     }
 
     /// A handle to close it by.
