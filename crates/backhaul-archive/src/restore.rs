@@ -4,9 +4,9 @@
 //!   opened beneath it without following symbolic links;
 //! - [`part`] is how what is there is replaced in one step; [`base`] is what of it need not be fetched;
 //! - [`plan`] turns a batch of files into few large reads; [`fetch`] has them read and writes them with several threads;
-//! - [`run`] walks the tree, takes what the [`select`]ion wants, makes [`folders`], [`delete`]s what is too much; [`plain`] makes
-//!   links, pipes, sockets and devices;
-//! - [`batch`]: behind the walk, a batch of files is written, then its hard links and the metadata of the directories that are
+//! - [`scan`] walks the tree, takes what the [`select`]ion wants and looks what is there; behind it [`run`] makes [`folders`],
+//!   keeps what is the [`same`], [`delete`]s what is too much; [`plain`] makes links, pipes, sockets and devices;
+//! - [`batch`]: behind that, a batch of files is written, then its hard links and the metadata of the directories that are
 //!   complete.
 //!
 //! Invariants:
@@ -45,6 +45,7 @@ mod plan;
 mod report;
 mod run;
 mod same;
+mod scan;
 mod select;
 
 use report::Report;

@@ -14,8 +14,8 @@ use super::ahead::{Ahead, Failed};
 
 /// What the walk has come to.
 pub(crate) enum Event<'e> {
-    /// A name. Directories are answered with [`Step::Into`] to descend.
-    Entry(&'e Entry),
+    /// A name. Directories are answered with [`Step::Into`] to descend; what is none may be taken away.
+    Entry(&'e mut Entry),
     /// The end of a directory that was entered.
     Leave,
     /// Part of the directory at the path cannot be read; going on leaves that part out.
@@ -106,10 +106,10 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    fn enter<E>(&mut self, entry: Entry, visit: &mut Visit<'_, E>) -> Result<(), E> {
+    fn enter<E>(&mut self, mut entry: Entry, visit: &mut Visit<'_, E>) -> Result<(), E> {
         self.path.push(b'/');
         self.path.extend_from_slice(&entry.name);
-        let step = visit(&self.path, Event::Entry(&entry))?;
+        let step = visit(&self.path, Event::Entry(&mut entry))?;
         if step == Step::Over {
             return Ok(());
         }

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backhaul_object::entry::{Attribute, Metadata};
+use backhaul_object::ObjectId;
+use backhaul_object::entry::{Attribute, Content, Metadata};
+use backhaul_object::header::MEMBERS_MAX;
 use backhaul_object::source::TransferError;
 use rustix::fs::{self, AtFlags, linkat};
 use rustix::io::Errno;
@@ -20,30 +22,74 @@ use super::{Act, Mode};
 use crate::attributes::Others;
 use crate::flags;
 
-/// A batch ends at this many files, or as many finished directories: their records are what it costs in memory.
+/// A batch ends at this many files and the rest of the last one's bundle, or as many finished directories: their records are
+/// what it costs in memory.
 const FILES_MAX: usize = 16_384;
 /// A writer that has nothing to do gets a batch of this many already.
-const FILES_MIN: usize = 256;
+const FILES_MIN: usize = 64;
 /// A batch ends at this many bytes of what its records hold themselves.
 const HELD_MAX: u64 = 16 << 20;
 
 /// Files and what follows once they are written.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub(super) jobs: Vec<FileJob>,
-    pub(super) links: Vec<FileJob>,
-    pub(super) leaves: Vec<Leaf>,
+    jobs: Vec<FileJob>,
+    links: Vec<FileJob>,
+    leaves: Vec<Leaf>,
     /// Left as they were, and to be compared.
-    pub(super) kept: Vec<FileJob>,
+    kept: Vec<FileJob>,
     /// Bytes of attributes and of contents in entries.
-    pub(super) held: u64,
+    held: u64,
+    /// The bundle that the last of the files is in, until one of another comes.
+    goes_on: Option<ObjectId>,
 }
 
 impl Batch {
+    /// A file is come to, whether anything is done about it or not. Files are bundled in the order of the tree, so a batch
+    /// that ends where the next bundle begins leaves none to be read again.
+    pub(super) fn pass(&mut self, content: &Content) {
+        if let Content::Member { bundle, .. } = content
+            && self.goes_on != Some(*bundle)
+        {
+            self.goes_on = None;
+        }
+    }
+
+    pub(super) fn push(&mut self, job: FileJob) {
+        if let Content::Member { bundle, .. } = job.content {
+            self.goes_on = Some(bundle);
+        }
+        self.hold(&job);
+        self.jobs.push(job);
+    }
+
+    pub(super) fn push_link(&mut self, job: FileJob) {
+        self.hold(&job);
+        self.links.push(job);
+    }
+
+    pub(super) fn push_kept(&mut self, job: FileJob) {
+        self.hold(&job);
+        self.kept.push(job);
+    }
+
+    pub(super) fn push_leaf(&mut self, leaf: Leaf) {
+        self.held += leaf.attributes.iter().flatten().map(Attribute::size).sum::<usize>() as u64;
+        self.leaves.push(leaf);
+    }
+
+    fn hold(&mut self, job: &FileJob) {
+        self.held += job.attributes.iter().map(Attribute::size).sum::<usize>() as u64;
+        if let Content::Inline(bytes) = &job.content {
+            self.held += bytes.len() as u64;
+        }
+    }
+
     pub(super) fn is_full(&self, writer: Writing) -> bool {
         let files = self.jobs.len() + self.links.len() + self.kept.len();
         let max = if writer == Writing::Idle { FILES_MIN } else { FILES_MAX };
-        files >= max || self.leaves.len() >= max || self.held >= HELD_MAX
+        let goes_on = self.goes_on.is_some() && files < max + MEMBERS_MAX;
+        files >= max && !goes_on || self.leaves.len() >= max || self.held >= HELD_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -199,7 +245,7 @@ impl Writer<'_, '_> {
         let is_linked =
             is_old && there.zip(first).is_some_and(|(there, first)| place::same_inode(&there, &first));
         if is_linked || self.stays(job) {
-            self.engine.report.skipped(&job.path());
+            self.engine.report.skipped(|| job.path());
         } else {
             self.linked(job);
         }
@@ -220,8 +266,8 @@ impl Writer<'_, '_> {
         };
         match linked {
             Ok(true) => self.linked(&job),
-            Ok(false) => self.engine.report.skipped(&job.path()),
-            Err(_) if self.stays(&job) => self.engine.report.skipped(&job.path()),
+            Ok(false) => self.engine.report.skipped(|| job.path()),
+            Err(_) if self.stays(&job) => self.engine.report.skipped(|| job.path()),
             Err(_) => {
                 if let Some(group) = job.link {
                     self.links.set(group, (Arc::clone(&job.dir), job.name.clone()));

@@ -8,6 +8,7 @@ use rustix::fs::{self, AtFlags};
 use rustix::io::Errno;
 
 use super::fetch::{Engine, join};
+use super::folders::Folder;
 use super::place::{self, insist};
 use super::run::Run;
 use super::{Mode, RestoreError};
@@ -42,6 +43,7 @@ impl Run<'_, '_> {
         if listed.iter().all(|name| names.contains(name.to_bytes())) {
             return Ok(());
         }
+        self.folders.last_mut().into_iter().for_each(Folder::note_change);
         // What was interrupted in this folder is made whole first: what it has left is no litter.
         self.drain()?;
         match engine.list(&dir, &relative) {

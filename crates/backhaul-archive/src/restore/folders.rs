@@ -2,19 +2,22 @@
 //! are left.
 
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{DefaultHasher, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
-use rustix::fs::Stat;
+use backhaul_object::entry::{Attribute, Entry, Metadata, NAME_MAX};
+use rustix::fs::{self, Mode as Bits, Stat};
 
 use super::batch::Leaf;
 use super::place::{self, Verdict};
 use super::run::{Run, look};
+use super::same::is_right;
+use super::scan::OPEN_MAX;
 use super::select::Choice;
 use super::{Act, Extent, Mode, Overwrite, RestoreError};
 use crate::attributes::Others;
+use crate::beneath::dir_flags;
 use crate::flags;
 use crate::listing::names_in;
 
@@ -35,7 +38,9 @@ pub(super) struct Folder {
     /// What it is in the snapshot, without what is in it; the target itself is none.
     entry: Option<Entry>,
     stage: Stage,
-    fd: Option<OwnedFd>,
+    fd: Option<Arc<OwnedFd>>,
+    /// Something was put into it or taken out of it, or will be.
+    is_changed: bool,
     /// What the snapshot has in it, when all else is to go.
     names: HashSet<Vec<u8>>,
     /// The snapshot's names so far, as a file system sees them that does not tell letters by their case.
@@ -48,12 +53,13 @@ impl Folder {
     /// The target; it is there.
     pub(super) fn target(extent: Extent, choice: Choice) -> Self {
         let entry = if let Extent::Folder(entry) = extent { Some(entry) } else { None };
-        Self { stage: Stage::Old, ..Self::new(Arc::from(&b""[..]), entry, choice) }
+        Self { stage: Stage::Old, ..Self::new(Arc::from(&b""[..]), entry, choice, None) }
     }
 
-    fn new(relative: Arc<[u8]>, entry: Option<Entry>, choice: Choice) -> Self {
-        let (stage, fd, names, is_partial) = (Stage::Waiting, None, HashSet::new(), false);
-        Self { relative, choice, entry, stage, fd, names, folded: HashSet::new(), is_partial }
+    fn new(relative: Arc<[u8]>, entry: Option<Entry>, choice: Choice, fd: Option<Arc<OwnedFd>>) -> Self {
+        let (names, folded) = (HashSet::new(), HashSet::new());
+        let stage = Stage::Waiting;
+        Self { relative, choice, entry, stage, fd, is_changed: false, names, folded, is_partial: false }
     }
 
     /// It only leads to what was saved: what else is in it is none of a snapshot's business.
@@ -64,6 +70,10 @@ impl Folder {
     /// Its inode flags in the snapshot.
     pub(super) fn flags(&self) -> u32 {
         self.entry.as_ref().filter(|entry| !entry.is_way()).map_or(0, Entry::flags)
+    }
+
+    pub(super) fn note_change(&mut self) {
+        self.is_changed = true;
     }
 
     pub(super) fn note_partial(&mut self) {
@@ -95,9 +105,7 @@ impl Run<'_, '_> {
 
     /// Refuses a name that this file system takes for another of the snapshot: it would replace that.
     pub(super) fn refuse_alike(&mut self, name: &[u8]) -> Result<(), String> {
-        let mut hash = DefaultHasher::new();
-        String::from_utf8_lossy(name).to_lowercase().hash(&mut hash);
-        let is_alone = self.folders.last_mut().is_none_or(|folder| folder.folded.insert(hash.finish()));
+        let is_alone = self.folders.last_mut().is_none_or(|folder| folder.folded.insert(folded(name)));
         if is_alone || !self.writes() {
             return Ok(());
         }
@@ -113,15 +121,20 @@ impl Run<'_, '_> {
         }
     }
 
-    /// Comes into a folder; it is made now if it is wanted itself.
-    pub(super) fn enter(&mut self, entry: &Entry, relative: &[u8], choice: Choice) -> Result<(), String> {
-        let (name, extensions) = (entry.name.clone(), entry.extensions.clone());
-        let entry = Entry { name, metadata: entry.metadata, body: Body::Folded(Vec::new()), extensions };
-        // Descriptors are kept for the innermost folder only: depth is not limited by their number.
-        if let Some(outer) = self.folders.last_mut() {
+    /// Comes into a folder, which is there if it is open; it is made now if it is wanted itself.
+    pub(super) fn enter(
+        &mut self,
+        entry: Entry,
+        relative: &[u8],
+        choice: Choice,
+        there: Option<Arc<OwnedFd>>,
+    ) -> Result<(), String> {
+        // Descriptors are kept for the innermost folders only: depth is not limited by their number.
+        if let Some(outer) = self.folders.len().checked_sub(OPEN_MAX).and_then(|at| self.folders.get_mut(at))
+        {
             outer.fd = None;
         }
-        self.folders.push(Folder::new(Arc::from(relative), Some(entry), choice));
+        self.folders.push(Folder::new(Arc::from(relative), Some(entry), choice, there));
         let made = if choice == Choice::Wanted { self.settle() } else { Ok(()) };
         if made.is_err() {
             self.folders.pop();
@@ -139,32 +152,15 @@ impl Run<'_, '_> {
     }
 
     fn make(&mut self, at: usize) -> Result<(), String> {
-        let Some(entry) = self.folders[at].entry.clone() else { return Ok(()) };
-        let (writes, overwrite, metadata) = (self.writes(), self.engine.request.overwrite, entry.metadata);
-        let compare = self.mode == Mode::Compare;
-        let (mut fresh, dry) = (false, self.engine.request.dry_run && self.mode == Mode::Write);
-        let replaces = |stat: &Stat| place::judge(stat, &metadata, overwrite, || false) == Verdict::Write;
-        let there = match self.open(at - 1)? {
-            Some(dir) if dry => match look(dir, &entry.name)? {
-                Some(stat) if place::is_dir(&stat) => true,
-                Some(stat) if !replaces(&stat) => return Err(place::IN_ITS_PLACE.to_owned()),
-                _ => false,
-            },
-            Some(_) => true,
-            None => false,
+        let writes = self.writes();
+        let (fresh, there) = match self.folders[at].fd {
+            Some(_) => (false, true),
+            None => self.make_unseen(at)?,
         };
-        if let Some(dir) = self.open(at - 1)? {
-            if writes {
-                fresh = place::make_dir(dir, &entry.name, replaces)?;
-            } else if compare && !look(dir, &entry.name)?.is_some_and(|stat| place::is_dir(&stat)) {
-                return Err("differs from the snapshot: not a folder".to_owned());
-            }
-        }
         self.engine.report.dir();
         if self.mode == Mode::Write && (fresh || !there) {
             self.engine.report.act(Act::Create, &self.folders[at].relative);
         }
-        self.folders[at - 1].fd = None;
         self.folders[at].stage = if fresh { Stage::Fresh } else { Stage::Old };
         let (flags, of_folder) = (self.folders[at].flags(), self.folders[at - 1].flags());
         if writes
@@ -179,6 +175,37 @@ impl Run<'_, '_> {
         Ok(())
     }
 
+    /// Makes a folder that was not there, or could not be opened, when it was looked for; says whether it is new, and (also in a
+    /// dry run) whether it was there.
+    fn make_unseen(&mut self, at: usize) -> Result<(bool, bool), String> {
+        let Some(Entry { name, metadata, .. }) = self.folders[at].entry.clone() else {
+            return Ok((false, true));
+        };
+        let (writes, overwrite) = (self.writes(), self.engine.request.overwrite);
+        let compare = self.mode == Mode::Compare;
+        let dry = self.engine.request.dry_run && self.mode == Mode::Write;
+        let replaces = |stat: &Stat| place::judge(stat, &metadata, overwrite, || false) == Verdict::Write;
+        let mut fresh = false;
+        let there = match self.open(at - 1)? {
+            Some(dir) if dry => match look(dir, &name)? {
+                Some(stat) if place::is_dir(&stat) => true,
+                Some(stat) if !replaces(&stat) => return Err(place::IN_ITS_PLACE.to_owned()),
+                _ => false,
+            },
+            Some(dir) => {
+                if writes {
+                    fresh = place::make_dir(dir, &name, replaces)?;
+                } else if compare && !look(dir, &name)?.is_some_and(|stat| place::is_dir(&stat)) {
+                    return Err("differs from the snapshot: not a folder".to_owned());
+                }
+                true
+            }
+            None => false,
+        };
+        self.folders[at - 1].is_changed |= fresh;
+        Ok((fresh, there))
+    }
+
     /// The innermost folder, open; `None` when it is not there (in a dry run).
     pub(super) fn here(&mut self) -> Result<Option<&OwnedFd>, String> {
         self.settle()?;
@@ -187,17 +214,23 @@ impl Run<'_, '_> {
 
     fn open(&mut self, at: usize) -> Result<Option<&OwnedFd>, String> {
         let dry = self.engine.request.dry_run && self.mode == Mode::Write;
+        let outer = at.checked_sub(1).and_then(|at| self.folders.get(at)?.fd.clone());
         let (Some(place), Some(folder)) = (self.engine.place, self.folders.get_mut(at)) else {
             return if dry { Ok(None) } else { Err("the target folder is not there".to_owned()) };
         };
         if folder.fd.is_none() {
-            match place.dir(&folder.relative) {
-                Ok(fd) => folder.fd = Some(fd),
+            let name = folder.entry.as_ref().map(|entry| &entry.name[..]);
+            let opened = match outer.as_ref().zip(name) {
+                Some((outer, name)) => fs::openat(outer, name, dir_flags(), Bits::empty()),
+                None => place.dir(&folder.relative),
+            };
+            match opened {
+                Ok(fd) => folder.fd = Some(Arc::new(fd)),
                 Err(_) if dry => return Ok(None),
                 Err(error) => return Err(format!("its folder cannot be opened: {error}")),
             }
         }
-        Ok(folder.fd.as_ref())
+        Ok(folder.fd.as_deref())
     }
 
     /// Where the walk is, relative to the target.
@@ -222,28 +255,52 @@ impl Run<'_, '_> {
             return None;
         }
         let entry = folder.entry.as_ref()?;
+        let there = self.stat_of(&folder);
         // It was not saved itself: what it has stays.
         let attributes: Option<Vec<Attribute>> = (!entry.is_way()).then(|| entry.attributes());
         let flags = folder.flags();
-        let metadata = match entry.is_way() {
-            true => self.with_own_time(&folder, entry.metadata),
-            false => entry.metadata,
+        let metadata = match (entry.is_way(), &there) {
+            (true, Some(stat)) => with_own_time(stat, entry.metadata),
+            _ => entry.metadata,
         };
+        let is_bare = flags == 0 && attributes.as_ref().is_none_or(Vec::is_empty);
+        let is_as_it_was = folder.stage == Stage::Old && !folder.is_changed && is_bare;
+        if is_as_it_was
+            && there.is_some_and(|stat| is_right(&stat, &metadata) && place::is_of(&stat, &metadata))
+        {
+            // Nothing will have to be set.
+            return None;
+        }
         let others = if folder.stage == Stage::Fresh { Others::Go } else { Others::Stay };
         Some(Leaf { relative: folder.relative, metadata, attributes, others, flags })
     }
 
-    /// A folder on the way was not saved: it keeps the time it has, and its owner unless root restores.
-    fn with_own_time(&self, folder: &Folder, metadata: Metadata) -> Metadata {
-        let fd = self.engine.place.and_then(|place| place.dir(&folder.relative).ok());
-        match fd.and_then(|fd| rustix::fs::fstat(fd).ok()) {
-            Some(stat) => {
-                let root = rustix::process::geteuid().is_root();
-                let (uid, gid) = if root { (metadata.uid, metadata.gid) } else { (stat.st_uid, stat.st_gid) };
-                let (mtime_s, mtime_ns) = (stat.st_mtime, stat.st_mtime_nsec as u32);
-                Metadata { uid, gid, mtime_s, mtime_ns, ..metadata }
-            }
-            None => metadata,
+    fn stat_of(&self, folder: &Folder) -> Option<Stat> {
+        match &folder.fd {
+            Some(fd) => fs::fstat(fd).ok(),
+            None => fs::fstat(self.engine.place?.dir(&folder.relative).ok()?).ok(),
         }
     }
+}
+
+/// A folder on the way was not saved: it keeps the time it has, and its owner unless root restores.
+fn with_own_time(stat: &Stat, metadata: Metadata) -> Metadata {
+    let root = rustix::process::geteuid().is_root();
+    let (uid, gid) = if root { (metadata.uid, metadata.gid) } else { (stat.st_uid, stat.st_gid) };
+    let (mtime_s, mtime_ns) = (stat.st_mtime, stat.st_mtime_nsec as u32);
+    Metadata { uid, gid, mtime_s, mtime_ns, ..metadata }
+}
+
+/// A name as a file system sees it that does not tell letters by their case.
+fn folded(name: &[u8]) -> u64 {
+    let (mut hash, mut room) = (DefaultHasher::new(), [0; NAME_MAX]);
+    match room.get_mut(..name.len()) {
+        Some(room) if name.is_ascii() => {
+            room.copy_from_slice(name);
+            room.make_ascii_lowercase();
+            hash.write(room);
+        }
+        _ => hash.write(String::from_utf8_lossy(name).to_lowercase().as_bytes()),
+    }
+    hash.finish()
 }

@@ -115,6 +115,11 @@ fn mtime(stat: &Stat) -> (i64, i64) {
     (stat.st_mtime, stat.st_mtime_nsec as i64)
 }
 
+/// True for what was changed at that time.
+pub(crate) fn is_of(stat: &Stat, metadata: &Metadata) -> bool {
+    mtime(stat) == (metadata.mtime_s, i64::from(metadata.mtime_ns))
+}
+
 /// Decides about an existing entry; `same` is asked whether type and size (or link target) are equal.
 pub(crate) fn judge(
     stat: &Stat,
@@ -279,7 +284,7 @@ pub(crate) fn apply(
     if fs::fstat(fd)?.st_mode & 0o7777 != mode {
         fs::fchmod(fd, Mode::from_raw_mode(mode))?;
     }
-    if mtime(&stat) != (metadata.mtime_s, i64::from(metadata.mtime_ns)) {
+    if !is_of(&stat, metadata) {
         fs::futimens(fd, &times(metadata))?;
     }
     Ok(Missed { owner: !owned, attributes: unset.unwrap_or_default() })

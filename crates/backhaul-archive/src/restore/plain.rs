@@ -6,25 +6,27 @@ use backhaul_object::entry::{Body, Entry, Special};
 use rustix::fs::{AtFlags, linkat};
 
 use super::fetch::{Found, join};
+use super::folders::Folder;
 use super::part;
 use super::place::{self, Missed, Target, Verdict};
 use super::run::Run;
 use super::same::Right;
+use super::scan::Looked;
 use super::{Act, Mode};
 
 const DIFFERS: &str = "differs from the snapshot: another link or special file";
 
 impl Run<'_, '_> {
-    pub(super) fn plain(&mut self, entry: &Entry) -> Result<(), String> {
+    pub(super) fn plain(&mut self, entry: &Entry, looked: Looked) -> Result<(), String> {
         let (writes, overwrite) = (self.writes(), self.engine.request.overwrite);
-        let found = self.found(entry)?;
+        let found = self.found(entry, looked)?;
         let path = join(&self.here_path(), &entry.name);
         let (engine, there) = (self.engine, Found::of(found.as_ref()));
         let make_way = |dir: &OwnedFd| engine.make_way(dir, &entry.name, &path);
         let verify = self.engine.request.verify && !self.engine.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
         let first = self.links.first(entry.link());
-        let mut missed = None;
+        let (mut missed, mut is_changed) = (None, false);
         if let Some(dir) = self.here()? {
             let same = || place::is_as(dir, &entry.name, &entry.body);
             if compare {
@@ -36,16 +38,17 @@ impl Run<'_, '_> {
                 && verdict != Verdict::Write
             {
                 let differs = verify && !same();
-                self.engine.report.skipped(&path);
+                self.engine.report.skipped(|| path.clone());
                 if verdict == Verdict::Same {
                     self.note_first(entry);
-                    if writes && self.put_right(entry, stat, &path)? == Right::Elsewhere {
+                    if writes && self.put_right(entry, stat)? == Right::Elsewhere {
                         let why = "its mode, owner or attributes stay: it has further names";
                         self.engine.report.error(&path, why.to_owned());
                     }
                 }
                 return if differs { Err(DIFFERS.to_owned()) } else { Ok(()) };
             } else if writes {
+                is_changed = true;
                 let linked = match (&first, place) {
                     (Some((from, name)), Some(place)) => {
                         further_name(place, (from, name), dir, (entry, there), &make_way).is_ok()
@@ -62,6 +65,9 @@ impl Run<'_, '_> {
         }
         if writes {
             self.note_first(entry);
+        }
+        if is_changed {
+            self.folders.last_mut().into_iter().for_each(Folder::note_change);
         }
         if let Some(missed) = missed {
             self.engine.report.missed(&path, missed);

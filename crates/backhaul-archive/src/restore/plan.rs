@@ -66,7 +66,8 @@ pub(super) fn plan(jobs: Vec<FileJob>) -> Vec<Group> {
         let of =
             if let Content::Member { bundle, .. } = job.content { members.remove(&bundle) } else { None };
         let (of, cost) = match of {
-            Some((of, bytes)) if bytes <= PART_MAX => (Some(of), bytes),
+            // Whoever sends a part has to open the whole: such reads are kept small, so that several are under way.
+            Some((of, bytes)) if bytes <= PART_MAX => (Some(of), BUNDLE_BYTES),
             Some((of, _)) => (Some(Reference::whole(of.id)), BUNDLE_BYTES),
             None => (None, job.size),
         };

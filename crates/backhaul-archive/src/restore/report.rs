@@ -91,10 +91,13 @@ impl Report {
         count(&self.progress.special, 1);
     }
 
-    pub(crate) fn skipped(&self, relative: &[u8]) {
+    /// What is at a path stays; most of the time nobody wants to know at which.
+    pub(crate) fn skipped(&self, relative: impl FnOnce() -> Vec<u8>) {
         count(&self.skipped, 1);
         count(&self.progress.skipped, 1);
-        self.act(Act::Keep, relative);
+        if self.tell.is_some() {
+            self.act(Act::Keep, &relative());
+        }
     }
 
     /// Names that the snapshot does not have are gone.

@@ -1,11 +1,11 @@
-//! The walk of a restore: directories and what has no content at once, files in batches.
+//! What is done about what the [`scan`](super::scan) comes to: directories and what has no content at once, files in batches.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use backhaul_object::entry::{Attribute, Body, Content, Entry};
+use backhaul_object::entry::{Body, Content, Entry};
 use backhaul_object::source::TransferError;
 use rustix::fs::Stat;
 
@@ -14,16 +14,18 @@ use super::fetch::{Engine, FileJob, Found, join};
 use super::folders::Folder;
 use super::place::{self, Verdict};
 use super::same::Right;
+use super::scan::{Looked, Scan, Seen};
 use super::select::Choice;
 use super::{Act, Extent, Mode, RestoreError};
-use crate::browse::walker::{Event, Start, Step, Walker};
-use crate::patterns::Kind;
+use crate::browse::walker::Start;
 
 pub(super) struct Run<'r, 'a> {
     pub(super) engine: &'r Engine<'a>,
     pub(super) mode: Mode,
     /// The folders that the walk is in, the target first.
     pub(super) folders: Vec<Folder>,
+    /// Folders within each other that are passed by: the outermost could not be made.
+    passed: usize,
     batch: Batch,
     /// Takes batches.
     orders: SyncSender<Order>,
@@ -38,17 +40,20 @@ pub(crate) fn run(engine: &Engine<'_>, mode: Mode, start: Start, extent: Extent)
     let folders = vec![Folder::target(extent, engine.request.select.at_start())];
     let (links, open) = (&Links::default(), &AtomicUsize::new(0));
     std::thread::scope(|scope| {
-        // One batch waits while one is written and the walk gathers the next.
+        // One batch waits while one is written and the next is gathered.
         let (orders, queue) = sync_channel(1);
         let writer = Writer { engine, mode, links, open };
         let writing = scope.spawn(move || writer.run(&queue));
-        let mut run = Run { engine, mode, folders, batch: Batch::default(), orders, open, links };
-        let walked = run.walk(start, is_folder);
+        let (out, seen) = sync_channel(1);
+        let scan = Scan::new(engine, mode, out);
+        let scanning = scope.spawn(move || scan.run(start));
+        let mut run = Run { engine, mode, folders, passed: 0, batch: Batch::default(), orders, open, links };
+        let done = run.take(seen, is_folder);
         drop(run);
-        // If it has ended, it knows why better than a walk that nobody listens to.
-        match writing.join() {
-            Ok(written) => written.map_err(RestoreError::from).and(walked),
-            Err(_) => Err(TransferError::Lost("writing stopped in the middle".to_owned()).into()),
+        // If the writer has ended, it knows why better than one that nobody listens to.
+        match (writing.join(), scanning.join()) {
+            (Ok(written), Ok(())) => written.map_err(RestoreError::from).and(done),
+            _ => Err(TransferError::Lost("restoring stopped in the middle".to_owned()).into()),
         }
     })?;
     if let Some(place) = engine.place {
@@ -62,8 +67,11 @@ impl Run<'_, '_> {
         self.mode == Mode::Write && !self.engine.request.dry_run
     }
 
-    fn walk(&mut self, start: Start, is_folder: bool) -> Result<(), RestoreError> {
-        Walker::new(self.engine.source, start, Vec::new()).run(&mut |path, event| self.event(path, event))?;
+    fn take(&mut self, seen: Receiver<Vec<Seen>>, is_folder: bool) -> Result<(), RestoreError> {
+        for one in seen.into_iter().flatten() {
+            self.come_to(one)?;
+            self.flush_if_full()?;
+        }
         self.flush()?;
         if is_folder { self.tidy() } else { Ok(()) }
     }
@@ -87,35 +95,38 @@ impl Run<'_, '_> {
         told.recv().map_err(|_| TransferError::Lost("writing has ended".to_owned()))
     }
 
-    fn event(&mut self, path: &[u8], event: Event<'_>) -> Result<Step, RestoreError> {
-        let relative = path.strip_prefix(b"/").unwrap_or(path);
-        match event {
-            Event::Unreadable(error) if error.is_fatal() => return Err(error.into()),
-            Event::Unreadable(error) => {
-                self.engine.report.error(relative, format!("part of the folder is left out: {error}"));
+    fn come_to(&mut self, seen: Seen) -> Result<(), RestoreError> {
+        match seen {
+            Seen::Unreadable(error) if error.is_fatal() => return Err(error.into()),
+            Seen::Folder { .. } if self.passed > 0 => self.passed += 1,
+            Seen::Leave if self.passed > 0 => self.passed -= 1,
+            _ if self.passed > 0 => {}
+            Seen::Unreadable(error) => {
+                let why = format!("part of the folder is left out: {error}");
+                self.engine.report.error(&self.here_path(), why);
                 self.folders.last_mut().into_iter().for_each(Folder::note_partial);
             }
-            Event::Leave => {
+            Seen::Leave => {
                 if let Some(leaf) = self.leave()? {
-                    let bytes = leaf.attributes.iter().flatten().map(Attribute::size).sum::<usize>();
-                    self.batch.held += bytes as u64;
-                    self.batch.leaves.push(leaf);
+                    self.batch.push_leaf(leaf);
                 }
             }
-            Event::Entry(entry) => {
-                let step = match self.entry(entry, relative) {
-                    Ok(step) => step,
-                    Err(why) => {
-                        self.engine.report.error(relative, why);
-                        Step::Over
-                    }
-                };
-                self.flush_if_full()?;
-                return Ok(step);
+            Seen::Unwanted(name) => self.note_name(&name),
+            Seen::Folder { entry, choice, there } => {
+                let relative = join(&self.here_path(), &entry.name);
+                if let Err(why) = self.folder(entry, &relative, choice, there) {
+                    self.engine.report.error(&relative, why);
+                    self.passed = 1;
+                }
+            }
+            Seen::Other { entry, looked } => {
+                let name = entry.name.clone();
+                if let Err(why) = self.other(entry, looked) {
+                    self.engine.report.error(&join(&self.here_path(), &name), why);
+                }
             }
         }
-        self.flush_if_full()?;
-        Ok(Step::Into)
+        Ok(())
     }
 
     fn flush_if_full(&mut self) -> Result<(), TransferError> {
@@ -124,78 +135,83 @@ impl Run<'_, '_> {
         if self.batch.is_full(writing) { self.flush() } else { Ok(()) }
     }
 
-    fn entry(&mut self, entry: &Entry, relative: &[u8]) -> Result<Step, String> {
-        let is_dir = matches!(entry.body, Body::Directory { .. } | Body::Folded(_));
-        let kind = if is_dir { Kind::Directory } else { Kind::Other };
-        let Some(folder) = self.folders.last_mut() else { return Ok(Step::Over) };
+    /// What the snapshot has in a folder stays in it.
+    fn note_name(&mut self, name: &[u8]) {
         if self.engine.request.delete {
-            folder.note_name(&entry.name);
+            self.folders.last_mut().into_iter().for_each(|folder| folder.note_name(name));
         }
-        let path = [&self.engine.prefix[..], relative].join(&b'/');
-        let choice = self.engine.request.select.choose(&path, kind, folder.choice);
+    }
+
+    fn folder(
+        &mut self,
+        entry: Entry,
+        relative: &[u8],
+        choice: Choice,
+        there: Option<Arc<OwnedFd>>,
+    ) -> Result<(), String> {
+        self.note_name(&entry.name);
         if choice == Choice::Wanted {
             self.refuse_alike(&entry.name)?;
         }
+        self.enter(entry, relative, choice, there)
+    }
+
+    fn other(&mut self, entry: Entry, looked: Looked) -> Result<(), String> {
+        self.note_name(&entry.name);
+        self.refuse_alike(&entry.name)?;
         match &entry.body {
-            _ if choice == Choice::Unwanted => Ok(Step::Over),
-            Body::Directory { .. } | Body::Folded(_) => {
-                self.enter(entry, relative, choice).map(|()| Step::Into)
-            }
-            Body::Symlink(_) | Body::Special(_) => self.plain(entry).map(|()| Step::Over),
-            Body::File { .. } => self.file(entry).map(|()| Step::Over),
+            Body::File { .. } => self.file(entry, looked),
+            _ => self.plain(&entry, looked),
         }
     }
 
     /// What is at a name already.
-    pub(super) fn found(&mut self, entry: &Entry) -> Result<Option<Stat>, String> {
-        let look_there = self.mode == Mode::Write && !self.is_fresh();
-        match self.here()? {
-            Some(dir) if look_there => look(dir, &entry.name),
-            _ => Ok(None),
+    pub(super) fn found(&mut self, entry: &Entry, looked: Looked) -> Result<Option<Stat>, String> {
+        self.settle()?;
+        match looked {
+            _ if self.mode != Mode::Write || self.is_fresh() => Ok(None),
+            Looked::At(found) => Ok(found),
+            Looked::Not => match self.here()? {
+                Some(dir) => look(dir, &entry.name),
+                None => Ok(None),
+            },
         }
     }
 
-    fn file(&mut self, entry: &Entry) -> Result<(), String> {
+    fn file(&mut self, entry: Entry, looked: Looked) -> Result<(), String> {
         let Body::File { size, content, link } = &entry.body else { return Ok(()) };
-        let (size, link) = (*size, *link);
-        let found = self.found(entry)?;
-        let (overwrite, dir) = (self.engine.request.overwrite, self.here_path());
-        let (name, metadata, content) = (entry.name.clone(), entry.metadata, content.clone());
-        let attributes = entry.attributes();
-        self.batch.held += attributes.iter().map(Attribute::size).sum::<usize>() as u64;
-        if let Content::Inline(bytes) = &content {
-            self.batch.held += bytes.len() as u64;
-        }
-        let (flags, of_folder) = (entry.flags(), self.folders.last().map_or(0, Folder::flags));
-        let there = Found::of(found.as_ref());
-        let job =
-            FileJob { dir, name, metadata, attributes, flags, of_folder, size, content, link, found: there };
-        let write = self.mode == Mode::Write;
+        let (size, link, write) = (*size, *link, self.mode == Mode::Write);
+        let found = self.found(&entry, looked)?;
+        self.batch.pass(content);
         if write && self.links.first(link).is_some() {
-            self.batch.links.push(job);
+            let job = self.job(entry, found.as_ref());
+            self.batch.push_link(job);
             return Ok(());
         }
+        let overwrite = self.engine.request.overwrite;
         let judge =
             |stat: &Stat| place::judge(stat, &entry.metadata, overwrite, || place::is_file_of(stat, size));
         let mut verdict = found.as_ref().map_or(Verdict::Write, judge);
         if let (Verdict::Same, Some(stat), true) = (verdict, &found, self.writes())
-            && self.put_right(entry, stat, &job.path())? == Right::Elsewhere
+            && self.put_right(&entry, stat)? == Right::Elsewhere
         {
             // The file with its other names is left to whoever has them.
             verdict = Verdict::Write;
         }
-        let act = if found.is_some() { Act::Replace } else { Act::Create };
         if let (Some(group), true) = (link, write && verdict != Verdict::Skip) {
-            self.links.set(group, (Arc::clone(&job.dir), job.name.clone()));
+            self.links.set(group, (self.here_path(), entry.name.clone()));
         }
         if verdict != Verdict::Write {
-            self.engine.report.skipped(&job.path());
+            self.engine.report.skipped(|| join(&self.here_path(), &entry.name));
             if self.engine.request.verify && !self.engine.request.dry_run {
-                self.batch.kept.push(job);
+                let job = self.job(entry, found.as_ref());
+                self.batch.push_kept(job);
             }
             return Ok(());
         }
+        let job = self.job(entry, found.as_ref());
         if write {
+            let act = if found.is_some() { Act::Replace } else { Act::Create };
             self.engine.report.act(act, &job.path());
         }
         if write && self.engine.request.dry_run {
@@ -203,9 +219,23 @@ impl Run<'_, '_> {
             self.links.rehearse(link);
             self.engine.report.file(size);
         } else {
-            self.batch.jobs.push(job);
+            self.batch.push(job);
         }
         Ok(())
+    }
+
+    /// What is to be done about a file; its folder changes by it.
+    fn job(&mut self, entry: Entry, found: Option<&Stat>) -> FileJob {
+        let (dir, found) = (self.here_path(), Found::of(found));
+        let (attributes, flags) = (entry.attributes(), entry.flags());
+        let of_folder = self.folders.last().map_or(0, Folder::flags);
+        self.folders.last_mut().into_iter().for_each(Folder::note_change);
+        let Entry { name, metadata, body, .. } = entry;
+        let (size, content, link) = match body {
+            Body::File { size, content, link } => (size, content, link),
+            _ => (0, Content::Empty, None),
+        };
+        FileJob { dir, name, metadata, attributes, flags, of_folder, size, content, link, found }
     }
 
     /// Says what becomes of a folder where something else is to be.

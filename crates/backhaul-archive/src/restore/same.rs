@@ -6,6 +6,7 @@ use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use rustix::fs::{self, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::fetch::join;
 use super::folders::Folder;
 use super::place;
 use super::run::Run;
@@ -24,7 +25,7 @@ pub(super) enum Right {
 impl Run<'_, '_> {
     /// Sets mode, owner, attributes and flags of a file, link or special file that stays; what it has too much goes only if
     /// everything is to be as in the snapshot. `stat` is of what was judged: nothing else is touched.
-    pub(super) fn put_right(&mut self, entry: &Entry, stat: &Stat, path: &[u8]) -> Result<Right, String> {
+    pub(super) fn put_right(&mut self, entry: &Entry, stat: &Stat) -> Result<Right, String> {
         let (engine, delete) = (self.engine, self.engine.request.delete);
         let others = if delete { Others::Go } else { Others::Stay };
         let of_folder = self.folders.last().map_or(0, Folder::flags);
@@ -33,6 +34,7 @@ impl Run<'_, '_> {
             // One look has told all.
             return Ok(Right::Now);
         }
+        let path = &join(&self.here_path(), &entry.name);
         let Some(dir) = self.here()? else { return Ok(Right::Now) };
         let failed = |error: Errno| format!("metadata not set: {error}");
         let (attributes, report) = (entry.attributes(), &engine.report);
@@ -85,7 +87,7 @@ fn right_of(entry: &Entry) -> Metadata {
     Metadata { mode: if is_link { 0o777 } else { entry.metadata.mode }, ..entry.metadata }
 }
 
-fn is_right(stat: &Stat, metadata: &Metadata) -> bool {
+pub(super) fn is_right(stat: &Stat, metadata: &Metadata) -> bool {
     (stat.st_mode & 0o7777, stat.st_uid, stat.st_gid) == (metadata.mode.into(), metadata.uid, metadata.gid)
 }
 

@@ -23,6 +23,11 @@ pub(super) enum Choice {
 }
 
 impl Selection {
+    /// True if nothing is asked for in particular, and nothing left out.
+    pub(super) fn is_everything(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
+    }
+
     /// `above` is what was said of the folder that it is in.
     pub(super) fn choose(&self, path: &[u8], kind: Kind, above: Choice) -> Choice {
         if self.exclude.verdict(path, kind) == Some(true) || above == Choice::Unwanted {

@@ -1,5 +1,6 @@
 //! Sends what a client may read. Of a bundle it sees only the members that are its own, and of these what it wants.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,13 +11,16 @@ use backhaul_object::{Compressed, FormatError, Kind, Reference};
 use backhaul_proto::end;
 use backhaul_store::{Owned, Pass, ReaderPass, StoreError};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::ingest::Report;
 use super::{Ending, OpenVault, lock};
 use crate::fleet::Client;
 
-/// Objects read at once, while those before are on their way.
-const AHEAD: usize = 8;
+/// Requests of a session that are read at a time: a walk's do not wait until all is read that was asked for before them.
+const AT_ONCE: usize = 2;
+/// Objects of a request that are read, while those before are on their way.
+const AHEAD: usize = 4;
 /// A bundle that is no larger is sent with what was not asked for.
 const WHOLE_MAX: u32 = 48 << 10;
 
@@ -74,6 +78,33 @@ enum Reply {
     Failure { damaged: bool, text: String },
 }
 
+/// A request that is being read.
+struct Reading {
+    replies: mpsc::Receiver<Reply>,
+    task: JoinHandle<()>,
+}
+
+impl Reading {
+    fn begin(vault: &Arc<OpenVault>, owned: &Arc<Mutex<Owned>>, wanted: Vec<Reference>) -> Self {
+        let (found, replies) = mpsc::channel(AHEAD);
+        let (vault, owned) = (Arc::clone(vault), Arc::clone(owned));
+        let task = tokio::task::spawn_blocking(move || {
+            foresee(&vault, &owned, &wanted);
+            let mut packer = None;
+            for one in wanted {
+                if found.blocking_send(read(&vault, &owned, &one, &mut packer)).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { replies, task }
+    }
+
+    async fn next(reading: Option<&mut Self>) -> Option<Reply> {
+        reading?.replies.recv().await
+    }
+}
+
 /// Answers read requests in order until the session ends.
 pub async fn serve(
     streams: Arc<Streams>,
@@ -83,39 +114,36 @@ pub async fn serve(
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let mut writer: Option<ObjectWriter> = None;
-    while let Some(wanted) = requests.next().await {
-        let stream = match writer.take() {
-            Some(stream) => stream,
-            None => match streams.open().await {
-                Ok(stream) => stream,
-                Err(_) => return,
-            },
-        };
-        let (replies_in, mut replies) = mpsc::channel(AHEAD);
-        let (vault, owned) = (Arc::clone(&vault), Arc::clone(&owned));
-        let reading = tokio::task::spawn_blocking(move || {
-            foresee(&vault, &owned, &wanted);
-            for one in wanted {
-                if replies_in.blocking_send(read(&vault, &owned, &one)).is_err() {
-                    return;
-                }
+    let (mut reading, mut are_more) = (VecDeque::new(), true);
+    while are_more || !reading.is_empty() {
+        let reply = tokio::select! {
+            wanted = requests.next(), if are_more && reading.len() < AT_ONCE => {
+                are_more = wanted.is_some();
+                reading.extend(wanted.map(|wanted| Reading::begin(&vault, &owned, wanted)));
+                continue;
             }
-        });
-        let mut stream = stream;
-        while let Some(reply) = replies.recv().await {
-            let sent = match &reply {
-                Reply::Object(object) => stream.send(object).await,
-                Reply::Failure { damaged, text } => stream.send_failure(*damaged, text).await,
-            };
-            if sent.is_err() {
+            reply = Reading::next(reading.front_mut()), if !reading.is_empty() => reply,
+        };
+        let Some(reply) = reply else {
+            if let Some(Reading { task, .. }) = reading.pop_front()
+                && task.await.is_err()
+            {
+                let _ = reports.send(Report::Failed(Ending::new(end::STORAGE, "reading failed")));
                 return;
             }
+            continue;
+        };
+        if writer.is_none() {
+            writer = streams.open().await.ok();
         }
-        if reading.await.is_err() {
-            let _ = reports.send(Report::Failed(Ending::new(end::STORAGE, "reading failed")));
+        let Some(stream) = &mut writer else { return };
+        let sent = match &reply {
+            Reply::Object(object) => stream.send(object).await,
+            Reply::Failure { damaged, text } => stream.send_failure(*damaged, text).await,
+        };
+        if sent.is_err() {
             return;
         }
-        writer = Some(stream);
     }
 }
 
@@ -130,7 +158,7 @@ fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &[Reference]) {
     vault.vault.foresee(&mine);
 }
 
-fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference) -> Reply {
+fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, packer: &mut Option<Packer>) -> Reply {
     let Reference { id, members } = wanted;
     let absent = || Reply::Failure { damaged: false, text: "not there, or not yours to read".to_owned() };
     let ordinal = match vault.vault.ordinal(id) {
@@ -149,9 +177,9 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference) -> Reply {
     let object = vault.get(ordinal).and_then(|object| {
         let sent = match (part, wants_part(&object, members)) {
             (None, false) => Ok(object),
-            (None, true) => part_of(&object, members),
-            (Some(mine), false) => part_of(&object, &mine),
-            (Some(mine), true) => part_of(&object, &both(&mine, members)),
+            (None, true) => part_of(&object, members, packer),
+            (Some(mine), false) => part_of(&object, &mine, packer),
+            (Some(mine), true) => part_of(&object, &both(&mine, members), packer),
         };
         sent.map_err(|why| StoreError::Damaged { what: format!("object {id}"), why: why.to_string() })
     });
@@ -170,6 +198,14 @@ fn both(a: &[u8], b: &[u8]) -> Vec<u8> {
     a.iter().zip(b).map(|(a, b)| a & b).collect()
 }
 
-fn part_of(object: &Compressed, members: &[u8]) -> Result<Compressed, FormatError> {
-    bundle::part_of(object, members, &mut Packer::new(1)?)
+fn part_of(
+    object: &Compressed,
+    members: &[u8],
+    packer: &mut Option<Packer>,
+) -> Result<Compressed, FormatError> {
+    let packer = match packer {
+        Some(packer) => packer,
+        None => packer.insert(Packer::new(1)?),
+    };
+    bundle::part_of(object, members, packer)
 }
