@@ -46,8 +46,8 @@ mod walk;
 
 use state::{PendingState, StateName};
 
-/// Files that wait for a reader; each holds its directory open.
-const JOBS_MAX: usize = 128;
+/// Batches of files that wait for a reader; each file holds its directory open.
+const JOBS_MAX: usize = 4;
 
 /// What to back up, and how.
 pub struct BackupRequest<'a> {
@@ -198,17 +198,17 @@ pub fn backup(
     let jobs = &std::sync::Mutex::new(jobs);
     let readers = &read::Readers::new(parameters, request);
     std::thread::scope(|scope| {
-        let (steps_in, steps) = step::Steps::channel();
+        let (steps_in, batches) = step::Steps::channel(jobs_in);
         for _ in 0..read::THREADS {
             scope.spawn(move || readers.run(jobs));
         }
-        let walk = walk::Walk::new(request, parameters, records, steps_in, jobs_in);
+        let walk = walk::Walk::new(request, parameters, records, steps_in);
         spawn_walk(scope, walk, roots)?;
         let (put, saved) = outbound::with(scope, sink, &request.progress, |outbound| {
-            assemble::Assembler::new(parameters, sink, outbound, journal, old_nodes).run(&steps)
+            assemble::Assembler::new(parameters, sink, outbound, journal, old_nodes).run(&batches)
         });
         // The walk and the readers stop when nobody takes their results.
-        drop(steps);
+        drop(batches);
         match (put, saved) {
             (Ok(()), saved) => saved.map(|mut saved| {
                 saved.figures.bytes_sent = request.progress.bytes_sent.load(Ordering::Relaxed);
@@ -246,13 +246,13 @@ pub fn dry_run(request: &BackupRequest<'_>, parameters: &VaultParameters) -> Res
     let known = request.state.map(|dir| state::peek(dir, &name)).transpose()?;
     let (_, records) = known.map_or_else(Default::default, state::Known::split);
     std::thread::scope(|scope| {
-        let (steps_in, steps) = step::Steps::channel();
-        // Jobs go nowhere: a closed queue makes their parts end at once.
+        // Jobs go nowhere.
         let (jobs_in, _) = sync_channel(JOBS_MAX);
-        let walk = walk::Walk::new(request, parameters, records, steps_in, jobs_in);
+        let (steps_in, batches) = step::Steps::channel(jobs_in);
+        let walk = walk::Walk::new(request, parameters, records, steps_in);
         spawn_walk(scope, walk, roots)?;
         let mut figures = Figures::default();
-        for step in steps.into_iter().flatten() {
+        for step in batches.into_iter().flat_map(|batch| batch.steps) {
             step.count(&mut figures);
         }
         Ok(figures)

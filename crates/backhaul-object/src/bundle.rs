@@ -18,12 +18,22 @@ use crate::seal::{Compressed, Object, Packer, identify_content};
 pub struct BundleBuilder {
     provides: Vec<(ObjectId, Proof)>,
     lengths: Vec<u8>,
+    /// The contents, after as much room as the lengths commonly take: they are put before them, and nothing is moved.
     content: Vec<u8>,
 }
+
+/// Room for the lengths of a bundle's members.
+const LENGTHS_ROOM: usize = 4 << 10;
+/// Room for the contents of a bundle of a managed vault: its target, and one member more.
+const CONTENT_ROOM: usize = (512 + 128) << 10;
 
 impl BundleBuilder {
     /// Adds a file; returns its member number.
     pub fn push(&mut self, id: ObjectId, proof: Proof, content: &[u8]) -> usize {
+        if self.content.is_empty() {
+            self.content.reserve(LENGTHS_ROOM + CONTENT_ROOM);
+            self.content.resize(LENGTHS_ROOM, 0);
+        }
         self.provides.push((id, proof));
         self.lengths.put_varint(content.len() as u64 + 1);
         self.content.extend_from_slice(content);
@@ -32,7 +42,7 @@ impl BundleBuilder {
 
     /// Bytes of content so far.
     pub fn len(&self) -> usize {
-        self.content.len()
+        self.content.len().saturating_sub(LENGTHS_ROOM)
     }
 
     /// True before the first member.
@@ -42,19 +52,20 @@ impl BundleBuilder {
 
     /// True when no further member fits.
     pub fn is_full(&self, target: usize) -> bool {
-        self.content.len() >= target || self.provides.len() >= MEMBERS_MAX
+        self.len() >= target || self.provides.len() >= MEMBERS_MAX
     }
 
     /// The finished object.
     pub fn finish(self) -> Object {
-        let mut payload = self.lengths;
-        payload.extend_from_slice(&self.content);
-        Object {
-            kind: Kind::Bundle,
-            references: Vec::new(),
-            provides: self.provides,
-            payload: Bytes::from(payload),
-        }
+        let (lengths, mut content) = (self.lengths, self.content);
+        let payload = match LENGTHS_ROOM.checked_sub(lengths.len()) {
+            Some(start) if !content.is_empty() => {
+                content[start..LENGTHS_ROOM].copy_from_slice(&lengths);
+                Bytes::from(content).slice(start..)
+            }
+            _ => [&lengths[..], content.get(LENGTHS_ROOM..).unwrap_or_default()].concat().into(),
+        };
+        Object { kind: Kind::Bundle, references: Vec::new(), provides: self.provides, payload }
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::Read;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
+use zstd::zstd_safe::CParameter;
 
 use crate::breach::Breach;
 use crate::codec::FormatError;
@@ -20,6 +21,11 @@ pub const SUITE_AES_256_GCM: u8 = 1;
 pub const SEAL_OVERHEAD: usize = 1 + 24 + 16;
 /// Content that saves less than 1/32 is kept raw: opening it is then free.
 const GAIN_SHIFT: u32 = 5;
+/// zstd level of a backup: the best that keeps up with a disk on one core.
+const LEVEL: i32 = 3;
+/// What differs from it for bundles: tables that stay in a core's own cache (docs/decisions/0013).
+const BUNDLES: [CParameter; 2] = [CParameter::ChainLog(14), CParameter::HashLog(15)];
+const NO_CONTEXT: FormatError = FormatError::Invalid("zstd context");
 
 /// An object in the clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,11 +61,17 @@ pub struct Sealed {
 /// A reusable compression context (a fresh one per chunk costs up to 45 % on incompressible data).
 pub struct Packer {
     zstd: zstd::bulk::Compressor<'static>,
+    /// Of bundles, where they have one of their own.
+    bundles: Option<zstd::bulk::Compressor<'static>>,
+    /// Room for a frame.
+    room: Vec<u8>,
 }
 
 /// A reusable decompression context.
 pub struct Unpacker {
     zstd: zstd::bulk::Decompressor<'static>,
+    /// Room for a plaintext.
+    room: Vec<u8>,
 }
 
 impl Object {
@@ -102,7 +114,7 @@ impl Object {
             let (value, limit) = (len as u64, PLAIN_MAX as u64);
             return Err(FormatError::TooLarge { what: "payload", value, limit });
         }
-        let packed = packer.pack(&self.payload)?;
+        let packed = packer.pack(self.kind, &self.payload)?;
         let (compressor, body) = match packed {
             Some(body) => (Compressor::Zstd, body),
             None => (Compressor::Raw, self.payload),
@@ -131,23 +143,36 @@ impl Packer {
     /// # Errors
     /// zstd could not allocate its context.
     pub fn new(level: i32) -> Result<Self, FormatError> {
-        let zstd = zstd::bulk::Compressor::new(level).map_err(|_| FormatError::Invalid("zstd context"))?;
-        Ok(Self { zstd })
+        Ok(Self { zstd: compressor(level)?, bundles: None, room: Vec::new() })
     }
 
-    fn pack(&mut self, plain: &[u8]) -> Result<Option<Bytes>, FormatError> {
-        let worth = plain.len() - (plain.len() >> GAIN_SHIFT);
-        let mut out = vec![0u8; zstd::zstd_safe::compress_bound(plain.len())];
-        let len = self
-            .zstd
-            .compress_to_buffer(plain, &mut out[..])
-            .map_err(|_| FormatError::Invalid("zstd refused to compress"))?;
-        if len >= worth {
-            return Ok(None);
+    /// A context of a backup, for a machine that has other work (docs/decisions/0013).
+    ///
+    /// # Errors
+    /// zstd could not allocate its context.
+    pub fn of_backups() -> Result<Self, FormatError> {
+        let mut bundles = compressor(LEVEL)?;
+        for parameter in BUNDLES {
+            bundles.set_parameter(parameter).map_err(|_| NO_CONTEXT)?;
         }
-        // A copy of the short result lets the bound-sized buffer go: queues then hold what they count.
-        Ok(Some(Bytes::copy_from_slice(&out[..len])))
+        Ok(Self { bundles: Some(bundles), ..Self::new(LEVEL)? })
     }
+
+    fn pack(&mut self, kind: Kind, plain: &[u8]) -> Result<Option<Bytes>, FormatError> {
+        let worth = plain.len() - (plain.len() >> GAIN_SHIFT);
+        self.room.clear();
+        self.room.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        let zstd = self.bundles.as_mut().filter(|_| kind == Kind::Bundle).unwrap_or(&mut self.zstd);
+        let len = zstd
+            .compress_to_buffer(plain, &mut self.room)
+            .map_err(|_| FormatError::Invalid("zstd refused to compress"))?;
+        // A copy, so that queues hold what they count and not the room for the longest frame.
+        Ok((len < worth).then(|| Bytes::copy_from_slice(&self.room[..len])))
+    }
+}
+
+fn compressor(level: i32) -> Result<zstd::bulk::Compressor<'static>, FormatError> {
+    zstd::bulk::Compressor::new(level).map_err(|_| NO_CONTEXT)
 }
 
 impl Unpacker {
@@ -156,8 +181,15 @@ impl Unpacker {
     /// # Errors
     /// zstd could not allocate its context.
     pub fn new() -> Result<Self, FormatError> {
-        let zstd = zstd::bulk::Decompressor::new().map_err(|_| FormatError::Invalid("zstd context"))?;
-        Ok(Self { zstd })
+        let zstd = zstd::bulk::Decompressor::new().map_err(|_| NO_CONTEXT)?;
+        Ok(Self { zstd, room: Vec::new() })
+    }
+
+    /// Takes back the room of an object that is not needed any more, for the next one.
+    pub fn recycle(&mut self, object: Object) {
+        if object.payload.is_unique() {
+            self.room = Vec::from(object.payload);
+        }
     }
 }
 
@@ -183,10 +215,9 @@ impl Compressed {
 
     /// The payload from its beginning on, as far as it is read; its length is not checked.
     pub(crate) fn unpacking(&self) -> Result<Box<dyn Read + '_>, FormatError> {
-        let refused = |_| FormatError::Invalid("zstd context");
         Ok(match self.header.compressor {
             Compressor::Raw => Box::new(&self.body[..]),
-            Compressor::Zstd => Box::new(zstd::Decoder::with_buffer(&self.body[..]).map_err(refused)?),
+            Compressor::Zstd => Box::new(zstd::Decoder::with_buffer(&self.body[..]).map_err(|_| NO_CONTEXT)?),
         })
     }
 
@@ -195,12 +226,13 @@ impl Compressed {
         let payload = match self.header.compressor {
             Compressor::Raw => self.body.clone(),
             Compressor::Zstd => {
-                let mut out = vec![0u8; want];
-                let len = unpacker
+                let mut out = std::mem::take(&mut unpacker.room);
+                out.clear();
+                out.reserve_exact(want);
+                unpacker
                     .zstd
-                    .decompress_to_buffer(&self.body, &mut out[..])
+                    .decompress_to_buffer(&self.body, &mut out)
                     .map_err(|_| FormatError::Mismatch("zstd frame"))?;
-                out.truncate(len);
                 Bytes::from(out)
             }
         };

@@ -13,10 +13,10 @@ use bytes::Bytes;
 
 use super::events::{Batch, Draw, Event, Whole};
 use super::outbound::Outbound;
-use super::read::{Outcome, Part};
+use super::read::{Outcome, Part, Parts};
 use super::recent::{Place, Recent};
 use super::state::{Journal, Record};
-use super::step::{Step, extensions};
+use super::step::{self, Step, extensions};
 use super::tree::Tree;
 use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
@@ -85,8 +85,8 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    pub(super) fn run(mut self, steps: &Receiver<Vec<Step>>) -> Result<Saved, BackupError> {
-        if let Err(error) = self.take(steps) {
+    pub(super) fn run(mut self, batches: &Receiver<step::Batch>) -> Result<Saved, BackupError> {
+        if let Err(error) = self.take(batches) {
             self.tree.note_durable(self.sink.durable())?;
             return Err(error);
         }
@@ -94,10 +94,13 @@ impl<'a> Assembler<'a> {
         self.tree.finish(self.figures)
     }
 
-    fn take(&mut self, steps: &Receiver<Vec<Step>>) -> Result<(), BackupError> {
-        for step in steps.iter().flatten() {
-            self.step(step)?;
-            self.ask_if_full()?;
+    fn take(&mut self, batches: &Receiver<step::Batch>) -> Result<(), BackupError> {
+        for step::Batch { steps, found } in batches {
+            let mut found = found.into_iter().flatten();
+            for step in steps {
+                self.step(step, &mut found)?;
+                self.ask_if_full()?;
+            }
         }
         self.ask()?;
         while !self.batches.is_empty() {
@@ -111,7 +114,7 @@ impl<'a> Assembler<'a> {
         if full || self.events.len() >= WAITING_MAX { self.ask() } else { Ok(()) }
     }
 
-    fn step(&mut self, step: Step) -> Result<(), BackupError> {
+    fn step(&mut self, step: Step, found: &mut impl Iterator<Item = Parts>) -> Result<(), BackupError> {
         step.count(&mut self.figures);
         match step {
             Step::Enter(entry) => {
@@ -127,7 +130,11 @@ impl<'a> Assembler<'a> {
                 self.held += extensions(&entry);
                 self.events.push(Event::Plain(entry));
             }
-            Step::Read { name, path, link, parts, .. } => self.read(name, path, link, &parts)?,
+            Step::Read { name, path, link, .. } => match found.next() {
+                Some(Parts::Here(parts)) => self.read(name, path, link, parts)?,
+                Some(Parts::Coming(parts)) => self.read(name, path, link, parts)?,
+                None => return Err(reader_failed()),
+            },
             Step::Missing(name) => self.events.push(Event::Missing(name)),
             Step::NotKept(_) | Step::LeftOut(_) | Step::Unreadable { .. } => {}
         }
@@ -140,7 +147,7 @@ impl<'a> Assembler<'a> {
         name: Vec<u8>,
         path: Vec<u8>,
         link: Option<u64>,
-        parts: &Receiver<Part>,
+        parts: impl IntoIterator<Item = Part>,
     ) -> Result<(), BackupError> {
         let mut inline = None;
         for part in parts {
@@ -173,7 +180,7 @@ impl<'a> Assembler<'a> {
                 }
             }
         }
-        Err(TransferError::Lost("a reading thread failed".to_owned()).into())
+        Err(reader_failed())
     }
 
     fn content(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole) {
@@ -187,11 +194,12 @@ impl<'a> Assembler<'a> {
         let queries = std::mem::take(&mut self.queries);
         let events = std::mem::take(&mut self.events);
         self.held = 0;
+        let durable = self.sink.durable();
         let answers = match queries.is_empty() {
             true => std::sync::mpsc::channel().1,
             false => self.sink.ask(queries)?,
         };
-        self.batches.push_back(Batch { events, answers });
+        self.batches.push_back(Batch { events, answers, durable });
         while self.batches.len() > BATCHES_MAX {
             self.settle()?;
         }
@@ -200,7 +208,7 @@ impl<'a> Assembler<'a> {
 
     /// Waits for the oldest answers and carries out the events up to them.
     fn settle(&mut self) -> Result<(), BackupError> {
-        let Some(Batch { events, answers }) = self.batches.pop_front() else { return Ok(()) };
+        let Some(Batch { events, answers, durable }) = self.batches.pop_front() else { return Ok(()) };
         let asked = events.iter().any(|event| matches!(event, Event::Content { .. }));
         let answers = match asked {
             true => answers.recv().map_err(|_| {
@@ -209,6 +217,7 @@ impl<'a> Assembler<'a> {
             })?,
             false => Vec::new(),
         };
+        self.recent.forget(durable);
         let mut answers = answers.into_iter();
         for event in events {
             match event {
@@ -240,8 +249,8 @@ impl<'a> Assembler<'a> {
             (None, Whole::Chunk) => {
                 let object =
                     Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload: content };
-                self.tree.send(id, proof, object);
-                self.recent.insert(id, Place::Object);
+                let sent = self.tree.send(id, proof, object);
+                self.recent.insert(id, Place::Object, sent);
                 self.current.pieces.push(Piece::Data { id, len });
             }
             (None, Whole::Small) => {
@@ -347,9 +356,9 @@ impl<'a> Assembler<'a> {
         }
         let object = builder.finish();
         let (bundle, proof) = object.identify(&self.parameters.id_key);
-        self.tree.send(bundle, proof, object);
+        let sent = self.tree.send(bundle, proof, object);
         for (id, member) in members {
-            self.recent.insert(id, Place::Member { bundle, member });
+            self.recent.insert(id, Place::Member { bundle, member }, sent);
         }
         self.drain(Some(bundle));
     }
@@ -380,6 +389,10 @@ impl<'a> Assembler<'a> {
             }
         }
     }
+}
+
+fn reader_failed() -> BackupError {
+    TransferError::Lost("a reading thread failed".to_owned()).into()
 }
 
 pub(super) fn directory_entry(name: Vec<u8>, metadata: Metadata) -> Entry {

@@ -52,6 +52,8 @@ pub(super) enum Whole {
 pub(super) struct Batch {
     pub(super) events: Vec<Event>,
     pub(super) answers: Answers,
+    /// Objects that were durable when they were asked for.
+    pub(super) durable: u64,
 }
 
 /// A step of tree drawing that may wait for its bundle.

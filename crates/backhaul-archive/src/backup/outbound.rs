@@ -14,8 +14,6 @@ use super::{BackupError, BackupProgress, count};
 const THREADS: usize = 2;
 /// Objects that wait before and after each of them.
 const QUEUE_MAX: usize = 2;
-/// zstd level: the best that keeps up with a disk on one core.
-const LEVEL: i32 = 3;
 
 type Packed = Result<Compressed, FormatError>;
 
@@ -72,7 +70,7 @@ pub(super) fn with<'scope, T>(
 }
 
 fn compress(tasks: &Receiver<Task>, results: &SyncSender<Packed>) {
-    let mut packer = match Packer::new(LEVEL) {
+    let mut packer = match Packer::of_backups() {
         Ok(packer) => packer,
         Err(error) => {
             let _ = results.send(Err(error));

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::chunker::Chunker;
@@ -28,17 +28,32 @@ pub(super) const THREADS: usize = 4;
 pub(super) const PARTS_MAX: usize = 2;
 /// How often a small file that changes under the reader is read again.
 const RETRIES: usize = 2;
+/// What is said of a file that was not the same all along.
+const CHANGED: &str = "it changed while it was read; saved as it was read";
 /// File time stamps are no finer than a kernel tick.
 const GRANULARITY_NS: i64 = 10_000_000;
 
-/// One file to read.
+/// Files that one thread reads, in path order.
 pub(super) struct Job {
-    pub(super) dir: Arc<OwnedFd>,
-    pub(super) name: CString,
-    pub(super) parts: SyncSender<Part>,
+    pub(super) files: Vec<Wanted>,
+    pub(super) found: Sender<Vec<Parts>>,
 }
 
-/// What comes of a job, in order; the last is `Done` or `Failed`.
+/// One file to read.
+pub(super) struct Wanted {
+    pub(super) dir: Arc<OwnedFd>,
+    pub(super) name: CString,
+}
+
+/// What comes of a file, in order; the last is `Done` or `Failed`.
+pub(super) enum Parts {
+    /// Of a small one.
+    Here(Vec<Part>),
+    /// Of a big one, while it is read.
+    Coming(Receiver<Part>),
+}
+
+/// A part of what comes of a file.
 pub(super) enum Part {
     /// All of a file that goes into its directory entry.
     Inline(Bytes),
@@ -83,6 +98,24 @@ pub(super) struct Readers<'a> {
 /// The assembler has ended.
 struct Over;
 
+/// A file before it is read.
+struct Opened {
+    file: File,
+    look: Look,
+    sampled: i64,
+    attributes: Vec<Attribute>,
+    /// Attributes that are not saved, in words.
+    unread: Vec<String>,
+}
+
+/// What has become of a file at once.
+enum First {
+    /// It is read.
+    Read(Vec<Part>),
+    /// It is too big to be held, or has holes.
+    Big(Box<Opened>),
+}
+
 impl<'a> Readers<'a> {
     pub(super) fn new(parameters: &'a VaultParameters, request: &'a BackupRequest<'a>) -> Self {
         let chunker = Chunker::new(&parameters.descriptor, &parameters.chunker_key);
@@ -92,95 +125,107 @@ impl<'a> Readers<'a> {
     pub(super) fn run(&self, jobs: &Mutex<Receiver<Job>>) {
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(job) = job else { return };
-            let outcome = match self.read(&job) {
-                Ok(done) => done,
-                Err(error) => {
-                    count(&self.request.progress.errors, 1);
-                    Part::Failed(error.to_string())
+            let Ok(Job { files, found }) = job else { return };
+            let mut big = Vec::new();
+            let first = |wanted: &Wanted| match self.open(wanted).and_then(|opened| self.read_small(opened)) {
+                Ok(First::Read(parts)) => Parts::Here(parts),
+                Ok(First::Big(opened)) => {
+                    let (parts_in, parts) = sync_channel(PARTS_MAX);
+                    big.push((opened, parts_in));
+                    Parts::Coming(parts)
                 }
+                Err(error) => Parts::Here(vec![self.failed(&error)]),
             };
-            // The receiver is gone when the run is over.
-            let _ = job.parts.send(outcome);
+            // The receivers are gone when the run is over.
+            let _ = found.send(files.iter().map(first).collect());
+            for (opened, parts) in big {
+                let last = self.read_big(*opened, &parts).unwrap_or_else(|error| self.failed(&error));
+                let _ = parts.send(last);
+            }
         }
     }
 
-    fn read(&self, job: &Job) -> std::io::Result<Part> {
+    fn failed(&self, error: &std::io::Error) -> Part {
+        count(&self.request.progress.errors, 1);
+        Part::Failed(error.to_string())
+    }
+
+    fn open(&self, wanted: &Wanted) -> std::io::Result<Opened> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let sampled = (self.request.now)();
-        let fd = rustix::fs::openat(&*job.dir, &job.name, flags, Mode::empty())?;
+        let fd = rustix::fs::openat(&*wanted.dir, &wanted.name, flags, Mode::empty())?;
         let (attributes, unread) = attributes::read(&Handle::open(&fd));
-        let mut file = File::from(fd);
-        let mut before = self.look(&file)?;
-        if before.kind() != FileType::RegularFile {
-            return Ok(Part::Failed("it is no regular file any more".to_owned()));
+        let file = File::from(fd);
+        let look = self.look(&file)?;
+        if look.kind() != FileType::RegularFile {
+            return Err(std::io::Error::other("it is no regular file any more"));
         }
-        let mut unstable = None;
-        let (mut size, mut read) = (0, 0);
-        for attempt in 0..=RETRIES {
-            let small = before.size() <= u64::from(self.parameters.descriptor.member_max);
-            let content = if small && !extents::has_holes(&file, before.size(), before.room()) {
-                Some(self.read_whole(&mut file, before.size())?)
-            } else {
-                match self.send_extents(&mut file, &before, job)? {
-                    Err(Over) => return Ok(Part::Failed("the run ended".to_owned())),
-                    Ok(sums) => (size, read) = sums,
-                }
-                None
-            };
-            let after = self.look(&file)?;
-            let stable = Fingerprint::of(&before) == Fingerprint::of(&after);
-            if let Some(mut content) = content {
-                let is_longer = content.len() as u64 > before.size();
-                content.truncate(before.size() as usize);
-                if !stable && attempt < RETRIES {
-                    before = after;
-                    continue;
-                }
-                (size, read) = (content.len() as u64, content.len() as u64);
-                self.send_small(content, job);
-                unstable =
-                    is_longer.then_some("it has more content than its size says; saved as far as that");
-            }
-            if !stable || size < before.size() {
-                unstable = Some("it changed while it was read; saved as it was read");
-            }
-            break;
-        }
-        let fingerprint = Fingerprint::of(&before);
-        let racy = unstable.is_some()
-            || size != fingerprint.size
-            || fingerprint.newest() >= sampled.saturating_sub(GRANULARITY_NS);
-        let (metadata, flags) = (before.metadata(), flags::read(&file));
-        count(&self.request.progress.bytes_read, read);
-        count(&self.request.progress.errors, unread.len() as u64);
-        let outcome =
-            Outcome { metadata, fingerprint, size, read, racy, attributes, unread, flags, unstable };
-        Ok(Part::Done(Box::new(outcome)))
+        Ok(Opened { file, look, sampled, attributes, unread })
     }
 
     fn look(&self, file: &File) -> std::io::Result<Look> {
         Ok(self.request.joints.as_of(Look::of(file)?))
     }
 
-    fn read_whole(&self, file: &mut File, size: u64) -> std::io::Result<Vec<u8>> {
-        // A byte more than it should have tells whether it has more.
-        let mut content = Vec::with_capacity(size as usize + 2);
-        // Looking for holes has moved it.
-        file.rewind()?;
-        file.take(size + 1).read_to_end(&mut content)?;
-        Ok(content)
+    fn read_small(&self, mut opened: Opened) -> std::io::Result<First> {
+        for attempt in 0.. {
+            let (file, before) = (&opened.file, opened.look);
+            let size = before.size();
+            if size > u64::from(self.parameters.descriptor.member_max)
+                || extents::has_holes(file, size, before.room())
+            {
+                break;
+            }
+            let mut content = read_whole(file, size)?;
+            let after = self.look(file)?;
+            let is_stable = Fingerprint::of(&before) == Fingerprint::of(&after);
+            if !is_stable && attempt < RETRIES {
+                opened.look = after;
+                continue;
+            }
+            let is_longer = content.len() as u64 > size;
+            content.truncate(size as usize);
+            let len = content.len() as u64;
+            let unstable = match is_stable && len == size {
+                true => is_longer.then_some("it has more content than its size says; saved as far as that"),
+                false => Some(CHANGED),
+            };
+            return Ok(First::Read(vec![self.small(content), self.done(opened, (len, len), unstable)]));
+        }
+        Ok(First::Big(Box::new(opened)))
     }
 
-    fn send_small(&self, content: Vec<u8>, job: &Job) {
+    fn small(&self, content: Vec<u8>) -> Part {
         let content = Bytes::from(content);
-        let part = if content.len() <= INLINE_MAX {
-            Part::Inline(content)
-        } else {
-            let (id, proof) = identify_content(&self.parameters.id_key, &content);
-            Part::Small { id, proof, content }
+        if content.len() <= INLINE_MAX {
+            return Part::Inline(content);
+        }
+        let (id, proof) = identify_content(&self.parameters.id_key, &content);
+        Part::Small { id, proof, content }
+    }
+
+    fn read_big(&self, mut opened: Opened, parts: &SyncSender<Part>) -> std::io::Result<Part> {
+        let before = opened.look;
+        let Ok((size, read)) = self.send_extents(&mut opened.file, &before, parts)? else {
+            return Ok(Part::Failed("the run ended".to_owned()));
         };
-        let _ = job.parts.send(part);
+        let after = self.look(&opened.file)?;
+        let is_stable = Fingerprint::of(&before) == Fingerprint::of(&after) && size >= before.size();
+        Ok(self.done(opened, (size, read), (!is_stable).then_some(CHANGED)))
+    }
+
+    fn done(&self, opened: Opened, (size, read): (u64, u64), unstable: Option<&'static str>) -> Part {
+        let Opened { file, look, sampled, attributes, unread } = opened;
+        let fingerprint = Fingerprint::of(&look);
+        let racy = unstable.is_some()
+            || size != fingerprint.size
+            || fingerprint.newest() >= sampled.saturating_sub(GRANULARITY_NS);
+        let (metadata, flags) = (look.metadata(), flags::read(&file));
+        count(&self.request.progress.bytes_read, read);
+        count(&self.request.progress.errors, unread.len() as u64);
+        let outcome =
+            Outcome { metadata, fingerprint, size, read, racy, attributes, unread, flags, unstable };
+        Part::Done(Box::new(outcome))
     }
 
     /// Reads what has data, and nothing where there is a hole; returns how many bytes that is in all, and of
@@ -189,20 +234,20 @@ impl<'a> Readers<'a> {
         &self,
         file: &mut File,
         look: &Look,
-        job: &Job,
+        parts: &SyncSender<Part>,
     ) -> std::io::Result<Result<(u64, u64), Over>> {
         let (mut size, mut read) = (0, 0);
         while let Some(extent) = extents::next(file, size, look.size())? {
             match extent {
                 Extent::Hole(len) => {
                     size += len;
-                    if job.parts.send(Part::Hole { len }).is_err() {
+                    if parts.send(Part::Hole { len }).is_err() {
                         return Ok(Err(Over));
                     }
                 }
                 Extent::Data(len) => {
                     file.seek(SeekFrom::Start(size))?;
-                    let Ok(found) = self.send_chunks(file, len, job)? else { return Ok(Err(Over)) };
+                    let Ok(found) = self.send_chunks(file, len, parts)? else { return Ok(Err(Over)) };
                     (size, read) = (size + found, read + found);
                     if found < len {
                         break;
@@ -214,18 +259,41 @@ impl<'a> Readers<'a> {
     }
 
     /// Reads at most `size` bytes.
-    fn send_chunks(&self, file: &mut File, size: u64, job: &Job) -> std::io::Result<Result<u64, Over>> {
+    fn send_chunks(
+        &self,
+        file: &mut File,
+        size: u64,
+        parts: &SyncSender<Part>,
+    ) -> std::io::Result<Result<u64, Over>> {
         let mut gone = false;
         let total = cut_chunks(file, size, &self.chunker, &mut |content| {
             let (id, proof) = identify_content(&self.parameters.id_key, &content);
-            gone = job.parts.send(Part::Chunk { id, proof, content }).is_err();
+            gone = parts.send(Part::Chunk { id, proof, content }).is_err();
             !gone
         })?;
         Ok(if gone { Err(Over) } else { Ok(total) })
     }
 }
 
-/// Cuts at most `size` bytes into chunks, until `take` wants no more; returns how many bytes they have.
+/// All of a small file, with a byte more than it should have if it has more.
+fn read_whole(file: &File, size: u64) -> std::io::Result<Vec<u8>> {
+    let mut content = Vec::with_capacity(size as usize + 1);
+    loop {
+        let at = content.len() as u64;
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut content), at) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            // It was asked for more: that was its end, and needs no further look.
+            Ok(0) => return Ok(content),
+            Ok(_) if content.len() as u64 >= size => return Ok(content),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Cuts at most `size` bytes into chunks, until `take` wants no more; returns how many bytes they have. A cut that is
+/// found in what is there is where it would be with more: so a chunk is read no further ahead than twice the mean, and
+/// what is left of it is moved seldom.
 pub(super) fn cut_chunks(
     from: &mut dyn Read,
     size: u64,
@@ -234,25 +302,34 @@ pub(super) fn cut_chunks(
 ) -> std::io::Result<u64> {
     let mut rest = from.take(size);
     let room = size.min(chunker.max() as u64) as usize;
-    let (mut buffer, mut filled, mut total, mut ended) = (vec![0; room], 0, 0, false);
+    let (mut buffer, mut window, mut total, mut ended) = (vec![0; room], 0..0, 0, false);
+    let mut wanted = chunker.ahead().min(room);
     loop {
-        while !ended && filled < buffer.len() {
-            match rest.read(&mut buffer[filled..]) {
+        if window.start + wanted > room {
+            buffer.copy_within(window.clone(), 0);
+            window = 0..window.len();
+        }
+        while !ended && window.len() < wanted {
+            match rest.read(&mut buffer[window.end..]) {
                 Ok(0) => ended = true,
-                Ok(n) => filled += n,
+                Ok(n) => window.end += n,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        if filled == 0 {
+        if window.is_empty() {
             return Ok(total);
         }
-        let cut = chunker.cut(&buffer[..filled]);
-        if !take(Bytes::copy_from_slice(&buffer[..cut])) {
+        let cut = chunker.cut(&buffer[window.clone()]);
+        if cut == window.len() && !ended && cut < room {
+            wanted = room;
+            continue;
+        }
+        wanted = chunker.ahead().min(room);
+        if !take(Bytes::copy_from_slice(&buffer[window.start..window.start + cut])) {
             return Ok(total);
         }
-        buffer.copy_within(cut..filled, 0);
-        filled -= cut;
+        window.start += cut;
         total += cut as u64;
     }
 }

@@ -1,40 +1,50 @@
 //! What the walk finds, in path order.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use backhaul_object::entry::Entry;
 
 use super::excludes::Reason;
-use super::read::Part;
+use super::read::{Job, Part, Parts, Wanted};
 use super::state::Record;
-use super::{Figures, JOBS_MAX, to_path};
+use super::{Figures, to_path};
 
-/// Weight of a batch: what is handed over one by one costs a wake-up of the other thread each time.
+/// Weight of a batch: what is handed over one by one costs a wake-up of the other thread each time. One thread reads all
+/// files of a batch.
 const BATCH: usize = 256;
-/// Weight of a file that is read: its content waits in memory. So eight of them are a batch.
-const READ: usize = 32;
-// Else the walk could wait for readers, they for the assembler, and it for the batch that the walk has not handed over.
-const _: () = assert!(BATCH / READ < JOBS_MAX);
+/// Weight of a file that is read, however small it is: its folder is open until it is. So 32 of them are a batch.
+const READ: usize = 8;
+/// Bytes of a file of the weight of a step: what was read waits in memory. So half a MiB is a batch.
+const CONTENT: u64 = 2 << 10;
 /// Bytes of extensions of the weight of a step.
 const EXTENSIONS: usize = 256;
 /// Batches that wait.
-const BATCHES_MAX: usize = 16;
+const BATCHES_MAX: usize = 8;
 
-/// The walk's end of the way to the assembler.
+/// The walk's end of the ways to the readers and to the assembler.
 pub(super) struct Steps {
     batch: Vec<Step>,
     weight: usize,
-    out: SyncSender<Vec<Step>>,
+    wanted: Vec<Wanted>,
+    jobs: SyncSender<Job>,
+    out: SyncSender<Batch>,
+}
+
+/// Steps in path order, and what is read of the files among them.
+pub(super) struct Batch {
+    pub(super) steps: Vec<Step>,
+    /// Comes once, with one for each [`Step::Read`].
+    pub(super) found: Receiver<Vec<Parts>>,
 }
 
 /// The consumer is gone: the run is over.
 pub(super) struct Over;
 
 impl Steps {
-    /// The two ends.
-    pub(super) fn channel() -> (Self, Receiver<Vec<Step>>) {
-        let (out, steps) = sync_channel(BATCHES_MAX);
-        (Self { batch: Vec::new(), weight: 0, out }, steps)
+    /// The walk's end, and the assembler's.
+    pub(super) fn channel(jobs: SyncSender<Job>) -> (Self, Receiver<Batch>) {
+        let (out, batches) = sync_channel(BATCHES_MAX);
+        (Self { batch: Vec::new(), weight: 0, wanted: Vec::new(), jobs, out }, batches)
     }
 
     pub(super) fn send(&mut self, step: Step) -> Result<(), Over> {
@@ -43,11 +53,33 @@ impl Steps {
         if self.weight < BATCH { Ok(()) } else { self.flush() }
     }
 
-    /// Hands over what there is; needed at the end only.
+    /// Sends the step of a file and has it read.
+    pub(super) fn read(&mut self, wanted: Wanted, step: Step) -> Result<(), Over> {
+        self.wanted.push(wanted);
+        self.send(step)
+    }
+
+    /// Hands over what there is; needed at the end only. First to the readers: whatever else they have in hand is of
+    /// batches that the assembler has or gets without their doing, so none waits for the other.
     pub(super) fn flush(&mut self) -> Result<(), Over> {
         self.weight = 0;
-        self.out.send(std::mem::take(&mut self.batch)).map_err(|_| Over)
+        let (found_in, found) = channel();
+        let files = std::mem::take(&mut self.wanted);
+        if !files.is_empty() {
+            // In a dry run there are no readers; otherwise they outlive the walk.
+            let _ = self.jobs.send(Job { files, found: found_in });
+        }
+        self.out.send(Batch { steps: std::mem::take(&mut self.batch), found }).map_err(|_| Over)
     }
+}
+
+/// A run of one file whose parts come from elsewhere.
+pub(super) fn only(step: Step, parts: Receiver<Part>) -> Receiver<Batch> {
+    let ((out, batches), (found_in, found)) = (channel(), channel());
+    // The receivers are in this function.
+    let _ = found_in.send(vec![Parts::Coming(parts)]);
+    let _ = out.send(Batch { steps: vec![step], found });
+    batches
 }
 
 /// One step of the walk.
@@ -59,7 +91,7 @@ pub(super) enum Step {
     /// A file as it was in the last run.
     Known { entry: Entry, record: Box<Record> },
     /// A file that is being read.
-    Read { name: Vec<u8>, path: Vec<u8>, changed: bool, link: Option<u64>, size: u64, parts: Receiver<Part> },
+    Read { name: Vec<u8>, path: Vec<u8>, changed: bool, link: Option<u64>, size: u64 },
     /// Something without content.
     Plain(Entry),
     /// Something of a kind that is not kept.
@@ -75,7 +107,7 @@ pub(super) enum Step {
 impl Step {
     fn weight(&self) -> usize {
         match self {
-            Self::Read { .. } => READ,
+            Self::Read { size, .. } => READ + (size / CONTENT).min(BATCH as u64) as usize,
             Self::Enter(entry) | Self::Plain(entry) | Self::Known { entry, .. } => {
                 1 + extensions(entry) / EXTENSIONS
             }

@@ -12,7 +12,7 @@ use backhaul_object::source::ObjectSink;
 
 use super::read::{Outcome, PARTS_MAX, Part, cut_chunks};
 use super::state::Fingerprint;
-use super::step::{Step, Steps};
+use super::step::{self, Step};
 use super::{BackupError, BackupProgress, Saved, VaultParameters, assemble, count, outbound};
 
 /// Where the bytes come from.
@@ -39,14 +39,10 @@ pub fn backup_stream(
 ) -> Result<Saved, BackupError> {
     check_name(stream.name.as_bytes())?;
     let (parts_in, parts) = sync_channel(PARTS_MAX);
-    let (mut steps_in, steps) = Steps::channel();
     let name = stream.name.clone().into_bytes();
     let path = [b"/", &name[..]].concat();
     count(&progress.files, 1);
-    // The receiver is in this function.
-    let _ = steps_in.send(Step::Read { name, path, changed: false, link: None, size: 0, parts });
-    let _ = steps_in.flush();
-    drop(steps_in);
+    let batches = step::only(Step::Read { name, path, changed: false, link: None, size: 0 }, parts);
     let (put, saved) = std::thread::scope(|scope| {
         scope.spawn(move || {
             let last = pour(stream, parameters, progress, &parts_in).unwrap_or_else(Part::Failed);
@@ -55,7 +51,7 @@ pub fn backup_stream(
         });
         outbound::with(scope, sink, progress, |outbound| {
             let nodes = std::collections::HashSet::new();
-            assemble::Assembler::new(parameters, sink, outbound, None, nodes).run(&steps)
+            assemble::Assembler::new(parameters, sink, outbound, None, nodes).run(&batches)
         })
     });
     match put {

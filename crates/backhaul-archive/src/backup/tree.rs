@@ -58,9 +58,9 @@ impl<'a> Tree<'a> {
         Self { parameters, outbound, journal, old_nodes, stack }
     }
 
-    /// Sends content: a chunk or a bundle.
-    pub(super) fn send(&mut self, id: ObjectId, proof: Proof, object: Object) {
-        self.outbound.send(id, proof, object);
+    /// Sends content: a chunk or a bundle; returns its number.
+    pub(super) fn send(&mut self, id: ObjectId, proof: Proof, object: Object) -> u64 {
+        self.outbound.send(id, proof, object)
     }
 
     /// Sends a node or list, unless the server is known to have it.

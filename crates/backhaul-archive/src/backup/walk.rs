@@ -6,7 +6,6 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
 
 use backhaul_object::entry::{Attribute, Body, EXTENSION_WAY, Entry, Metadata, Special};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -14,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use super::assemble::directory_entry;
 use super::excludes::{Reason, is_of_the_kernel};
 use super::look::Look;
-use super::read::{Job, PARTS_MAX};
+use super::read::Wanted;
 use super::roots::Roots;
 use super::state::{Fingerprint, Records};
 use super::step::{Over, Step, Steps};
@@ -37,7 +36,6 @@ pub(super) struct Walk<'a> {
     parameters: &'a VaultParameters,
     records: Records,
     steps: Steps,
-    jobs: SyncSender<Job>,
     path: Vec<u8>,
     links: HashMap<(u64, u64), u64>,
     depth: usize,
@@ -54,11 +52,10 @@ impl<'a> Walk<'a> {
         parameters: &'a VaultParameters,
         records: Records,
         steps: Steps,
-        jobs: SyncSender<Job>,
     ) -> Self {
         let skip = request.skip.clone();
         let (path, links) = (Vec::new(), HashMap::new());
-        Self { request, parameters, records, steps, jobs, path, links, depth: 0, volume: 0, skip }
+        Self { request, parameters, records, steps, path, links, depth: 0, volume: 0, skip }
     }
 
     pub(super) fn run(mut self, roots: &Roots) {
@@ -261,18 +258,9 @@ impl<'a> Walk<'a> {
             let record = Box::new(record);
             return self.send(Step::Known { entry, record });
         }
-        let (parts_in, parts) = sync_channel(PARTS_MAX);
-        let job = Job { dir: Arc::clone(dir), name: name.clone(), parts: parts_in };
-        // In a dry run there are no readers; otherwise they outlive the walk.
-        let _ = self.jobs.send(job);
-        self.send(Step::Read {
-            name: plain_name,
-            path: self.path.clone(),
-            changed: before,
-            link,
-            size: look.size(),
-            parts,
-        })
+        let wanted = Wanted { dir: Arc::clone(dir), name: name.clone() };
+        let (path, size) = (self.path.clone(), look.size());
+        self.steps.read(wanted, Step::Read { name: plain_name, path, changed: before, link, size })
     }
 
     /// One number for all names of an inode: the keyed hash of the first path, so that two runs agree.

@@ -219,7 +219,10 @@ fn check(vault: &OpenVault, item: Item, unpacker: &mut Unpacker) -> Checked {
         Err(error) => return bad(&error),
     };
     match commit {
-        None => Checked::Object(sealed),
+        None => {
+            unpacker.recycle(opened);
+            Checked::Object(sealed)
+        }
         Some(request) => match Snapshot::decode(&opened) {
             Ok(snapshot) => Checked::Commit(Box::new(Commitment { request: *request, sealed, snapshot })),
             Err(error) => bad(&error),
