@@ -8,6 +8,7 @@ use std::process::Stdio;
 use backhaul_agent::Remote;
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::run::dial;
+use backhaul_agent::ways::Ways;
 use backhaul_proto::wire;
 use backhaul_tests::{Done, Home, TestServer, trees, wait_until};
 
@@ -127,7 +128,7 @@ async fn no_client_can_order_a_restore() {
     let (ana, _) = (server.client("ana", &[]), server.client("bea", &[]));
     let agent = AgentHome::at(ana.path());
     let link = dial(&agent.config().unwrap().servers, &agent.agent().unwrap()).await.unwrap();
-    let remote = Remote::browse(link, "").await.unwrap();
+    let remote = Remote::browse(link, "", &Ways::default()).await.unwrap();
     let order = wire::RestoreOrder { to_client: "bea".to_owned(), ..Default::default() };
     tokio::task::block_in_place(|| {
         let heard = remote.order(order).unwrap();

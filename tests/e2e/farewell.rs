@@ -1,6 +1,7 @@
 //! Whoever ends a session in full flow is heard: the reason arrives before the connection is gone, over a slow line, too.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -10,6 +11,8 @@ use backhaul_tests::relay::{self, Relay};
 use backhaul_tests::{Home, TestServer, free_port, trees, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+
+use crate::json::assert_fits;
 
 /// A line on which what a client has ready to send takes most of a minute.
 fn slow() -> relay::Path {
@@ -45,10 +48,11 @@ fn bulk(dir: &Path, megabytes: u64) -> PathBuf {
     root
 }
 
-/// What the server has of the runs of a client that it does not wait for any more.
-fn failed(server: &TestServer, client: &str) -> Vec<Value> {
+/// Runs of a client of which the server knows that somebody has ended them.
+fn interrupted(server: &TestServer, client: &str) -> Vec<Value> {
     let runs = server.home.json(&["runs", "--client", client]);
-    runs.as_array().unwrap().iter().filter(|run| run["state"] == "failed").cloned().collect()
+    assert_fits("runs.json", &runs);
+    runs.as_array().unwrap().iter().filter(|run| run["state"] == "interrupted").cloned().collect()
 }
 
 fn interrupt(child: &Child) {
@@ -124,8 +128,8 @@ fn a_backup_that_is_interrupted_frees_its_slot_and_the_next_one_carries_on() {
     assert_eq!(ended.status.code(), Some(130), "{said}");
     assert!(said.contains("run the same command again"), "{said}");
     // Whoever only vanishes is waited for until its line is given up, and then for some minutes.
-    wait_until("the server knows", || !failed(&server, "laptop").is_empty());
-    let why = failed(&server, "laptop")[0]["why"].to_string();
+    wait_until("the server knows", || !interrupted(&server, "laptop").is_empty());
+    let why = interrupted(&server, "laptop")[0]["why"].to_string();
     assert!(why.contains("cut short on the client: it was interrupted"), "{why}");
     assert_ne!(server.home.json(&["status"])[0]["obstacle"], "failing", "nobody has to look after that");
     relay.set(relay::Path::default());
@@ -164,8 +168,8 @@ fn an_agent_that_is_stopped_in_full_flow_says_goodbye() {
     server.home.run(&["client", "run", "laptop"]).ok();
     flows(&relay, &server);
     agent.terminate();
-    wait_until("the server knows", || !failed(&server, "laptop").is_empty());
-    let why = failed(&server, "laptop")[0]["why"].to_string();
+    wait_until("the server knows", || !interrupted(&server, "laptop").is_empty());
+    let why = interrupted(&server, "laptop")[0]["why"].to_string();
     assert!(why.contains("cut short on the client: the agent is stopping"), "{why}");
     relay.set(relay::Path::default());
     client.run(&["backup"]).ok();
@@ -189,8 +193,8 @@ fn a_pause_ends_what_is_under_way_whoever_has_begun_it_and_the_client_hears_why(
     wait_until("both run", || running("desk") && running("laptop"));
     for client in ["desk", "laptop"] {
         let pause = server.home.json(&["client", "pause", client, "--for", "8h"]);
-        wait_until("its run has ended", || !failed(&server, client).is_empty());
-        let why = failed(&server, client)[0]["why"].to_string();
+        wait_until("its run has ended", || !interrupted(&server, client).is_empty());
+        let why = interrupted(&server, client)[0]["why"].to_string();
         assert!(why.contains("paused on the server"), "{why}");
         // It has not failed, and does not begin in the window that opens in the pause.
         let row = || {
@@ -211,4 +215,84 @@ fn a_pause_ends_what_is_under_way_whoever_has_begun_it_and_the_client_hears_why(
     server.home.run(&["policy", "apply", file.to_str().unwrap()]).ok();
     server.home.run(&["client", "run", "desk", "--wait"]).ok();
     assert!(!running("laptop"));
+}
+
+/// What a running command has said on standard error, line by line, until it says something.
+fn until_it_says(child: &mut Child, words: &str) {
+    let mut lines = BufReader::new(child.stderr.as_mut().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains(words)), "it never said {words:?}");
+}
+
+#[test]
+fn a_restore_that_is_interrupted_says_goodbye_and_goes_on_where_it_was() {
+    let ((relay, server), dir) = (behind_a_line(), tempfile::tempdir().unwrap());
+    let (client, tree) = (Home::new(), bulk(dir.path(), 20));
+    server.join(&client, "laptop", &[], &[&tree]);
+    client.run(&["backup"]).ok();
+    let out = tempfile::tempdir().unwrap();
+    let args = ["restore", "latest", "-t", out.path().to_str().unwrap()];
+    relay.set(slow());
+    let before = relay.counts().down.bytes;
+    let running = client.command(&args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("bytes arrive", || relay.counts().down.bytes > before + 1_000_000);
+    interrupt(&running);
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("the same command goes on from there"), "{said}");
+    // Whoever only vanishes is waited for until its line is given up.
+    server.says("cut short on the client: it was interrupted");
+    relay.set(relay::Path::default());
+    client.run(&args).ok();
+    trees::assert_equal(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
+}
+
+#[test]
+fn a_quickstart_that_is_interrupted_says_so_and_how_to_carry_on() {
+    let (home, dir) = (Home::new(), tempfile::tempdir().unwrap());
+    let (tree, begun) = (bulk(dir.path(), 2), dir.path().join("begun"));
+    let again = ["quickstart", tree.to_str().unwrap()];
+    home.run(&again).ok();
+    let config = home.path().join("agent/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let hook = format!("before = [\"sh\", \"-c\", \"touch '{}'; exec sleep 10\"]", begun.display());
+    fs::write(&config, text.replace("before = []", &hook)).unwrap();
+    let running = home.command(&again).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the run has begun", || begun.exists());
+    interrupt(&running);
+    let ended = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    assert!(said.contains("run the same command again"), "{said}");
+    let runs = home.json(&["runs"]);
+    let states: Vec<&str> = runs.as_array().unwrap().iter().filter_map(|run| run["state"].as_str()).collect();
+    assert_eq!(states, ["done", "interrupted"], "{runs}");
+    fs::write(&config, text).unwrap();
+    let done = home.run(&again).ok();
+    assert!(done.out.contains("compared with the originals: equal"), "{}", done.out);
+}
+
+#[test]
+fn the_second_interrupt_ends_a_command_at_once() {
+    let (relay, server, client) = far_away();
+    client.run(&["backup", "/etc/hostname"]).ok();
+    let frozen = Pid::from_raw(server.pid().unwrap() as i32).unwrap();
+    // To a server that does not answer a goodbye takes three seconds, always: that is not waited for.
+    let took = |_| {
+        let before = relay.counts().up.bytes;
+        let mut running = backup_of(&client, "head -c 40000000 /dev/urandom");
+        wait_until("bytes leave", || relay.counts().up.bytes > before + 500_000);
+        kill_process(frozen, Signal::STOP).unwrap();
+        interrupt(&running);
+        until_it_says(&mut running, "once more ends at once");
+        let start = Instant::now();
+        interrupt(&running);
+        let status = running.wait().unwrap();
+        kill_process(frozen, Signal::CONT).unwrap();
+        assert_eq!(status.code(), Some(130));
+        start.elapsed()
+    };
+    // A machine may be slow for a moment.
+    let quickest = (0..4).map(took).find(|took| *took < Duration::from_secs(2));
+    assert!(quickest.is_some(), "each time it was as slow as with one");
 }

@@ -6,6 +6,7 @@ use backhaul_agent::Remote;
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::remote::Which;
 use backhaul_agent::run::dial;
+use backhaul_agent::ways::Ways;
 use backhaul_archive::browse::{Located, Tree};
 use backhaul_object::entry::{Body, Content};
 use backhaul_object::source::{ObjectSource, TransferError};
@@ -15,7 +16,7 @@ use backhaul_tests::{Home, TestServer, trees};
 async fn session(home: &Home) -> Remote {
     let agent = AgentHome::at(home.path());
     let link = dial(&agent.config().unwrap().servers, &agent.agent().unwrap()).await.unwrap();
-    Remote::browse(link, "").await.unwrap()
+    Remote::browse(link, "", &Ways::default()).await.unwrap()
 }
 
 /// The bundle and member number of a small file.

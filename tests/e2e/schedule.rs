@@ -132,6 +132,11 @@ fn policies_are_checked_shown_and_applied_whole() {
     server.add("desk", &["--policy", "lab"]);
     let shown = server.home.json(&["policy", "show", "lab"]);
     assert_eq!((shown["rpo"].as_str(), shown["clients"][0].as_str()), (Some("6h"), Some("desk")), "{shown}");
+    let all = server.home.json(&["policy", "show"]);
+    let names: Vec<&str> = all.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect();
+    assert_eq!(names, ["default", "lab"], "{all}");
+    let said = server.home.run(&["policy", "show"]).ok().out;
+    assert!(said.contains("lab") && said.contains("default"), "{said}");
     let narrow = "[policy.lab]\nspread = \"1m\"\nwindow = { from = \"08:00\", to = \"08:03\", tz = \"UTC\" }\n[admission]\nslots = 1\n";
     fs::write(&file, narrow).unwrap();
     let warned = server.home.run(&["policy", "apply", path, "--dry-run"]).ok();

@@ -25,6 +25,12 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
+    /// One that was started some time ago.
+    #[cfg(test)]
+    pub fn started(ago: Duration) -> Option<Self> {
+        Instant::now().checked_sub(ago).map(Self)
+    }
+
     /// Since then.
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()

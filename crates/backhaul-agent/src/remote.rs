@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock;
 use crate::error::AgentError;
-use crate::ways::Leaving;
+use crate::ways::{Leaving, Ways};
 
 mod bulk;
 mod driver;
@@ -208,11 +208,12 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// For reading: `client` is for operators, whose snapshots.
+    /// For reading: `client` is for operators, whose snapshots. It is ended with the other `ways`.
     ///
     /// # Errors
     /// As [`Remote::open`].
-    pub async fn browse(link: Link, client: &str) -> Result<Self, AgentError> {
+    pub async fn browse(link: Link, client: &str, ways: &Ways) -> Result<Self, AgentError> {
+        ways.note(&link)?;
         let hello = wire::Hello {
             intent: wire::Intent::Browse.into(),
             software: SOFTWARE.to_owned(),
@@ -220,7 +221,7 @@ impl Remote {
             client: client.to_owned(),
             ..Default::default()
         };
-        Self::open(link, Opening { hello, ..Opening::default() }).await
+        Self::open(link, Opening { hello, leaving: Some(ways.leaving()), ..Opening::default() }).await
     }
 
     /// Says hello and waits for the welcome, and before that for a slot if there has to be one.

@@ -358,7 +358,7 @@ pub async fn rehearse(
     request: &RunRequest,
 ) -> Result<RunReport, AgentError> {
     let watch = Stopwatch::start();
-    let remote = Remote::browse(dial(servers, &home.agent()?).await?, "").await?;
+    let remote = Remote::browse(dial(servers, &home.agent()?).await?, "", &request.passage.ways).await?;
     let request = with_paths(home, request)?;
     let state = home.state();
     let request = backup_request(home, request, Sight::default(), (&state, &clock::file_time));

@@ -107,7 +107,7 @@ impl Ahead {
         let away: Vec<ClientKey> =
             self.fleet.clients().filter(|client| self.is_away(client)).copied().collect();
         for client in away {
-            let at = self.fleet.let_in_at(self.now, &client);
+            let Some(at) = self.fleet.starts_at(self.now, &client) else { continue };
             if at <= until {
                 let class = self.fleet.class_at(at, &client);
                 let took = self.usual(&client) as i64;

@@ -334,7 +334,7 @@ impl Inner {
                 Event::Ended(client.0, session, Ended::NotNow(NotNow { reason: text, until }))
             }
             (None, Ending { kind: EndingKind::CutShort, text, .. }) => {
-                let noted = lock(&self.fleet).fail_open(Some(client), &text, clock::now());
+                let noted = lock(&self.fleet).interrupt_open(client, &text, clock::now());
                 self.complain(noted);
                 Event::Ended(client.0, session, Ended::CutShort)
             }

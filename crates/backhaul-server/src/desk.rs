@@ -59,7 +59,7 @@ impl Inner {
                         CloseReason::Stalled => {
                             self.abandon(ClientId(key), "nothing was heard of it for ten minutes");
                         }
-                        CloseReason::Paused { .. } => self.abandon(ClientId(key), PAUSED),
+                        CloseReason::Paused { .. } => self.interrupt(ClientId(key), PAUSED),
                         CloseReason::Superseded => {}
                     }
                     self.hub.close(session, reason);
@@ -291,8 +291,17 @@ impl Inner {
 
     /// A run will not go on: that is written down, and nothing of it is left here.
     pub(crate) fn abandon(&self, client: ClientId, why: &str) {
-        let failed = lock(&self.fleet).fail_open(Some(client), why, clock::now());
-        self.complain(failed);
+        self.complain(lock(&self.fleet).fail_open(Some(client), why, clock::now()));
+        self.leave_run(client);
+    }
+
+    /// The same of one that somebody has ended.
+    fn interrupt(&self, client: ClientId, why: &str) {
+        self.complain(lock(&self.fleet).interrupt_open(client, why, clock::now()));
+        self.leave_run(client);
+    }
+
+    fn leave_run(&self, client: ClientId) {
         lock(&self.begun).remove(&client);
         self.with_dispatch(|dispatch| dispatch.note_run(client, LinkState::None));
     }

@@ -302,7 +302,7 @@ impl Desk for Gate<'_> {
     fn committed(&self, client: &Client, made: &Made) {
         let fleet = lock(&self.inner.fleet);
         let noted = fleet.running(client.id).and_then(|run| match run {
-            Some(run) => fleet.end_run(run.id, Ok((made.row.id, made.errors)), clock::now()),
+            Some(run) => fleet.end_run(run.id, made.row.id, made.errors, clock::now()),
             None => Ok(()),
         });
         self.inner.complain(noted);

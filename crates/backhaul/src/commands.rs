@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use tokio::signal::unix::{SignalKind, signal};
 
 use backhaul_agent::remote::Which;
+use backhaul_agent::ways::Ways;
 use backhaul_archive::mount::Audience;
 use backhaul_server::fleet::Terms;
 
@@ -41,18 +41,20 @@ mod status;
 pub struct Context {
     pub home: PathBuf,
     pub global: crate::cli::Global,
+    /// Connections under way, for whoever interrupts.
+    pub ways: Ways,
 }
 
-type Done = Result<ExitCode, Failure>;
+pub type Done = Result<ExitCode, Failure>;
 
 /// Runs the command that was asked for.
-pub async fn run(cli: Cli) -> Done {
+pub async fn run(cli: Cli, ways: Ways) -> Done {
     let home = match &cli.global.home {
         Some(home) => home.clone(),
         None => default_home()?,
     };
     let home = std::path::absolute(home)?;
-    let context = &Context { home, global: cli.global };
+    let context = &Context { home, global: cli.global, ways };
     match cli.command {
         Command::Quickstart { paths } => quickstart::run(context, &paths).await,
         Command::Server(command) => server_command(context, command).await,
@@ -139,30 +141,10 @@ async fn client_command(context: &Context, command: ClientCommand) -> Done {
 fn policy_command(context: &Context, command: PolicyCommand) -> Done {
     match command {
         PolicyCommand::List => policy::list(context),
-        PolicyCommand::Show { name } => policy::show(context, &name),
+        PolicyCommand::Show { name } => policy::show(context, name.as_deref()),
         PolicyCommand::Resume => policy::resume(context),
         PolicyCommand::Apply { file, dry_run } => policy::apply(context, &file, dry_run),
     }
-}
-
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn interrupted() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        Ok(()) = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-    }
-}
-
-/// What stays, or has a goodbye to say, ends in order by itself; everything else ends here when it is told to.
-pub fn ends_itself(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::Backup(_)
-            | Command::Server(ServerCommand::Run { .. })
-            | Command::Agent(AgentCommand::Run { .. })
-            | Command::Mount { .. }
-    )
 }
 
 /// The walk of a deep tree holds a descriptor for each level.

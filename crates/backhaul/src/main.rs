@@ -2,12 +2,14 @@
 //!
 //! - [`cli`]: every command and flag, from which help, man pages and completions are made;
 //! - [`commands`]: one module a command; [`failure`]: errors as sentences, hints and exit codes;
+//! - [`interrupt`]: Ctrl-C and SIGTERM, for all of them;
 //! - [`output`]: stdout for results, stderr for progress; [`selector`]: what SNAPSHOT:PATH means;
 //! - [`reader`]: a session for reading, on a client or on the server.
 
 mod cli;
 mod commands;
 mod failure;
+mod interrupt;
 mod output;
 mod reader;
 mod selector;
@@ -16,31 +18,20 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// What the main thread would have: deep trees are walked on others.
+const STACK: usize = 8 << 20;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     output::start_log(&cli.global);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.enable_all().thread_stack_size(STACK).build() {
         Ok(runtime) => runtime,
         Err(error) => return failure::Failure::new(format!("cannot start: {error}")).report(false),
     };
     let json = cli.global.json;
-    let interrupted = failure::Failure::interrupted();
-    let interrupted = match cli.command {
-        cli::Command::Restore(_) => {
-            interrupted.hint("what is restored stays: the same command goes on from there")
-        }
-        _ => interrupted,
-    };
     commands::raise_file_limit();
-    let outcome = runtime.block_on(async {
-        if commands::ends_itself(&cli.command) {
-            return commands::run(cli).await;
-        }
-        tokio::select! {
-            outcome = commands::run(cli) => outcome,
-            () = commands::interrupted() => Err(interrupted),
-        }
-    });
+    let outcome = runtime.block_on(interrupt::run(cli));
     runtime.shutdown_background();
     match outcome {
         Ok(code) => code,

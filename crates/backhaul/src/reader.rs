@@ -5,6 +5,7 @@ use std::path::Path;
 
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::remote::{Listed, Which};
+use backhaul_agent::ways::Ways;
 use backhaul_agent::{Remote, run};
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::transport::Use;
@@ -24,16 +25,18 @@ pub struct Access {
     /// An operator says whose snapshots it wants.
     pub is_operator: bool,
     server: Option<Server>,
+    /// Of its sessions.
+    ways: Ways,
     /// Who has the vault of this home.
     busy: Option<String>,
 }
 
 impl Access {
     /// By what this home is and whether a client is named.
-    pub async fn find(home: &Path, client: Option<&str>) -> Result<Self, Failure> {
+    pub async fn find(home: &Path, client: Option<&str>, ways: &Ways) -> Result<Self, Failure> {
         match client {
-            None if AgentHome::at(home).exists() => Self::as_client(home).await,
-            None if ServerHome::at(home).exists() => Self::as_operator(home).await,
+            None if AgentHome::at(home).exists() => Self::as_client(home, ways).await,
+            None if ServerHome::at(home).exists() => Self::as_operator(home, ways).await,
             None => Err(Failure::new(format!(
                 "{} is neither a client's nor a server's home",
                 home.display()
@@ -42,21 +45,21 @@ impl Access {
             .hint("--home DIR or BACKHAUL_HOME says where it is; `backhaul join CODE` enrols this machine")),
             Some(client) => {
                 ServerHome::at(home).fleet()?.require(client)?;
-                Self::as_operator(home).await
+                Self::as_operator(home, ways).await
             }
         }
     }
 
-    async fn as_client(home: &Path) -> Result<Self, Failure> {
+    async fn as_client(home: &Path, ways: &Ways) -> Result<Self, Failure> {
         let agent = AgentHome::at(home);
         let (identity, configured) = (agent.agent()?, agent.config()?.servers);
         // A home with both roles works without `server run`, too.
         let (server, busy) = server_of(home).await?;
         let servers = server.as_ref().map_or(configured, |server| vec![server.address().to_string()]);
-        Ok(Self { identity, servers, is_operator: false, server, busy })
+        Ok(Self { identity, servers, is_operator: false, server, ways: ways.clone(), busy })
     }
 
-    async fn as_operator(home: &Path) -> Result<Self, Failure> {
+    async fn as_operator(home: &Path, ways: &Ways) -> Result<Self, Failure> {
         let server_home = ServerHome::at(home);
         let (server, busy) = server_of(home).await?;
         let address = match &server {
@@ -64,7 +67,7 @@ impl Access {
             None => loopback(&server_home.config()?.listen)?,
         };
         let identity = server_home.identity(Role::Operator)?;
-        Ok(Self { identity, servers: vec![address], is_operator: true, server, busy })
+        Ok(Self { identity, servers: vec![address], is_operator: true, server, ways: ways.clone(), busy })
     }
 
     /// Opens a session; `client` is whose snapshots an operator wants.
@@ -80,11 +83,11 @@ impl Access {
 
     async fn open(&self, client: &str) -> Result<Remote, Failure> {
         if !self.is_operator {
-            return Ok(Remote::browse(run::dial(&self.servers, &self.identity).await?, "").await?);
+            return Ok(Remote::browse(run::dial(&self.servers, &self.identity).await?, "", &self.ways).await?);
         }
         let address = self.servers.first().map_or("", String::as_str);
         let link = dial_server(address, &self.identity, Use::Work).await?;
-        Ok(Remote::browse(link, client).await?)
+        Ok(Remote::browse(link, client, &self.ways).await?)
     }
 
     /// Ends the server in this process.
@@ -103,12 +106,12 @@ pub struct Reader {
 
 impl Reader {
     /// Opens a session by what this home is and whether a client is named.
-    pub async fn open(home: &Path, client: Option<&str>) -> Result<Self, Failure> {
+    pub async fn open(home: &Path, client: Option<&str>, ways: &Ways) -> Result<Self, Failure> {
         if client.is_none() && !AgentHome::at(home).exists() && ServerHome::at(home).exists() {
             return Err(Failure::usage("say whose snapshots: --client NAME")
                 .hint("`backhaul client list` shows all clients"));
         }
-        let access = Access::find(home, client).await?;
+        let access = Access::find(home, client, ways).await?;
         Ok(Self { remote: access.browse(client.unwrap_or_default()).await?, access })
     }
 

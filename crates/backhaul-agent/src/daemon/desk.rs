@@ -17,11 +17,11 @@ use crate::error::AgentError;
 use crate::gates::{self, Urgency, Verdict};
 use crate::inhibit;
 use crate::introduce;
-use crate::pace::{Pace, Passage};
+use crate::pace::{Crossing, Pace};
 use crate::priority::Priority;
 use crate::run::{self, RunRequest};
 use crate::signals::Signal;
-use crate::signals::network::Fingerprint;
+use crate::signals::network::Network;
 
 /// The machine that decides, with hands.
 pub(super) struct Desk {
@@ -34,7 +34,7 @@ pub(super) struct Desk {
     pace: Pace,
     /// The time between two packets of that link, and the network that it was dialled in.
     keep_alive: Duration,
-    dialled_in: Option<Fingerprint>,
+    dialled_in: Option<Network>,
     gates: (Gate, Gate),
 }
 
@@ -96,8 +96,8 @@ impl Desk {
                 self.happen(happening);
             }
             Heard::Happened(happening) => tracing::debug!("of an older link: {happening:?}"),
-            Heard::Passage(passage) if said.link == Some(self.link) => self.on_passage(passage),
-            Heard::Passage(_) => {}
+            Heard::Crossed(crossing) if said.link == Some(self.link) => self.on_crossing(crossing),
+            Heard::Crossed(_) => {}
             Heard::Errand(token) => {
                 tokio::spawn(Arc::clone(&self.daemon).come_for(token));
             }
@@ -185,17 +185,17 @@ impl Desk {
 
     /// The time between two packets of a link in this network.
     fn fitting(&self) -> Duration {
-        self.pace.of(self.attendant.terms(), self.network())
+        self.pace.of(self.attendant.terms(), self.network().map(|network| network.fingerprint))
     }
 
-    fn network(&self) -> Option<Fingerprint> {
-        self.outlook.signals.now().network.map(|network| network.fingerprint)
+    fn network(&self) -> Option<Network> {
+        self.outlook.signals.now().network
     }
 
     /// A link keeps the pace it was dialled with: one that could be quieter, or must not be so quiet, is dialled again.
-    fn on_passage(&mut self, passage: Passage) {
-        if let Some(network) = self.dialled_in {
-            self.pace.learn(network, passage);
+    fn on_crossing(&mut self, crossing: Crossing) {
+        if let Some(network) = &self.dialled_in {
+            self.pace.learn(network, crossing);
         }
         if self.attendant.is_linked() && self.fitting() != self.keep_alive {
             self.dial();

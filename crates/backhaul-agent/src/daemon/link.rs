@@ -19,7 +19,7 @@ use crate::attend::{Age, Happening, LinkWish, Verdict};
 use crate::clock;
 use crate::error::AgentError;
 use crate::home::AgentHome;
-use crate::pace::Passage;
+use crate::pace::Crossing;
 use crate::remote::read_frames;
 use crate::terms;
 
@@ -50,8 +50,8 @@ pub(super) enum Heard {
     Happened(Happening),
     /// New terms, with their version.
     Terms(u64, AgentTerms),
-    /// Whether the server sees the address that this machine has.
-    Passage(Passage),
+    /// Which address of this machine the server sees.
+    Crossed(Crossing),
     /// How old the newest snapshot is, in limits of the policy.
     Lateness(f64),
     /// There is something to restore, for whoever shows this.
@@ -257,8 +257,7 @@ impl Talk {
     fn on_observed(&self, observed: &str) {
         let seen = observed.parse().map(|seen: SocketAddr| seen.ip().to_canonical());
         let (Some(own), Ok(seen)) = (self.path.local(), seen) else { return };
-        let passage = if own == seen { Passage::Plain } else { Passage::Translated };
-        self.tell.say(Heard::Passage(passage));
+        self.tell.say(Heard::Crossed(Crossing { own, seen }));
     }
 
     fn on_terms(&mut self, terms: &wire::Terms) {

@@ -404,20 +404,4 @@ pub(crate) async fn read_frames(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_that_takes_objects_and_never_says_that_they_are_safe_is_not_waited_for_without_end() {
-        let shared = Arc::new(Shared::default());
-        let mut driver = Driver::new(Opening::default(), Arc::clone(&shared), oneshot::channel().0);
-        assert_eq!(driver.patience(), SILENCE, "it is not let in yet");
-        driver.answer = None;
-        assert_eq!(driver.patience(), Duration::MAX, "there is nothing to be said");
-        shared.left.store(3, Ordering::SeqCst);
-        shared.durable.store(2, Ordering::SeqCst);
-        assert_eq!(driver.patience(), STALL);
-        shared.durable.store(3, Ordering::SeqCst);
-        assert_eq!(driver.patience(), Duration::MAX);
-    }
-}
+mod tests;

@@ -97,6 +97,19 @@ impl Why {
     }
 }
 
+impl Why {
+    /// Before which moment nothing begins because of it, seconds since 1970.
+    pub fn until(&self, now: Now) -> Option<i64> {
+        match self {
+            Self::NotNow { until, .. } => Some(*until),
+            Self::Cut { again_in } | Self::FailedRun { again_in, .. } | Self::Unanswered { again_in, .. } => {
+                Some(now.wall.saturating_add(i64::try_from(*again_in).unwrap_or(i64::MAX)))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Local time is the reader's: only times of day within a day or so are said.
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -250,16 +263,13 @@ impl Fleet {
         u64::try_from(fresh.due_in(key, now)).unwrap_or(0)
     }
 
-    /// From which moment on a client that comes by itself is let in because it is due, seconds since 1970.
-    pub fn let_in_at(&self, now: Now, key: &ClientKey) -> i64 {
-        self.clients.get(key).map_or(i64::MAX, |client| client.let_in_at(key, now.wall))
-    }
-
-    /// When a client's next run is due, and may begin, seconds since 1970; none while nobody says when.
+    /// When a client's next run is due, and may begin, seconds since 1970; none while nobody says when. It is never
+    /// before what [`Fleet::explain`] says.
     pub fn starts_at(&self, now: Now, key: &ClientKey) -> Option<i64> {
         let client = self.clients.get(key)?;
         let for_ever = client.plan.paused_until == Some(i64::MAX) && client.manual.is_none();
-        (!for_ever).then(|| client.let_in_at(key, now.wall))
+        let held = self.explain(now, key).until(now);
+        (!for_ever).then(|| client.let_in_at(key, now.wall).max(held.unwrap_or(now.wall)))
     }
 
     /// True while a client's run goes over this session.

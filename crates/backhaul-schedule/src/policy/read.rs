@@ -231,7 +231,9 @@ fn rollout(text: RolloutText) -> Result<Rules, PolicyError> {
     all.rules.soak = match text.soak.as_deref() {
         // No soak at all is a choice, too.
         Some("0") => 0,
-        soak => place.seconds("soak", soak, all.rules.soak)?,
+        None => all.rules.soak,
+        Some(soak) => units::duration(soak)
+            .ok_or_else(|| place.error("soak", soak, "say 1d, 4h, 30m or 90s, or 0 for none at all"))?,
     };
     if let Some(text) = &text.max_failure {
         let why = "say a percentage, as 2%";
@@ -371,6 +373,7 @@ mod tests {
             ("[admission]\nper_group = { lab = 0 }", "per_group"),
             ("[admission]\nreserve_for_clients = \"most\"", "most"),
             ("[rollout]\nwaves = [\"5%\", \"50%\"]", "the last is 100%"),
+            ("[rollout]\nsoak = \"0s\"", "or 0 for none"),
             ("[policy.a]\nkeep = { dayly = 3 }", "dayly"),
             ("[policy.a]\nkeep = { daily = -1 }", "daily"),
             ("[policy.a]\nkeep = { daily = 0, last = 0 }", "keeps nothing"),

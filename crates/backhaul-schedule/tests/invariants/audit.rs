@@ -41,6 +41,7 @@ impl World {
             }
         }
         self.check_books(&event);
+        self.check_shown();
         self.check_memory(&event, &before, &seen);
         self.keep();
         if self.now.boot > self.jumped {

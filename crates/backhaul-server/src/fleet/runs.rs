@@ -18,12 +18,15 @@ pub enum RunState {
     Done,
     /// It made one, and some files could not be read.
     Partial,
+    /// It made none: somebody ended it, on the client or by a pause.
+    Interrupted,
     /// It made none.
     Failed,
 }
 
 impl RunState {
-    const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Done, Self::Partial, Self::Failed];
+    const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Done, Self::Partial, Self::Interrupted, Self::Failed];
 
     /// The word in the database and in output.
     pub fn as_str(self) -> &'static str {
@@ -32,6 +35,7 @@ impl RunState {
             Self::Running => "running",
             Self::Done => "done",
             Self::Partial => "partial",
+            Self::Interrupted => "interrupted",
             Self::Failed => "failed",
         }
     }
@@ -65,20 +69,13 @@ pub struct Run {
     pub snapshot: Option<ObjectId>,
     /// Files that could not be read.
     pub errors: u64,
-    /// Why it failed.
+    /// Why it made no snapshot.
     pub why: Option<String>,
 }
 
-/// How the reasons begin of runs that somebody has ended: on the client, or by a pause.
+/// How the reasons begin of runs that are interrupted: on the client, or by a pause.
 pub(crate) const CUT_SHORT: &str = "cut short on the client: ";
 pub(crate) const PAUSED: &str = "backups of this client are paused on the server";
-
-impl Run {
-    /// True for one that has not failed: somebody did not want it to go on.
-    pub fn was_ended(&self) -> bool {
-        self.why.as_deref().is_some_and(|why| why.starts_with(CUT_SHORT) || why.starts_with(PAUSED))
-    }
-}
 
 impl Fleet {
     /// Asks for a run.
@@ -163,24 +160,15 @@ impl Fleet {
         Ok(self.db.query_row(&sql, params![client.0], run).optional()?)
     }
 
-    /// Notes how a run ended.
+    /// Notes the snapshot that a run made, and how many files it could not read.
     ///
     /// # Errors
     /// SQLite.
-    pub fn end_run(
-        &self,
-        id: i64,
-        outcome: Result<(ObjectId, u64), &str>,
-        now: u64,
-    ) -> Result<(), ServerError> {
-        let (state, snapshot, errors, why) = match outcome {
-            Ok((snapshot, 0)) => ("done", Some(snapshot.0), 0, None),
-            Ok((snapshot, errors)) => ("partial", Some(snapshot.0), errors, None),
-            Err(why) => ("failed", None, 0, Some(why)),
-        };
+    pub fn end_run(&self, id: i64, snapshot: ObjectId, errors: u64, now: u64) -> Result<(), ServerError> {
+        let state = if errors == 0 { RunState::Done } else { RunState::Partial };
         self.db.execute(
-            "UPDATE runs SET state = ?2, snapshot = ?3, errors = ?4, why = ?5, ended_at = ?6 WHERE id = ?1",
-            params![id, state, snapshot, errors as i64, why, now as i64],
+            "UPDATE runs SET state = ?2, snapshot = ?3, errors = ?4, ended_at = ?5 WHERE id = ?1",
+            params![id, state.as_str(), snapshot.0, errors as i64, now as i64],
         )?;
         Ok(())
     }
@@ -190,10 +178,28 @@ impl Fleet {
     /// # Errors
     /// SQLite.
     pub fn fail_open(&self, client: Option<ClientId>, why: &str, now: u64) -> Result<(), ServerError> {
+        self.close_open(client, RunState::Failed, why, now)
+    }
+
+    /// The open run of a client will not go on, for somebody has ended it.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn interrupt_open(&self, client: ClientId, why: &str, now: u64) -> Result<(), ServerError> {
+        self.close_open(Some(client), RunState::Interrupted, why, now)
+    }
+
+    fn close_open(
+        &self,
+        client: Option<ClientId>,
+        state: RunState,
+        why: &str,
+        now: u64,
+    ) -> Result<(), ServerError> {
         self.db.execute(
-            "UPDATE runs SET state = 'failed', why = ?2, ended_at = ?3
+            "UPDATE runs SET state = ?2, why = ?3, ended_at = ?4
              WHERE state = 'running' AND (?1 IS NULL OR client = ?1)",
-            params![client.map(|client| client.0), why, now as i64],
+            params![client.map(|client| client.0), state.as_str(), why, now as i64],
         )?;
         Ok(())
     }

@@ -87,9 +87,12 @@ pub enum PolicyCommand {
     /// List the policies in force
     #[command(after_help = "Example:\n  backhaul policy list")]
     List,
-    /// Show one policy and its clients
-    #[command(after_help = "Example:\n  backhaul policy show lab")]
-    Show { name: String },
+    /// Show one policy and its clients, or all
+    #[command(after_help = "Examples:\n  backhaul policy show lab\n  backhaul policy show --json")]
+    Show {
+        /// Which one (default: all)
+        name: Option<String>,
+    },
     /// Let a version whose rollout was halted go on
     #[command(after_help = "Example:\n  backhaul policy resume")]
     Resume,

@@ -9,6 +9,7 @@ use backhaul_agent::daemon::AgentDaemon;
 use backhaul_agent::home::AgentHome;
 use backhaul_agent::run::RunReport;
 use backhaul_agent::signals::Senses;
+use backhaul_agent::ways::Ways;
 use backhaul_agent::{AgentError, Remote, run as runs};
 use backhaul_net::join_code::JoinCode;
 use backhaul_object::snapshot::Origin;
@@ -48,7 +49,7 @@ pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     notify_systemd("READY=1");
     tokio::select! {
         result = daemon.run(Senses::default()) => result?,
-        () = super::interrupted() => {}
+        () = crate::interrupt::interrupted() => {}
     }
     notify_systemd("STOPPING=1");
     daemon.stop().await;
@@ -117,7 +118,7 @@ pub async fn status(context: &Context) -> Done {
 
 /// When the newest snapshot of files was made, by asking the server.
 async fn newest(home: &AgentHome, servers: &[String]) -> Result<Option<u64>, AgentError> {
-    let remote = Remote::browse(runs::dial(servers, &home.agent()?).await?, "").await?;
+    let remote = Remote::browse(runs::dial(servers, &home.agent()?).await?, "", &Ways::default()).await?;
     let snapshots = tokio::task::block_in_place(|| remote.snapshots(backhaul_agent::remote::Which::Listed));
     remote.close().await;
     let mut newest_first = snapshots?.into_iter().rev();

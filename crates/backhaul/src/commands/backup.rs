@@ -5,21 +5,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use backhaul_agent::home::{AgentHome, Config};
 use backhaul_agent::remote::{Cost, Limits};
 use backhaul_agent::run::{Passage, RunReport, RunRequest, push, rehearse};
 use backhaul_agent::sources::Sources;
 use backhaul_agent::stills::Still;
-use backhaul_agent::ways::Ways;
 use backhaul_archive::backup::BackupProgress;
 use backhaul_archive::backup::excludes::read_paths;
 use backhaul_proto::wire::Queued;
 use backhaul_schedule::policy::units;
 use serde_json::json;
 
-use super::{Context, Done, absolute, interrupted};
+use super::{Context, Done, absolute};
 use crate::cli::{BackupArgs, StillArg};
 use crate::failure::{Failure, code};
 use crate::output::{self, Progress};
@@ -30,36 +28,7 @@ mod stream;
 /// Errors named on a terminal; `--json` names all.
 const NAMED_MAX: usize = 50;
 
-/// How long a run that is interrupted may take to say goodbye.
-const FAREWELL: Duration = Duration::from_secs(3);
-
-/// The first Ctrl-C ends a run in order: the server frees its slot. The second ends it where it is.
 pub async fn run(context: &Context, args: BackupArgs) -> Done {
-    let ways = Ways::default();
-    let enough = async {
-        interrupted().await;
-        output::complain("interrupted: tells the server; once more ends at once");
-        tokio::select! {
-            () = ways.leave("it was interrupted", FAREWELL) => {}
-            () = interrupted() => return,
-        }
-        // What is left to put in order here.
-        tokio::select! {
-            () = tokio::time::sleep(FAREWELL) => {}
-            () = interrupted() => {}
-        }
-    };
-    tokio::select! {
-        done = back_up(context, args, &ways) => done,
-        () = enough => Err(cut_short()),
-    }
-}
-
-fn cut_short() -> Failure {
-    Failure::interrupted().hint("what was already sent is kept: run the same command again to carry on")
-}
-
-async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
     let home = AgentHome::at(&context.home);
     let config = home.config()?;
     let asked = match args.limit_upload.as_deref() {
@@ -81,7 +50,8 @@ async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
         paths.extend(absolute(&listed(file)?)?);
     }
     let limits = Limits { asked, cost: Cost::Free };
-    let passage = Passage { limits, waiting: Some(Arc::new(wait)), ways: ways.clone(), ..Passage::default() };
+    let passage =
+        Passage { limits, waiting: Some(Arc::new(wait)), ways: context.ways.clone(), ..Passage::default() };
     let config = Config { backup: wanted(config.backup, &args), ..config };
     let stream = stream::open(&args)?;
     if stream.is_some() {
@@ -99,10 +69,7 @@ async fn back_up(context: &Context, args: BackupArgs, ways: &Ways) -> Done {
     if let Some(server) = server {
         server.stop().await;
     }
-    let report = result.map_err(|error| match ways.check() {
-        Ok(()) => Failure::from(error).while_doing("backing up"),
-        Err(_) => cut_short(),
-    })?;
+    let report = result.map_err(|error| Failure::from(error).while_doing("backing up"))?;
     tell(context, &report);
     Ok(ExitCode::from(if report.figures.errors.is_empty() { 0 } else { code::PARTIAL }))
 }

@@ -17,7 +17,7 @@ use crate::selector;
 use backhaul_agent::remote::Which;
 
 pub async fn snapshots(context: &Context, read: &ReadArgs, which: Which) -> Done {
-    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let reader = Reader::open(&context.home, read.client.as_deref(), &context.ways).await?;
     let all = reader.list(which);
     reader.close().await;
     let all = all?;
@@ -71,7 +71,7 @@ pub struct Listing {
 
 pub async fn ls(context: &Context, what: &OsStr, listing: Listing, read: &ReadArgs) -> Done {
     let (snapshot, path) = selector::split(what);
-    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let reader = Reader::open(&context.home, read.client.as_deref(), &context.ways).await?;
     let listed =
         tokio::task::block_in_place(|| list(context, &reader, &snapshot, path.unwrap_or(b"/"), listing));
     reader.close().await;

@@ -18,7 +18,7 @@ use crate::selector;
 
 pub async fn run(context: &Context, before: &str, after: &OsStr, read: &ReadArgs) -> Done {
     let (after, path) = selector::split(after);
-    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let reader = Reader::open(&context.home, read.client.as_deref(), &context.ways).await?;
     let compared = tokio::task::block_in_place(|| {
         let (before, after) = (reader.choose(before, path)?, reader.choose(&after, path)?);
         let tree = |root| Tree::new(&reader.remote, root);

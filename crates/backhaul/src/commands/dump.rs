@@ -34,7 +34,7 @@ pub async fn run(
     if form.is_some() && output.is_none() && std::io::stdout().is_terminal() {
         return Err(Failure::usage("an archive is nothing for a terminal: say -o FILE, or pipe it on"));
     }
-    let reader = Reader::open(&context.home, read.client.as_deref()).await?;
+    let reader = Reader::open(&context.home, read.client.as_deref(), &context.ways).await?;
     let dumped =
         tokio::task::block_in_place(|| write(&reader, &snapshot, path.unwrap_or(b"/"), form, output));
     reader.close().await;

@@ -54,7 +54,7 @@ impl Wanted {
 
 pub async fn run(context: &Context, args: &FindArgs) -> Done {
     let wanted = Wanted::new(args, clock::now())?;
-    let reader = Reader::open(&context.home, args.read.client.as_deref()).await?;
+    let reader = Reader::open(&context.home, args.read.client.as_deref(), &context.ways).await?;
     let found = tokio::task::block_in_place(|| search(context, &reader, args, &wanted));
     reader.close().await;
     let found = found?;

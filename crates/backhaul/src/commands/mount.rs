@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use backhaul_archive::mount::{Audience, MountError, examine, mount};
 
-use super::{Context, Done, interrupted};
+use super::{Context, Done};
 use crate::cli::ReadArgs;
 use crate::failure::Failure;
+use crate::interrupt::interrupted;
 use crate::output;
 
 mod shelves;

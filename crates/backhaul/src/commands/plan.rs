@@ -53,7 +53,8 @@ pub fn plan(context: &Context, until: Option<&str>) -> Done {
         ]
     };
     output::table(&["START", "CLIENT", "HOW", "ABOUT", "WHY"], planned.iter().map(row).collect());
-    output::line(&format!("{} runs until {}, if dials are answered", planned.len(), output::time(end)));
+    let runs = output::count(planned.len() as u64, "run");
+    output::line(&format!("{runs} until {}, if dials are answered", output::time(end)));
     Ok(ExitCode::SUCCESS)
 }
 

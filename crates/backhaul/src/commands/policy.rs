@@ -135,18 +135,32 @@ pub fn list(context: &Context) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn show(context: &Context, name: &str) -> Done {
+/// One policy, or all of them.
+pub fn show(context: &Context, name: Option<&str>) -> Done {
     let fleet = ServerHome::at(&context.home).fleet()?;
-    require(&fleet, name)?;
-    let all = policies::in_force(&fleet)?;
-    let clients = clients_of(&fleet, name)?;
-    let Some(policy) = all.policies.get(name) else { return Ok(ExitCode::SUCCESS) };
+    if let Some(name) = name {
+        require(&fleet, name)?;
+    }
+    let mut documents = Vec::new();
+    for (known, policy) in &policies::in_force(&fleet)?.policies {
+        if name.is_none_or(|name| name == known) {
+            documents.push(describe(known, policy, &clients_of(&fleet, known)?));
+        }
+    }
     if context.global.json {
-        output::json(&describe(name, policy, &clients));
+        match (name, documents.first()) {
+            (Some(_), Some(one)) => output::json(one),
+            _ => output::json(&documents),
+        }
         return Ok(ExitCode::SUCCESS);
     }
-    for (name, text) in lines(&describe(name, policy, &clients)) {
-        output::line(&format!("{name:<24}{text}"));
+    for (n, document) in documents.iter().enumerate() {
+        if n > 0 {
+            output::line("");
+        }
+        for (key, text) in lines(document) {
+            output::line(&format!("{key:<24}{text}"));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -47,7 +47,8 @@ pub async fn run(context: &Context, paths: &[PathBuf]) -> Done {
         join(&server_home, &agent_home, &address, &paths).await?;
     }
     let config = agent_home.config()?;
-    let request = RunRequest { paths: paths.clone(), ..RunRequest::of(&config, Passage::default())? };
+    let passage = Passage { ways: context.ways.clone(), ..Passage::default() };
+    let request = RunRequest { paths: paths.clone(), ..RunRequest::of(&config, passage)? };
     let shown = Progress::start(&context.global, backup::describe(&request.progress));
     let pushed = push(&agent_home, &[address], &request).await;
     drop(shown);
@@ -97,7 +98,7 @@ async fn join(
 /// Reads every file back through a session of its own and compares it with the original.
 async fn prove(context: &Context, report: &RunReport) -> Result<u64, Failure> {
     let Some(root) = report.root else { return Err(Failure::new("there is no snapshot to prove")) };
-    let reader = Reader::open(&context.home, None).await?;
+    let reader = Reader::open(&context.home, None, &context.ways).await?;
     let request = RestoreRequest::to(PathBuf::from("/"));
     let compared = tokio::task::block_in_place(|| verify_restored(&reader.remote, root, None, &request));
     reader.close().await;

@@ -43,7 +43,7 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
         tell: (context.global.verbose > 0 && !context.global.json).then(|| Arc::new(named) as Arc<Tell>),
         ..RestoreRequest::to(std::path::absolute(&args.target)?)
     };
-    let reader = Reader::open(&context.home, args.read.client.as_deref()).await?;
+    let reader = Reader::open(&context.home, args.read.client.as_deref(), &context.ways).await?;
     request.id_key = Some(reader.remote.welcome().parameters.id_key.clone());
     let shown = Progress::start(&context.global, describe(&request.progress));
     let done = tokio::task::block_in_place(|| {

@@ -66,7 +66,7 @@ pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     output::complain("stopping: runs that are under way may end; once more stops at once");
     tokio::select! {
         () = server.drain() => {}
-        () = super::interrupted() => {}
+        () = crate::interrupt::interrupted() => {}
     }
     server.stop().await;
     Ok(ExitCode::SUCCESS)
@@ -76,7 +76,7 @@ pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
 async fn serve(server: &Server) -> Result<(), Failure> {
     let mut reload = signal(SignalKind::hangup())?;
     // One for the whole time: a signal during a reload is not missed.
-    let mut stop = std::pin::pin!(super::interrupted());
+    let mut stop = std::pin::pin!(crate::interrupt::interrupted());
     loop {
         tokio::select! {
             () = &mut stop => return Ok(()),

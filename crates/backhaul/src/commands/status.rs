@@ -25,7 +25,7 @@ pub async fn stats(context: &Context) -> Done {
         let sum = |of: fn(&backhaul_store::catalog::PackRow) -> u64| packs.iter().map(of).sum::<u64>();
         (sum(|p| p.objects), packs.len() as u64, sum(|p| p.bytes), catalog.snapshots()?.len() as u64)
     } else {
-        let reader = Reader::open(&context.home, None).await?;
+        let reader = Reader::open(&context.home, None, &context.ways).await?;
         let stats = tokio::task::block_in_place(|| reader.remote.stats());
         reader.close().await;
         let stats = stats?;
@@ -116,7 +116,7 @@ fn judge(
 ) -> Line {
     let health = policies::judge(policies, &client, newest, now);
     let shown = &client.shown;
-    let failed = last.as_ref().filter(|run| run.state == RunState::Failed && !run.was_ended());
+    let failed = last.as_ref().filter(|run| run.state == RunState::Failed);
     let idle = shown.link != LinkState::Push && shown.link != LinkState::Dial;
     let paused = paused(&client).filter(|_| idle);
     let (obstacle, why) = match (client.state, failed) {

@@ -139,6 +139,27 @@ impl World {
         }
     }
 
+    /// What is shown of a client's next run is not before what is said to keep it.
+    pub(super) fn check_shown(&mut self) {
+        let now = self.now;
+        for key in self.people.iter().map(|person| person.key).collect::<Vec<_>>() {
+            let (why, starts) = (self.fleet.explain(now, &key), self.fleet.starts_at(now, &key));
+            let again_in = match &why {
+                Why::Cut { again_in }
+                | Why::FailedRun { again_in, .. }
+                | Why::Unanswered { again_in, .. } => *again_in as i64,
+                Why::NotNow { until, .. } => until - now.wall,
+                _ => 0,
+            };
+            if starts.is_some_and(|starts| starts < now.wall + again_in) {
+                self.fail(
+                    26,
+                    format!("{key:?} is shown to start at {starts:?}, and {why:?} at {}", now.wall),
+                );
+            }
+        }
+    }
+
     /// What is known of a client's past does not become less.
     pub(super) fn check_memory(&mut self, event: &Event, before: &[(Key, f64)], seen: &[(Key, Option<i64>)]) {
         let changed = |key: &Key| matches!(event, Event::Known(of, ..) | Event::Recalled(of, ..) | Event::Removed(of) if of == key);

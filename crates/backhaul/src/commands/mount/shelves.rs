@@ -8,6 +8,7 @@ use std::time::Duration;
 use backhaul_agent::clock::Stopwatch;
 use backhaul_agent::error::AgentError;
 use backhaul_agent::remote::{Listed, Remote, Which};
+use backhaul_agent::ways::Ways;
 use backhaul_archive::mount::{Library, Shot};
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, ObjectId, Reference};
@@ -50,7 +51,8 @@ enum Clients {
 impl Shelves {
     /// Opens a first session, so that what is wrong is said before anything is mounted.
     pub async fn open(home: &Path, client: Option<&str>) -> Result<Self, Failure> {
-        let (access, runtime) = (Arc::new(Access::find(home, client).await?), Handle::current());
+        let (access, runtime) =
+            (Arc::new(Access::find(home, client, &Ways::default()).await?), Handle::current());
         let clients = match client {
             None if access.is_operator => Clients::All(home.to_path_buf()),
             None => Clients::One(String::new()),

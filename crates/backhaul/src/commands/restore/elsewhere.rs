@@ -26,7 +26,7 @@ pub async fn run(context: &Context, args: &RestoreArgs, client: &str) -> Done {
             args.target.display()
         )));
     }
-    let reader = Reader::open(&context.home, args.read.client.as_deref()).await?;
+    let reader = Reader::open(&context.home, args.read.client.as_deref(), &context.ways).await?;
     let progress = Arc::new(RestoreProgress::default());
     let shown = Progress::start(&context.global, describe(&progress));
     let done = tokio::task::block_in_place(|| order(&reader, args, client, &progress));
