@@ -3,6 +3,7 @@
 //! - `packs`: one pack with its sidecar, read by two threads;
 //! - `records`: what a pack holds against what the index says, both ways;
 //! - `taint`: what damage means for snapshots;
+//! - `places`: what is not lost, only not found;
 //! - `papers`: manifests, descriptor, catalog.
 //!
 //! - `schedule`: what the scrub reads next.
@@ -26,6 +27,7 @@ use crate::vault::{Vault, pack_blob};
 
 mod packs;
 mod papers;
+mod places;
 mod records;
 mod schedule;
 mod taint;

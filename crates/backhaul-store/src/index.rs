@@ -299,6 +299,15 @@ impl Index {
         Ok(ShortId(self.ids.array(ordinal.0 * ID_LEN)?))
     }
 
+    /// The ids of numbers `from..to`, in one read; zeroes for those that have none.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn shorts(&self, from: u64, to: u64) -> Result<Vec<ShortId>, StoreError> {
+        let raw = self.ids.read(from * ID_LEN, to.saturating_sub(from) * ID_LEN)?;
+        Ok(raw.as_chunks().0.iter().map(|id| ShortId(*id)).collect())
+    }
+
     /// The counts by which the catalog knows this index again.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use backhaul_object::codec::{FormatError, Reader};
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
-use backhaul_object::{Header, Sealed};
+use backhaul_object::{Header, ObjectId, Sealed};
 use bytes::Bytes;
 
 use crate::index::Ordinal;
@@ -17,6 +17,8 @@ pub const RECORD_HEAD_LEN: usize = 24;
 pub const TRAILER_LEN: usize = 20;
 /// Bytes of one footer row.
 const ROW_LEN: usize = 20;
+/// Bytes of a record up to the end of its object's id: version, kind, compressor, id.
+pub(crate) const ID_END: usize = RECORD_HEAD_LEN + 3 + 32;
 /// Most records in a pack.
 const RECORDS_MAX: usize = 1 << 20;
 
@@ -169,6 +171,11 @@ pub fn decode_record(bytes: &[u8]) -> Result<(Ordinal, Sealed), FormatError> {
         return Err(FormatError::Mismatch("record checksum"));
     }
     Ok((row.ordinal, Sealed { header: Header::decode(header)?, body: Bytes::copy_from_slice(body) }))
+}
+
+/// The id in the first [`ID_END`] bytes of a record; nothing if they are fewer.
+pub(crate) fn decode_record_id(bytes: &[u8]) -> Option<ObjectId> {
+    bytes.get(..ID_END)?.last_chunk().map(|id| ObjectId(*id))
 }
 
 /// Footer and trailer.

@@ -7,7 +7,6 @@ use backhaul_object::breach::Breach;
 use backhaul_object::ids::{PackId, VaultId};
 use backhaul_object::{Header, Reference};
 
-use crate::bits::Bits;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Claims, Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
@@ -15,10 +14,15 @@ use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Index, Location, Ordinal};
 use crate::manifest::{MANIFEST_MAX, Manifest};
 use crate::pack::{self, Class, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
-use crate::reclaim::before_rebuild;
+use crate::reclaim::fence::Fence;
+use crate::reclaim::{condemned, without_condemned};
 use crate::repair;
 use crate::vault::{Vault, lock, pack_blob, read_descriptor};
 use crate::writer::{PackWriter, salvage, scan};
+
+mod again;
+
+use again::needed_again;
 
 /// Bytes read at once.
 const BLOCK: usize = 512 << 10;
@@ -89,17 +93,17 @@ pub fn rebuild(root: &Path, generation: [u8; 16], mending: Mending, now: u64) ->
             Err(error) => report.damage.push(Damage::new(Part::File(name), error)),
         }
     }
-    let gone = before_rebuild(root)?;
-    found.retain(|record| !gone.has(record.ordinal));
+    let mut fence = leave_out_gone(root, &blobs, &packs, &mut found)?;
     found.sort_by_key(|f| f.ordinal);
     let fresh = root.join("index.new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).doing("remove", &fresh)?;
     }
     fs::create_dir(&fresh).doing("create", &fresh)?;
-    let index = fill(&fresh, &blobs, (&packs, &found), &gone, &mut report)?;
+    let index = fill(&fresh, &blobs, (&packs, &found), &mut fence, &mut report)?;
     let counts = index.counts()?;
     drop(index);
+    condemned::store(root, &fence)?;
     write_catalog(root, (&generation, &descriptor.vault), counts, &packs)?;
     report.packs = packs.len() as u64;
     drop(held);
@@ -123,6 +127,21 @@ fn seal_open(root: &Path, spool: &LocalBlobs, report: &mut Report) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// What was reclaimed stays out, unless it is needed all the same.
+fn leave_out_gone(
+    root: &Path,
+    blobs: &dyn Blobs,
+    packs: &[PackRow],
+    found: &mut Vec<Found>,
+) -> Result<Fence, StoreError> {
+    let mut fence = without_condemned(root)?;
+    for ordinal in needed_again(blobs, packs, found, fence.gone())? {
+        fence.revive(ordinal);
+    }
+    found.retain(|record| !fence.gone().has(record.ordinal));
+    Ok(fence)
 }
 
 /// A pack as it was found.
@@ -219,22 +238,45 @@ fn restore_manifests(blobs: &dyn Blobs, now: u64, report: &mut Report) -> Result
     Ok(())
 }
 
+/// Numbers under which there is nothing, for what is referred to and is not there.
+struct Gaps<'f> {
+    /// Of what was lost.
+    lost: Vec<Ordinal>,
+    /// Of what was reclaimed: what was so and is needed is lost as well.
+    fence: &'f mut Fence,
+}
+
+impl Gaps<'_> {
+    /// A number under which there is nothing.
+    fn add(&mut self, gap: Ordinal) {
+        if !self.fence.gone().has(gap) {
+            self.lost.push(gap);
+        }
+    }
+
+    /// One below `before`: a child had a smaller number than its parent.
+    fn take(&mut self, before: u64) -> Option<Ordinal> {
+        let spare = || self.fence.gone().iter().next().filter(|gone| gone.0 < before);
+        let gap = self.lost.pop().or_else(spare)?;
+        self.fence.revive(gap);
+        Some(gap)
+    }
+}
+
 /// Enters every record under its old number; gaps and orphans become lost numbers.
 fn fill(
     dir: &Path,
     blobs: &dyn Blobs,
     (packs, found): (&[PackRow], &[Found]),
-    gone: &Bits,
+    fence: &mut Fence,
     report: &mut Report,
 ) -> Result<Index, StoreError> {
     let mut index = Index::open(dir, &Counts::default())?;
-    // A child had a smaller number than its parent: if it is not there, its number is among these.
-    let mut gaps: Vec<Ordinal> = Vec::new();
+    let mut gaps = Gaps { lost: Vec::new(), fence };
     for group in found.chunk_by(|a, b| a.ordinal == b.ordinal) {
         let Some(record) = choose(blobs, packs, group) else { continue };
         while index.objects() < record.ordinal.0 {
-            // What was reclaimed was not lost.
-            gaps.extend(Some(Ordinal(index.objects())).filter(|gap| !gone.has(*gap)));
+            gaps.add(Ordinal(index.objects()));
             index.append_lost();
         }
         let blob = blob_of(packs, record);
@@ -248,7 +290,7 @@ fn fill(
             Err(error) => {
                 let why = format!("object number {}: {error}", record.ordinal.0);
                 report.damage.push(Damage::new(Part::File(blob), why));
-                gaps.push(Ordinal(index.objects()));
+                gaps.add(Ordinal(index.objects()));
                 index.append_lost();
             }
         }
@@ -275,7 +317,7 @@ fn choose<'f>(blobs: &dyn Blobs, packs: &[PackRow], group: &'f [Found]) -> Optio
 }
 
 /// Edges of a record; what it refers to and is not there gets one of the lost numbers.
-fn resolve(index: &mut Index, header: &Header, gaps: &mut Vec<Ordinal>) -> Result<Vec<Edge>, StoreError> {
+fn resolve(index: &mut Index, header: &Header, gaps: &mut Gaps<'_>) -> Result<Vec<Edge>, StoreError> {
     let mut edges = Vec::with_capacity(header.references.len());
     for Reference { id, members } in &header.references {
         let known = match index.ordinal(id)? {
@@ -285,7 +327,7 @@ fn resolve(index: &mut Index, header: &Header, gaps: &mut Vec<Ordinal>) -> Resul
         let to = match known {
             Some(to) => to,
             None => {
-                let gap = gaps.pop().ok_or(StoreError::MissingReference(*id))?;
+                let gap = gaps.take(index.objects()).ok_or(StoreError::MissingReference(*id))?;
                 index.name_lost(gap, id)?;
                 gap
             }

@@ -2,7 +2,7 @@
 //!
 //! - [`fence`]: the pure machine that says what may go, and [`condemned`], what is written down of it;
 //! - [`mark`]: what is needed, in one pass over the references; `marking`: of a vault that is being written to;
-//! - [`verify`]: the second opinion, from packs and manifests alone;
+//! - [`verify`]: the second opinion, from packs and manifests alone; `opinion`: asked about a pass;
 //! - [`plan`]: which packs go and which are compacted; `moving` does it, by a [`journal`];
 //! - `settle`: what a rebuild must know, and does at its end;
 //! - `run`: all of it in order, [`Vault::reclaim`].
@@ -10,7 +10,8 @@
 //! Invariants:
 //! - nothing is deleted by age or clock: it was unreached in two marks, and nobody is left from before the first;
 //! - what is not condemned refers to nothing condemned, and what is there to nothing gone;
-//! - a pack is removed only when nothing in the index is in it, and a second opinion has agreed.
+//! - nothing is taken out of the index, and no pack is removed, before a second opinion has agreed; and a pack only when
+//!   nothing in the index is in it.
 
 use std::collections::HashSet;
 
@@ -29,13 +30,15 @@ pub mod journal;
 pub mod mark;
 mod marking;
 mod moving;
+mod opinion;
 pub mod plan;
 mod run;
 mod settle;
 pub mod verify;
 
 pub use run::{Report, Request};
-pub(crate) use settle::before_rebuild;
+pub(crate) use settle::without_condemned;
+pub(crate) use verify::{Verifier, rows};
 
 /// Marks for which the objects of a session that has made no snapshot are kept, and proofs.
 pub const HOLD: u64 = 30;
@@ -241,7 +244,7 @@ impl State {
     }
 
     /// After a failed sync nobody knows what is on disk.
-    fn flush_index(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn flush_index(&mut self) -> Result<(), StoreError> {
         let done = self.index.flush();
         self.poisoned |= matches!(done, Err(StoreError::Io { doing: "sync", .. }));
         done

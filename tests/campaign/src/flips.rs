@@ -211,14 +211,20 @@ fn is_noticed(root: &Path, before: &[u8]) -> Result<bool, Failure> {
 }
 
 fn one(golden: &Golden, name: &Path, harm: Harm, work: &Path) -> Result<bool, Failure> {
-    let (is_mark, is_pack) = (name.extension().is_some_and(|e| e == "mark"), name.starts_with("packs"));
-    // A mark has no copy: in doubt what it stood beside is kept. A pack may lose more than its parity makes good.
+    let is_pack = name.starts_with("packs");
+    // A pack may lose more than its parity makes good.
     let hope = match harm {
-        _ if is_mark => Hope::Nothing,
         Harm::Flip(_) => Hope::Whole,
         _ if is_pack => Hope::Named,
         _ => Hope::Whole,
     };
+    if name.starts_with("index") {
+        let pruned = |root: &Path| {
+            strike(&root.join(name), harm);
+            golden::prune_twice(root);
+        };
+        judge(golden, &pruned, hope, work).map_err(|why| format!("after two prunes: {why}"))?;
+    }
     judge(golden, &|root| strike(&root.join(name), harm), hope, work)
 }
 
@@ -229,8 +235,6 @@ pub enum Hope {
     Whole,
     /// What is lost is named.
     Named,
-    /// Nothing is asked, but that it can be opened.
-    Nothing,
 }
 
 /// Does harm to a copy of a vault: true when it was noticed.
@@ -249,7 +253,6 @@ pub fn judge(golden: &Golden, harm: &dyn Fn(&Path), hope: Hope, work: &Path) -> 
     let (report, vault) = mend(work).map_err(|error| format!("mending: {error}"))?;
     let is_named = !report.is_sound() || !report.unreadable.is_empty();
     match hope {
-        Hope::Nothing => return Ok(true),
         Hope::Named if is_named => return Ok(true),
         Hope::Whole if !report.is_sound() => return Err(format!("not mended: {:?}", report.damage)),
         _ => {}

@@ -14,6 +14,7 @@ use backhaul_object::seal::{Packer, Unpacker, identify_content};
 use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
 use backhaul_store::mark::{NIGHT, State};
 use backhaul_store::reclaim::{Request, Step, Watch};
+use backhaul_store::reserve;
 use backhaul_store::session::Commit;
 use backhaul_store::vault::Marking;
 use backhaul_store::{Ordinal, StoreError, Vault};
@@ -138,6 +139,18 @@ fn read(root: &Path) -> Files {
     trees::files(root).iter().map(|path| (within(path), fs::read(path).unwrap())).collect()
 }
 
+/// Two nights of reclaim in a vault that may be damaged, as far as they go.
+pub fn prune_twice(root: &Path) {
+    // What is set aside would cost more than all else.
+    fs::File::create(root.join("reserve")).and_then(|file| file.set_len(reserve::SIZE)).unwrap();
+    let Ok(vault) = Vault::open(root) else { return };
+    for night in 2..4 {
+        let now = 5_000 + night * NIGHT;
+        let request = Request { now, ..Request::default() };
+        let _ = vault.count_night(now).and_then(|_| vault.reclaim(&request, &mut ()));
+    }
+}
+
 /// Both vaults, below a directory.
 pub fn make(dir: &Path) -> [Golden; 2] {
     let (living, first, second) = (dir.join("living"), dir.join("first"), dir.join("second"));
@@ -211,12 +224,14 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to.join("open")).unwrap();
 }
 
-/// Every snapshot with all that it refers to, opened, in words that do not depend on where things are.
+/// Every snapshot with all that it refers to, opened, in words that do not depend on where things are; and what was said
+/// about it.
 ///
 /// # Errors
 /// Something is not there, or not readable.
 pub fn holds(vault: &Vault) -> Result<Vec<u8>, Failure> {
     let (key, mut unpacker, mut out) = (VaultKey::new(KEY), Unpacker::new().unwrap(), Vec::new());
+    out.extend_from_slice(format!("{:?}", vault.marks().map_err(said)?).as_bytes());
     for row in vault.snapshots(None).map_err(said)? {
         out.extend_from_slice(format!("{row:?}").replace(&format!("{:?}", row.ordinal), "").as_bytes());
         let mut open: Vec<Ordinal> = vec![row.ordinal];

@@ -57,8 +57,7 @@ pub fn explore(dir: &Path, step: usize) -> Outcome {
     outcome
 }
 
-/// Packs and marks have no second copy of their own: what is in the wrong place is then lost, and named. None where there
-/// is no such case.
+/// Packs have no second copy: what is in the wrong place is then lost, and named. None where there is no such case.
 fn hope(golden: &Golden, at: usize, harm: Harm, others: &[Files; 2]) -> Option<Hope> {
     let names = &golden.names;
     let has = |files: &Files| files.iter().any(|(name, _)| *name == names[at]);
@@ -70,14 +69,9 @@ fn hope(golden: &Golden, at: usize, harm: Harm, others: &[Files; 2]) -> Option<H
         _ => vec![&names[at]],
     };
     let is = |folder: &str| touched.iter().any(|name| name.starts_with(folder));
-    let is_mark = touched.iter().any(|name| name.extension().is_some_and(|extension| extension == "mark"));
-    // The copies of a manifest or of the descriptor may both be touched.
+    // A manifest or the descriptor may be touched together with its copy.
     let both = touched.len() == 2 && is("copies");
-    Some(match (is_mark, is("packs") || both) {
-        (true, _) => Hope::Nothing,
-        (false, true) => Hope::Named,
-        (false, false) => Hope::Whole,
-    })
+    Some(if is("packs") || both { Hope::Named } else { Hope::Whole })
 }
 
 fn strike(root: &Path, names: &[PathBuf], at: usize, harm: Harm, others: &[Files; 2]) {

@@ -108,7 +108,8 @@ impl Vault {
                 }
             }
         }
-        let lost = self.lost(&needed, request.now)?;
+        let mut lost = self.lost(&needed, request.now)?;
+        self.find_again(request, &bad, &mut lost, &mut report)?;
         for item in lost.iter().filter(|item| !unreadable.contains_key(&item.ordinal)) {
             let why = "it is lost; the next backup of a client that still has it brings it back";
             report.damage.push(Damage::new(Part::Object(item.id), why));

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::TryLockError;
 
 use backhaul_object::ObjectId;
-use backhaul_object::ids::{ClientId, PackId};
+use backhaul_object::ids::ClientId;
 
 use super::fence::Wait;
 use super::marking::Marked;
-use super::plan::{PackUse, Plan, plan};
-use super::verify::{Elsewhere, Verifier};
+use super::opinion::Agreed;
+use super::plan::{Plan, plan};
 use super::{Step, Watch, condemned};
 use crate::bits::Bits;
 use crate::catalog::SnapshotRow;
@@ -19,29 +19,8 @@ use crate::mark::{Nights, State, may_reclaim};
 use crate::reserve;
 use crate::vault::Vault;
 
-/// Records in packs that are verified and removed at a time: some 50 bytes of memory each.
+/// Records that are moved by one look at the index: some 50 bytes of memory each.
 const RECORDS_MAX: u64 = 1 << 20;
-
-/// Packs about which the second opinion was asked in this pass.
-#[derive(Default)]
-struct Agreed {
-    dead: HashSet<u32>,
-    moving: HashSet<u32>,
-}
-
-impl Agreed {
-    fn with(plan: &Plan) -> Self {
-        let dead = plan.dead.iter().map(|pack| pack.number).collect();
-        Self { dead, moving: plan.compact.iter().flatten().map(|pack| pack.number).collect() }
-    }
-
-    /// True when what of a pack was said to be moved is moved, or the pack was dead as a whole.
-    fn covers(&self, plan: &Plan) -> bool {
-        let moved = |pack: &PackUse| self.dead.contains(&pack.number) || self.moving.contains(&pack.number);
-        plan.dead.iter().all(|pack| self.dead.contains(&pack.number))
-            && plan.compact.iter().flatten().all(moved)
-    }
-}
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
@@ -209,7 +188,7 @@ impl Vault {
             let ripe = self.state().fence.ripe();
             match ripe {
                 Ok(ripe) => {
-                    *agreed = self.verify(&self.usage(&ripe)?, &ripe, watch)?;
+                    *agreed = self.second_opinion(&self.usage(&ripe)?, &ripe, watch)?;
                     self.let_go(watch, report)?;
                 }
                 Err(wait) => {
@@ -274,49 +253,6 @@ impl Vault {
         Ok(())
     }
 
-    /// The second opinion about all packs that would go when `dead` goes.
-    fn verify(&self, packs: &[PackUse], dead: &Bits, watch: &mut dyn Watch) -> Result<Agreed, StoreError> {
-        let plan = plan(packs);
-        let agreed = Agreed::with(&plan);
-        let names = |packs: &mut dyn Iterator<Item = &PackUse>| {
-            let state = self.state();
-            packs.filter_map(|pack| state.packs.get(&pack.number)?.name).collect::<HashSet<PackId>>()
-        };
-        let going = names(&mut plan.packs());
-        if going.is_empty() {
-            return Ok(agreed);
-        }
-        let moving: HashSet<u32> = plan.compact.iter().flatten().map(|pack| pack.number).collect();
-        let elsewhere = |id: &ObjectId| {
-            let state = self.state();
-            let Some(ordinal) = state.index.ordinal(id)?.filter(|ordinal| !dead.has(*ordinal)) else {
-                return Ok(Elsewhere::Nowhere);
-            };
-            let at = state.index.location(ordinal)?;
-            Ok(match state.packs.get(&at.pack).and_then(|row| row.name) {
-                _ if moving.contains(&at.pack) => Elsewhere::Moved,
-                Some(name) => Elsewhere::Here(name, at.offset, at.len),
-                // Written since: nothing in `open/` goes.
-                None => Elsewhere::Moved,
-            })
-        };
-        let verifier = Verifier::new(&*self.shared.blobs, &mut |bytes| watch.bytes(bytes))?;
-        let mut batch = HashSet::new();
-        let mut records = 0;
-        for name in going {
-            batch.insert(name);
-            records +=
-                self.state().packs.values().find(|row| row.name == Some(name)).map_or(0, |row| row.objects);
-            if records >= RECORDS_MAX {
-                verifier.agree(&batch, &elsewhere, &mut |bytes| watch.bytes(bytes))?;
-                batch.clear();
-                records = 0;
-            }
-        }
-        verifier.agree(&batch, &elsewhere, &mut |bytes| watch.bytes(bytes))?;
-        Ok(agreed)
-    }
-
     /// Frees the room of what is gone: dead packs first, which needs none.
     fn free(&self, watch: &mut dyn Watch, report: &mut Report, agreed: &Agreed) -> Result<(), StoreError> {
         let none = Bits::default();
@@ -326,7 +262,7 @@ impl Vault {
             return Ok(());
         }
         if !agreed.covers(&plan) {
-            self.verify(&packs, &none, watch)?;
+            self.second_opinion(&packs, &none, watch)?;
         }
         report.packs += plan.dead.len() as u64;
         report.bytes_freed += self.drop_packs(&plan.dead, watch)?;

@@ -12,17 +12,15 @@ use crate::vault::Vault;
 /// Rows of the index looked at in one go.
 const BLOCK: u64 = 65_536;
 
-/// Before the new caches take their place: nothing is condemned any more, because which of it was resurrected is lost
-/// with the catalog. Returns what is gone though its records may still be in packs; none when that is not known.
-pub(crate) fn before_rebuild(root: &Path) -> Result<Bits, StoreError> {
+/// What is written down when caches are made anew: nothing is condemned any more, because which of it was resurrected is
+/// lost with the catalog. What is gone though its records may still be in packs stays so; nothing when that is not known.
+pub(crate) fn without_condemned(root: &Path) -> Result<Fence, StoreError> {
     // Which packs were moved shows from the packs. One that is damaged would be in everybody's way.
     if matches!(journal::load(root), Err(StoreError::Damaged { .. })) {
         journal::remove(root)?;
     }
     let before = condemned::load(root);
-    let gone = before.gone().clone();
-    condemned::store(root, &Fence::restore(before.epoch(), Vec::new(), gone.clone(), Bits::default()))?;
-    Ok(gone)
+    Ok(Fence::restore(before.epoch(), Vec::new(), before.gone().clone(), Bits::default()))
 }
 
 impl Vault {

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use backhaul_object::ids::PackId;
-use backhaul_object::{Header, ObjectId};
+use backhaul_object::{Header, ObjectId, ShortId};
 
 use super::Pace;
 use crate::bits::Bits;
@@ -12,13 +12,11 @@ use crate::blobs::Blobs;
 use crate::error::StoreError;
 use crate::index::Ordinal;
 use crate::manifest::Manifest;
-use crate::pack::{self, Class, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
+use crate::pack::{self, Class, HEAD_LEN, Head, ID_END, RECORD_HEAD_LEN, Row, TRAILER_LEN};
 use crate::vault::pack_blob;
 
 /// Largest manifest file that is read.
 const MANIFEST_MAX: usize = 32 << 20;
-/// Bytes of a record in which its object's id is: version, kind, compressor, id.
-const ID_END: usize = RECORD_HEAD_LEN + 3 + 32;
 
 /// Where a record of a metadata pack is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,20 +26,19 @@ struct Spot {
     header_len: u32,
 }
 
-/// What the one who deletes says of an object that is needed and lies in a pack that goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Elsewhere {
-    /// This pack has it too, at this place.
-    Here(PackId, u32, u32),
-    /// It is moved before its pack goes.
-    Moved,
-    /// It is to be deleted.
-    Nowhere,
+/// What the second opinion is asked about.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// Packs that go: what lies in them is read from them.
+    pub packs: HashSet<PackId>,
+    /// What is to be found no more, wherever it lies.
+    pub objects: HashSet<ShortId>,
 }
 
 /// All metadata records, to be followed from the manifests.
 pub struct Verifier<'a> {
     blobs: &'a dyn Blobs,
+    /// Of metadata.
     packs: Vec<String>,
     /// In the order of the first bytes of their ids: 24 bytes of memory a record.
     records: Vec<(u64, Spot)>,
@@ -93,27 +90,28 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
-    /// Makes sure that of what lies in the packs that go, everything that a manifest reaches is elsewhere.
+    /// Makes sure that of what is asked about, and of what lies in the packs that go, everything that a manifest
+    /// reaches stays. `stays` is what the one who deletes says of that, and has looked at.
     ///
     /// # Errors
     /// [`StoreError::StillNeeded`] names an object that is not, and a snapshot that needs it.
     pub fn agree(
         &self,
-        going: &HashSet<PackId>,
-        elsewhere: &dyn Fn(&ObjectId) -> Result<Elsewhere, StoreError>,
+        question: Question,
+        stays: &dyn Fn(&ObjectId) -> Result<bool, StoreError>,
         pace: &mut Pace<'_>,
     ) -> Result<(), StoreError> {
-        let mut doomed: HashSet<ObjectId> = HashSet::new();
-        for name in going {
+        let Question { packs: going, objects: mut doomed } = question;
+        for name in &going {
             let blob = pack_blob(name);
             for row in rows(self.blobs, &blob)? {
-                doomed.insert(record_id(self.blobs, &blob, &row)?);
+                doomed.insert(record_id(self.blobs, &blob, &row)?.short());
                 pace(ID_END as u64)?;
             }
         }
         let mut lost = None;
-        self.follow(self.manifests.iter().map(|(_, manifest)| manifest), pace, &mut |id| {
-            if lost.is_none() && doomed.remove(id) && !self.is_safe(id, going, elsewhere(id)?)? {
+        self.follow(self.all(), pace, &mut |id| {
+            if lost.is_none() && doomed.remove(&id.short()) && !stays(id)? {
                 lost = Some(*id);
             }
             Ok(())
@@ -132,17 +130,25 @@ impl<'a> Verifier<'a> {
         Err(StoreError::StillNeeded { object, snapshot: "snaps".to_owned() })
     }
 
-    /// Reads the other copy, if there is said to be one.
-    fn is_safe(&self, id: &ObjectId, going: &HashSet<PackId>, said: Elsewhere) -> Result<bool, StoreError> {
-        match said {
-            Elsewhere::Moved => Ok(true),
-            Elsewhere::Nowhere => Ok(false),
-            Elsewhere::Here(name, _, _) if going.contains(&name) => Ok(false),
-            Elsewhere::Here(name, offset, len) => {
-                let record = self.blobs.read(&pack_blob(&name), u64::from(offset), len as usize)?;
-                Ok(pack::decode_record(&record).is_ok_and(|(_, sealed)| sealed.header.id == *id))
-            }
-        }
+    /// Which of these objects a manifest reaches.
+    ///
+    /// # Errors
+    /// A record cannot be read.
+    pub fn needed(
+        &self,
+        mut of: HashSet<ShortId>,
+        pace: &mut Pace<'_>,
+    ) -> Result<HashSet<ShortId>, StoreError> {
+        let mut needed = HashSet::new();
+        self.follow(self.all(), pace, &mut |id| {
+            needed.extend(of.take(&id.short()));
+            Ok(())
+        })?;
+        Ok(needed)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Manifest> {
+        self.manifests.iter().map(|(_, manifest)| manifest)
     }
 
     /// Calls `each` with every id that manifests reach, at least once.
@@ -193,7 +199,7 @@ impl<'a> Verifier<'a> {
 }
 
 /// What a pack's footer lists.
-pub(super) fn rows(blobs: &dyn Blobs, name: &str) -> Result<Vec<Row>, StoreError> {
+pub(crate) fn rows(blobs: &dyn Blobs, name: &str) -> Result<Vec<Row>, StoreError> {
     let bytes = blobs.len(name)?.ok_or_else(|| unsure(name, "it is missing"))?;
     let trailer = blobs.read(name, bytes.saturating_sub(TRAILER_LEN as u64), TRAILER_LEN)?;
     let len = pack::footer_len(&trailer).map_err(|why| unsure(name, why))? as u64;
@@ -207,8 +213,5 @@ fn record_id(blobs: &dyn Blobs, name: &str, row: &Row) -> Result<ObjectId, Store
     if found != *row {
         return Err(unsure(name, "its footer lists another record"));
     }
-    let mut id = [0; 32];
-    let raw = bytes.get(ID_END - 32..).filter(|raw| raw.len() == 32);
-    id.copy_from_slice(raw.ok_or_else(|| unsure(name, "a record is cut short"))?);
-    Ok(ObjectId(id))
+    pack::decode_record_id(&bytes).ok_or_else(|| unsure(name, "a record is cut short"))
 }

@@ -151,7 +151,7 @@ impl Vault {
         let may_mend = request.mending == Mending::Mend;
         for name in self.mark_names(&self.shared.blobs.list("snaps")?)? {
             // Nobody marks meanwhile.
-            let _state = self.state();
+            let state = self.state();
             let copy = copy_name(&name);
             let has_copy = self.shared.blobs.len(&copy)?.is_some();
             let (bad, why, good) = match (self.read_mark(&name, &name)?, self.read_mark(&copy, &name)?) {
@@ -163,6 +163,10 @@ impl Vault {
                 (Ok(_), _) if !has_copy => {
                     report.unprotected += 1;
                     continue;
+                }
+                // Both are whole: one is of another time, and the catalog has heard what was said last.
+                (Ok(_), Ok(same)) if state.catalog.marks()?.contains(&same) => {
+                    (name, "it is not what was said last".to_owned(), Some(same))
                 }
                 (Ok(mark), Ok(_)) => (copy, "it is not as the mark".to_owned(), Some(mark)),
                 (Ok(mark), Err(why)) => (copy, why, Some(mark)),

@@ -3,6 +3,7 @@
 
 mod basics;
 mod kills;
+mod opinion;
 mod schedules;
 mod world;
 mod yard;

@@ -180,17 +180,21 @@ impl Yard {
         self.vault = Some(Vault::open(&self.root()).unwrap());
     }
 
-    /// Bytes of all packs on the disk.
-    pub fn bytes(&self) -> u64 {
-        let mut sum = 0;
-        let mut open = vec![self.root().join("packs")];
+    /// Files of the vault below a folder.
+    pub fn files(&self, below: &str) -> Vec<PathBuf> {
+        let (mut files, mut open) = (Vec::new(), vec![self.root().join(below)]);
         while let Some(path) = open.pop() {
             for entry in std::fs::read_dir(path).unwrap().map(Result::unwrap) {
-                let meta = entry.metadata().unwrap();
-                if meta.is_dir() { open.push(entry.path()) } else { sum += meta.len() }
+                let path = entry.path();
+                if path.is_dir() { open.push(path) } else { files.push(path) }
             }
         }
-        sum
+        files
+    }
+
+    /// Bytes of all packs on the disk.
+    pub fn bytes(&self) -> u64 {
+        self.files("packs").iter().map(|path| path.metadata().unwrap().len()).sum()
     }
 }
 
