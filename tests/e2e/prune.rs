@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use backhaul_tests::netns::skipped;
+use backhaul_tests::volumes::Volume;
 use backhaul_tests::{Daemon, Home, TestServer, trees, wait_until};
 use serde_json::Value;
 
@@ -152,6 +153,57 @@ fn a_slow_prune_is_slow_and_stops_with_the_server_and_goes_on_after() {
     let least = 2.0 * moved as f64 / 2_000_000.0;
     assert!(started.elapsed().as_secs_f64() > 0.9 * least, "{:?} of {least} s", started.elapsed());
     assert!(server.vault_bytes() < 6 * 710_000, "{}", server.vault_bytes());
+    server.home.run(&["check", "--read-data"]).ok();
+    server.start();
+    assert_restores(&client, &tree);
+}
+
+/// Writes until there is no byte left.
+fn fill(dir: &Path) {
+    let mut ballast = fs::File::create(dir.join("ballast")).unwrap();
+    let block = vec![0; 1 << 20];
+    for size in [1 << 20, 4_096, 1] {
+        while std::io::Write::write_all(&mut ballast, &block[..size]).is_ok() {}
+    }
+}
+
+#[test]
+fn on_a_disk_without_a_byte_left_forgetting_and_pruning_give_room_back() {
+    let Some(volume) = Volume::new("tmpfs", 360, "") else { return };
+    let policy = format!("{}keep = {{ last = 9, grace = \"1d\" }}\n", TestServer::quiet_policy());
+    let (mut server, dir) = (TestServer::with_policy(&policy), tempfile::tempdir().unwrap());
+    server.stop();
+    let (place, home) = (server.home.path().join("server"), volume.path().join("server"));
+    assert!(Command::new("cp").arg("-a").arg(&place).arg(&home).status().unwrap().success());
+    fs::remove_dir_all(&place).unwrap();
+    std::os::unix::fs::symlink(&home, &place).unwrap();
+    server.start();
+    let tree = dir.path().join("tree");
+    write(&tree, 0..40);
+    let client = server.client("desk", &[&tree]);
+    let old = client.json(&["backup"])["snapshot"].as_str().unwrap().to_owned();
+    fs::remove_dir_all(&tree).unwrap();
+    write(&tree, 30..50);
+    client.run(&["backup"]).ok();
+    server.home.run(&["prune"]).ok();
+    let reserve = home.join("vaults/main/reserve");
+    assert!(reserve.exists(), "room is set aside");
+
+    fill(&volume.path());
+    server.home.run(&["forget", &old]).ok();
+    assert!(!reserve.exists(), "and given back when there is no other");
+    fs::remove_file(volume.path().join("ballast")).unwrap();
+    server.home.run(&["prune"]).ok();
+    assert!(reserve.exists(), "it is set aside again");
+    fill(&volume.path());
+    server.stop();
+    let Some(prune) = in_days(2, &server.home, &["prune"]) else { return };
+    assert!(json(prune)["objects_condemned"].as_u64() > Some(20));
+    let before = server.vault_bytes();
+    let gone = json(in_days(3, &server.home, &["prune"]).unwrap());
+    assert!(gone["objects"].as_u64() > Some(20), "{gone}");
+    assert!(server.vault_bytes() + 20_000_000 < before, "{gone}");
+    fs::remove_file(volume.path().join("ballast")).unwrap();
     server.home.run(&["check", "--read-data"]).ok();
     server.start();
     assert_restores(&client, &tree);

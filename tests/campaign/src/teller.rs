@@ -93,10 +93,19 @@ fn name(story: Story) -> String {
 pub fn tell(story: Story, dir: &Path, work: &Path) -> Result<(), Failure> {
     let stage = Stage::names(work);
     story.run(dir, &stage, work, &|told| {
-        let mut out = std::io::stdout().lock();
-        let _ = writeln!(out, "{}", write(told)).and_then(|()| out.flush());
+        say(&write(told));
         let _ = std::io::stdin().lock().read_line(&mut String::new());
     })
+}
+
+/// Says a line in one write, and again if that was the call that had to fail: whoever listens waits for it.
+fn say(line: &str) {
+    let line = format!("{line}\n");
+    for _ in 0..2 {
+        if rustix::io::write(std::io::stdout(), line.as_bytes()).is_ok() {
+            return;
+        }
+    }
 }
 
 fn write(told: Told) -> String {

@@ -7,6 +7,7 @@ use backhaul_server::chores::Chore;
 use backhaul_server::home::ServerHome;
 use backhaul_server::keep::braking::Release;
 use backhaul_server::keep::forget::{By, Counts, Detail, Mode, Request};
+use backhaul_store::reserve;
 use serde_json::Value;
 
 use super::chore::{ask, server_only};
@@ -22,6 +23,9 @@ pub async fn run(context: &Context, args: &ForgetArgs) -> Done {
         (Some(client), true) => Chore::ReleaseBrake(Release { client: client.clone() }),
         _ => Chore::Forget(request(&home, args)?),
     };
+    if !args.dry_run {
+        reserve::make_room(&home.vault_dir())?;
+    }
     let (words, document) = ask(context, &home, &chore).await?;
     if context.global.json {
         output::json(&document);
