@@ -13,8 +13,9 @@ use backhaul_object::seal::Packer;
 use backhaul_object::snapshot::Snapshot;
 use backhaul_object::{Compressed, Kind, Object, ObjectId, Reference, flist};
 use backhaul_proto::end;
+use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::wire::{self, frame};
-use backhaul_tests::{Home, TestServer, measured, trees};
+use backhaul_tests::{Home, TestServer, measured, trees, wait_until};
 
 use crate::peer::{Peer, hello, welcomed};
 
@@ -71,7 +72,7 @@ async fn granted(home: &Home) -> (Peer, wire::Welcome, Forge) {
     (peer, welcome, Forge { key, objects: vec![] })
 }
 
-/// Sends all that was forged, and a manifest that is signed as it should be.
+/// Sends all that was forged, and when it is there a manifest that is signed as it should be.
 async fn commit(
     home: &Home,
     peer: &mut Peer,
@@ -83,6 +84,13 @@ async fn commit(
     let objects = forge.packed();
     for object in &objects {
         stream.send(object).await.unwrap();
+    }
+    loop {
+        match peer.hear().await {
+            Some(frame::Body::Durable(durable)) if durable.objects == objects.len() as u64 => break,
+            Some(frame::Body::Durable(_)) => {}
+            other => panic!("{other:?}"),
+        }
     }
     let grant = welcome.grant.clone().unwrap();
     let vault = backhaul_object::descriptor::Descriptor::decode(&welcome.descriptor).unwrap().vault;
@@ -106,6 +114,9 @@ async fn commit(
     let commit =
         wire::Commit { objects: objects.len() as u64, header, body, signature, ..Default::default() };
     peer.send(frame::Body::Commit(commit)).await.unwrap();
+}
+
+async fn committed(peer: &mut Peer) {
     loop {
         match peer.hear().await {
             Some(frame::Body::Committed(_)) => return,
@@ -113,6 +124,25 @@ async fn commit(
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// What a run has changed is held against the brake also when nobody stays to hear that it was committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_leaves_with_the_commit_is_judged_all_the_same() {
+    let (server, dir) = (TestServer::with_policy(&TestServer::due_policy()), tempfile::tempdir().unwrap());
+    let bad = server.client("bad", &[dir.path()]);
+    let (mut peer, welcome, mut forge) = granted(&bad).await;
+    forge.chunk(vec![7; 3 << 20]);
+    let root = forge.root(vec![entry("honest", file(6, Content::Inline(b"honest".to_vec())))]);
+    commit(&bad, &mut peer, &welcome, &forge, root).await;
+    peer.send(frame::Body::End(Goodbye::Done.into())).await.unwrap();
+    drop(peer);
+    let fleet = rusqlite::Connection::open(server.home.path().join("server/fleet.sqlite")).unwrap();
+    wait_until("what it has added is written down", || {
+        let sql = "SELECT bytes_new FROM profiles WHERE sequence = 1";
+        fleet.query_row(sql, [], |row| row.get::<_, i64>(0)).is_ok_and(|bytes| bytes == 3 << 20)
+    });
+    assert_eq!(server.home.json(&["snapshots", "--client", "bad"]).as_array().unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,6 +170,7 @@ async fn a_snapshot_of_lies_and_bombs_is_restored_but_for_what_is_named() {
     ];
     let root = forge.root(entries);
     commit(&bad, &mut peer, &welcome, &forge, root).await;
+    committed(&mut peer).await;
     drop(peer);
     tokio::task::block_in_place(|| {
         let out = dir.path().join("out");

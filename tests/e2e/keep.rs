@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use backhaul_tests::clocks::off_by;
-use backhaul_tests::{Home, NO_NIGHT, TestServer, wait_until};
+use backhaul_tests::{Home, NO_NIGHT, TestServer, trees, wait_until};
 use serde_json::Value;
 
 use crate::json::assert_fits;
@@ -161,6 +161,31 @@ fn the_brake_holds_everything_when_a_client_rewrites_its_files_at_once() {
     assert_eq!(server.home.json(&["forget", "--policy"])["forgotten"], 3);
 }
 
+/// A laptop's upload is cut again and again: its last session sends little, and all of them together rewrote everything.
+#[test]
+fn the_brake_counts_what_all_sessions_of_a_run_have_added() {
+    let (server, dir) = (server("{ last = 1 }"), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    let rewrite = |seed: u64| {
+        for number in 0..60 {
+            let name = dir.path().join(format!("{number:02}.txt"));
+            fs::write(name, trees::noise(100_000, seed + number)).unwrap();
+        }
+    };
+    rewrite(0);
+    snapshots(&client, dir.path(), 5);
+    rewrite(1_000);
+    let before = server.vault_bytes();
+    let mut cut = client.command(&["-q", "backup", "--limit-upload", "1MB"]);
+    let mut cut = cut.stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_until("most of it is there", || server.vault_bytes() > before + 4_500_000);
+    cut.kill().unwrap();
+    cut.wait().unwrap();
+    client.run(&["backup"]).ok();
+    let status = server.home.json(&["status"]);
+    assert!(status[0]["brake"].as_str().is_some_and(|why| why.contains("other contents")), "{status}");
+}
+
 /// Stops the server, makes its config say that a night's chores are due now, and changes more while it is stopped.
 fn make_night(server: &mut TestServer, more: &str) {
     server.stop();
@@ -244,9 +269,11 @@ fn a_night_that_was_slept_through_is_made_up_for_once() {
     let path = server.home.path().join("server/config.toml");
     let config = fs::read_to_string(&path).unwrap();
     let at = config.lines().find(|line| line.starts_with("at = ")).unwrap();
-    fs::write(&path, config.replace(at, "at = \"soon\"")).unwrap();
-    let refused = server.home.run(&["client", "list"]).expect(1);
-    assert!(refused.err.contains("nightly.at"), "{}", refused.err);
+    for (wrong, named) in [("at = \"soon\"", "nightly.at"), ("limit = \"slow\"", "nightly.limit")] {
+        fs::write(&path, config.replace(at, wrong)).unwrap();
+        let refused = server.home.run(&["client", "list"]).expect(1);
+        assert!(refused.err.contains(named), "{}", refused.err);
+    }
 }
 
 /// Retention does not ask what time it is, and a jump of the clock is one night of the grace at most.

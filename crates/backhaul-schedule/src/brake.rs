@@ -38,10 +38,25 @@ pub struct Profile {
     pub files_changed: u64,
     /// Bytes of the files in the snapshot.
     pub bytes: u64,
-    /// Bytes of contents that the vault did not have.
-    pub bytes_new: u64,
+    /// Contents that the vault did not have.
+    pub added: Added,
+}
+
+/// Contents that the vault did not have: of a run, of all its sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Added {
+    /// Their bytes.
+    pub bytes: u64,
     /// What is left of these when they are compressed.
-    pub bytes_packed: u64,
+    pub packed: u64,
+}
+
+impl std::ops::Add for Added {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self { bytes: self.bytes.saturating_add(more.bytes), packed: self.packed.saturating_add(more.packed) }
+    }
 }
 
 /// What is unusual about a run.
@@ -114,7 +129,7 @@ impl Shares {
             deleted: share(before.files.saturating_sub(run.files), before.files),
             rewritten: share(rewritten(before, run), before.bytes),
             renamed: share(renamed(before, run), before.files),
-            added: share(run.bytes_new, before.bytes),
+            added: share(run.added.bytes, before.bytes),
         }
     }
 
@@ -143,7 +158,7 @@ pub fn judge(history: &[Profile], run: &Profile) -> Option<Jump> {
     let now = Shares::of(before, run);
     let jumps = |now: f64, usual: f64| now > SHARE && now > FACTOR * usual;
     let many = before.files >= FILES_MIN;
-    let heavy = run.bytes_new >= BYTES_MIN;
+    let heavy = run.added.bytes >= BYTES_MIN;
     if heavy && jumps(now.rewritten, usual.rewritten) {
         return Some(Jump::Rewritten { bytes: rewritten(before, run), of: before.bytes });
     }
@@ -153,16 +168,16 @@ pub fn judge(history: &[Profile], run: &Profile) -> Option<Jump> {
     if many && jumps(now.renamed, usual.renamed) {
         return Some(Jump::Renamed { files: renamed(before, run), of: before.files });
     }
-    let dense = share(run.bytes_packed, run.bytes_new) >= DENSE;
+    let dense = share(run.added.packed, run.added.bytes) >= DENSE;
     if heavy && dense && jumps(now.added, usual.added) && usually_compresses(history) {
-        return Some(Jump::Incompressible { bytes: run.bytes_new, of: before.bytes });
+        return Some(Jump::Incompressible { bytes: run.added.bytes, of: before.bytes });
     }
     None
 }
 
 /// New contents that do not make the whole larger have taken the place of others.
 fn rewritten(before: &Profile, run: &Profile) -> u64 {
-    run.bytes_new.saturating_sub(run.bytes.saturating_sub(before.bytes)).min(before.bytes)
+    run.added.bytes.saturating_sub(run.bytes.saturating_sub(before.bytes)).min(before.bytes)
 }
 
 /// New files that do not make the whole more have taken the place of others. A client that knows nothing of the run before
@@ -176,7 +191,7 @@ fn renamed(before: &Profile, run: &Profile) -> u64 {
 
 fn usually_compresses(history: &[Profile]) -> bool {
     let sum = |of: fn(&Profile) -> u64| history.iter().map(of).fold(0, u64::saturating_add);
-    let (new, packed) = (sum(|p| p.bytes_new), sum(|p| p.bytes_packed));
+    let (new, packed) = (sum(|p| p.added.bytes), sum(|p| p.added.packed));
     new > 0 && share(packed, new) < USUALLY
 }
 
@@ -190,6 +205,10 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
+    fn added(bytes: u64, packed: u64) -> Added {
+        Added { bytes, packed }
+    }
+
     /// A client with 1,000 files and 1,000 MiB that changes one file in a hundred.
     fn calm(sequence: u64) -> Profile {
         Profile {
@@ -198,13 +217,12 @@ mod tests {
             files_new: 1,
             files_changed: 10,
             bytes: 1_000 * MIB,
-            bytes_new: 10 * MIB,
-            bytes_packed: 5 * MIB,
+            added: added(10 * MIB, 5 * MIB),
         }
     }
 
     fn history() -> Vec<Profile> {
-        let first = Profile { files_new: 1_000, bytes_new: 1_000 * MIB, bytes_packed: 500 * MIB, ..calm(1) };
+        let first = Profile { files_new: 1_000, added: added(1_000 * MIB, 500 * MIB), ..calm(1) };
         std::iter::once(first).chain((2..10).map(calm)).collect()
     }
 
@@ -212,14 +230,13 @@ mod tests {
     fn a_day_like_others_is_nothing() {
         assert_eq!(judge(&[], &calm(1)), None);
         assert_eq!(judge(&history(), &calm(10)), None);
-        let busy = Profile { files_changed: 200, bytes_new: 250 * MIB, bytes_packed: 240 * MIB, ..calm(10) };
+        let busy = Profile { files_changed: 200, added: added(250 * MIB, 240 * MIB), ..calm(10) };
         assert_eq!(judge(&history(), &busy), None);
         let grown = Profile {
             files: 3_000,
             files_new: 2_000,
             bytes: 3_000 * MIB,
-            bytes_new: 2_000 * MIB,
-            bytes_packed: 900 * MIB,
+            added: added(2_000 * MIB, 900 * MIB),
             ..calm(10)
         };
         assert_eq!(judge(&history(), &grown), None, "much that is new takes nothing away");
@@ -227,8 +244,7 @@ mod tests {
 
     #[test]
     fn rewriting_deleting_renaming_and_dense_growth_trip() {
-        let encrypted =
-            Profile { files_changed: 900, bytes_new: 900 * MIB, bytes_packed: 900 * MIB, ..calm(10) };
+        let encrypted = Profile { files_changed: 900, added: added(900 * MIB, 900 * MIB), ..calm(10) };
         assert_eq!(
             judge(&history(), &encrypted),
             Some(Jump::Rewritten { bytes: 900 * MIB, of: 1_000 * MIB })
@@ -237,14 +253,13 @@ mod tests {
         assert!(judge(&history(), &silent).is_some(), "what a client says about itself does not hide it");
         let emptied = Profile { files: 500, bytes: 400 * MIB, ..calm(10) };
         assert_eq!(judge(&history(), &emptied), Some(Jump::Deleted { files: 500, of: 1_000 }));
-        let renamed = Profile { files_new: 800, files_changed: 0, bytes_new: 0, bytes_packed: 0, ..calm(10) };
+        let renamed = Profile { files_new: 800, files_changed: 0, added: added(0, 0), ..calm(10) };
         assert_eq!(judge(&history(), &renamed), Some(Jump::Renamed { files: 800, of: 1_000 }));
         let copies = Profile {
             files: 1_900,
             files_new: 900,
             bytes: 1_900 * MIB,
-            bytes_new: 900 * MIB,
-            bytes_packed: 900 * MIB,
+            added: added(900 * MIB, 900 * MIB),
             ..calm(10)
         };
         assert_eq!(
@@ -255,10 +270,11 @@ mod tests {
 
     #[test]
     fn what_is_usual_for_this_client_is_no_jump() {
-        let churn = |sequence| Profile { files_changed: 700, bytes_new: 700 * MIB, ..calm(sequence) };
+        let churn =
+            |sequence| Profile { files_changed: 700, added: added(700 * MIB, 5 * MIB), ..calm(sequence) };
         let history: Vec<Profile> = (1..10).map(churn).collect();
         assert_eq!(judge(&history, &churn(10)), None);
-        let forgetful = Profile { files_new: 1_000, files_changed: 0, bytes_new: 0, ..calm(10) };
+        let forgetful = Profile { files_new: 1_000, files_changed: 0, added: added(0, 5 * MIB), ..calm(10) };
         assert_eq!(judge(&history, &forgetful), None, "a client that lost its state has renamed nothing");
         let small = Profile { files: 40, bytes: 4_000, ..Profile::default() };
         assert_eq!(judge(&[small], &Profile::default()), None, "a handful of files is not judged");

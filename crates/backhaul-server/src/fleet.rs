@@ -12,7 +12,7 @@ use crate::error::ServerError;
 use crate::keyring::random;
 
 /// Migrations, in order; the database's `user_version` says how many were run.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("../../../schemas/fleet/0001.sql"),
     include_str!("../../../schemas/fleet/0002.sql"),
     include_str!("../../../schemas/fleet/0003.sql"),
@@ -21,6 +21,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("../../../schemas/fleet/0007.sql"),
     include_str!("../../../schemas/fleet/0008.sql"),
     include_str!("../../../schemas/fleet/0009.sql"),
+    include_str!("../../../schemas/fleet/0010.sql"),
 ];
 mod alerts;
 mod brakes;

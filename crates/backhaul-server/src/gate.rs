@@ -11,6 +11,7 @@ use backhaul_proto::errand::News;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
 use backhaul_schedule::Event;
+use backhaul_schedule::brake::Added;
 use backhaul_schedule::fleet::{Deferral, NotNow, Nudge, NudgeAnswer, Place, Session, Trigger, Via};
 use backhaul_schedule::policy::units;
 use backhaul_schedule::reach::{HasBattery, Nat, Sighting};
@@ -316,6 +317,11 @@ impl Desk for Gate<'_> {
             Ok(alert) => alert.iter().for_each(|alert| self.inner.raise(alert)),
             Err(error) => self.inner.complain(Err(error)),
         }
+    }
+
+    fn unfinished(&self, client: &Client, added: Added) {
+        let noted = lock(&self.inner.fleet).add_unfinished(client.id, added);
+        self.inner.complain(noted);
     }
 
     fn goes_on(&self, client: &Client) {

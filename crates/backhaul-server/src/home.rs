@@ -8,6 +8,7 @@ use backhaul_net::{Identity, Role};
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::VaultId;
 use backhaul_object::keys::VaultKey;
+use backhaul_schedule::policy::units;
 use backhaul_store::atomic::AtomicFile;
 use backhaul_store::{StoreError, Vault};
 use serde::{Deserialize, Serialize};
@@ -47,16 +48,33 @@ pub struct Config {
 #[serde(deny_unknown_fields)]
 pub struct Nightly {
     /// `HH:MM` by this machine's clock, or `never`.
+    #[serde(default = "Nightly::usual_time")]
     pub at: String,
+    /// Bytes a second that the prune may read and write, as `100MB`, or `none`.
+    #[serde(default = "Nightly::usual_limit", skip_serializing_if = "Nightly::is_usual_limit")]
+    pub limit: String,
 }
 
 impl Default for Nightly {
     fn default() -> Self {
-        Self { at: "02:00".to_owned() }
+        Self { at: Self::usual_time(), limit: Self::usual_limit() }
     }
 }
 
 impl Nightly {
+    fn usual_time() -> String {
+        "02:00".to_owned()
+    }
+
+    /// Half of what a single hard disk can do: backups go on beside it.
+    fn usual_limit() -> String {
+        "100MB".to_owned()
+    }
+
+    fn is_usual_limit(text: &String) -> bool {
+        *text == Self::usual_limit()
+    }
+
     fn is_usual(&self) -> bool {
         *self == Self::default()
     }
@@ -66,11 +84,19 @@ impl Nightly {
         self.at.parse().ok()
     }
 
+    /// Bytes a second for the prune; none is as fast as it can.
+    pub fn rate(&self) -> Option<u64> {
+        units::size(&self.limit)
+    }
+
     fn check(&self) -> Result<(), String> {
-        match self.at == "never" || self.time().is_some() {
-            true => Ok(()),
-            false => Err(format!("nightly.at = {:?}: say a time of day, as 02:00, or never", self.at)),
+        if self.at != "never" && self.time().is_none() {
+            return Err(format!("nightly.at = {:?}: say a time of day, as 02:00, or never", self.at));
         }
+        if self.limit != "none" && self.rate().is_none() {
+            return Err(format!("nightly.limit = {:?}: say bytes a second, as 100MB, or none", self.limit));
+        }
+        Ok(())
     }
 }
 

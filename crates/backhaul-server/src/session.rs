@@ -270,6 +270,10 @@ impl Conversation {
         farewell(&mut self.session, &mut self.writer).await;
         if let Some(ingest) = self.ingest.take() {
             ingest.stop().await;
+            // What it still did counts, whether or not anybody hears of it.
+            while let Ok(report) = self.reports.try_recv() {
+                self.write_down(&report, desk);
+            }
         }
         Outcome { ending, ..self.outcome }
     }
@@ -380,7 +384,22 @@ impl Conversation {
         ingest.commit(request).await
     }
 
+    /// A snapshot, or what did not come to one.
+    fn write_down<D: Desk>(&mut self, report: &Report, desk: &D) {
+        match report {
+            Report::Committed(made) => {
+                self.outcome.committed = Some(made.origin);
+                tokio::task::block_in_place(|| desk.committed(&self.client, made));
+            }
+            Report::Unfinished(added) => {
+                tokio::task::block_in_place(|| desk.unfinished(&self.client, *added));
+            }
+            Report::Durable(_) | Report::Failed(_) => {}
+        }
+    }
+
     fn on_report<D: Desk>(&mut self, report: Report, desk: &D) -> Result<(), Ending> {
+        self.write_down(&report, desk);
         match report {
             Report::Durable(objects) => {
                 self.manners.moved(clock::boot_ms());
@@ -389,8 +408,6 @@ impl Conversation {
             }
             Report::Failed(ending) => return Err(ending),
             Report::Committed(made) => {
-                self.outcome.committed = Some(made.origin);
-                tokio::task::block_in_place(|| desk.committed(&self.client, &made));
                 let row = made.row;
                 self.session.committed(wire::Committed {
                     snapshot: Bytes::copy_from_slice(row.id.as_bytes()),
@@ -401,6 +418,7 @@ impl Conversation {
                     due_in: desk.due_after_success(&self.client),
                 });
             }
+            Report::Unfinished(_) => {}
         }
         Ok(())
     }

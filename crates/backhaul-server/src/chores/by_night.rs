@@ -53,11 +53,12 @@ impl ByNight {
             return Ok(());
         }
         self.looked = now.boot;
-        if let Some(at) = home.config()?.nightly.time()
+        let nightly = home.config()?.nightly;
+        if let Some(at) = nightly.time()
             && self.night.look(at, &TimeZone::system(), now)
         {
             reserve::make_room(&home.vault_dir())?;
-            for chore in chores() {
+            for chore in chores(nightly.rate()) {
                 queue(fleet, &chore)?;
             }
             self.compared = now.boot;
@@ -74,10 +75,14 @@ impl ByNight {
     }
 }
 
-/// In this order.
-fn chores() -> [Chore; 3] {
+/// In this order: on a disk that is nearly full an export comes when there is room for it.
+fn chores(limit: Option<u64>) -> [Chore; 3] {
     let forget = Request { by: By::Policy, client: None, mode: Mode::DoIt, detail: Detail::Sums };
-    [Chore::Export(export::Request {}), Chore::Forget(forget), Chore::Prune(prune::Request::default())]
+    [
+        Chore::Forget(forget),
+        Chore::Prune(prune::Request { limit, ..prune::Request::default() }),
+        Chore::Export(export::Request {}),
+    ]
 }
 
 fn queue(fleet: &mut Fleet, chore: &Chore) -> Result<(), ServerError> {
@@ -86,4 +91,22 @@ fn queue(fleet: &mut Fleet, chore: &Chore) -> Result<(), ServerError> {
     // What a connection has written itself is no change to it.
     fleet.look_again();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Nightly;
+
+    #[test]
+    fn the_prune_of_the_night_keeps_to_its_rate() {
+        let limit = |text: &str| {
+            let nightly: Nightly = toml::from_str(text).unwrap();
+            let [_, Chore::Prune(prune), _] = chores(nightly.rate()) else { panic!("no prune") };
+            prune.limit
+        };
+        assert_eq!(limit(""), Some(100_000_000));
+        assert_eq!(limit("limit = '20MB'"), Some(20_000_000));
+        assert_eq!(limit("limit = 'none'"), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! What runs changed, and the brakes of clients that changed too much at once.
 
 use backhaul_object::ids::ClientId;
-use backhaul_schedule::brake::{HISTORY, Profile};
+use backhaul_schedule::brake::{Added, HISTORY, Profile};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::Fleet;
@@ -39,8 +39,8 @@ impl Fleet {
     /// # Errors
     /// SQLite.
     pub fn add_profile(&self, client: ClientId, profile: &Profile) -> Result<(), ServerError> {
-        let Profile { sequence, files, files_new, files_changed, bytes, bytes_new, bytes_packed } = *profile;
-        let counts = [sequence, files, files_new, files_changed, bytes, bytes_new, bytes_packed];
+        let Profile { sequence, files, files_new, files_changed, bytes, added } = *profile;
+        let counts = [sequence, files, files_new, files_changed, bytes, added.bytes, added.packed];
         let [a, b, c, d, e, f, g] = counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         self.db.execute(
             "INSERT OR REPLACE INTO profiles VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -50,6 +50,38 @@ impl Fleet {
             "DELETE FROM profiles WHERE client = ?1 AND sequence <= ?2",
             params![client.0, a.saturating_sub(4 * HISTORY as i64)],
         )?;
+        Ok(())
+    }
+
+    /// Remembers what a session has added that did not come to a snapshot.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn add_unfinished(&self, client: ClientId, added: Added) -> Result<(), ServerError> {
+        let total = self.unfinished(client)? + added;
+        let [bytes, packed] = [total.bytes, total.packed].map(|n| i64::try_from(n).unwrap_or(i64::MAX));
+        let sql = "INSERT OR REPLACE INTO unfinished VALUES (?1, ?2, ?3)";
+        self.db.execute(sql, params![client.0, bytes, packed])?;
+        Ok(())
+    }
+
+    /// What a client's sessions have added since its last snapshot, without the one that is under way.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn unfinished(&self, client: ClientId) -> Result<Added, ServerError> {
+        let sql = "SELECT bytes_new, bytes_packed FROM unfinished WHERE client = ?1";
+        let added = |row: &Row<'_>| Ok(Added { bytes: count(row, 0)?, packed: count(row, 1)? });
+        let found = self.db.prepare_cached(sql)?.query_row(params![client.0], added).optional()?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// A snapshot has been made of it.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn forget_unfinished(&self, client: ClientId) -> Result<(), ServerError> {
+        self.db.execute("DELETE FROM unfinished WHERE client = ?1", params![client.0])?;
         Ok(())
     }
 
@@ -101,15 +133,17 @@ fn brake(row: &Row<'_>) -> rusqlite::Result<Brake> {
     })
 }
 
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|count| count as u64)
+}
+
 fn profile(row: &Row<'_>) -> rusqlite::Result<Profile> {
-    let count = |column: usize| row.get::<_, i64>(column).map(|count| count as u64);
     Ok(Profile {
-        sequence: count(0)?,
-        files: count(1)?,
-        files_new: count(2)?,
-        files_changed: count(3)?,
-        bytes: count(4)?,
-        bytes_new: count(5)?,
-        bytes_packed: count(6)?,
+        sequence: count(row, 0)?,
+        files: count(row, 1)?,
+        files_new: count(row, 2)?,
+        files_changed: count(row, 3)?,
+        bytes: count(row, 4)?,
+        added: Added { bytes: count(row, 5)?, packed: count(row, 6)? },
     })
 }

@@ -16,7 +16,7 @@ pub struct Release {
     pub client: String,
 }
 
-/// Writes down what a run changed; if that is unusual, trips the client's brake and returns the alert to be raised.
+/// Writes down what a run changed in all its sessions; if that is unusual, trips the client's brake and returns the alert to be raised.
 pub(crate) fn note(
     fleet: &Fleet,
     client: &Client,
@@ -24,7 +24,9 @@ pub(crate) fn note(
     now: u64,
 ) -> Result<Option<Alert>, ServerError> {
     let history = fleet.profiles(client.id)?;
+    let profile = &Profile { added: profile.added + fleet.unfinished(client.id)?, ..*profile };
     fleet.add_profile(client.id, profile)?;
+    fleet.forget_unfinished(client.id)?;
     let Some(jump) = judge(&history, profile) else { return Ok(None) };
     let brake = Brake { sequence: profile.sequence, since: now, why: jump.to_string() };
     if !fleet.trip_brake(client.id, &brake)? {

@@ -8,6 +8,7 @@ use backhaul_proto::errand::News;
 use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::server::Request;
 use backhaul_proto::{Retry, end, wire};
+use backhaul_schedule::brake::Added;
 use backhaul_schedule::fleet::{Deferral, Nudge, Place};
 use backhaul_store::StoreError;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -144,6 +145,8 @@ pub trait Desk: Send + Sync {
     fn heard(&self, client: &Client, what: &Request);
     /// Its run has made this snapshot: that is written down before it is told.
     fn committed(&self, client: &Client, made: &Made);
+    /// Its session is over, and has added this without a snapshot.
+    fn unfinished(&self, client: &Client, added: Added);
     /// Its run goes on.
     fn goes_on(&self, client: &Client);
     /// Where it stands in the queue.

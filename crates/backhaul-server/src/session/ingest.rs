@@ -15,7 +15,7 @@ use backhaul_object::seal::Unpacker;
 use backhaul_object::snapshot::Snapshot;
 use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId, Sealed, bundle, flist, node};
 use backhaul_proto::end;
-use backhaul_schedule::brake::Profile;
+use backhaul_schedule::brake::{Added, Profile};
 use backhaul_store::index::Edge;
 use backhaul_store::session::Commit;
 use backhaul_store::{Owned, StoreError, WriteSession};
@@ -85,7 +85,7 @@ impl Ingest {
         let receiver = tokio::spawn(receive(streams, input.clone(), throttle, reports.clone()));
         let collector = std::thread::spawn(move || {
             let writing = vault.vault.begin(session, client);
-            let collector = Collector {
+            let mut collector = Collector {
                 vault: &vault,
                 client,
                 owned: &owned,
@@ -93,10 +93,13 @@ impl Ingest {
                 writing,
                 stored: 0,
                 unflushed: 0,
-                new: (0, 0),
+                added: Added::default(),
                 held: None,
             };
-            pipeline(&vault, items, collector);
+            pipeline(&vault, items, &mut collector);
+            if collector.added != Added::default() {
+                let _ = collector.reports.send(Report::Unfinished(collector.added));
+            }
         });
         Self { input, receiver, collector }
     }
@@ -157,7 +160,7 @@ async fn receive(
     }
 }
 
-fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, mut collector: Collector<'_>) {
+fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, collector: &mut Collector<'_>) {
     std::thread::scope(|scope| {
         let (mut tasks, mut results) = (Vec::new(), Vec::new());
         for _ in 0..WORKERS {
@@ -265,8 +268,8 @@ struct Collector<'v> {
     stored: u64,
     /// Bytes since the last flush.
     unflushed: u64,
-    /// Bytes of contents that the vault did not have, as they are and compressed.
-    new: (u64, u64),
+    /// Contents that the vault did not have.
+    added: Added,
     /// A commit that is here before its last object.
     held: Option<Box<Commitment>>,
 }
@@ -308,8 +311,8 @@ impl Collector<'_> {
                     // It was there, from another client perhaps: sending it has shown possession.
                     self.vault.vault.note_proven(self.client, ordinal, None);
                 } else if matches!(sealed.header.kind, Kind::Chunk | Kind::Bundle) {
-                    self.new.0 += u64::from(sealed.header.plain_len);
-                    self.new.1 += sealed.body.len() as u64;
+                    let (bytes, packed) = (u64::from(sealed.header.plain_len), sealed.body.len() as u64);
+                    self.added = self.added + Added { bytes, packed };
                 }
                 lock(self.owned).add(ordinal);
                 self.stored += 1;
@@ -386,8 +389,7 @@ impl Collector<'_> {
             files_new: request.changes.0,
             files_changed: request.changes.1,
             bytes: snapshot.totals.bytes,
-            bytes_new: self.new.0,
-            bytes_packed: self.new.1,
+            added: std::mem::take(&mut self.added),
         };
         let made = Made { row, origin: snapshot.origin(), errors: snapshot.errors, profile };
         let _ = self.reports.send(Report::Committed(Box::new(made)));

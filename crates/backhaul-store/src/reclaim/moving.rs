@@ -144,7 +144,8 @@ impl Vault {
                 return Err(StoreError::damaged(what(), "another object is in its place"));
             }
             to.append(found, &sealed.header.encode(), &sealed.body)?;
-            watch.bytes(2 * raw.len() as u64)?;
+            // Read, written, and read once more for the parity of the new pack.
+            watch.bytes(3 * raw.len() as u64)?;
         }
         Ok(())
     }

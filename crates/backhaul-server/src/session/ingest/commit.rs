@@ -2,7 +2,7 @@
 
 use backhaul_object::snapshot::Origin;
 use backhaul_object::{Compressed, ObjectId};
-use backhaul_schedule::brake::Profile;
+use backhaul_schedule::brake::{Added, Profile};
 use backhaul_store::catalog::SnapshotRow;
 
 use crate::session::Ending;
@@ -16,6 +16,8 @@ pub enum Report {
     Committed(Box<Made>),
     /// It is over.
     Failed(Ending),
+    /// It is over without a snapshot of what it has added.
+    Unfinished(Added),
 }
 
 /// A snapshot that was made.
