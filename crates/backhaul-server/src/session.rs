@@ -27,6 +27,7 @@ pub mod ingest;
 mod manners;
 mod open_vault;
 pub mod reads;
+mod reports;
 
 pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
 use door::{Waiting, farewell, greet, refuse, wait_for_grant};
@@ -382,45 +383,6 @@ impl Conversation {
             changes: (commit.files_new, commit.files_changed),
         };
         ingest.commit(request).await
-    }
-
-    /// A snapshot, or what did not come to one.
-    fn write_down<D: Desk>(&mut self, report: &Report, desk: &D) {
-        match report {
-            Report::Committed(made) => {
-                self.outcome.committed = Some(made.origin);
-                tokio::task::block_in_place(|| desk.committed(&self.client, made));
-            }
-            Report::Unfinished(added) => {
-                tokio::task::block_in_place(|| desk.unfinished(&self.client, *added));
-            }
-            Report::Durable(_) | Report::Failed(_) => {}
-        }
-    }
-
-    fn on_report<D: Desk>(&mut self, report: Report, desk: &D) -> Result<(), Ending> {
-        self.write_down(&report, desk);
-        match report {
-            Report::Durable(objects) => {
-                self.manners.moved(clock::boot_ms());
-                desk.goes_on(&self.client);
-                self.session.durable(objects);
-            }
-            Report::Failed(ending) => return Err(ending),
-            Report::Committed(made) => {
-                let row = made.row;
-                self.session.committed(wire::Committed {
-                    snapshot: Bytes::copy_from_slice(row.id.as_bytes()),
-                    sequence: row.sequence,
-                    server_time: row.server_time,
-                    bytes_stored: row.bytes_stored,
-                    objects_new: row.objects_new,
-                    due_in: desk.due_after_success(&self.client),
-                });
-            }
-            Report::Unfinished(_) => {}
-        }
-        Ok(())
     }
 }
 
