@@ -11,6 +11,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+mod managers;
+
 /// Longer than a busy machine takes for anything here.
 const PATIENT: Duration = Duration::from_secs(60);
 
