@@ -1,9 +1,62 @@
 //! Damage to a vault: found, named, and survived as far as it can be.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 use backhaul_tests::{TestServer, trees};
+use serde_json::Value;
+
+/// What a check says is lost, by path.
+fn lost(found: &Value) -> BTreeSet<String> {
+    let lost = found["lost"].as_array().unwrap().iter();
+    lost.map(|lost| lost["path"].as_str().unwrap().to_owned()).collect()
+}
+
+/// What a restore into `out` could not bring, by path in the snapshot.
+fn named(restored: &Value, out: &Path) -> BTreeSet<String> {
+    let errors = restored["errors"].as_array().unwrap().iter();
+    errors.map(|error| error["path"].as_str().unwrap().replace(out.to_str().unwrap(), "")).collect()
+}
+
+#[test]
+fn a_subset_of_the_packs_is_read_and_all_subsets_are_all_packs() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    for number in 0..3 {
+        fs::write(dir.path().join(number.to_string()), trees::noise(300_000, number)).unwrap();
+        client.run(&["backup"]).ok();
+        // What a server writes when it ends is a pack of its own.
+        server.stop();
+        server.start();
+    }
+    server.stop();
+    let packs = server.packs();
+    assert!(packs.len() >= 6, "{packs:?}");
+    let bad = packs.iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(bad).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(bad, bytes).unwrap();
+    let check = |subset: &str| {
+        let mut check = server.home.command(&["--json", "check", "--read-data-subset", subset]);
+        serde_json::from_slice::<Value>(&check.output().unwrap().stdout).unwrap()
+    };
+    let parts: Vec<Value> = ["1/3", "2/3", "3/3"].map(check).into();
+    let read = parts.iter().map(|part| part["packs_read"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(read.iter().sum::<u64>(), packs.len() as u64, "{read:?}");
+    assert!(read.iter().all(|read| *read < packs.len() as u64), "{read:?}");
+    assert_eq!(parts.iter().filter(|part| part["sound"] == false).count(), 1, "{parts:?}");
+    let whole = check("100%");
+    assert_eq!(
+        (whole["packs_read"].as_u64(), whole["sound"].as_bool()),
+        (Some(packs.len() as u64), Some(false))
+    );
+    for wrong in ["0/3", "4/3", "0%", "101%", "some"] {
+        server.home.run(&["check", "--read-data-subset", wrong]).expect(2);
+    }
+}
 
 #[test]
 fn a_deleted_catalog_comes_back_the_same() {
@@ -69,7 +122,7 @@ fn a_flipped_byte_is_found_and_costs_only_what_it_touches() {
     assert!(files > 300 && !errors.is_empty(), "{restored}");
     server.stop();
     // The damage is named by path, and parity makes it good.
-    assert!(!found["lost"].as_array().unwrap().is_empty(), "{found}");
+    assert_eq!(lost(&found), named(&restored, out.path()), "exactly what a restore misses is listed");
     let repaired = server.home.json(&["check", "--read-data", "--repair"]);
     let how = repaired["damage"][0]["repaired"].as_str().unwrap();
     assert!(how.contains("parity") && repaired["sound"] == true, "{repaired}");
@@ -193,7 +246,7 @@ fn a_lost_pack_costs_what_was_in_it_until_the_client_sends_it_again() {
     let out = tempfile::tempdir().unwrap();
     let restored =
         client.run(&["--json", "restore", "latest", "-t", out.path().to_str().unwrap()]).expect(3).json();
-    assert!(!restored["errors"].as_array().unwrap().is_empty(), "{restored}");
+    assert_eq!(lost(&rebuilt), named(&restored, out.path()), "exactly what a restore misses is listed");
     let inline = out.path().join(tree.strip_prefix("/").unwrap()).join("tiny");
     assert_eq!(fs::read(inline).unwrap(), b"tiny");
     // The next backup sends it again, which heals the snapshot that lost it.

@@ -158,6 +158,7 @@ fn a_recovery_makes_a_lost_index_anew_and_passes_over_a_damaged_export() {
     }
     fs::remove_dir_all(lost.home.path().join("server/tls")).unwrap();
     fs::remove_file(data.join("catalog.sqlite")).unwrap();
+    fs::write(data.join("vault.desc"), b"BHVD and nothing more").unwrap();
     let recover =
         ["server", "recover", data.to_str().unwrap(), "--recovery-key-file", lost.key.to_str().unwrap()];
     let recovered = lost.home.json(&recover);

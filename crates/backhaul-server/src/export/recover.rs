@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use backhaul_net::private_file;
 use backhaul_store::check::Mending;
-use backhaul_store::{StoreError, Vault, rebuild};
+use backhaul_store::{StoreError, Vault, rebuild, repair};
 
 use super::{Export, File, shelf};
 use crate::error::ServerError;
@@ -55,6 +55,7 @@ pub fn recover(dir: &Path, key: &RecoveryKey, home: &ServerHome, now: u64) -> Re
         return Err(ServerError::Exists { path: home.dir().to_path_buf() });
     }
     let dir = fs::canonicalize(dir).map_err(|_| StoreError::NotAVault { path: dir.to_path_buf() })?;
+    repair::restore_descriptor(&dir, now)?;
     if !dir.join("vault.desc").is_file() {
         return Err(StoreError::NotAVault { path: dir }.into());
     }

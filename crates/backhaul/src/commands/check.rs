@@ -169,6 +169,9 @@ fn tell(context: &Context, mut document: Value) -> Done {
         let (id, client, path) = (text(&lost["snapshot"]), text(&lost["client"]), text(&lost["path"]));
         output::line(&format!("lost: {client} {}:{path}", &id[..12.min(id.len())]));
     }
+    if document["lost_cut"] == true {
+        output::line("lost: more than are listed here");
+    }
     let aside = &document["quarantine"];
     if let (Some(files @ 1..), Some(bytes)) = (aside["files"].as_u64(), aside["bytes"].as_u64()) {
         let bytes = output::bytes(bytes);
