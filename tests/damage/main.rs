@@ -282,9 +282,17 @@ fn a_damaged_manifest_locks_nobody_out() {
     client.run(&["backup"]).ok();
     client.run(&["backup"]).ok();
     server.stop();
-    let manifests = trees::files(&server.home.path().join("server/vaults/main/snaps"));
+    let vault = server.home.path().join("server/vaults/main");
+    let manifests = trees::files(&vault.join("snaps"));
+    let count = || client.json(&["snapshots"]).as_array().unwrap().len();
     fs::write(&manifests[0], b"BHSN").unwrap();
     server.home.run(&["check", "--rebuild-index"]).expect(13);
     server.start();
-    assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 1);
+    assert_eq!(count(), 2, "its copy speaks for it");
+    server.stop();
+    fs::remove_file(vault.join("copies").join(manifests[0].strip_prefix(vault.join("snaps")).unwrap()))
+        .unwrap();
+    server.home.run(&["check", "--rebuild-index"]).expect(13);
+    server.start();
+    assert_eq!(count(), 1);
 }

@@ -14,7 +14,7 @@
 //! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew;
 //! - [`reclaim`]: what no snapshot reaches goes, beside everything else;
 //! - [`reserve`]: room that is set aside for that;
-//! - [`repair`]: makes good what is damaged; [`aside`]: what that has replaced; [`scrub`]: when which pack is read again.
+//! - [`repair`]: makes good what is damaged; `around`: reads around bad sectors; [`aside`]: what a repair has replaced; [`scrub`]: when which pack is read again.
 //!
 //! Invariants:
 //! - this crate never sees a vault key: all it does works from clear headers;
@@ -25,6 +25,7 @@
 //! - a forgotten snapshot is hidden and can be had back; only [`mark::may_reclaim`] releases it;
 //! - a write error poisons the session: it can only be dropped.
 
+mod around;
 pub mod aside;
 pub mod atomic;
 pub mod bits;

@@ -2,7 +2,7 @@
 
 use backhaul_object::codec::{FormatError, Reader};
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
-use backhaul_object::{Header, ObjectId, Sealed};
+use backhaul_object::{Header, Kind, ObjectId, Sealed};
 use bytes::Bytes;
 
 use crate::index::Ordinal;
@@ -38,6 +38,14 @@ pub enum Class {
 }
 
 impl Class {
+    /// The class of packs into which objects of a kind go.
+    pub fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Chunk | Kind::Bundle | Kind::Blob | Kind::Patch => Self::Data,
+            Kind::Flist | Kind::Node | Kind::Snap | Kind::Attest => Self::Meta,
+        }
+    }
+
     /// Size in bytes at which a pack of this class is sealed.
     pub fn target(self) -> u64 {
         match self {

@@ -1,5 +1,6 @@
 //! Making catalog and index anew from packs and manifests alone.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use backhaul_object::breach::Breach;
 use backhaul_object::ids::{PackId, VaultId};
 use backhaul_object::{Header, Reference};
 
+use crate::around;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Claims, Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
@@ -18,11 +20,14 @@ use crate::reclaim::fence::Fence;
 use crate::reclaim::{condemned, without_condemned};
 use crate::repair;
 use crate::vault::{Vault, lock, pack_blob, read_descriptor};
-use crate::writer::{PackWriter, salvage, scan};
+use crate::writer::scan;
 
 mod again;
+mod numbers;
+mod spool;
 
 use again::needed_again;
+use numbers::Packs;
 
 /// Bytes read at once.
 const BLOCK: usize = 512 << 10;
@@ -58,49 +63,22 @@ pub fn rebuild(root: &Path, generation: [u8; 16], mending: Mending, now: u64) ->
     let held = lock(root)?;
     let blobs = LocalBlobs::new(root);
     let mut report = Report::default();
-    seal_open(root, &blobs, &mut report)?;
+    let saved = spool::seal_open(root, descriptor.vault, now, &mut report)?;
     if mending == Mending::Mend {
         restore_manifests(&blobs, now, &mut report)?;
     }
-    let (mut packs, mut found) = (Vec::new(), Vec::new());
-    for name in blobs.list("packs")? {
-        let number = packs.len() as u32 + 1;
-        let mut read = read_pack(&blobs, &name, number);
-        if let (Err(why), Mending::Mend) = (is_clean(&read), mending)
-            && let Some(how) = mend_blob(root, &blobs, &name, now)?
-        {
-            let mut damage = Damage::new(Part::File(name.clone()), why);
-            damage.mended = Some(how);
-            report.damage.push(damage);
-            read = read_pack(&blobs, &name, number);
-        }
-        match read {
-            Ok(read) if read.vault != descriptor.vault => {
-                report.damage.push(Damage::new(Part::File(name), "it belongs to another vault"));
-            }
-            Ok(read) => {
-                found.extend(read.records.iter().map(|r| Found {
-                    ordinal: r.ordinal,
-                    pack: number,
-                    offset: r.offset,
-                    len: r.len() as u32,
-                }));
-                packs.push(read.row);
-                if Breach::ForgetfulRebuild.is_on() {
-                    found.pop();
-                }
-            }
-            Err(error) => report.damage.push(Damage::new(Part::File(name), error)),
-        }
-    }
+    let Gathered { packs, mut found, uncovered } =
+        gather((root, &blobs), &descriptor.vault, (mending, now), &saved, &mut report)?;
     let mut fence = leave_out_gone(root, &blobs, &packs, &mut found)?;
     found.sort_by_key(|f| f.ordinal);
+    let listed = Packs { blobs: &blobs, rows: &packs, uncovered: &uncovered };
+    listed.bound(&mut found, fence.gone(), &mut report);
     let fresh = root.join("index.new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh).doing("remove", &fresh)?;
     }
     fs::create_dir(&fresh).doing("create", &fresh)?;
-    let index = fill(&fresh, &blobs, (&packs, &found), &mut fence, &mut report)?;
+    let index = fill(&fresh, &listed, &found, &mut fence, &mut report)?;
     let counts = index.counts()?;
     drop(index);
     condemned::store(root, &fence)?;
@@ -113,20 +91,60 @@ pub fn rebuild(root: &Path, generation: [u8; 16], mending: Mending, now: u64) ->
     Ok(report)
 }
 
-/// Salvages packs that were being written when the process ended.
-fn seal_open(root: &Path, spool: &LocalBlobs, report: &mut Report) -> Result<(), StoreError> {
-    for name in spool.list("open")? {
-        let size = spool.len(&name)?.unwrap_or(0);
-        match salvage(&name, size, &|offset, len| spool.read(&name, offset, len)) {
-            Ok((_, rows)) if !rows.is_empty() => {
-                let (file, id, _) = PackWriter::resume(&root.join(&name), rows)?.finish()?;
-                spool.adopt(&file, &pack_blob(&id))?;
+/// What all packs hold.
+#[derive(Default)]
+struct Gathered {
+    packs: Vec<PackRow>,
+    found: Vec<Found>,
+    /// Packs whose numbers no checksum covers.
+    uncovered: HashSet<u32>,
+}
+
+/// Reads all packs; with leave to mend, those that are not whole are mended before.
+fn gather(
+    (root, blobs): (&Path, &LocalBlobs),
+    vault: &VaultId,
+    (mending, now): (Mending, u64),
+    saved: &HashSet<PackId>,
+    report: &mut Report,
+) -> Result<Gathered, StoreError> {
+    let mut all = Gathered::default();
+    for name in blobs.list("packs")? {
+        let number = all.packs.len() as u32 + 1;
+        let mut read = read_pack(blobs, &name, number);
+        if let (Err(why), Mending::Mend) = (is_clean(&read), mending)
+            && let Some(how) = mend_blob(root, blobs, &name, now)?
+        {
+            let mut damage = Damage::new(Part::File(name.clone()), why);
+            damage.mended = Some(how);
+            report.damage.push(damage);
+            read = read_pack(blobs, &name, number);
+        }
+        match read {
+            Ok(read) if read.vault != *vault => {
+                report.damage.push(Damage::new(Part::File(name), "it belongs to another vault"));
             }
-            Ok(_) => {}
+            Ok(read) => {
+                if read.flaw.is_some() || read.row.name.is_some_and(|id| saved.contains(&id)) {
+                    all.uncovered.insert(number);
+                }
+                all.found.extend(read.records.iter().map(|r| Found {
+                    ordinal: r.ordinal,
+                    pack: number,
+                    offset: r.offset,
+                    len: r.len() as u32,
+                }));
+                all.packs.push(read.row);
+                if Breach::ForgetfulRebuild.is_on() {
+                    all.found.pop();
+                }
+            }
+            // What could not be read now is not damaged: nothing was changed yet, and it can be tried again.
+            Err(error @ StoreError::Io { .. }) => return Err(error),
             Err(error) => report.damage.push(Damage::new(Part::File(name), error)),
         }
     }
-    Ok(())
+    Ok(all)
 }
 
 /// What was reclaimed stays out, unless it is needed all the same.
@@ -166,12 +184,13 @@ fn is_clean(read: &Result<Read, StoreError>) -> Result<(), String> {
 fn read_pack(blobs: &dyn Blobs, name: &str, number: u32) -> Result<Read, StoreError> {
     let what = || name.to_owned();
     let bytes = blobs.len(name)?.unwrap_or(0);
-    let head = Head::decode(&blobs.read(name, 0, HEAD_LEN)?).of(what)?;
+    let read = |offset, len| around::read(blobs, name, offset, len);
+    let head = Head::decode(&read(0, HEAD_LEN)?).of(what)?;
     let id: PackId = name.rsplit('/').next().unwrap_or_default().parse().of(what)?;
     let footer = || {
-        let trailer = blobs.read(name, bytes.saturating_sub(TRAILER_LEN as u64), TRAILER_LEN)?;
+        let trailer = read(bytes.saturating_sub(TRAILER_LEN as u64), TRAILER_LEN)?;
         let len = pack::footer_len(&trailer).of(what)?;
-        pack::decode_footer(&blobs.read(name, bytes.saturating_sub(len as u64), len)?).of(what)
+        pack::decode_footer(&read(bytes.saturating_sub(len as u64), len)?).of(what)
     };
     let trusted = match head.class {
         Class::Meta if hash(blobs, name)? != id => {
@@ -181,10 +200,8 @@ fn read_pack(blobs: &dyn Blobs, name: &str, number: u32) -> Result<Read, StoreEr
     };
     let (records, flaw) = match trusted {
         Ok(rows) => (rows, None),
-        Err(error) => {
-            let read = |offset, len| blobs.read(name, offset, len);
-            (scan(bytes, &read)?, Some(error.to_string()))
-        }
+        Err(error @ StoreError::Io { .. }) => return Err(error),
+        Err(error) => (scan(bytes, &read)?, Some(error.to_string())),
     };
     let Head { class, session, client, vault } = head;
     let objects = records.len() as u64;
@@ -195,7 +212,7 @@ fn read_pack(blobs: &dyn Blobs, name: &str, number: u32) -> Result<Read, StoreEr
 fn hash(blobs: &dyn Blobs, name: &str) -> Result<PackId, StoreError> {
     let (mut hasher, mut at, mut block) = (blake3::Hasher::new(), 0, vec![0; BLOCK]);
     loop {
-        let n = blobs.read_into(name, at, &mut block)?;
+        let n = around::read_into(blobs, name, at, &mut block)?;
         hasher.update(&block[..n]);
         at += n as u64;
         if n < block.len() {
@@ -215,18 +232,23 @@ fn mend_blob(root: &Path, blobs: &dyn Blobs, name: &str, now: u64) -> Result<Opt
 /// Manifests that are damaged or missing come back from their copies: a copy goes before its manifest does, so one that
 /// is left alone says that its manifest was lost.
 fn restore_manifests(blobs: &dyn Blobs, now: u64, report: &mut Report) -> Result<(), StoreError> {
-    let load = |name: &str| match blobs.len(name)? {
-        Some(_) => Ok::<_, StoreError>(Some(Manifest::decode(&blobs.read(name, 0, MANIFEST_MAX)?))),
-        None => Ok(None),
+    // One that cannot be read is as good as damaged: it is kept aside.
+    let load = |name: &str| match blobs.len(name) {
+        Ok(None) => None,
+        Ok(Some(_)) => {
+            let bytes = blobs.read(name, 0, MANIFEST_MAX);
+            Some(bytes.and_then(|bytes| Manifest::decode(&bytes).of(|| "the manifest".to_owned())))
+        }
+        Err(error) => Some(Err(error)),
     };
     for copy in blobs.list("copies")?.into_iter().filter(|name| name.ends_with(".snap")) {
         let name = copy.replacen("copies/", "snaps/", 1);
-        let why = match load(&name)? {
+        let why = match load(&name) {
             Some(Ok(_)) => continue,
             Some(Err(why)) => why.to_string(),
             None => "it is missing".to_owned(),
         };
-        if let Some(Ok(good)) = load(&copy)?
+        if let Some(Ok(good)) = load(&copy)
             && good.name() == name
         {
             repair::replace(blobs, &name, &good.encode(), now)?;
@@ -266,21 +288,21 @@ impl Gaps<'_> {
 /// Enters every record under its old number; gaps and orphans become lost numbers.
 fn fill(
     dir: &Path,
-    blobs: &dyn Blobs,
-    (packs, found): (&[PackRow], &[Found]),
+    packs: &Packs<'_>,
+    found: &[Found],
     fence: &mut Fence,
     report: &mut Report,
 ) -> Result<Index, StoreError> {
     let mut index = Index::open(dir, &Counts::default())?;
     let mut gaps = Gaps { lost: Vec::new(), fence };
     for group in found.chunk_by(|a, b| a.ordinal == b.ordinal) {
-        let Some(record) = choose(blobs, packs, group) else { continue };
+        let Some(record) = packs.choose(group, report) else { continue };
         while index.objects() < record.ordinal.0 {
             gaps.add(Ordinal(index.objects()));
             index.append_lost();
         }
-        let blob = blob_of(packs, record);
-        let entered = read_header(blobs, &blob, record).and_then(|header| {
+        let blob = blob_of(packs.rows, record);
+        let entered = read_header(packs.blobs, &blob, record).and_then(|header| {
             let edges = resolve(&mut index, &header, &mut gaps)?;
             let at = Location { pack: record.pack, offset: record.offset, len: record.len };
             index.append(&header, at, &edges)
@@ -302,18 +324,6 @@ fn fill(
 fn blob_of(packs: &[PackRow], record: &Found) -> String {
     let pack = packs.get(record.pack as usize - 1).and_then(|row| row.name);
     pack.map(|name| pack_blob(&name)).unwrap_or_default()
-}
-
-/// Of several records with one number (it was moved, or came back, and its old pack is still there) one that is whole.
-fn choose<'f>(blobs: &dyn Blobs, packs: &[PackRow], group: &'f [Found]) -> Option<&'f Found> {
-    let is_whole = |record: &&Found| {
-        let bytes = blobs.read(&blob_of(packs, record), u64::from(record.offset), record.len as usize);
-        bytes.is_ok_and(|bytes| pack::decode_record(&bytes).is_ok())
-    };
-    match group {
-        [only] => Some(only),
-        several => several.iter().find(is_whole).or(several.first()),
-    }
 }
 
 /// Edges of a record; what it refers to and is not there gets one of the lost numbers.

@@ -124,11 +124,11 @@ impl Vault {
     }
 }
 
-/// Keeps a file that is about to be replaced.
+/// Keeps a file that is about to be replaced, be it one that cannot be read.
 pub(crate) fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
-    match blobs.len(name)? {
-        Some(_) => blobs.keep_as(name, &format!("quarantine/{now}-{}", name.replace('/', "-"))),
-        None => Ok(()),
+    match blobs.len(name) {
+        Ok(None) => Ok(()),
+        _ => blobs.keep_as(name, &format!("quarantine/{now}-{}", name.replace('/', "-"))),
     }
 }
 

@@ -1,8 +1,8 @@
 //! Adding objects to a vault: the only way in.
 
+use backhaul_object::Sealed;
 use backhaul_object::breach::Breach;
 use backhaul_object::ids::{ClientId, SessionId};
-use backhaul_object::{Kind, Sealed};
 
 use crate::catalog::{PackRow, SnapshotRow, Upload};
 use crate::error::StoreError;
@@ -76,10 +76,7 @@ impl WriteSession {
             return Ok(ordinal);
         }
         state.claim_all(&sealed.header, edges)?;
-        let class = match sealed.header.kind {
-            Kind::Chunk | Kind::Bundle | Kind::Blob | Kind::Patch => Class::Data,
-            Kind::Flist | Kind::Node | Kind::Snap | Kind::Attest => Class::Meta,
-        };
+        let class = Class::of(sealed.header.kind);
         let number = match self.open[class as usize] {
             Some(number) => number,
             None => {

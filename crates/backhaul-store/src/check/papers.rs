@@ -80,7 +80,7 @@ impl Vault {
                 )),
             }
         };
-        let has_copy = self.shared.blobs.len(&copy)?.is_some();
+        let has_copy = !matches!(self.shared.blobs.len(&copy), Ok(None));
         let may_mend = request.mending == Mending::Mend;
         let (bad, why, good) = match (fitting(name), fitting(&copy)) {
             (Ok(manifest), Ok(same)) if manifest == same => return Ok(()),
@@ -108,9 +108,10 @@ impl Vault {
     fn check_descriptor(&self, request: &Request, report: &mut Report) -> Result<(), StoreError> {
         let right = vault::descriptor_bytes(self.descriptor());
         for name in [DESCRIPTOR_FILE, DESCRIPTOR_COPY] {
-            let found = match self.shared.blobs.len(name)? {
-                Some(_) => Some(self.shared.blobs.read(name, 0, right.len() + 1)?),
-                None => None,
+            // One that cannot be read is not what it was.
+            let found = match self.shared.blobs.len(name) {
+                Ok(None) => None,
+                _ => Some(self.shared.blobs.read(name, 0, right.len() + 1).unwrap_or_default()),
             };
             if found.as_ref() == Some(&right) {
                 continue;

@@ -123,10 +123,7 @@ impl Vault {
         for name in found.iter().filter(|name| !known.contains_key(*name)) {
             // One that is damaged, or lies in another's place, marks nothing, and without a copy what it stood beside is
             // kept. `check` names it.
-            let mark = match self.read_mark(name, name)? {
-                Err(_) => self.read_mark(&copy_name(name), name)?,
-                whole => whole,
-            };
+            let mark = self.read_mark(name, name).or_else(|_| self.read_mark(&copy_name(name), name));
             if let Ok(mark) = mark {
                 state.catalog.note_mark(&mark)?;
             }
@@ -134,16 +131,18 @@ impl Vault {
         Ok(())
     }
 
-    /// The mark in a file, if it is that of `name`; or why it is none.
-    fn read_mark(&self, file: &str, name: &str) -> Result<Result<Mark, String>, StoreError> {
-        if self.shared.blobs.len(file)?.is_none() {
-            return Ok(Err("it is missing".to_owned()));
+    /// The mark in a file, if it is that of `name`; or why it is none. One that cannot be read is none either.
+    fn read_mark(&self, file: &str, name: &str) -> Result<Mark, String> {
+        let blobs = &self.shared.blobs;
+        if blobs.len(file).map_err(|error| error.to_string())?.is_none() {
+            return Err("it is missing".to_owned());
         }
-        Ok(match Mark::decode(&self.shared.blobs.read(file, 0, MARK_MAX)?) {
+        let bytes = blobs.read(file, 0, MARK_MAX).map_err(|error| error.to_string())?;
+        match Mark::decode(&bytes) {
             Ok(mark) if mark.name() == name => Ok(mark),
             Ok(mark) => Err(format!("it is the mark of {}", mark.name())),
             Err(error) => Err(error.to_string()),
-        })
+        }
     }
 
     /// Compares marks with their copies, and makes the one from the other where one is not whole.
@@ -153,8 +152,8 @@ impl Vault {
             // Nobody marks meanwhile.
             let state = self.state();
             let copy = copy_name(&name);
-            let has_copy = self.shared.blobs.len(&copy)?.is_some();
-            let (bad, why, good) = match (self.read_mark(&name, &name)?, self.read_mark(&copy, &name)?) {
+            let has_copy = !matches!(self.shared.blobs.len(&copy), Ok(None));
+            let (bad, why, good) = match (self.read_mark(&name, &name), self.read_mark(&copy, &name)) {
                 (Ok(mark), Ok(same)) if mark == same => continue,
                 (Ok(mark), _) if !has_copy && may_mend => {
                     self.shared.blobs.put(&copy, &mark.encode())?;
@@ -171,7 +170,7 @@ impl Vault {
                 (Ok(mark), Ok(_)) => (copy, "it is not as the mark".to_owned(), Some(mark)),
                 (Ok(mark), Err(why)) => (copy, why, Some(mark)),
                 // It was removed, with its copy, since the names were listed.
-                (Err(_), Err(_)) if !has_copy && self.shared.blobs.len(&name)?.is_none() => continue,
+                (Err(_), Err(_)) if !has_copy && matches!(self.shared.blobs.len(&name), Ok(None)) => continue,
                 (Err(why), good) => (name, why, good.ok()),
             };
             let mut damage = Damage::new(Part::File(bad.clone()), why);

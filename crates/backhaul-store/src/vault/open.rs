@@ -13,7 +13,7 @@ use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow, SnapshotRow};
 use crate::error::{Doing, StoreError};
 use crate::index::{Index, Ordinal, convert};
-use crate::manifest::{MANIFEST_MAX, Manifest, manifest_name};
+use crate::manifest::{MANIFEST_MAX, Manifest, copy_name, manifest_name};
 use crate::parity::ParityWorker;
 use crate::reclaim::condemned;
 use crate::vault::{
@@ -170,8 +170,11 @@ impl Vault {
                     let read = |offset, len| self.shared.spool.read(&name, offset, len);
                     let (_, records) = salvage(&name, row.bytes, &read)?;
                     if (records.len() as u64) < row.objects {
-                        let why =
-                            format!("{} of {} acknowledged objects are readable", records.len(), row.objects);
+                        let (found, known) = (records.len(), row.objects);
+                        let why = format!(
+                            "{found} of {known} acknowledged objects are readable from its start on; run `backhaul check \
+                             --rebuild-index`, which saves what is whole"
+                        );
                         return Err(StoreError::damaged(name, why));
                     }
                     let writer = PackWriter::resume(&self.shared.root.join(&name), records)?;
@@ -192,10 +195,8 @@ impl Vault {
         let known: HashSet<String> =
             state.catalog.snapshots()?.iter().map(|row| manifest_name(row.client, row.sequence)).collect();
         for name in names.into_iter().filter(|name| name.ends_with(".snap") && !known.contains(name)) {
-            // A damaged manifest must not lock everybody out; `check` names it.
-            let Ok(manifest) = Manifest::decode(&self.shared.blobs.read(&name, 0, MANIFEST_MAX)?) else {
-                continue;
-            };
+            // One that is damaged or cannot be read must not lock everybody out; `check` names it.
+            let Some(manifest) = self.manifest_or_copy(&name) else { continue };
             // Without its object the manifest alone restores nothing; `check` names it.
             if let Some(ordinal) = state.index.ordinal(&manifest.id)? {
                 // Whoever wrote it may have ended before its name was durable.
@@ -205,6 +206,15 @@ impl Vault {
             }
         }
         Ok(())
+    }
+
+    /// A manifest that stands in its place, as it is itself or as its copy says.
+    fn manifest_or_copy(&self, name: &str) -> Option<Manifest> {
+        let read = |file: &str| {
+            let bytes = self.shared.blobs.read(file, 0, MANIFEST_MAX).ok()?;
+            Manifest::decode(&bytes).ok()
+        };
+        read(name).or_else(|| read(&copy_name(name)).filter(|copy| copy.name() == name))
     }
 }
 

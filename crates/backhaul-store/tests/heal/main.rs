@@ -4,4 +4,7 @@
 mod foreign;
 mod lost;
 mod mended;
+mod numbers;
+mod open;
 mod scene;
+mod unreadable;

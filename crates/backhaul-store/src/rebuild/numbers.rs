@@ -1,0 +1,78 @@
+//! Which record is to have which number. A footer's checksum covers the numbers it lists; those that stand in records
+//! only are covered by none, and one flipped bit makes of them anything.
+
+use std::collections::HashSet;
+
+use backhaul_object::ObjectId;
+
+use super::{Found, Report, blob_of};
+use crate::bits::Bits;
+use crate::blobs::Blobs;
+use crate::catalog::PackRow;
+use crate::check::{Damage, Part};
+use crate::index::Ordinal;
+use crate::pack;
+
+/// Highest number that is ever given out.
+const NUMBER_MAX: u64 = 1 << 40;
+/// Numbers that may be missing between those that are known and those that are to be believed: a lost pack's.
+const SLACK: u64 = 1 << 20;
+
+/// Packs, and which of them list numbers that no checksum covers.
+pub(super) struct Packs<'p> {
+    pub blobs: &'p dyn Blobs,
+    pub rows: &'p [PackRow],
+    pub uncovered: &'p HashSet<u32>,
+}
+
+impl Packs<'_> {
+    fn is_covered(&self, record: &Found) -> bool {
+        !self.uncovered.contains(&record.pack)
+    }
+
+    fn leave_out(&self, record: &Found, why: String, report: &mut Report) {
+        report.damage.push(Damage::new(Part::File(blob_of(self.rows, record)), why));
+    }
+
+    /// Leaves out records whose number cannot have been given out; `found` is in the order of their numbers.
+    pub(super) fn bound(&self, found: &mut Vec<Found>, gone: &Bits, report: &mut Report) {
+        let covered =
+            found.iter().rev().find(|record| self.is_covered(record)).map(|record| record.ordinal.0);
+        let reclaimed = gone.ranges().last().map(|range| range.end);
+        // Where nothing is covered, most numbers are right all the same.
+        let middle = found.get(found.len() / 2).map_or(0, |record| record.ordinal.0.saturating_mul(2));
+        let known = covered.max(reclaimed).unwrap_or(middle);
+        let limit = known.saturating_add(found.len() as u64 + SLACK).min(NUMBER_MAX);
+        found.retain(|record| {
+            let is_believed = record.ordinal.0 < if self.is_covered(record) { NUMBER_MAX } else { limit };
+            if !is_believed {
+                let why = format!("object number {}: none so high was given out", record.ordinal.0);
+                self.leave_out(record, why, report);
+            }
+            is_believed
+        });
+    }
+
+    /// Of several records with one number (it was moved, or came back, and its old pack is still there) one that is
+    /// whole, rather one whose number is covered. Another object with the same number is named.
+    pub(super) fn choose<'f>(&self, group: &'f [Found], report: &mut Report) -> Option<&'f Found> {
+        let [first, _, ..] = group else { return group.first() };
+        let mut whole: Vec<(ObjectId, &Found)> =
+            group.iter().filter_map(|record| Some((self.id_of(record)?, record))).collect();
+        whole.sort_by_key(|(_, record)| !self.is_covered(record));
+        let Some(&(id, chosen)) = whole.first() else { return Some(first) };
+        for (other, record) in whole.into_iter().filter(|(other, _)| *other != id) {
+            let Ordinal(number) = record.ordinal;
+            let why = format!("object {other}: its number, {number}, is that of object {id}: it is left out");
+            self.leave_out(record, why, report);
+        }
+        Some(chosen)
+    }
+
+    /// The id of a record that is whole.
+    fn id_of(&self, record: &Found) -> Option<ObjectId> {
+        let (offset, len) = (u64::from(record.offset), record.len as usize);
+        let bytes = self.blobs.read(&blob_of(self.rows, record), offset, len).ok()?;
+        pack::decode_record(&bytes).ok().map(|(_, sealed)| sealed.header.id)
+    }
+}

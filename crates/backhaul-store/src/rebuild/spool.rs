@@ -1,0 +1,152 @@
+//! Packs that were being written when the process ended: what is whole in them goes into sealed packs. A file that is
+//! not understood to its last byte is put aside, never cut or removed: what is in it may have been acknowledged.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use backhaul_object::Kind;
+use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
+
+use super::Report;
+use crate::around;
+use crate::blobs::{Blobs, LocalBlobs};
+use crate::check::{Damage, Part};
+use crate::error::{Doing, Of, StoreError};
+use crate::pack::{self, Class, HEAD_LEN, Head, Row};
+use crate::repair::put_aside;
+use crate::vault::pack_blob;
+use crate::writer::{PackWriter, scan};
+
+/// Seals what is in `open/`. Returns the packs whose numbers no checksum has covered before.
+///
+/// # Errors
+/// The disk refused: everything is still where it was, or in a sealed pack.
+pub(super) fn seal_open(
+    root: &Path,
+    vault: VaultId,
+    now: u64,
+    report: &mut Report,
+) -> Result<HashSet<PackId>, StoreError> {
+    let spool = LocalBlobs::new(root);
+    let mut uncovered = HashSet::new();
+    for name in spool.list("open")? {
+        let found = Found::read(&spool, &name)?;
+        let sealed = match found.stand() {
+            Stand::Empty => continue,
+            Stand::Sealed | Stand::Whole => {
+                let (file, id, _) = PackWriter::resume(&root.join(&name), found.rows.clone())?.finish()?;
+                spool.adopt(&file, &pack_blob(&id))?;
+                Some(id).filter(|_| found.stand() == Stand::Whole)
+            }
+            Stand::Damaged(why) => {
+                let sealed = save(root, &spool, (vault, &found))?;
+                put_aside(&spool, &name, now)?;
+                spool.remove(&name)?;
+                let mut damage = Damage::new(Part::File(name.clone()), why);
+                if sealed.is_some() {
+                    let count = found.rows.len();
+                    damage.mended =
+                        Some(format!("its {count} whole records are in a new pack; it is in quarantine/"));
+                } else {
+                    damage.why = format!("{why}, nor is any of its records; it is in quarantine/");
+                }
+                report.damage.push(damage);
+                sealed
+            }
+        };
+        uncovered.extend(sealed);
+    }
+    Ok(uncovered)
+}
+
+/// A file in `open/`.
+struct Found {
+    name: String,
+    head: Option<Head>,
+    rows: Vec<Row>,
+    /// What follows the last whole record.
+    rest: Vec<u8>,
+}
+
+/// What such a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// Nothing was ever in it.
+    Empty,
+    /// It was finished, footer and all.
+    Sealed,
+    /// It ends with a whole record, or with what was being written of its footer.
+    Whole,
+    /// It is none of these; why.
+    Damaged(&'static str),
+}
+
+impl Found {
+    fn read(spool: &LocalBlobs, name: &str) -> Result<Self, StoreError> {
+        let size = spool.len(name)?.unwrap_or(0);
+        let read = |offset, len| around::read(spool, name, offset, len);
+        let head = Head::decode(&read(0, HEAD_LEN)?).ok();
+        let rows = scan(size, &read)?;
+        let end = rows.last().map_or(HEAD_LEN as u64, |row| u64::from(row.offset) + row.len());
+        let rest = read(end, size.saturating_sub(end) as usize)?;
+        Ok(Self { name: name.to_owned(), head, rows, rest })
+    }
+
+    fn stand(&self) -> Stand {
+        let mut end = HEAD_LEN as u64;
+        for row in &self.rows {
+            if u64::from(row.offset) != end {
+                return Stand::Damaged("a record in it is not what was written");
+            }
+            end += row.len();
+        }
+        let is_blank = self.rest.iter().all(|byte| *byte == 0);
+        if self.rows.is_empty() && is_blank {
+            return Stand::Empty;
+        }
+        if self.head.is_none() {
+            return Stand::Damaged("its head is not what was written");
+        }
+        let footer = pack::encode_footer(&self.rows);
+        match self.rest == footer {
+            true => Stand::Sealed,
+            false if is_blank || footer.starts_with(&self.rest) => Stand::Whole,
+            false => Stand::Damaged("its end is not a whole record"),
+        }
+    }
+
+    /// Its head, or as much of it as its records say.
+    fn head(&self, vault: VaultId, first: Kind) -> Head {
+        let class = Class::of(first);
+        self.head.unwrap_or(Head { class, vault, session: SessionId([0; 16]), client: ClientId([0; 16]) })
+    }
+}
+
+/// Writes what is whole of a damaged file into a new pack; none when nothing is.
+fn save(
+    root: &Path,
+    spool: &LocalBlobs,
+    (vault, found): (VaultId, &Found),
+) -> Result<Option<PackId>, StoreError> {
+    // Not listed, and written over by the next try.
+    let path = root.join(format!("{}.tmp", found.name));
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).doing("remove", &path)?,
+        _ => {}
+    }
+    let mut writer: Option<PackWriter> = None;
+    for row in &found.rows {
+        let bytes = around::read(spool, &found.name, u64::from(row.offset), row.len() as usize)?;
+        let (ordinal, sealed) = pack::decode_record(&bytes).of(|| found.name.clone())?;
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            none => none.insert(PackWriter::create(&path, &found.head(vault, sealed.header.kind))?),
+        };
+        writer.append(ordinal, &sealed.header.encode(), &sealed.body)?;
+    }
+    let Some(writer) = writer else { return Ok(None) };
+    let (file, id, _) = writer.finish()?;
+    spool.adopt(&file, &pack_blob(&id))?;
+    Ok(Some(id))
+}
