@@ -186,7 +186,7 @@ impl Vault {
                 self.redo(&journal, watch)
             }
             // The index was rebuilt since, from old packs and new: both are there, and what is superfluous will go. Or a
-            // new pack was lost: what was to be moved is still where it was.
+            // new pack was lost, or does not say what is in it: what was to be moved is still where it was.
             Some(_) => journal::remove(&self.shared.root),
             None => Ok(()),
         }

@@ -248,6 +248,7 @@ impl Fence {
     /// A number is in use again: its object was lost, not reclaimed.
     pub fn revive(&mut self, ordinal: Ordinal) {
         self.gone.remove(ordinal);
+        self.leaving.remove(ordinal);
     }
 }
 

@@ -167,13 +167,28 @@ impl Vault {
         self.redo(journal, watch)
     }
 
-    /// True when a journal can be carried out: its new packs are there.
+    /// True when the catalog, and so the index before it, knows the new packs and not the old: these may be gone.
+    fn is_switched(&self, journal: &Journal) -> bool {
+        let state = self.state();
+        let is_known = |number: &u32| state.packs.contains_key(number);
+        journal.new.iter().all(|row| is_known(&row.number))
+            && !journal.old.iter().any(|(number, _)| is_known(number))
+    }
+
+    /// True when a journal can be carried out: its new packs are there, and say what they hold.
     pub(super) fn can_redo(&self, journal: &Journal) -> Result<bool, StoreError> {
         for row in &journal.new {
             let Some(name) = row.name else { return Ok(false) };
-            let is_open = self.shared.root.join(open_name(row.number)).exists();
-            if !is_open && self.shared.blobs.len(&pack_blob(&name))?.is_none() {
+            let (open, blob) = (open_name(row.number), pack_blob(&name));
+            let is_open = self.shared.root.join(&open).exists();
+            if !is_open && self.shared.blobs.len(&blob)?.is_none() {
                 return Ok(false);
+            }
+            let file = if is_open { open } else { blob };
+            match rows(&*self.shared.blobs, &file) {
+                Err(StoreError::Unsure { .. }) if !self.is_switched(journal) => return Ok(false),
+                Err(error @ StoreError::Io { .. }) => return Err(error),
+                _ => {}
             }
         }
         Ok(true)
@@ -181,7 +196,7 @@ impl Vault {
 
     /// Does what a journal says; after a crash, again.
     pub(super) fn redo(&self, journal: &Journal, watch: &mut dyn Watch) -> Result<(), StoreError> {
-        let mut places = Vec::new();
+        let (mut places, is_switched) = (Vec::new(), self.is_switched(journal));
         for row in &journal.new {
             let Some(name) = row.name else { continue };
             let (blob, file) = (pack_blob(&name), self.shared.root.join(open_name(row.number)));
@@ -189,6 +204,9 @@ impl Vault {
                 self.shared.blobs.adopt(&file, &blob)?;
             }
             watch.step(Step::Adopted)?;
+            if is_switched {
+                continue;
+            }
             for found in rows(&*self.shared.blobs, &blob)? {
                 let at = Location { pack: row.number, offset: found.offset, len: found.len() as u32 };
                 places.push((found.ordinal, at));

@@ -15,12 +15,13 @@ const BLOCK: u64 = 65_536;
 /// What is written down when caches are made anew: nothing is condemned any more, because which of it was resurrected is
 /// lost with the catalog. What is gone though its records may still be in packs stays so; nothing when that is not known.
 pub(crate) fn without_condemned(root: &Path) -> Result<Fence, StoreError> {
-    // Which packs were moved shows from the packs. One that is damaged would be in everybody's way.
-    if matches!(journal::load(root), Err(StoreError::Damaged { .. })) {
+    // Which packs were moved shows from the packs. One that is damaged, or cannot be read, would be in everybody's way.
+    if journal::load(root).is_err() {
         journal::remove(root)?;
     }
     let before = condemned::load(root);
-    Ok(Fence::restore(before.epoch(), Vec::new(), before.gone().clone(), Bits::default()))
+    // What is leaving still is: until the new caches are in their place the old ones have it, and may be opened again.
+    Ok(Fence::restore(before.epoch(), Vec::new(), before.gone().clone(), before.leaving().clone()))
 }
 
 impl Vault {

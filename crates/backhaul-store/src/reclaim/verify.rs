@@ -7,6 +7,7 @@ use backhaul_object::ids::PackId;
 use backhaul_object::{Header, ObjectId, ShortId};
 
 use super::Pace;
+use crate::around;
 use crate::bits::Bits;
 use crate::blobs::Blobs;
 use crate::error::StoreError;
@@ -201,9 +202,9 @@ impl<'a> Verifier<'a> {
 /// What a pack's footer lists.
 pub(crate) fn rows(blobs: &dyn Blobs, name: &str) -> Result<Vec<Row>, StoreError> {
     let bytes = blobs.len(name)?.ok_or_else(|| unsure(name, "it is missing"))?;
-    let trailer = blobs.read(name, bytes.saturating_sub(TRAILER_LEN as u64), TRAILER_LEN)?;
+    let trailer = around::read(blobs, name, bytes.saturating_sub(TRAILER_LEN as u64), TRAILER_LEN)?;
     let len = pack::footer_len(&trailer).map_err(|why| unsure(name, why))? as u64;
-    let footer = blobs.read(name, bytes.saturating_sub(len), len as usize)?;
+    let footer = around::read(blobs, name, bytes.saturating_sub(len), len as usize)?;
     pack::decode_footer(&footer).map_err(|why| unsure(name, why))
 }
 
