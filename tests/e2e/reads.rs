@@ -82,6 +82,14 @@ async fn knowing_an_id_is_not_enough_and_a_shared_bundle_shows_only_the_shared_m
         assert_eq!(there(&of_bea, marked(0..20)), [member]);
         let other = if member == 0 { 1..2 } else { 0..1 };
         assert!(there(&of_bea, marked(other)).is_empty());
+        for remote in [&of_ana, &of_bea] {
+            // Who wants none is told the ids, and no proofs.
+            let none = remote.read_parts(&[Reference::to_none_of(bundle)]).unwrap().pop().unwrap();
+            let ids: Vec<_> = none.provides.iter().map(|(id, _)| *id).collect();
+            assert_eq!(ids, object.provides.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+            assert!(none.provides.iter().all(|(_, proof)| proof.0 == [0; 16]));
+            assert!(backhaul_object::bundle::members(&none).unwrap().iter().all(Option::is_none));
+        }
     });
     of_ana.close().await;
     of_bea.close().await;

@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use backhaul_object::entry::{Body, Entry};
+use backhaul_object::entry::{Body, Entry, Totals};
 use backhaul_object::node::{self, Node};
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{FormatError, ObjectId};
@@ -129,6 +129,7 @@ pub(crate) fn absolute(path: &[u8]) -> Vec<u8> {
 pub struct Tree<'a> {
     source: &'a dyn ObjectSource,
     root: ObjectId,
+    totals: Option<Totals>,
 }
 
 /// As [`Visit`], and decides whether to descend.
@@ -136,14 +137,20 @@ type Steer<'v> = dyn FnMut(&[u8], &Entry) -> Result<Step, BrowseError> + 'v;
 
 /// A folder while a path is followed.
 enum Folder {
-    Node(ObjectId),
+    /// With the sums that are said of it.
+    Node(ObjectId, Option<Totals>),
     Entries(Vec<Entry>),
 }
 
 impl<'a> Tree<'a> {
     /// The tree under a snapshot's root node.
     pub fn new(source: &'a dyn ObjectSource, root: ObjectId) -> Self {
-        Self { source, root }
+        Self { source, root, totals: None }
+    }
+
+    /// The same, of which is said how much there is in it: whoever walks over all of it sees whether that is so.
+    pub fn with_totals(self, totals: Option<Totals>) -> Self {
+        Self { totals, ..self }
     }
 
     /// Where its objects are read.
@@ -219,10 +226,10 @@ impl<'a> Tree<'a> {
     /// How a walk over what was located starts: a folder's contents, or the one entry.
     pub(crate) fn start(&self, located: &Located) -> Start {
         match self.folder(located) {
-            Some(Folder::Node(id)) => Start::Node(id),
+            Some(Folder::Node(id, said)) => Start::Node(id, said),
             Some(Folder::Entries(entries)) => Start::Entries(entries),
             None => match located {
-                Located::Root => Start::Node(self.root),
+                Located::Root => Start::Node(self.root, self.totals),
                 Located::Entry(entry) => Start::Entries(vec![entry.clone()]),
             },
         }
@@ -239,9 +246,9 @@ impl<'a> Tree<'a> {
 
     fn folder(&self, located: &Located) -> Option<Folder> {
         match located {
-            Located::Root => Some(Folder::Node(self.root)),
+            Located::Root => Some(Folder::Node(self.root, self.totals)),
             Located::Entry(entry) => match &entry.body {
-                Body::Directory { node, .. } => Some(Folder::Node(*node)),
+                Body::Directory { node, totals } => Some(Folder::Node(*node, Some(*totals))),
                 Body::Folded(entries) => Some(Folder::Entries(entries.clone())),
                 Body::File { .. } | Body::Symlink(_) | Body::Special(_) => None,
             },
@@ -255,7 +262,7 @@ impl<'a> Tree<'a> {
         };
         let mut id = match folder {
             Folder::Entries(entries) => return Ok(pick(entries)),
-            Folder::Node(id) => *id,
+            Folder::Node(id, _) => *id,
         };
         loop {
             match read_node(self.source, id, path)? {

@@ -2,7 +2,8 @@
 //!
 //! - [`place`] is the only code that touches the target: everything goes through directory descriptors
 //!   opened beneath it without following symbolic links;
-//! - [`part`] is how what is there is replaced in one step; [`base`] is what of it need not be fetched;
+//! - [`part`] is how what is there is replaced in one step; [`base`] and, of small files, [`near`] are what of it need not be
+//!   fetched;
 //! - [`plan`] turns a batch of files into few large reads; [`fetch`] has them read and writes them with several threads;
 //! - [`scan`] walks the tree, takes what the [`select`]ion wants and looks what is there; behind it [`run`] makes [`folders`],
 //!   keeps what is the [`same`], [`delete`]s what is too much; [`plain`] makes links, pipes, sockets and devices;
@@ -23,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use backhaul_object::ObjectId;
-use backhaul_object::entry::Entry;
+use backhaul_object::entry::{Entry, Totals};
 use backhaul_object::keys::IdKey;
 use backhaul_object::source::{ObjectSource, TransferError};
 use thiserror::Error;
@@ -37,6 +38,7 @@ mod compare;
 mod delete;
 mod fetch;
 mod folders;
+mod near;
 mod out;
 mod part;
 mod place;
@@ -96,6 +98,8 @@ pub struct RestoreRequest {
     pub select: Selection,
     /// Removes from the folders that are restored what the snapshot does not have, but for what the selection excludes.
     pub delete: bool,
+    /// What the manifest says that there is: a tree that has more, or less, is refused.
+    pub totals: Option<Totals>,
     /// Makes the vault's ids: with it, what the files in their places or an interrupted restore have is not fetched again.
     pub id_key: Option<IdKey>,
     /// Hears of each thing that is done, or in a dry run would be.
@@ -114,6 +118,7 @@ impl RestoreRequest {
             overwrite: Overwrite::default(),
             select: Selection::default(),
             delete: false,
+            totals: None,
             id_key: None,
             tell: None,
             progress: Arc::default(),
@@ -238,7 +243,7 @@ fn start(
     request: &RestoreRequest,
     mode: Mode,
 ) -> Result<Restored, RestoreError> {
-    let tree = Tree::new(source, root);
+    let tree = Tree::new(source, root).with_totals(request.totals);
     let located = tree.lookup(from.unwrap_or_default())?;
     let target = |source| RestoreError::Target { path: request.target.clone(), source };
     let changes = mode == Mode::Write && !request.dry_run;

@@ -8,7 +8,7 @@ use std::io::Read;
 use bytes::Bytes;
 
 use crate::codec::{FormatError, Reader, Write};
-use crate::header::{Kind, MEMBERS_MAX, PLAIN_MAX};
+use crate::header::{Compressor, Header, Kind, MEMBERS_MAX, PLAIN_MAX};
 use crate::ids::{ObjectId, Proof};
 use crate::keys::IdKey;
 use crate::seal::{Compressed, Object, Packer, identify_content};
@@ -140,6 +140,21 @@ pub fn part_of(whole: &Compressed, wanted: &[u8], packer: &mut Packer) -> Result
     }
     let part = Object { kind: Kind::Bundle, references: Vec::new(), provides, payload: Bytes::from(payload) };
     part.compress_as(whole.header.id, whole.header.proof, packer)
+}
+
+/// A bundle with none of its members, from its header: it tells their ids, by which whoever has their contents recognises
+/// them, and no proofs.
+///
+/// # Errors
+/// Not a bundle.
+pub fn none_of(header: Header) -> Result<Compressed, FormatError> {
+    if header.kind != Kind::Bundle {
+        return Err(FormatError::Invalid("not a bundle"));
+    }
+    let provides: Vec<_> = header.provides.into_iter().map(|(id, _)| (id, Proof([0; 16]))).collect();
+    let body = Bytes::from(vec![0; provides.len()]);
+    let (compressor, plain_len) = (Compressor::Raw, body.len() as u32);
+    Ok(Compressed { header: Header { compressor, plain_len, provides, ..header }, body })
 }
 
 /// Re-hashes every present member against the clear header.

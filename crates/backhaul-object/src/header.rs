@@ -79,6 +79,16 @@ impl Reference {
         Self { id, members: Vec::new() }
     }
 
+    /// A reference to a bundle of which no member is wanted: what comes tells their ids.
+    pub fn to_none_of(id: ObjectId) -> Self {
+        Self { id, members: vec![0] }
+    }
+
+    /// True when it is for the ids of a bundle's members.
+    pub fn is_to_none(&self) -> bool {
+        !self.members.is_empty() && self.members.iter().all(|byte| *byte == 0)
+    }
+
     /// Marks member `n` of a bundle as used.
     pub fn use_member(&mut self, n: usize) {
         if self.members.len() <= n / 8 {

@@ -1,23 +1,25 @@
-//! The nodes that a walk will come to, in its order, read before it does.
+//! The nodes that a walk will come to, in its order, read and decoded by another thread before it does.
 //!
 //! A walk opens nodes in the order of the tree: a folder, then what is in it, then what comes after it. So what is known of
 //! the tree is a line of nodes of which the walk takes the first; those of a node that is read go into the line right behind
 //! it. When the first is not there, it is read together with the next of the line that are not. A walk that takes all it
-//! comes to needs few reads, about one for each level of the tree and each [`WIDTH_MAX`] nodes; one that passes nodes by has
-//! fewer read for nothing each time.
+//! comes to needs few reads, about one for each level of the tree and each [`WIDTH_MAX`] nodes, and has the next under way
+//! before it needs them; one that passes nodes by has fewer read for nothing each time, and none before it needs one.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
-use backhaul_object::ObjectId;
 use backhaul_object::entry::{Body, Entry};
 use backhaul_object::node::{self, Node};
 use backhaul_object::source::{ObjectSource, TransferError};
-use backhaul_object::{FormatError, Object};
+use backhaul_object::{FormatError, ObjectId};
 
 use super::is_fatal;
 
 /// Most nodes asked for in one read; the first read is of one.
 const WIDTH_MAX: usize = 128;
+/// A walk that has taken all that such reads brought is taken to want the rest.
+const WIDTH_EAGER: usize = 16;
 /// With so many bytes of nodes waiting for the walk, only the one that it needs is read; and no more than as many as have so
 /// many bytes if all are like the largest.
 const HELD_MAX: usize = 6 << 20;
@@ -29,108 +31,198 @@ pub(super) enum Failed {
     Format(FormatError),
 }
 
+/// A node, and how many bytes it was.
+type Decoded = Result<(Node, usize), FormatError>;
+/// What comes of a read.
+type Answer = Result<Vec<Decoded>, TransferError>;
+
+/// How far a node in the line is.
+enum State {
+    Missing,
+    /// It comes in this place of the answer that is awaited.
+    Asked(usize),
+    Here(Node, usize),
+}
+
 /// One place in the line.
 struct Place {
     id: ObjectId,
-    /// The node and how many bytes it was, once it is read.
-    node: Option<(Node, usize)>,
+    state: State,
+}
+
+impl Place {
+    fn new(id: ObjectId) -> Self {
+        Self { id, state: State::Missing }
+    }
 }
 
 /// The line.
-pub(super) struct Ahead<'a> {
-    source: &'a dyn ObjectSource,
+pub(super) struct Ahead {
     line: VecDeque<Place>,
+    /// Nodes in it that are read, and their bytes.
+    here: usize,
     held: usize,
     largest: usize,
     width: usize,
+    questions: Sender<Vec<ObjectId>>,
+    answers: Receiver<Answer>,
+    /// How many nodes the answer that is awaited has; none is awaited if there are none.
+    asked: usize,
 }
 
-impl<'a> Ahead<'a> {
-    pub(super) fn new(source: &'a dyn ObjectSource) -> Self {
-        Self { source, line: VecDeque::new(), held: 0, largest: 1, width: 1 }
+/// Who reads.
+pub(super) struct Reader<'a> {
+    source: &'a dyn ObjectSource,
+    questions: Receiver<Vec<ObjectId>>,
+    answers: Sender<Answer>,
+}
+
+impl Reader<'_> {
+    /// Until the walk has ended.
+    pub(super) fn run(self) {
+        let read = |ids: Vec<ObjectId>| {
+            let objects = self.source.read(&ids)?;
+            if objects.len() != ids.len() {
+                return Err(TransferError::Lost("an answer without objects".to_owned()));
+            }
+            Ok(objects.iter().map(|object| Ok((node::decode(object)?, object.payload.len()))).collect())
+        };
+        for ids in &self.questions {
+            if self.answers.send(read(ids)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Ahead {
+    pub(super) fn new(source: &dyn ObjectSource) -> (Self, Reader<'_>) {
+        let ((questions, asked), (answers, answered)) = (channel(), channel());
+        let line = VecDeque::new();
+        let ahead =
+            Self { line, here: 0, held: 0, largest: 1, width: 1, questions, answers: answered, asked: 0 };
+        (ahead, Reader { source, questions: asked, answers })
     }
 
     /// A walk begins with these.
     pub(super) fn begin(&mut self, entries: &[Entry]) {
-        collect(entries, &mut |id| self.line.push_back(Place { id, node: None }));
+        collect(entries, &mut |id| self.line.push_back(Place::new(id)));
     }
 
     /// The node that the walk has come to. Those before it in the line were passed by.
     pub(super) fn take(&mut self, id: ObjectId) -> Result<Node, Failed> {
         let mut passed = 0;
         while self.line.front().is_some_and(|place| place.id != id) {
-            let node = self.line.pop_front().and_then(|place| place.node);
-            self.held -= node.map_or(0, |(_, bytes)| bytes);
+            self.pop();
             passed += 1;
         }
         self.width = if passed > 0 { (self.width / 2).max(1) } else { self.width };
         if self.line.is_empty() {
-            self.line.push_back(Place { id, node: None });
+            self.line.push_back(Place::new(id));
         }
-        if self.line.front().is_some_and(|place| place.node.is_none()) {
-            self.read()?;
+        while !self.line.front().is_some_and(|place| matches!(place.state, State::Here(..))) {
+            if self.asked == 0 {
+                self.ask()?;
+            }
+            self.receive()?;
         }
-        let place = self.line.pop_front();
-        let (node, bytes) = place.and_then(|place| place.node).ok_or_else(|| not_found(id))?;
-        self.held -= bytes;
+        let node = self.pop().ok_or_else(|| not_found(id))?;
+        if self.asked == 0
+            && self.width >= WIDTH_EAGER
+            && self.here < self.width / 2
+            && self.held < HELD_MAX / 2
+        {
+            self.ask()?;
+        }
         Ok(node)
     }
 
-    /// Reads the first of the line and some of the next; if one of those fails, the first alone.
-    fn read(&mut self) -> Result<(), Failed> {
+    fn pop(&mut self) -> Option<Node> {
+        match self.line.pop_front()?.state {
+            State::Here(node, bytes) => {
+                self.here -= 1;
+                self.held -= bytes;
+                Some(node)
+            }
+            State::Missing | State::Asked(_) => None,
+        }
+    }
+
+    /// Asks for the first of the line that is missing, and some of the next.
+    fn ask(&mut self) -> Result<(), Failed> {
         let width = if self.held < HELD_MAX { self.width.min(HELD_MAX / self.largest).max(1) } else { 1 };
-        let missing = self.line.iter().enumerate().filter(|(_, place)| place.node.is_none());
-        let wanted: Vec<(usize, ObjectId)> = missing.map(|(at, place)| (at, place.id)).take(width).collect();
-        let ids: Vec<ObjectId> = wanted.iter().map(|(_, id)| *id).collect();
-        match self.source.read(&ids) {
-            Ok(objects) if objects.len() == ids.len() => {
+        let missing = self.line.iter_mut().filter(|place| matches!(place.state, State::Missing));
+        let mut ids = Vec::new();
+        for place in missing.take(width) {
+            place.state = State::Asked(ids.len());
+            ids.push(place.id);
+        }
+        self.asked = ids.len();
+        if ids.is_empty() { Ok(()) } else { self.questions.send(ids).map_err(|_| lost()) }
+    }
+
+    /// Takes what was asked for into the line. If that failed, the first is asked for alone; if it was, that is the end of it.
+    fn receive(&mut self) -> Result<(), Failed> {
+        let (answer, asked) = (self.answers.recv().map_err(|_| lost())?, std::mem::take(&mut self.asked));
+        let is_first = matches!(self.line.front(), Some(Place { state: State::Asked(_), .. }));
+        if answer.is_err() {
+            let asked = self.line.iter_mut().filter(|place| matches!(place.state, State::Asked(_)));
+            asked.for_each(|place| place.state = State::Missing);
+        }
+        match answer {
+            Ok(nodes) => {
                 self.width = (self.width * 2).min(WIDTH_MAX);
-                // From the back, so that places in front stay where they are.
-                for ((at, _), object) in wanted.into_iter().zip(objects).rev() {
-                    match self.put(at, &object) {
-                        // One that does not decode is read again when the walk comes to it.
-                        Err(error) if at == 0 => {
-                            self.line.pop_front();
-                            return Err(Failed::Format(error));
-                        }
-                        _ => {}
-                    }
-                }
-                Ok(())
+                self.put(nodes)
             }
             Err(error) if is_fatal(&error) => Err(Failed::Read(error)),
-            _ if ids.len() > 1 => {
+            Err(error) => {
                 self.width = 1;
-                self.read()
-            }
-            other => {
-                self.line.pop_front();
-                let id = ids.first().copied();
-                Err(other.err().map_or_else(|| id.map_or_else(lost, not_found), Failed::Read))
+                if asked == 1 && is_first {
+                    self.line.pop_front();
+                    return Err(Failed::Read(error));
+                }
+                Ok(())
             }
         }
     }
 
-    /// Puts a node into its place, and those that it refers to behind it.
-    fn put(&mut self, at: usize, object: &Object) -> Result<(), FormatError> {
-        let (node, bytes) = (node::decode(object)?, object.payload.len());
-        let mut below = Vec::new();
-        match &node {
-            Node::Leaf(entries) => collect(entries, &mut |id| below.push(Place { id, node: None })),
-            Node::Index(branches) => {
-                below.extend(branches.iter().map(|branch| Place { id: branch.node, node: None }));
+    /// Puts nodes into their places, and those that they refer to behind them. One that does not decode is read again when the
+    /// walk comes to it.
+    fn put(&mut self, nodes: Vec<Decoded>) -> Result<(), Failed> {
+        let mut nodes: Vec<Option<Decoded>> = nodes.into_iter().map(Some).collect();
+        // From the back, so that places in front stay where they are.
+        for at in (0..self.line.len()).rev() {
+            let State::Asked(number) = self.line[at].state else { continue };
+            self.line[at].state = State::Missing;
+            match nodes.get_mut(number).and_then(Option::take) {
+                Some(Ok((node, bytes))) => {
+                    self.here += 1;
+                    self.held += bytes;
+                    self.largest = self.largest.max(bytes);
+                    let below = below(&node);
+                    self.line[at].state = State::Here(node, bytes);
+                    let behind = self.line.split_off(at + 1);
+                    self.line.extend(below);
+                    self.line.extend(behind);
+                }
+                Some(Err(error)) if at == 0 => {
+                    self.line.pop_front();
+                    return Err(Failed::Format(error));
+                }
+                _ => {}
             }
         }
-        if let Some(place) = self.line.get_mut(at) {
-            place.node = Some((node, bytes));
-            self.held += bytes;
-            self.largest = self.largest.max(bytes);
-        }
-        let behind = self.line.split_off((at + 1).min(self.line.len()));
-        self.line.extend(below);
-        self.line.extend(behind);
         Ok(())
     }
+}
+
+fn below(node: &Node) -> Vec<Place> {
+    let mut below = Vec::new();
+    match node {
+        Node::Leaf(entries) => collect(entries, &mut |id| below.push(Place::new(id))),
+        Node::Index(branches) => below.extend(branches.iter().map(|branch| Place::new(branch.node))),
+    }
+    below
 }
 
 fn not_found(id: ObjectId) -> Failed {
@@ -138,7 +230,7 @@ fn not_found(id: ObjectId) -> Failed {
 }
 
 fn lost() -> Failed {
-    Failed::Read(TransferError::Lost("an answer without objects".to_owned()))
+    Failed::Read(TransferError::Lost("reading has ended".to_owned()))
 }
 
 /// The nodes below entries in their order, through folded directories (64 levels at most, by the decoder).
@@ -159,6 +251,7 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Mutex;
 
+    use backhaul_object::Object;
     use backhaul_object::entry::Metadata;
     use backhaul_object::keys::IdKey;
     use backhaul_object::node::{DirectoryBuilder, write_root};
@@ -225,7 +318,7 @@ mod tests {
             }
             Ok::<_, ()>(if into(std::str::from_utf8(path).unwrap()) { Step::Into } else { Step::Over })
         };
-        Walker::new(vault, Start::Node(root), Vec::new()).run(visit).unwrap();
+        Walker::new(vault, Start::Node(root, None), Vec::new()).run(visit).unwrap();
         (names, unreadable, vault.reads.lock().unwrap().len())
     }
 

@@ -4,10 +4,10 @@
 
 use std::vec::IntoIter;
 
-use backhaul_object::ObjectId;
-use backhaul_object::entry::{Body, Entry};
+use backhaul_object::entry::{Body, Entry, Totals};
 use backhaul_object::node::{Branch, Node};
 use backhaul_object::source::ObjectSource;
+use backhaul_object::{FormatError, ObjectId};
 
 use super::BrowseError;
 use super::ahead::{Ahead, Failed};
@@ -33,8 +33,8 @@ pub(crate) enum Step {
 
 /// Where a walk begins.
 pub(crate) enum Start {
-    /// At the contents of a node.
-    Node(ObjectId),
+    /// At the contents of a node, which are as many as is said elsewhere.
+    Node(ObjectId, Option<Totals>),
     /// At these entries.
     Entries(Vec<Entry>),
 }
@@ -59,10 +59,36 @@ struct Level {
 
 /// A walk under way.
 pub(crate) struct Walker<'a> {
+    source: &'a dyn ObjectSource,
     start: Start,
     path: Vec<u8>,
+}
+
+/// Where it is.
+struct Walk {
+    path: Vec<u8>,
     levels: Vec<Level>,
-    ahead: Ahead<'a>,
+    ahead: Ahead,
+}
+
+/// More names than any file system has.
+const NAMES_MAX: u64 = 1 << 40;
+
+/// Sums are what is said of them, from the top to the last folder: however often a node is referred to, a walk comes to no
+/// more names than the snapshot has said that it has.
+fn check(node: &Node, said: Option<Totals>) -> Result<(), FormatError> {
+    let found: Totals = match node {
+        Node::Leaf(entries) => entries.iter().map(Entry::totals).sum(),
+        Node::Index(branches) => branches.iter().map(|branch| branch.totals).sum(),
+    };
+    let names = found.files.saturating_add(found.dirs);
+    if names > NAMES_MAX {
+        return Err(FormatError::TooLarge { what: "number of names", value: names, limit: NAMES_MAX });
+    }
+    match said {
+        Some(said) if said != found => Err(FormatError::Mismatch("number of names or bytes below it")),
+        _ => Ok(()),
+    }
 }
 
 /// Receives the events of a walk.
@@ -71,18 +97,29 @@ pub(crate) type Visit<'v, E> = dyn FnMut(&[u8], Event<'_>) -> Result<Step, E> + 
 impl<'a> Walker<'a> {
     /// A walk whose paths begin with `prefix` (no `/` at its end).
     pub(crate) fn new(source: &'a dyn ObjectSource, start: Start, prefix: Vec<u8>) -> Self {
-        Self { start, path: prefix, levels: Vec::new(), ahead: Ahead::new(source) }
+        Self { source, start, path: prefix }
     }
 
     /// Runs to the end, or to the visitor's error. Paths are `prefix/name/name`.
-    pub(crate) fn run<E>(mut self, visit: &mut Visit<'_, E>) -> Result<(), E> {
-        match std::mem::replace(&mut self.start, Start::Entries(Vec::new())) {
+    pub(crate) fn run<E>(self, visit: &mut Visit<'_, E>) -> Result<(), E> {
+        let (ahead, reader) = Ahead::new(self.source);
+        std::thread::scope(|scope| {
+            scope.spawn(|| reader.run());
+            // What is asked for ends with the walk, and then the reader does.
+            Walk { path: self.path, levels: Vec::new(), ahead }.run(self.start, visit)
+        })
+    }
+}
+
+impl Walk {
+    fn run<E>(mut self, start: Start, visit: &mut Visit<'_, E>) -> Result<(), E> {
+        match start {
             Start::Entries(entries) => {
                 self.ahead.begin(&entries);
                 self.push(entries, Vec::new(), End::Part);
             }
-            Start::Node(id) => {
-                if let Err(error) = self.open(id, End::Part) {
+            Start::Node(id, said) => {
+                if let Err(error) = self.open((id, said), End::Part) {
                     visit(&self.path, Event::Unreadable(error))?;
                 }
             }
@@ -92,7 +129,7 @@ impl<'a> Walker<'a> {
             if let Some(entry) = level.entries.next() {
                 self.enter(entry, visit)?;
             } else if let Some(branch) = level.branches.next() {
-                if let Err(error) = self.open(branch.node, End::Part) {
+                if let Err(error) = self.open((branch.node, Some(branch.totals)), End::Part) {
                     visit(&self.path, Event::Unreadable(error))?;
                 }
             } else {
@@ -115,8 +152,8 @@ impl<'a> Walker<'a> {
         }
         match entry.body {
             Body::Folded(entries) => self.push(entries, Vec::new(), End::Directory),
-            Body::Directory { node, .. } => {
-                if let Err(error) = self.open(node, End::Directory) {
+            Body::Directory { node, totals } => {
+                if let Err(error) = self.open((node, Some(totals)), End::Directory) {
                     visit(&self.path, Event::Unreadable(error))?;
                     visit(&self.path, Event::Leave)?;
                 }
@@ -126,11 +163,12 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    fn open(&mut self, id: ObjectId, end: End) -> Result<(), BrowseError> {
+    fn open(&mut self, (id, said): (ObjectId, Option<Totals>), end: End) -> Result<(), BrowseError> {
         let node = self.ahead.take(id).map_err(|failed| match failed {
             Failed::Read(source) => BrowseError::Transfer { path: self.path.clone(), source },
             Failed::Format(source) => BrowseError::Format { path: self.path.clone(), id, source },
         })?;
+        check(&node, said).map_err(|source| BrowseError::Format { path: self.path.clone(), id, source })?;
         match node {
             Node::Leaf(entries) => self.push(entries, Vec::new(), end),
             Node::Index(branches) => self.push(Vec::new(), branches, end),

@@ -88,8 +88,9 @@ impl Batch {
     pub(super) fn is_full(&self, writer: Writing) -> bool {
         let files = self.jobs.len() + self.links.len() + self.kept.len();
         let max = if writer == Writing::Idle { FILES_MIN } else { FILES_MAX };
-        let goes_on = self.goes_on.is_some() && files < max + MEMBERS_MAX;
-        files >= max && !goes_on || self.leaves.len() >= max || self.held >= HELD_MAX
+        let has = files.max(self.leaves.len());
+        let goes_on = self.goes_on.is_some() && has < max + MEMBERS_MAX;
+        has >= max && !goes_on || self.held >= HELD_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {

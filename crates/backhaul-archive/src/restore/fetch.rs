@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rustix::fs::Stat;
 
 use super::base::Base;
+use super::near;
 use super::out::Out;
 use super::part;
 use super::place::{self, Target};
@@ -79,7 +80,7 @@ impl FileJob {
     pub(crate) fn is_large(&self) -> bool {
         match self.content {
             Content::Flist(_) => true,
-            Content::Chunks(_) => self.size > WHOLE_MAX || self.found == Found::File,
+            Content::Chunks(_) => self.size > WHOLE_MAX || matches!(self.found, Found::File(_)),
             Content::Empty | Content::Inline(_) | Content::Member { .. } => false,
         }
     }
@@ -90,8 +91,8 @@ impl FileJob {
 pub(crate) enum Found {
     /// What has come there by the time is not replaced: whoever looked did not judge it.
     Nothing,
-    /// A file, which may have parts of the content.
-    File,
+    /// A file of so many bytes, which may have parts of the content.
+    File(u64),
     /// Something else.
     Other,
 }
@@ -100,7 +101,7 @@ impl Found {
     pub(crate) fn of(stat: Option<&Stat>) -> Self {
         match stat {
             None => Self::Nothing,
-            Some(stat) if place::is_file(stat) => Self::File,
+            Some(stat) if place::is_file(stat) => Self::File(stat.st_size as u64),
             Some(_) => Self::Other,
         }
     }
@@ -174,7 +175,7 @@ fn run_small(shared: &Shared<'_, '_>, groups: Vec<Group>) {
         let queue = Arc::new(Mutex::new(queue));
         for _ in 0..READERS {
             let work = work.clone();
-            scope.spawn(move || fetch_all(shared.engine, groups, &work));
+            scope.spawn(move || fetch_all(shared, groups, &work));
         }
         for _ in 0..WRITERS {
             let queue = Arc::clone(&queue);
@@ -183,10 +184,17 @@ fn run_small(shared: &Shared<'_, '_>, groups: Vec<Group>) {
     });
 }
 
-fn fetch_all(engine: &Engine<'_>, groups: &Mutex<IntoIter<Group>>, work: &SyncSender<Work>) {
+fn fetch_all(shared: &Shared<'_, '_>, groups: &Mutex<IntoIter<Group>>, work: &SyncSender<Work>) {
+    let engine = shared.engine;
     while engine.report.is_over().is_none() {
         let next = groups.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let Some(Group { wanted, tasks, .. }) = next else { return };
+        let Some(mut group) = next else { return };
+        if shared.mode == Mode::Write
+            && let Err(error) = near::find(engine, &mut group)
+        {
+            return engine.report.fatal(error);
+        }
+        let Group { wanted, tasks, .. } = group;
         let objects = match read_group(engine.source, &wanted) {
             Ok(objects) => objects,
             Err(error) => return engine.report.fatal(error),
@@ -196,6 +204,7 @@ fn fetch_all(engine: &Engine<'_>, groups: &Mutex<IntoIter<Group>>, work: &SyncSe
             let objects = match &task {
                 Task::Bundle { at, .. } => vec![get(at)],
                 Task::Whole { at, .. } => at.iter().flatten().map(get).collect(),
+                Task::Near { .. } => Vec::new(),
             };
             if work.send(Work { task, objects }).is_err() {
                 return;
@@ -235,6 +244,7 @@ fn write_all(shared: &Shared<'_, '_>, queue: &Mutex<Receiver<Work>>) {
                 let parts = parts_of(&job, objects);
                 shared.file(&mut folder, job, parts);
             }
+            Task::Near { job, bytes } => shared.file(&mut folder, job, Ok(vec![Part::Data(bytes)])),
             Task::Bundle { files, .. } => {
                 let id = files.first().map(|(_, job)| job.content.clone());
                 let members = match objects.into_iter().next() {
@@ -279,12 +289,12 @@ fn parts_of(job: &FileJob, objects: Vec<Fetched>) -> Result<Vec<Part>, String> {
     }
 }
 
-/// The folder a writer worked in last.
+/// The folder a thread worked in last.
 #[derive(Default)]
-struct Folder(Option<(Arc<[u8]>, OwnedFd)>);
+pub(super) struct Folder(Option<(Arc<[u8]>, OwnedFd)>);
 
 impl Folder {
-    fn get(&mut self, place: &Target, dir: &Arc<[u8]>) -> Result<&OwnedFd, String> {
+    pub(super) fn get(&mut self, place: &Target, dir: &Arc<[u8]>) -> Result<&OwnedFd, String> {
         if self.0.as_ref().is_none_or(|(open, _)| open != dir) {
             let fd = place.dir(dir).map_err(|error| format!("its folder cannot be opened: {error}"))?;
             self.0 = Some((Arc::clone(dir), fd));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use backhaul_object::entry::Content;
 use backhaul_object::{ObjectId, Reference};
+use bytes::Bytes;
 
 use super::fetch::FileJob;
 
@@ -25,6 +26,11 @@ pub(super) enum Task {
         at: Vec<Option<usize>>,
         job: FileJob,
     },
+    /// Its content is there already.
+    Near {
+        job: FileJob,
+        bytes: Bytes,
+    },
 }
 
 /// One read and what follows from it.
@@ -33,6 +39,43 @@ pub(super) struct Group {
     pub(super) wanted: Vec<Reference>,
     pub(super) tasks: Vec<Task>,
     bytes: u64,
+}
+
+impl Group {
+    /// What has become [`Task::Near`] is not read.
+    pub(super) fn shed(&mut self) {
+        let mut members: HashMap<usize, Reference> = HashMap::new();
+        let mut is_wanted = vec![false; self.wanted.len()];
+        for task in &self.tasks {
+            match task {
+                Task::Bundle { at, files } => {
+                    is_wanted[*at] = true;
+                    let mut of = Reference::whole(self.wanted[*at].id);
+                    files.iter().for_each(|(member, _)| of.use_member((*member).into()));
+                    members.insert(*at, of);
+                }
+                Task::Whole { at, .. } => at.iter().flatten().for_each(|at| is_wanted[*at] = true),
+                Task::Near { .. } => {}
+            }
+        }
+        let mut moved = vec![0; self.wanted.len()];
+        let mut left = Vec::new();
+        for (at, old) in
+            std::mem::take(&mut self.wanted).into_iter().enumerate().filter(|(at, _)| is_wanted[*at])
+        {
+            moved[at] = left.len();
+            let part = members.remove(&at).filter(|_| !old.members.is_empty());
+            left.push(part.unwrap_or(old));
+        }
+        self.wanted = left;
+        for task in &mut self.tasks {
+            match task {
+                Task::Bundle { at, .. } => *at = moved[*at],
+                Task::Whole { at, .. } => at.iter_mut().flatten().for_each(|at| *at = moved[*at]),
+                Task::Near { .. } => {}
+            }
+        }
+    }
 }
 
 /// What is wanted of each bundle: members, and their bytes.

@@ -120,6 +120,10 @@ impl Run<'_, '_> {
                 }
             }
             Seen::Other { entry, looked } => {
+                if let Body::File { content, .. } = &entry.body {
+                    self.batch.pass(content);
+                    self.flush_if_full()?;
+                }
                 let name = entry.name.clone();
                 if let Err(why) = self.other(entry, looked) {
                     self.engine.report.error(&join(&self.here_path(), &name), why);
@@ -179,10 +183,9 @@ impl Run<'_, '_> {
     }
 
     fn file(&mut self, entry: Entry, looked: Looked) -> Result<(), String> {
-        let Body::File { size, content, link } = &entry.body else { return Ok(()) };
+        let Body::File { size, link, .. } = &entry.body else { return Ok(()) };
         let (size, link, write) = (*size, *link, self.mode == Mode::Write);
         let found = self.found(&entry, looked)?;
-        self.batch.pass(content);
         if write && self.links.first(link).is_some() {
             let job = self.job(entry, found.as_ref());
             self.batch.push_link(job);

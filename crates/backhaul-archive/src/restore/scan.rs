@@ -100,6 +100,11 @@ impl<'s, 'a> Scan<'s, 'a> {
     fn event(&mut self, path: &[u8], event: Event<'_>) -> Result<Step, Gone> {
         let mut step = Step::Into;
         let seen = match event {
+            Event::Unreadable(error) if error.is_fatal() => {
+                self.gathered.push(Seen::Unreadable(error));
+                self.hand_on()?;
+                return Err(Gone);
+            }
             Event::Unreadable(error) => Some(Seen::Unreadable(error)),
             Event::Leave => {
                 self.above.pop();

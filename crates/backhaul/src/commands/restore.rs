@@ -48,6 +48,7 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
     let shown = Progress::start(&context.global, describe(&request.progress));
     let done = tokio::task::block_in_place(|| {
         let snapshot = reader.choose(&snapshot, path)?;
+        request.totals = Some(snapshot.manifest.totals);
         Ok::<_, Failure>((snapshot.id, restore(&reader.remote, snapshot.manifest.root, path, &request)?))
     });
     drop(shown);

@@ -1,6 +1,6 @@
 //! Snapshots that no honest client makes: nothing of them lands where it must not, and each is named.
 
-use backhaul_object::entry::{Attribute, Device, Special};
+use backhaul_object::entry::{Attribute, Device, Special, Totals};
 
 use super::*;
 
@@ -62,6 +62,49 @@ fn sizes_that_are_not_true_are_named_and_leave_nothing() {
                 "{path:?}: {why}"
             );
         }
+    }
+}
+
+/// A folder in each folder twice, the same: every level doubles what there is.
+fn doubled(source: &mut Source, levels: u32, said: impl Fn(Totals) -> Totals) -> (ObjectId, Totals) {
+    let leaf = tree_of(source, vec![entry("f", file(1, Content::Inline(b"1".to_vec())))]);
+    let (mut at, mut totals) = (leaf, Totals { files: 1, dirs: 0, bytes: 1 });
+    for _ in 0..levels {
+        let folder = |name: &str| entry(name, Body::Directory { node: at, totals: said(totals) });
+        let entries = [folder("a"), folder("b")];
+        let sum = entries.iter().map(Entry::totals).sum();
+        (at, totals) = (tree_of(source, entries.to_vec()), sum);
+    }
+    (at, totals)
+}
+
+#[test]
+fn a_tree_has_no_more_names_than_it_says_and_none_says_more_than_there_can_be() {
+    let temp = tempfile::tempdir().unwrap();
+    let request = request(temp.path(), Overwrite::Always);
+    let mut source = Source::new();
+    // Shared folders are nothing bad in themselves.
+    let (root, totals) = doubled(&mut source, 6, |totals| totals);
+    let request_of = |totals| RestoreRequest { totals, ..request.clone() };
+    let done = restore(&source, root, None, &request_of(Some(totals))).unwrap();
+    assert_eq!((done.errors, done.files, done.dirs), (vec![], 64, 126));
+    fs::remove_dir_all(temp.path().join("a")).unwrap();
+    fs::remove_dir_all(temp.path().join("b")).unwrap();
+    // Two to the sixtieth, truly said; as many, but said to be few; and few, of which the manifest says something else.
+    let few = Totals { files: 3, dirs: 3, bytes: 3 };
+    let honest = doubled(&mut source, 60, |totals| totals).0;
+    let lying = doubled(&mut source, 60, |_| few).0;
+    for (root, said, least) in [(honest, None, 1), (lying, None, 2), (root, Some(few), 1)] {
+        source.reads.lock().unwrap().clear();
+        let (why, errors) = match restore(&source, root, None, &request_of(said)) {
+            Ok(done) => (done.errors.iter().map(|(_, why)| why.clone()).collect(), done.errors.len()),
+            Err(error) => (error.to_string(), 1),
+        };
+        assert!(errors >= least && why.contains("object ") && why.contains("number of names"), "{why}");
+        assert!(picture(temp.path()).len() <= 2, "{:?}", picture(temp.path()).keys());
+        assert!(source.reads.lock().unwrap().len() < 300);
+        let _ = fs::remove_dir_all(temp.path().join("a"));
+        let _ = fs::remove_dir_all(temp.path().join("b"));
     }
 }
 

@@ -17,6 +17,17 @@ fn fetched(source: &Source) -> u64 {
     reads.iter().map(chunk).sum()
 }
 
+/// How often each bundle that was asked for since the last call was.
+fn bundles_read(source: &Source) -> Vec<usize> {
+    let mut often: BTreeMap<ObjectId, usize> = BTreeMap::new();
+    for id in std::mem::take(&mut *source.reads.lock().unwrap()) {
+        if source.objects.get(&id).is_some_and(|object| object.kind == Kind::Bundle) {
+            *often.entry(id).or_default() += 1;
+        }
+    }
+    often.into_values().collect()
+}
+
 /// Where a part of a file of the sample would be.
 fn part_of(sample: &Sample, from: &str) -> String {
     let Located::Entry(entry) = Tree::new(&sample.source, sample.root).lookup(from.as_bytes()).unwrap()
@@ -80,8 +91,9 @@ fn of_bundles_only_the_files_that_differ_are_asked_for() {
     let (root, temp) = (source.tree(items), tempfile::tempdir().unwrap());
     let request = RestoreRequest { verify: false, ..request(temp.path(), Overwrite::IfChanged) };
     restore(&source, root, None, &request).unwrap();
-    // But for those that are cut by the end of a batch.
-    assert!(std::mem::take(&mut *source.parts.lock().unwrap()).len() <= 4);
+    // However many batches there were: each ends where a bundle does.
+    assert_eq!(bundles_read(&source), [1; 30]);
+    assert!(source.parts.lock().unwrap().is_empty());
     let path = |b: u64, n: u64| temp.path().join(format!("{b:02}-{n:02}"));
     for b in 0..30 {
         fs::write(path(b, b % 20), b"changed").unwrap();
@@ -96,6 +108,69 @@ fn of_bundles_only_the_files_that_differ_are_asked_for() {
     for (i, content) in contents.iter().enumerate() {
         assert!(fs::read(path(i as u64 / 20, i as u64 % 20)).unwrap() == *content, "file {i}");
     }
+}
+
+/// Small files in small folders, more of them in a bundle than in the smallest batch.
+#[test]
+fn bundles_that_end_within_folders_are_read_once() {
+    let (mut source, mut root) = (Source::new(), BTreeMap::new());
+    let texts: Vec<Vec<u8>> = (0..9_000u64).map(|n| noise(60, n)).collect();
+    let mut content = Vec::new();
+    for files in texts.chunks(1_000) {
+        let bundle = source.bundle(&files.iter().map(|file| &file[..]).collect::<Vec<_>>());
+        content.extend((0..files.len() as u16).map(|member| Content::Member { bundle, member }));
+    }
+    for (d, files) in content.chunks(7).enumerate() {
+        let file =
+            |(n, content): (usize, &Content)| (vec![b'0' + n as u8], Item::File(content.clone(), 60, None));
+        root.insert(format!("{d:04}").into_bytes(), Item::Dir(files.iter().enumerate().map(file).collect()));
+    }
+    let (root, temp) = (source.tree(root), tempfile::tempdir().unwrap());
+    let request = RestoreRequest { verify: false, ..request(temp.path(), Overwrite::IfChanged) };
+    let done = restore(&source, root, None, &request).unwrap();
+    assert_eq!((done.errors, done.files), (vec![], 9_000));
+    assert_eq!(bundles_read(&source), [1; 9]);
+    assert!(fs::read(temp.path().join("1285/4")).unwrap() == texts[8_999]);
+}
+
+/// What a bundle says of its members tells which of the files that are there have their content, whatever else was changed.
+#[test]
+fn small_files_that_were_touched_or_have_grown_are_not_fetched() {
+    let mut source = Source::new();
+    let files: Vec<Vec<u8>> = (0..40).map(|n| noise(9_000, n)).collect();
+    let mut items = BTreeMap::new();
+    for (b, files) in files.chunks(10).enumerate() {
+        let bundle = source.bundle(&files.iter().map(|file| &file[..]).collect::<Vec<_>>());
+        for member in 0..10 {
+            let content = Content::Member { bundle, member };
+            items.insert(format!("{b}-{member}").into_bytes(), Item::File(content, 9_000, None));
+        }
+    }
+    let (root, temp) = (source.tree(items), tempfile::tempdir().unwrap());
+    let id_key = Some(source.key.clone());
+    let request = RestoreRequest { verify: false, id_key, ..request(temp.path(), Overwrite::IfChanged) };
+    restore(&source, root, None, &request).unwrap();
+    let before = picture(temp.path());
+    let grown =
+        |name: &str, from: &[u8]| fs::write(temp.path().join(name), [from, b"more"].concat()).unwrap();
+    // Of the first bundle nothing is fetched, of the second one file of two; in the third one is too short, so
+    // nobody asks about the other.
+    grown("0-3", &files[3]);
+    fs::write(temp.path().join("0-9"), &files[9]).unwrap();
+    grown("1-0", &files[10]);
+    grown("1-1", &files[12]);
+    fs::write(temp.path().join("2-0"), "short").unwrap();
+    grown("2-1", &files[21]);
+    source.parts.lock().unwrap().clear();
+    let done = restore(&source, root, None, &request).unwrap();
+    assert_eq!((done.errors, done.files, done.bytes), (vec![], 6, 54_000));
+    assert!(picture(temp.path()) == before);
+    let parts = std::mem::take(&mut *source.parts.lock().unwrap());
+    let mut fetched: Vec<Vec<u8>> = parts.into_iter().map(|one| one.members).collect();
+    fetched.sort();
+    assert_eq!(fetched, [vec![0], vec![0], vec![0b10], vec![0b11]]);
+    // Nothing is taken on trust: what is written was compared with the id.
+    assert_eq!(verify_restored(&source, root, None, &request).unwrap().errors, []);
 }
 
 #[test]
