@@ -1,5 +1,5 @@
-//! Restores of a folder beside those of other programs, all in turn on the same data: `tar x`, `cp -a`, restic, borg and
-//! bupstash, as far as they are on the PATH; and over a copy in which one file of a hundred was changed.
+//! Restores of a folder beside those of other programs, all in turn on the same data: `tar x`, `cp -a`, restic, rustic, borg
+//! and bupstash, as far as they are on the PATH; and over a copy in which one file of a hundred was changed.
 //!
 //! `cargo run --release -p backhaul-benches --bin restore -- FOLDER [ROUNDS]` prints tab-separated rows: program,
 //! step, round, seconds, peak memory of the measured process in MiB, and of the server; then the median of each, and how
@@ -101,6 +101,7 @@ impl Bench {
     fn programs(&self) -> Vec<Program<'_>> {
         let mut programs = vec![self.backhaul(), self.tar(), self.cp()];
         programs.extend(is_there("restic").then(|| self.restic()));
+        programs.extend(is_there("rustic").then(|| self.rustic()));
         programs.extend(is_there("borg").then(|| self.borg()));
         programs.extend(is_there("bupstash").then(|| self.bupstash()));
         programs
@@ -156,6 +157,24 @@ impl Bench {
         let command =
             move |out: &Path| restic(&["restore", "latest", "-q", "--target", out.to_str().unwrap()]);
         Program { name: "restic", command: Box::new(command), in_place: false, server: None }
+    }
+
+    fn rustic(&self) -> Program<'_> {
+        let (repo, cache) = (self.at("rustic"), self.at("rustic-cache"));
+        let rustic = move |args: &[&str]| {
+            let mut command = Command::new("rustic");
+            command
+                .env("RUSTIC_REPOSITORY", &repo)
+                .env("RUSTIC_PASSWORD", "x")
+                .env("RUSTIC_CACHE_DIR", &cache)
+                .env("RUSTIC_NO_PROGRESS", "true")
+                .args(args);
+            command
+        };
+        run(&mut rustic(&["init"]));
+        run(rustic(&["backup"]).arg(&self.folder));
+        let command = move |out: &Path| rustic(&["restore", "latest", out.to_str().unwrap()]);
+        Program { name: "rustic", command: Box::new(command), in_place: false, server: None }
     }
 
     fn borg(&self) -> Program<'_> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backhaul_tests::cases::{self, Cases};
-use backhaul_tests::mounts::{Mount, can_mount};
+use backhaul_tests::mounts::{Apart, Mount, can_mount};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::trees::{self, Regard};
 use backhaul_tests::{Home, TestServer, wait_until};
@@ -85,13 +85,10 @@ fn a_mounted_snapshot_is_the_tree_that_was_saved_and_survives_a_restart_of_the_s
 
 #[test]
 fn whoever_is_not_root_mounts_by_the_helper_and_is_alone_in_it() {
-    if !can_mount() {
-        return;
+    if Command::new("fusermount3").arg("-V").output().is_err() {
+        return skipped("who is not root mounts by fusermount3");
     }
-    let is_for_all = fs::metadata("/dev/fuse").unwrap().mode() & 0o006 == 0o006;
-    if !is_for_all || Command::new("fusermount3").arg("-V").output().is_err() {
-        return skipped("who is not root mounts by fusermount3, and a /dev/fuse that is for everybody");
-    }
+    let Some(apart) = Apart::new() else { return };
     let (dir, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let tree = dir.path().canonicalize().unwrap().join("tree");
@@ -101,20 +98,16 @@ fn whoever_is_not_root_mounts_by_the_helper_and_is_alone_in_it() {
     user.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
     let owner = fs::metadata(user.path()).unwrap();
     std::os::unix::fs::chown(point.path(), Some(owner.uid()), Some(owner.gid())).unwrap();
-    let mount = Mount::on(&user, point.path(), &[]);
-    let list = |as_user: bool| {
-        let mut find = Command::new("find");
+    let mount = Mount::on_apart(&apart, &user, point.path());
+    let list = |whose: &Home| {
+        let mut find = apart.enter(whose, "find");
         find.arg(point.path()).args(["-name", "file", "-exec", "cat", "{}", ";"]);
-        if as_user {
-            user.as_its_user(&mut find);
-        }
         String::from_utf8(find.output().unwrap().stdout).unwrap()
     };
-    assert_eq!(list(true), "what was saved");
-    assert_eq!(list(false), "", "not even root looks into it");
-    let mut unmount = Command::new("fusermount3");
+    assert_eq!(list(&user), "what was saved");
+    assert_eq!(list(&Home::new()), "", "not even root looks into it");
+    let mut unmount = apart.enter(&user, "fusermount3");
     unmount.arg("-u");
-    user.as_its_user(&mut unmount);
     let (status, said) = mount.umount_by(unmount);
     assert!(status.success() && said.contains("is unmounted"), "{said}");
 }

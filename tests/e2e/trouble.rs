@@ -179,8 +179,53 @@ fn a_tree_much_deeper_than_a_path_can_say_comes_back() {
     let mut found = [0; 8];
     assert_eq!(rustix::io::read(leaf, &mut found).unwrap(), 5);
     assert_eq!(&found[..5], b"found");
+    // Over what is there, where it was changed at the bottom.
+    let bottom = far_below(&to, 1_500);
+    for name in ["leaf", "too much"] {
+        let file =
+            openat(&bottom, name, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC, Mode::RWXU).unwrap();
+        rustix::io::write(file, b"changed").unwrap();
+    }
+    home.run(&["restore", &what, "-t", to.to_str().unwrap(), "--verify", "--delete"]).ok();
+    let names: Vec<_> = rustix::fs::Dir::read_from(&bottom).unwrap().map(|name| name.unwrap()).collect();
+    assert_eq!(names.len(), 3, "leaf, and the folder and the one above it");
+    let mut found = String::new();
+    let leaf = openat(&bottom, "leaf", OFlags::RDONLY, Mode::empty()).unwrap();
+    std::io::Read::read_to_string(&mut fs::File::from(leaf), &mut found).unwrap();
+    assert_eq!(found, "found");
     for dir in [&top, &to] {
         assert!(Command::new("rm").arg("-rf").arg(dir).status().unwrap().success());
+    }
+}
+
+/// By `-x`, or as the config says; without, what is mounted below is saved too.
+#[test]
+fn what_is_on_another_file_system_is_saved_unless_it_is_not_wanted() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may mount");
+    }
+    let (home, dir) = (Home::new(), tempfile::tempdir().unwrap());
+    fs::create_dir(dir.path().join("mounted")).unwrap();
+    fs::write(dir.path().join("own"), "own").unwrap();
+    let path = dir.path().to_str().unwrap();
+    home.run(&["-q", "quickstart", path]).ok();
+    let script = format!(
+        "mount -t tmpfs none {0}/mounted && mkdir {0}/mounted/in && echo f > {0}/mounted/in/f && exec \"$@\"",
+        dir.path().display()
+    );
+    for (more, files) in [(&["--still", "off"][..], 2), (&["--still", "off", "-x"], 1)] {
+        let run = home.command(&[&["--json", "backup", path][..], more].concat());
+        let mut inside = Command::new("unshare");
+        inside.args(["-m", "sh", "-c", &script, "sh"]).arg(run.get_program()).args(run.get_args());
+        let done = inside.output().unwrap();
+        if !done.status.success() && String::from_utf8_lossy(&done.stderr).contains("mount") {
+            return skipped("nothing can be mounted here");
+        }
+        let saved: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(saved["files"], files, "{saved}");
+        // The place of it is there, with nothing in it.
+        let listed = home.run(&["ls", &format!("latest:{path}"), "-R"]).ok().out;
+        assert!(listed.contains("mounted") && listed.contains("mounted/in/f") == (files == 2), "{listed}");
     }
 }
 

@@ -206,6 +206,13 @@ impl Home {
         }
     }
 
+    /// Has a program that runs another one run it as that user.
+    pub fn by_tool(&self, command: &mut Command) {
+        if self.unprivileged {
+            command.args(["setpriv", &format!("--reuid={NOBODY}"), "--clear-groups"]);
+        }
+    }
+
     /// Runs a command to its end.
     pub fn run(&self, args: &[&str]) -> Done {
         Done::of(self.command(args))
