@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use backhaul_tests::listeners::{MailServer, Manners, WebServer};
-use backhaul_tests::{Home, misfit, wait_until};
+use backhaul_tests::{Home, TestServer, misfit, wait_until};
 use serde_json::Value;
 
 fn assert_fits(name: &str, document: &Value) {
@@ -160,4 +160,52 @@ fn a_running_server_tells_by_the_channels_of_its_config_once_that_was_read_again
     wait_until("the second is told", || after.requests().len() == 1);
     assert!(after.requests()[0].body.contains("rollout-halted"), "{:?}", after.requests());
     assert_eq!(before.requests().len(), 1);
+}
+
+#[test]
+fn three_failed_runs_are_told_to_the_admin_by_mail_and_webhook_and_so_is_the_next_that_works() {
+    let (smtp, web) = (MailServer::start(Manners::Kind), WebServer::start("200 OK"));
+    let mut server = TestServer::new();
+    server.stop();
+    let path = server.home.path().join("server/config.toml");
+    let hook = format!("[alerts.webhook]\nurl = \"http://127.0.0.1:{}/x\"\n", web.port);
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{config}[alerts]\nowners = true\n{}{hook}", mail(smtp.port))).unwrap();
+    server.start();
+    let laptop = Home::new();
+    server.join(&laptop, "laptop", &["--owner", "ana@example.org"], &[]);
+    let words = ["backup", "--stdin-filename", "x", "--stdin-from-command", "--", "sh", "-c"];
+    for n in 1..=3 {
+        assert_ne!(laptop.run(&[&words[..], &["exit 3"]].concat()).code, 0);
+        // Whoever comes again before the server has done with it goes on in the same run.
+        let failed = || {
+            server
+                .home
+                .json(&["runs"])
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|run| run["state"] == "failed")
+                .count()
+        };
+        wait_until("the run has failed", || failed() == n);
+    }
+    let told = |kind: &str, what: &str| {
+        let posted = web.requests();
+        let posted = posted.iter().filter_map(|one| serde_json::from_str::<Value>(&one.body).ok());
+        posted.filter(|one| one["kind"] == kind && one["what"] == what).count() == 1
+    };
+    wait_until("the webhook is told", || told("failing", "raised"));
+    let mails = || smtp.mails().into_iter().filter(|mail| mail.to == "ops@example.org").count();
+    wait_until("the admin is told", || mails() == 1);
+    let first = &smtp.mails()[0];
+    assert!(first.text.contains("laptop") && first.text.contains("exit status: 3"), "{}", first.text);
+    assert_eq!(server.home.json(&["alerts"])[0]["kind"], "failing");
+    let dir = tempfile::tempdir().unwrap();
+    laptop.run(&["backup", dir.path().to_str().unwrap()]).ok();
+    wait_until("the webhook is told the end", || told("failing", "cleared"));
+    wait_until("the admin is told the end", || mails() == 2);
+    assert_eq!(server.home.json(&["alerts"]), serde_json::json!([]));
+    // A broken backup is nothing that the owner of a machine could mend.
+    assert!(smtp.mails().iter().all(|mail| mail.to == "ops@example.org"), "{:?}", smtp.mails());
 }

@@ -86,3 +86,30 @@ fn what_is_known_of_clients_is_shown_on_both_sides() {
     let status = client.json(&["agent", "status"]);
     assert!(status["reachable"] == false && status["why"].is_string(), "{status}");
 }
+
+#[test]
+fn the_policy_file_of_the_documentation_fits_its_schema_and_is_taken() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let text = std::fs::read_to_string(root.join("docs/scheduling.md")).unwrap();
+    let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let schema = root.join("schemas/config/policy.json");
+    let document = serde_json::to_value(example.parse::<toml::Table>().unwrap()).unwrap();
+    assert_fits_at(&schema, "policy", &document);
+    let server = TestServer::new();
+    let file = server.home.path().join("documented.toml");
+    let refused = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        server.home.run(&["--json", "policy", "apply", file.to_str().unwrap(), "--dry-run"])
+    };
+    assert_eq!(refused(example).ok().json()["changes"][1]["policy"], "laptops");
+    // What the schema does not know is not taken either.
+    for section in document.as_object().unwrap().keys().filter(|section| *section != "groups") {
+        let mut more = document.clone();
+        let place = if section == "policy" { &mut more["policy"]["laptops"] } else { &mut more[section] };
+        place["colour"] = "blue".into();
+        let known = serde_json::from_str(&std::fs::read_to_string(&schema).unwrap()).unwrap();
+        assert!(misfit(&known, &more, section).is_some_and(|why| why.contains("colour")), "{section}");
+        let text = toml::to_string(&more).unwrap();
+        assert!(refused(&text).expect(2).json()["error"].to_string().contains("colour"), "{section}");
+    }
+}

@@ -170,3 +170,23 @@ fn runs_are_followed_as_they_come_until_somebody_has_seen_enough() {
     kill_process(Pid::from_child(&following), Signal::INT).unwrap();
     assert_eq!(following.wait().unwrap().code(), Some(130));
 }
+
+#[test]
+fn explain_says_how_a_client_stands_and_how_it_would_with_another_limit() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("file"), "text").unwrap();
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    let what_if = |change: &str| server.home.json(&["explain", "laptop", "--what-if", change]);
+    wait_until("it would be late", || what_if("rpo=1s")["state"] != "protected");
+    assert_eq!(what_if("rpo=1s")["figures"]["rpo"], 1);
+    // Nothing of that is kept.
+    let explained = server.home.json(&["explain", "laptop"]);
+    assert_eq!((&explained["state"], &explained["figures"]["rpo"]), (&"protected".into(), &129_600.into()));
+    let said = server.home.run(&["explain", "laptop"]).ok().out;
+    assert!(said.contains("recommended") && said.contains("protected; late after 36h"), "{said}");
+    for wrong in ["rpo", "rpo=soon", "colour=4h"] {
+        let refused = server.home.run(&["explain", "laptop", "--what-if", wrong]).expect(2);
+        assert!(refused.err.contains(wrong) && refused.err.contains("say rpo=4h"), "{}", refused.err);
+    }
+}

@@ -85,7 +85,9 @@ pub fn misfit(schema: &Value, value: &Value, at: &str) -> Option<String> {
     let fields = value.as_object().into_iter().flatten();
     let in_fields = fields.filter_map(|(name, field)| {
         match (&schema["properties"][name], &schema["additionalProperties"]) {
-            (Value::Null, Value::Null) => Some(format!("{at}: {name} is not in the schema")),
+            (Value::Null, Value::Null | Value::Bool(false)) => {
+                Some(format!("{at}: {name} is not in the schema"))
+            }
             (Value::Null, more) => misfit(more, field, &format!("{at}.{name}")),
             (known, _) => misfit(known, field, &format!("{at}.{name}")),
         }

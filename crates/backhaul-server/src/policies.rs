@@ -253,14 +253,14 @@ pub fn group(policies: &Policies, client: &Client) -> Group {
     }
 }
 
-/// How well a client is protected by its policy; `newest` and `now` are seconds since 1970.
-pub fn judge(policies: &Policies, client: &Client, newest: Option<u64>, now: u64) -> Health {
+/// How well a client is protected by a policy; `newest` and `now` are seconds since 1970.
+pub fn judge(policy: &Policy, client: &Client, newest: Option<u64>, now: u64) -> Health {
     let record = Record {
         offset: offset(&client.id.0),
         last_success: newest.map(|at| at as i64),
         added: client.added_at as i64,
     };
-    due::health(&policy_of(policies, client), &record, client.seen_at.map(|at| at as i64), now as i64)
+    due::health(policy, &record, client.seen_at.map(|at| at as i64), now as i64)
 }
 
 /// Terms as they travel.

@@ -17,12 +17,15 @@ use crate::output;
 /// How long a goodbye may take, and then what else is to be put in order.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Waits for Ctrl-C or SIGTERM.
-pub async fn interrupted() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-    tokio::select! {
-        Ok(()) = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+/// Waits for Ctrl-C or SIGTERM. Those that come from the call on are heard, before it is first waited, too.
+pub fn interrupted() -> impl Future<Output = ()> {
+    let heard = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = heard else { return std::future::pending().await };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }
 

@@ -42,6 +42,8 @@ pub async fn join(context: &Context, code: &str, paths: &[PathBuf]) -> Done {
 
 pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     let daemon = Arc::new(AgentDaemon::start(&AgentHome::at(&context.home), listen, Arc::new(tell))?);
+    // Whoever has read that it is there may end it.
+    let stop = crate::interrupt::interrupted();
     match daemon.address()? {
         Some(address) => output::complain(&format!("listening on {address}")),
         None => output::complain("not listening: the server is dialled"),
@@ -49,7 +51,7 @@ pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     notify_systemd("READY=1");
     tokio::select! {
         result = daemon.run(Senses::default()) => result?,
-        () = crate::interrupt::interrupted() => {}
+        () = stop => {}
     }
     notify_systemd("STOPPING=1");
     daemon.stop().await;

@@ -119,19 +119,22 @@ pub fn explain(context: &Context, name: &str, what_if: &[String]) -> Done {
     let memory = fleet.memory(client.id)?.and_then(|text| serde_json::from_str::<Memory>(&text).ok());
     let memory = memory.unwrap_or_default();
     let recommended = memory.recommend(&policy, now);
+    let state = policies::judge(&policy, &client, newest, now as u64).as_str();
     let changed = memory.auto.as_ref().and_then(|auto| auto.pending());
     if context.global.json {
         output::json(&json!({
             "client": name, "initiator": client.initiator.as_str(), "mode": client.shown.mode,
             "recommended": recommended.mode.to_string(), "provisional": recommended.provisional,
             "reasons": recommended.reasons.to_string(), "figures": recommended.reasons,
-            "state": policies::judge(policies, &client, newest, now as u64).as_str(),
+            "state": state,
             "obstacle": client.shown.obstacle.as_str(), "why": client.shown.why,
             "run_seconds": memory.reach.duration(), "stay_seconds": memory.reach.stretch(),
         }));
         return Ok(ExitCode::SUCCESS);
     }
     say(&client, &recommended.to_string());
+    let state = if newest.is_some() { state } else { "no snapshot yet" };
+    output::line(&format!("  state         {state}; late after {}", units::seconds(policy.rpo)));
     if let Some(pending) = changed.filter(|_| client.initiator == Initiator::Auto) {
         output::line(&format!("  may become {} ({} of {} days)", pending.to, pending.days, pending.needed));
     }

@@ -1,6 +1,7 @@
 //! `server init`, `server run`.
 
 use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::process::ExitCode;
 
 use backhaul_server::alerts::config::Config as Alerts;
@@ -9,10 +10,11 @@ use backhaul_server::daemon::{Duty, Server};
 use backhaul_server::home::{Config, Nightly, ServerHome};
 use backhaul_server::scrub::Config as Scrub;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Context, Done};
 use crate::failure::Failure;
+use crate::interrupt::interrupted;
 use crate::output;
 
 /// This machine's name.
@@ -59,28 +61,32 @@ pub async fn run(context: &Context, listen: Option<SocketAddr>) -> Done {
     let server = Server::start(&home, listen.as_deref(), Duty::Full).await.map_err(|error| {
         Failure::from(error).while_doing(format!("starting the server in {}", home.dir().display()))
     })?;
+    let signals = Signals { reload: signal(SignalKind::hangup())?, stop: pin!(interrupted()) };
     output::complain(&format!("listening on {}", server.address()));
     notify_systemd("READY=1");
-    serve(&server).await?;
+    serve(&server, signals).await;
     notify_systemd("STOPPING=1");
     output::complain("stopping: runs that are under way may end; once more stops at once");
     tokio::select! {
         () = server.drain() => {}
-        () = crate::interrupt::interrupted() => {}
+        () = interrupted() => {}
     }
     server.stop().await;
     Ok(ExitCode::SUCCESS)
 }
 
+/// One of each for the whole time: whoever has read that it is there may send one, also during a reload.
+struct Signals<'p, Stop> {
+    reload: Signal,
+    stop: Pin<&'p mut Stop>,
+}
+
 /// Until it is told to stop; SIGHUP reads config and policies again.
-async fn serve(server: &Server) -> Result<(), Failure> {
-    let mut reload = signal(SignalKind::hangup())?;
-    // One for the whole time: a signal during a reload is not missed.
-    let mut stop = std::pin::pin!(crate::interrupt::interrupted());
+async fn serve<Stop: Future<Output = ()>>(server: &Server, mut signals: Signals<'_, Stop>) {
     loop {
         tokio::select! {
-            () = &mut stop => return Ok(()),
-            _ = reload.recv() => {
+            () = &mut signals.stop => return,
+            _ = signals.reload.recv() => {
                 notify_systemd("RELOADING=1");
                 match server.reload() {
                     Ok(()) => output::complain("config and policies were read again"),

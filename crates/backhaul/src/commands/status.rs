@@ -114,7 +114,7 @@ fn judge(
     now: u64,
     running: bool,
 ) -> Line {
-    let health = policies::judge(policies, &client, newest, now);
+    let health = policies::judge(&policies::policy_of(policies, &client), &client, newest, now);
     let shown = &client.shown;
     let failed = last.as_ref().filter(|run| run.state == RunState::Failed);
     let idle = shown.link != LinkState::Push && shown.link != LinkState::Dial;
