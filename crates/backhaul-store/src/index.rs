@@ -5,6 +5,7 @@
 //! the catalog; what is beyond is cut off when the index is opened. An object is known by the first 24 bytes of its id: the
 //! rest, and the proof of possession, stand in its record's header.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use backhaul_object::{Header, ObjectId, ShortId};
@@ -19,13 +20,14 @@ mod fingerprints;
 mod forget;
 mod log;
 mod references;
+mod revived;
 mod rows;
 mod scan;
 
 use fingerprints::Fingerprints;
 use log::Log;
 pub use rows::Parent;
-use rows::{BLANK, CONTENT_LEN, Content, ID_LEN, LOST, PARENT_LEN, PLACE_LEN};
+use rows::{BLANK, CONTENT_LEN, Content, ID_LEN, PARENT_LEN, PLACE_LEN};
 pub use scan::Scan;
 
 /// An object's dense number in its vault: children have smaller ones than parents.
@@ -88,6 +90,8 @@ pub struct Index {
     members: Fingerprints,
     /// Numbers that are being forgotten.
     leaving: Bits,
+    /// Where lost numbers have come back, in packs that need not be durable yet.
+    revived: BTreeMap<u64, Location>,
 }
 
 impl Index {
@@ -114,6 +118,7 @@ impl Index {
             objects: Fingerprints::new(ID_LEN, |row| row != [0; ID_LEN as usize]),
             members: Fingerprints::new(CONTENT_LEN, rows::is_member),
             leaving: Bits::default(),
+            revived: BTreeMap::new(),
         };
         // A flush syncs what is in the files: what was made above could still lose its name.
         sync_parent(&dir.join("ids")).doing("sync", dir)?;
@@ -177,18 +182,6 @@ impl Index {
         self.objects.insert(id.prefix(), lost.0, &self.ids)
     }
 
-    /// Gives a lost number back to its object, whose references are those it had: what refers to it is whole again.
-    ///
-    /// # Errors
-    /// The index cannot be written.
-    pub fn revive(&mut self, lost: Ordinal, header: &Header, at: Location) -> Result<(), StoreError> {
-        self.places.patch(lost.0 * PLACE_LEN, &rows::place(at)?)?;
-        match self.has_members(lost, header)? {
-            true => Ok(()),
-            false => self.append_members(lost, header),
-        }
-    }
-
     /// True when a bundle's members are listed: they stay so while it is lost.
     fn has_members(&self, of: Ordinal, header: &Header) -> Result<bool, StoreError> {
         let Some((first, _)) = header.provides.first() else { return Ok(true) };
@@ -203,14 +196,6 @@ impl Index {
 
     fn content(&self, number: u64) -> Result<Content, StoreError> {
         Ok(rows::content_of(&self.contents.array(number * CONTENT_LEN)?))
-    }
-
-    /// Forgets where an object is: it is lost, and wanted. Its name and its references stay.
-    ///
-    /// # Errors
-    /// The index cannot be written.
-    pub fn mark_lost(&mut self, ordinal: Ordinal) -> Result<(), StoreError> {
-        self.places.patch(ordinal.0 * PLACE_LEN, &rows::place(LOST)?)
     }
 
     fn is_lost(&self, number: u64) -> Result<bool, StoreError> {
@@ -323,6 +308,9 @@ impl Index {
     /// # Errors
     /// The index cannot be read.
     pub fn location(&self, ordinal: Ordinal) -> Result<Location, StoreError> {
+        if let Some(at) = self.revived.get(&ordinal.0) {
+            return Ok(*at);
+        }
         Ok(rows::location(&self.places.array(ordinal.0 * PLACE_LEN)?))
     }
 
@@ -332,7 +320,11 @@ impl Index {
     /// The index cannot be read.
     pub fn locations(&self, from: u64, to: u64) -> Result<Vec<Location>, StoreError> {
         let raw = self.places.read(from * PLACE_LEN, (to - from) * PLACE_LEN)?;
-        Ok(raw.as_chunks().0.iter().map(rows::location).collect())
+        let mut places: Vec<Location> = raw.as_chunks().0.iter().map(rows::location).collect();
+        for (number, at) in self.revived.range(from..to.max(from)) {
+            places[(number - from) as usize] = *at;
+        }
+        Ok(places)
     }
 
     /// Writes and syncs everything appended so far.

@@ -13,7 +13,7 @@
 //! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
 //! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew;
 //! - [`reclaim`]: what no snapshot reaches goes, beside everything else;
-//! - [`reserve`]: room that is set aside for that;
+//! - [`reserve`]: room that is set aside for that; [`revived`]: what was lost and comes back;
 //! - [`repair`]: makes good what is damaged; `around`: reads around bad sectors; [`aside`]: what a repair has replaced; [`scrub`]: when which pack is read again.
 //!
 //! Invariants:
@@ -43,6 +43,7 @@ pub mod rebuild;
 pub mod reclaim;
 pub mod repair;
 pub mod reserve;
+pub mod revived;
 pub mod scrub;
 pub mod session;
 pub mod sidecar;

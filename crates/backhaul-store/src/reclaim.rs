@@ -209,10 +209,9 @@ impl Vault {
         }
         let mut state = self.state();
         state.flush_index()?;
-        state.fence.left();
-        condemned::store(&self.shared.root, &state.fence)?;
-        state.index.let_go(Bits::default());
-        Ok(())
+        let mut fence = state.fence.clone();
+        fence.left();
+        state.change_fence(&self.shared.root, fence)
     }
 }
 
@@ -236,7 +235,7 @@ impl State {
         Ok(())
     }
 
-    /// What was lost has come back under its number.
+    /// What was lost has come back under its number: written down by the next flush.
     pub(crate) fn revive(&mut self, lost: Ordinal, header: &Header, at: Location) -> Result<(), StoreError> {
         self.fence.revive(lost);
         self.claim(lost)?;

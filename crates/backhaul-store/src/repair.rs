@@ -78,7 +78,7 @@ impl Vault {
         session.finish()?;
         let mut state = self.state();
         // What is lost must be so on the disk before its pack goes.
-        state.index.flush()?;
+        state.flush_index()?;
         state.catalog.remove_pack(number)?;
         state.packs.remove(&number);
         drop(state);

@@ -9,12 +9,14 @@ use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Kind, Object, ObjectId};
 use backhaul_store::catalog::PackRow;
+use backhaul_store::index::Location;
 use backhaul_store::manifest::Manifest;
 use backhaul_store::mark::{Mark, Nights, State};
 use backhaul_store::pack::{self, Class, Head};
 use backhaul_store::reclaim::condemned;
 use backhaul_store::reclaim::fence::{Condemned, Fence};
 use backhaul_store::reclaim::journal::Journal;
+use backhaul_store::revived::Revived;
 use backhaul_store::{Bits, Ordinal, parity};
 use bytes::Bytes;
 
@@ -72,6 +74,16 @@ fn reclaim_files() {
         assert!(at >= written.len() || condemned::decode(&written[..at]).is_err(), "byte {at}");
     }
     check("reclaim.txt", &[("condemned", written), ("journal", bytes)]);
+}
+
+#[test]
+fn revived_places() {
+    let at = |pack, offset, len| Location { pack, offset, len };
+    let places = vec![(Ordinal(5), at(3, 64, 900)), (Ordinal(70_000), at(4, 1_000_000, 1))];
+    let revived = Revived { generation: [4; 16], places };
+    let bytes = revived.encode();
+    assert_eq!(Revived::decode(&bytes).unwrap(), revived);
+    check("revived.txt", &[("revived", bytes)]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use backhaul_store::{StoreError, rebuild};
 use crate::local::{Failure, Local};
 use crate::mend::mend;
 use crate::stage::{CLIENTS, Stage};
-use crate::story::Told;
+use crate::story::{Told, first_again};
 
 /// A snapshot, by whose it is and its number.
 pub type Which = (ClientId, u64);
@@ -27,6 +27,8 @@ pub struct Acknowledged {
     pub damaged: bool,
     /// More is damaged than can be mended: what is lost may be missing, until it is sent again.
     pub lost: bool,
+    /// What is lost is known, and wanted.
+    pub named: bool,
     /// There may be no vault: it was being made.
     pub making: bool,
     /// Catalog and index may be gone: a rebuild was under way.
@@ -48,6 +50,7 @@ impl Acknowledged {
             }
             Told::Damaged => self.damaged = true,
             Told::Losing => self.lost = true,
+            Told::Named => self.named = true,
             Told::Healed => self.lost = false,
             Told::Making => self.making = true,
             Told::Made => self.making = false,
@@ -86,9 +89,10 @@ pub fn verify(
     depth: Depth,
     scratch: &Path,
 ) -> Result<Seen, Failure> {
-    let mut seen = Seen::default();
+    let (mut seen, mut acknowledged) = (Seen::default(), acknowledged.clone());
     if acknowledged.lost {
-        // What cannot be mended is named, and wanted from then on.
+        acknowledged.snapshots.insert(go_on(dir, stage, acknowledged.named, scratch)?);
+        seen.restored += 1;
         mend(dir).map(drop).map_err(|error| format!("the repair: {error}"))?;
     }
     let local = match Local::open(dir) {
@@ -117,7 +121,7 @@ pub fn verify(
             return Err(format!("a repair leaves damage: {:?}", report.damage));
         }
     }
-    snapshots(&local, stage, acknowledged, scratch, &mut seen)?;
+    snapshots(&local, stage, &acknowledged, scratch, &mut seen)?;
     if !acknowledged.lost {
         clean(&local)?;
     }
@@ -132,6 +136,21 @@ pub fn verify(
         }
     }
     Ok(seen)
+}
+
+/// What a server and a client do by themselves after a loss, without a check: the scrub names what it meets, and the next
+/// backup of a client that still has the files is whole.
+fn go_on(dir: &Path, stage: &Stage, named: bool, scratch: &Path) -> Result<Which, Failure> {
+    let local = Local::open(dir).map_err(|error| format!("the vault does not open after a loss: {error}"))?;
+    if !named {
+        local.scrub().map_err(|why| format!("the scrub after a loss: {why}"))?;
+    }
+    let client = CLIENTS[0];
+    let sequence = first_again(local.next(client)?);
+    let row = local.back_up_as(stage, client, sequence);
+    let row = row.map_err(|why| format!("the next backup after a loss failed: {why}"))?;
+    whole(&local, stage, &row, scratch).map_err(|why| format!("the next backup after a loss: {why}"))?;
+    Ok((row.client, row.sequence))
 }
 
 fn clean(local: &Local) -> Result<(), Failure> {

@@ -1,5 +1,6 @@
 //! A client without a network: the real walk, the real vault, and what a server's session does between them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
@@ -15,7 +16,7 @@ use backhaul_object::snapshot::Snapshot;
 use backhaul_object::source::{Answer, Answers, ObjectSink, ObjectSource, Query, TransferError};
 use backhaul_object::{Compressed, Object, ObjectId, Sealed};
 use backhaul_store::catalog::SnapshotRow;
-use backhaul_store::check::{Depth, Go, Mending, Report, Request, Selection};
+use backhaul_store::check::{Depth, Go, Mending, Report, Request, Round, Selection};
 use backhaul_store::index::Place;
 use backhaul_store::mark::{NIGHT, State};
 use backhaul_store::reclaim::{self, Watch};
@@ -106,8 +107,15 @@ impl Local {
     /// # Errors
     /// There is no snapshot.
     pub fn back_up(&self, stage: &Stage, client: ClientId) -> Result<SnapshotRow, Failure> {
+        self.back_up_as(stage, client, self.next(client)?)
+    }
+
+    /// The same under a number, which says what there is to be saved.
+    ///
+    /// # Errors
+    /// The vault refused.
+    pub fn back_up_as(&self, stage: &Stage, client: ClientId, sequence: u64) -> Result<SnapshotRow, Failure> {
         let upload = self.begin(client);
-        let sequence = self.next(client)?;
         let saved = upload.save(&stage.tree(client, sequence))?;
         upload.commit(&saved, sequence)
     }
@@ -153,6 +161,19 @@ impl Local {
         self.vault.count_night(now).map_err(said)?;
         let request = reclaim::Request { now, ..reclaim::Request::default() };
         self.vault.reclaim(&request, &mut Unwatched).map(drop).map_err(said)
+    }
+
+    /// The scrub: each pack by itself, with the small files, and never the index.
+    ///
+    /// # Errors
+    /// The vault refused.
+    pub fn scrub(&self) -> Result<(), Failure> {
+        let (mut seen, now) = (BTreeSet::new(), 1 << 40);
+        loop {
+            let turn = self.vault.scrub_turn(1, now).map_err(said)?;
+            let Some(turn) = turn.filter(|turn| seen.insert(turn.pack)) else { return Ok(()) };
+            self.vault.scrub(&turn.pack, Round::PackAndPapers, now, &|_| Go::On).map_err(said)?;
+        }
     }
 
     /// Reads every byte and looks into every object; with leave to mend, makes good what is damaged.

@@ -56,6 +56,8 @@ pub enum Told {
     Damaged,
     /// From now on more is damaged than can be mended.
     Losing,
+    /// What is lost is known, and wanted: what is acknowledged from now on is whole.
+    Named,
     /// All that was lost was sent again.
     Healed,
     /// There may be no vault yet.
@@ -182,11 +184,15 @@ fn rely(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
     (0..3).try_for_each(|_| local.prune())
 }
 
-/// Saves version 1 of ana's tree once more, under the next number that stands for it, with what the client knows.
+/// The next number that stands for version 1 of a tree.
+pub fn first_again(next: u64) -> u64 {
+    (next..).find(|number| number % VERSIONS == 1).unwrap_or(next)
+}
+
+/// Saves version 1 of ana's tree once more, with what the client knows.
 fn back_up_first(local: &Local, stage: &Stage, state: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
     let [ana, _] = CLIENTS;
-    let next = local.next(ana)?;
-    let sequence = (next..).find(|number| number % VERSIONS == 1).unwrap_or(next);
+    let sequence = first_again(local.next(ana)?);
     let mut upload = local.begin(ana);
     upload.state = Some(state.to_path_buf());
     let mut saved = upload.save(&stage.tree(ana, sequence))?;
@@ -207,12 +213,16 @@ fn heal(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<()
     };
     tell(Told::Losing);
     let bytes = std::fs::read(pack).map_err(|error| error.to_string())?;
-    std::fs::write(pack, vec![0; bytes.len()]).map_err(|error| error.to_string())?;
+    // Some of it can be read, and is saved.
+    let mut rotten = bytes.clone();
+    rotten[bytes.len() / 3..].fill(0);
+    std::fs::write(pack, rotten).map_err(|error| error.to_string())?;
     let local = open(dir)?;
     let report = local.check(Mending::Mend)?;
     if report.affected.is_empty() {
         return Err(format!("nothing was lost: {:?}", report.damage));
     }
+    tell(Told::Named);
     back_up_first(&local, stage, &state, tell)?;
     tell(Told::Healed);
     back_up(&local, stage, CLIENTS[1], tell)

@@ -105,7 +105,7 @@ fn what_was_acknowledged_survives_kills() {
     let work = memory();
     let stage = Stage::at(work.path());
     let teller = teller();
-    for story in [Story::Backup, Story::Rebuild, Story::Mend] {
+    for story in [Story::Backup, Story::Rebuild, Story::Mend, Story::Heal] {
         let ground = Ground::new(&teller, story, &stage, work.path()).unwrap();
         let outcome = kill::sweep(&ground, (1, 13, 4), 3).unwrap();
         assert_eq!(outcome.broken, Vec::<String>::new());

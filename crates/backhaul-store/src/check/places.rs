@@ -11,7 +11,7 @@ use crate::catalog::Lost;
 use crate::error::StoreError;
 use crate::index::{Location, Ordinal};
 use crate::pack;
-use crate::reclaim::{condemned, rows};
+use crate::reclaim::rows;
 use crate::vault::{Vault, pack_blob};
 
 /// Where a record is, and what its object is.
@@ -45,14 +45,15 @@ impl Vault {
             report.damage.push(damage);
         }
         lost.retain(|item| !found.contains_key(&item.ordinal));
-        if may_mend { self.state().flush_index() } else { Ok(()) }
+        if may_mend { self.flush() } else { Ok(()) }
     }
 
     /// What comes back is gone no more, durably: what has a place and is gone is told to nobody.
     fn bring_back<'o>(&self, back: impl Iterator<Item = &'o Ordinal>) -> Result<(), StoreError> {
         let mut state = self.state();
-        back.for_each(|ordinal| state.fence.revive(*ordinal));
-        condemned::store(&self.shared.root, &state.fence)
+        let mut fence = state.fence.clone();
+        back.for_each(|ordinal| fence.revive(*ordinal));
+        state.change_fence(&self.shared.root, fence)
     }
 
     /// Records of what is lost, in packs that are whole.

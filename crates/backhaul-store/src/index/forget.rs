@@ -22,6 +22,7 @@ impl Index {
     /// The index cannot be written.
     pub(crate) fn clear(&mut self, from: u64, to: u64) -> Result<(), StoreError> {
         let leaving = std::mem::take(&mut self.leaving);
+        self.revived.retain(|number, _| !leaving.has(Ordinal(*number)));
         let done = self.clear_ranges(&leaving, from, to);
         self.leaving = leaving;
         done
@@ -49,6 +50,7 @@ impl Index {
     /// # Errors
     /// The index cannot be written.
     pub(crate) fn relocate(&mut self, ordinal: Ordinal, at: Location) -> Result<(), StoreError> {
+        self.revived.remove(&ordinal.0);
         self.places.patch(ordinal.0 * PLACE_LEN, &rows::place(at)?)
     }
 }

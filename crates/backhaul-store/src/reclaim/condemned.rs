@@ -8,6 +8,7 @@ use super::fence::{Condemned, Fence};
 use crate::atomic::AtomicFile;
 use crate::bits::Bits;
 use crate::error::{Doing, StoreError};
+use crate::vault::State;
 
 /// Its name in the vault.
 pub const FILE: &str = "condemned";
@@ -107,4 +108,17 @@ pub(crate) fn load(root: &Path) -> Fence {
 pub(crate) fn store(root: &Path, fence: &Fence) -> Result<(), StoreError> {
     let path = root.join(FILE);
     AtomicFile::new(&path).and_then(|file| file.commit(&encode(fence))).doing("write", &path)
+}
+
+impl State {
+    /// Writes a fence down, which takes the place of the one in memory. If that fails and the file is there all the same,
+    /// whoever opens the vault next will believe it: so must everybody until then.
+    pub(crate) fn change_fence(&mut self, root: &Path, fence: Fence) -> Result<(), StoreError> {
+        let done = store(root, &fence);
+        if done.is_ok() || std::fs::read(root.join(FILE)).is_ok_and(|bytes| bytes == encode(&fence)) {
+            self.index.let_go(fence.leaving().clone());
+            self.fence = fence;
+        }
+        done
+    }
 }

@@ -76,8 +76,11 @@ impl Fence {
         Self { epoch, condemned, gone, leaving, ..Self::default() }
     }
 
-    /// Since it was written down, these were resurrected.
+    /// Since the mark that was written down, these were resurrected. In the same epoch none of them can have gone: what
+    /// says so was not to be written.
     pub fn resume(&mut self, needed: &Bits) {
+        self.gone.remove_all(needed);
+        self.leaving.remove_all(needed);
         self.condemned.iter_mut().for_each(|set| set.objects.remove_all(needed));
         self.condemned.retain(|set| !set.objects.is_empty());
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use backhaul_object::ObjectId;
 
-use super::{Pace, condemned, mark};
+use super::{Pace, mark};
 use crate::bits::Bits;
 use crate::error::StoreError;
 use crate::index::{Ordinal, Scan};
@@ -80,8 +80,7 @@ impl Vault {
         state.add_fresh(marked)?;
         let mut fence = state.fence.clone();
         let new = fence.marked(&marked.live, marked.until);
-        condemned::store(&self.shared.root, &fence)?;
-        state.fence = fence;
+        state.change_fence(&self.shared.root, fence)?;
         let (epoch, since) = (state.fence.epoch(), state.fence.epoch().saturating_sub(super::HOLD));
         state.catalog.expire(since, epoch)?;
         state.uploads.retain(|_, upload| upload.epoch >= since);

@@ -10,7 +10,7 @@ use super::fence::Wait;
 use super::marking::Marked;
 use super::opinion::Agreed;
 use super::plan::{Plan, plan};
-use super::{Step, Watch, condemned};
+use super::{Step, Watch};
 use crate::bits::Bits;
 use crate::catalog::SnapshotRow;
 use crate::error::StoreError;
@@ -241,9 +241,7 @@ impl Vault {
             let mut fence = state.fence.clone();
             // What was claimed since is not among them any more.
             let Ok(gone) = fence.let_go() else { return Ok(()) };
-            condemned::store(&self.shared.root, &fence)?;
-            state.index.let_go(fence.leaving().clone());
-            state.fence = fence;
+            state.change_fence(&self.shared.root, fence)?;
             gone
         };
         watch.step(Step::LetGo)?;

@@ -57,8 +57,8 @@ impl Vault {
         }
         let mut state = self.state();
         gone.add_all(state.fence.gone());
-        state.fence = Fence::restore(state.fence.epoch(), Vec::new(), gone.clone(), gone);
-        condemned::store(&self.shared.root, &state.fence)?;
+        let fence = Fence::restore(state.fence.epoch(), Vec::new(), gone.clone(), gone);
+        state.change_fence(&self.shared.root, fence)?;
         drop(state);
         self.clear_leaving()
     }

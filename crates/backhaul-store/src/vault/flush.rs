@@ -34,7 +34,9 @@ impl Vault {
     /// Whatever fails here is tried again by the next flush: nothing leaves `pending` before it is recorded.
     fn try_flush(&self, state: &mut State) -> Result<(), StoreError> {
         self.sync_packs(state)?;
-        if !state.pending.is_empty() || !state.proven.is_empty() || !state.fence.resurrected().is_empty() {
+        let has_revived = state.index.revived().next().is_some();
+        let claims = !state.proven.is_empty() || !state.fence.resurrected().is_empty();
+        if !state.pending.is_empty() || claims || has_revived {
             state.index.flush()?;
             let counts = state.index.counts()?;
             let rows: Vec<PackRow> = state.pending.values().cloned().collect();
@@ -48,6 +50,7 @@ impl Vault {
             state.proven.clear();
             state.fence.noted();
         }
+        self.keep_revived(state)?;
         while let Some(row) = state.pending.values().next().cloned() {
             if let Some(name) = row.name {
                 // Readers look in `open/` until the row here says otherwise.

@@ -136,6 +136,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         _lock: lock,
     };
     let vault = Vault { shared: Arc::new(shared) };
+    vault.resume_revived()?;
     vault.resume_reclaim()?;
     vault.finish_packs(&rows)?;
     vault.adopt_manifests()?;

@@ -1,11 +1,15 @@
 //! What cannot be mended is named, wanted, and sent again.
 
 use std::fs;
+use std::path::Path;
 
 use backhaul_object::ShortId;
+use backhaul_object::ids::SessionId;
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::identify_content;
 use backhaul_store::check::{Mending, Part, Report};
+use backhaul_store::index::Location;
+use backhaul_store::revived::{self, Revived};
 use backhaul_store::{Vault, rebuild, reclaim};
 
 use crate::scene::*;
@@ -74,6 +78,83 @@ fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
         let vault = Vault::open(dir.path()).unwrap();
         assert!(check(&vault, Mending::Look).damage.is_empty());
         assert_eq!(vault.snapshots(None).unwrap().len(), count);
+    }
+}
+
+/// Copies a vault as a kill at this moment would leave it, and opens that.
+fn killed(root: &Path) -> (tempfile::TempDir, Vault) {
+    let copy = tempfile::tempdir().unwrap();
+    for path in files(root, "") {
+        let place = copy.path().join(path.strip_prefix(root).unwrap());
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        // Parity comes beside, in its own time.
+        let _ = fs::copy(path, place);
+    }
+    fs::create_dir_all(copy.path().join("open")).unwrap();
+    let vault = Vault::open(copy.path()).unwrap();
+    (copy, vault)
+}
+
+/// What is sent again counts from the moment on in which it is durable: whoever asks after a kill is not told of it before.
+#[test]
+fn what_comes_back_is_there_only_when_it_is_durable() {
+    for is_data in [true, false] {
+        let dir = filled();
+        let (data, meta) = packs(dir.path());
+        let pack = if is_data { data } else { meta };
+        let bytes = fs::read(&pack).unwrap();
+        fs::write(&pack, vec![0; bytes.len()]).unwrap();
+        files(dir.path(), "parity").into_iter().for_each(|sidecar| fs::remove_file(sidecar).unwrap());
+        let vault = Vault::open(dir.path()).unwrap();
+        let lost: Vec<_> = [1, 2, 3]
+            .into_iter()
+            .flat_map(tree)
+            .filter(|sealed| vault.ordinal(&sealed.header.id).unwrap().is_some())
+            .collect();
+        check(&vault, Mending::Mend);
+        let lost: Vec<_> =
+            lost.into_iter().filter(|sealed| vault.ordinal(&sealed.header.id).unwrap().is_none()).collect();
+        assert!(!lost.is_empty());
+        let mut session = vault.begin(SessionId([77; 16]), ANA);
+        let there = |vault: &Vault| {
+            lost.iter()
+                .filter(|sealed| {
+                    let ordinal = vault.ordinal(&sealed.header.id).unwrap();
+                    // Whoever is told of it must be able to read it.
+                    ordinal.is_some_and(|ordinal| vault.get(ordinal).unwrap().header.id == sealed.header.id)
+                })
+                .count()
+        };
+        lost.iter().for_each(|sealed| append(&vault, &mut session, sealed));
+        assert_eq!(there(&vault), lost.len());
+        assert_eq!(there(&killed(dir.path()).1), 0);
+        session.flush().unwrap();
+        assert_eq!(there(&killed(dir.path()).1), lost.len());
+        // Killed while the rows were written: one is torn, and the file says what it was to be.
+        drop(session);
+        let ordinal = vault.ordinal(&lost[0].header.id).unwrap().unwrap();
+        let generation = vault.generation();
+        drop(vault);
+        let path = dir.path().join("index/places");
+        let mut rows = fs::read(&path).unwrap();
+        let row = &mut rows[ordinal.0 as usize * 10..][..10];
+        let packed = u128::from_le_bytes([&row[..], &[0; 6]].concat().try_into().unwrap());
+        let part = |shift: u32, bits: u32| (packed >> shift & ((1 << bits) - 1)) as u32;
+        let at = Location { pack: part(50, 30), offset: part(24, 26), len: part(0, 24) };
+        row[2..].fill(0);
+        fs::write(&path, rows).unwrap();
+        let nowhere = Location { pack: 999, ..at };
+        for (generation, places) in [
+            (generation, vec![(ordinal, nowhere)]),
+            ([9; 16], vec![(ordinal, at)]),
+            (generation, vec![(ordinal, at)]),
+        ] {
+            let is_right = generation != [9; 16] && places[0].1 == at;
+            fs::write(dir.path().join(revived::FILE), Revived { generation, places }.encode()).unwrap();
+            let vault = Vault::open(dir.path()).unwrap();
+            assert_eq!(vault.get(ordinal).is_ok(), is_right);
+            assert!(!dir.path().join(revived::FILE).exists());
+        }
     }
 }
 

@@ -112,3 +112,16 @@ fn what_was_resurrected_before_a_mark_is_not_written_down_after_it() {
     assert!(fence.is_condemned(Ordinal(2)) && fence.is_condemned(Ordinal(0)));
     assert!(fence.resurrected().is_empty());
 }
+
+/// What was let go was written down and could not be made durable; then somebody needed it again.
+#[test]
+fn what_was_resurrected_is_not_gone_whatever_is_written_down() {
+    let (mut fence, needed) = (Fence::default(), bits(&[0, 1, 2]));
+    fence.marked(&bits(&[]), 5);
+    fence.marked(&bits(&[]), 5);
+    fence.let_go().unwrap();
+    let mut found = Fence::restore(fence.epoch(), Vec::new(), fence.gone().clone(), fence.leaving().clone());
+    found.resume(&needed);
+    assert_eq!((found.gone(), found.leaving()), (&bits(&[3, 4]), &bits(&[3, 4])));
+    assert_eq!(found.claim(Ordinal(2), &mut children), Ok(true));
+}
