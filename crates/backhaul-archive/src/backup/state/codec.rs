@@ -8,8 +8,8 @@ use backhaul_object::piece::Piece;
 
 use super::{Fingerprint, Record};
 
-/// Longest path that is remembered.
-const PATH_MAX: usize = 32 << 10;
+/// Longest path that is remembered: a file under a longer one is read again each time.
+pub(super) const PATH_MAX: usize = 32 << 10;
 
 const RACY: u8 = 1;
 const ATTRIBUTES: u8 = 2;

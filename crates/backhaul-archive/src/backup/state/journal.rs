@@ -82,6 +82,9 @@ impl Journal {
 
     /// Notes a file; `needs` objects must be durable first.
     pub(crate) fn file(&mut self, record: &Record, needs: u64) {
+        if record.path.len() > codec::PATH_MAX {
+            return;
+        }
         let mut item = Vec::new();
         codec::encode_file(&mut item, record);
         self.waiting.push_back(Waiting { needs, item });

@@ -64,6 +64,19 @@ fn what_was_committed_is_found_and_another_generation_is_void() {
 }
 
 #[test]
+fn a_path_that_is_too_long_to_be_remembered_costs_nobody_else_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let name = StateName::new(&["/h".into()], &parameters(1));
+    let long = record(&format!("/h/b/{}", "deep/".repeat(7_000)), 2);
+    let records = [record("/h/a", 1), long.clone(), record("/h/c", 3)];
+    PendingState { journal: run(dir.path(), &name, &records, 0) }.accept().unwrap();
+    let (_, mut found) = peek(dir.path(), &name).unwrap().split();
+    assert_eq!(found.find(b"/h/a"), Some(records[0].clone()));
+    assert_eq!(found.find(&long.path), None);
+    assert_eq!(found.find(b"/h/c"), Some(records[2].clone()));
+}
+
+#[test]
 fn an_interrupted_run_keeps_exactly_what_was_durable_and_the_rest_of_the_run_before() {
     let dir = tempfile::tempdir().unwrap();
     let name = StateName::new(&["/h".into()], &parameters(1));
