@@ -1,5 +1,6 @@
 //! Restores of a folder beside those of other programs, all in turn on the same data: `tar x`, `cp -a`, restic, rustic, borg
-//! and bupstash, as far as they are on the PATH; and over a copy in which one file of a hundred was changed.
+//! and bupstash, as far as they are on the PATH; and over a copy in which one file of a hundred was changed: by a line at its
+//! end, and then by one in the place of its beginning.
 //!
 //! `cargo run --release -p backhaul-benches --bin restore -- FOLDER [ROUNDS]` prints tab-separated rows: program,
 //! step, round, seconds, peak memory of the measured process in MiB, and of the server; then the median of each, and how
@@ -8,7 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark ends at the first surprise")]
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ use backhaul_tests::{Home, TestServer, trees};
 const LOOK: Duration = Duration::from_millis(2);
 /// What is measured: into an empty folder, and over a tree that is there.
 const FULL: &str = "full";
-const OVER: &str = "one in a hundred changed";
+const GROWN: &str = "one in a hundred has grown";
+const EDITED: &str = "one in a hundred edited";
 /// One file of so many is changed.
 const CHANGED: usize = 100;
 
@@ -62,7 +64,9 @@ fn compare(medians: &BTreeMap<(String, &str), f64>) {
     for ((program, _), seconds) in medians.iter().filter(|((program, _), _)| program != "backhaul") {
         println!("{:.2}\t{program}", ours(FULL) / seconds);
     }
-    println!("{:.2}\ta whole restore, for {OVER}", ours(OVER) / ours(FULL));
+    for step in [GROWN, EDITED] {
+        println!("{:.2}\ta whole restore, for {step}", ours(step) / ours(FULL));
+    }
 }
 
 /// What restores, from what it has saved before.
@@ -226,8 +230,10 @@ impl Bench {
         std::fs::create_dir(&out).unwrap();
         let mut rows = vec![self.timed(program, FULL, &out)];
         if program.in_place {
-            change(&out);
-            rows.push(self.timed(program, OVER, &out));
+            for (step, from) in [(GROWN, SeekFrom::End(0)), (EDITED, SeekFrom::Start(0))] {
+                change(&out, from);
+                rows.push(self.timed(program, step, &out));
+            }
         }
         std::fs::remove_dir_all(&out).unwrap();
         rows
@@ -258,12 +264,13 @@ fn write_back() {
     run(&mut Command::new("sync"));
 }
 
-/// Writes a line at the end of one file in a hundred.
-fn change(out: &Path) {
+/// Writes a line into one file in a hundred.
+fn change(out: &Path, from: SeekFrom) {
     let mut files = trees::files(out);
     files.sort();
     for path in files.iter().step_by(CHANGED) {
-        if let Ok(mut file) = std::fs::File::options().append(true).open(path) {
+        if let Ok(mut file) = std::fs::File::options().write(true).open(path) {
+            file.seek(from).unwrap();
             file.write_all(b"changed\n").unwrap();
         }
     }
