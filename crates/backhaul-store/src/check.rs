@@ -4,13 +4,14 @@
 //! - `records`: what a pack holds against what the index says, both ways;
 //! - `taint`: what damage means for snapshots;
 //! - `places`: what is not lost, only not found;
+//! - `settle`: what comes of a pack that was looked at: it is mended, or noted;
 //! - `papers`: manifests, descriptor, catalog.
 //!
 //! - `schedule`: what the scrub reads next.
 //!
 //! Runs beside sessions: what is added meanwhile is not looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{MutexGuard, PoisonError};
 
@@ -18,7 +19,7 @@ use backhaul_object::ids::PackId;
 use backhaul_object::{Sealed, ShortId};
 
 use crate::aside::Aside;
-use crate::catalog::{PackCheck, PackRow, SnapshotRow, Verdict};
+use crate::catalog::{PackCheck, PackRow, SnapshotRow};
 use crate::error::StoreError;
 use crate::index::Ordinal;
 use crate::owned::Owned;
@@ -30,11 +31,12 @@ mod papers;
 mod places;
 mod records;
 mod schedule;
+mod settle;
 mod taint;
 
 pub use schedule::standing;
 
-use packs::{Exam, Exams, Sidecar};
+use packs::Exams;
 use records::Seen;
 
 /// How far a check goes.
@@ -206,6 +208,8 @@ struct Findings {
     report: Report,
     /// Packs that are damaged and not mended, by number.
     bad: BTreeMap<u32, PackId>,
+    /// Those of them that are not given up: what is in them is not known, only that it could not be read.
+    kept: BTreeSet<u32>,
     /// What the catalog is to know.
     checks: Vec<PackCheck>,
 }
@@ -298,57 +302,6 @@ impl Vault {
         let mut rows: Vec<PackRow> = state.packs.values().filter(|row| row.name.is_some()).cloned().collect();
         rows.sort_by_key(|row| row.number);
         rows
-    }
-
-    /// Enters what was found of one pack, and mends it if it may be mended.
-    fn settle(
-        &self,
-        request: &Request,
-        row: &PackRow,
-        mut exam: Exam,
-        exams: &Exams<'_>,
-        found: &mut Findings,
-    ) -> Result<(), StoreError> {
-        let (Some(pack), false) = (row.name, exam.is_gone) else { return Ok(()) };
-        let report = &mut found.report;
-        report.packs += 1;
-        report.bytes += row.bytes;
-        report.packs_read += u64::from(exam.effort == Effort::Whole);
-        let may_mend = request.mending == Mending::Mend;
-        let mut verdict = Verdict::Whole;
-        if let Some(why) = exam.damage.take() {
-            let mut damage = Damage::new(Part::Pack(pack), why);
-            verdict = Verdict::Damaged;
-            if may_mend && let Some(how) = self.mend_pack(row, request.now)? {
-                exam = exams.one(row)?;
-                if exam.damage.is_none() {
-                    (damage.mended, verdict) = (Some(how), Verdict::Mended);
-                }
-            }
-            if damage.mended.is_none() {
-                found.bad.insert(row.number, pack);
-            }
-            report.damage.push(damage);
-        }
-        let is_whole = exam.damage.is_none() && verdict != Verdict::Damaged;
-        match exam.sidecar {
-            Sidecar::Whole => {}
-            Sidecar::Missing if may_mend && is_whole => self.make_sidecar(row)?,
-            Sidecar::Missing => report.unprotected += 1,
-            Sidecar::Damaged(why) => {
-                let mut damage = Damage::new(Part::Parity(pack), why);
-                if may_mend && is_whole {
-                    self.make_sidecar(row)?;
-                    damage.mended = Some("made anew".to_owned());
-                }
-                report.damage.push(damage);
-            }
-        }
-        report.damage.append(&mut exam.records);
-        if exam.effort == Effort::Whole || verdict == Verdict::Damaged {
-            found.checks.push(PackCheck { pack, checked_at: request.now, verdict });
-        }
-        Ok(())
     }
 
     /// The objects of damaged packs that cannot be read any more.

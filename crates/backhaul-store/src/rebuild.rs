@@ -18,7 +18,7 @@ use crate::manifest::{MANIFEST_MAX, Manifest};
 use crate::pack::{self, Class, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
 use crate::reclaim::fence::Fence;
 use crate::reclaim::{condemned, without_condemned};
-use crate::repair;
+use crate::repair::{self, Mend};
 use crate::vault::{Vault, lock, pack_blob, read_descriptor};
 use crate::writer::scan;
 
@@ -224,7 +224,10 @@ fn hash(blobs: &dyn Blobs, name: &str) -> Result<PackId, StoreError> {
 /// Mends a pack by its name alone.
 fn mend_blob(root: &Path, blobs: &dyn Blobs, name: &str, now: u64) -> Result<Option<String>, StoreError> {
     match name.rsplit('/').next().unwrap_or_default().parse() {
-        Ok(id) => repair::mend(root, blobs, &id, now),
+        Ok(id) => match repair::mend(root, blobs, &id, now)? {
+            Mend::Done(how) => Ok(Some(how)),
+            Mend::Beyond | Mend::Later => Ok(None),
+        },
         Err(_) => Ok(None),
     }
 }

@@ -11,6 +11,7 @@ use backhaul_object::Sealed;
 use backhaul_object::breach::Breach;
 use backhaul_object::ids::{PackId, VaultId};
 
+use crate::around;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::PackRow;
 use crate::check::{Damage, Part};
@@ -19,7 +20,7 @@ use crate::index::{Edge, Ordinal};
 use crate::owned::Owned;
 use crate::pack::{HEAD_LEN, Head, decode_record};
 use crate::parity::{self, Patch};
-use crate::sidecar::{self, Sidecar, sidecar_blob};
+use crate::sidecar::{Sidecar, sidecar_blob};
 use crate::vault::{DESCRIPTOR_COPY, DESCRIPTOR_FILE, Vault, decode_descriptor, pack_blob};
 use crate::writer::scan;
 
@@ -31,20 +32,22 @@ const SIDECAR_MAX: usize = 64 << 20;
 const DESCRIPTOR_MAX: usize = 4_096;
 
 impl Vault {
-    /// Rebuilds a damaged pack from its parity; says how, or nothing when more is damaged than that makes good.
+    /// Rebuilds a damaged pack from its parity.
     ///
     /// # Errors
     /// The disk refused the new file.
-    pub fn mend_pack(&self, row: &PackRow, now: u64) -> Result<Option<String>, StoreError> {
-        row.name.map_or(Ok(None), |name| mend(&self.shared.root, &*self.shared.blobs, &name, now))
+    pub(crate) fn mend_pack(&self, row: &PackRow, now: u64) -> Result<Mend, StoreError> {
+        row.name.map_or(Ok(Mend::Beyond), |name| mend(&self.shared.root, &*self.shared.blobs, &name, now))
     }
 
-    /// Makes the sidecar of a pack that is whole.
+    /// Makes the sidecar of a pack that is whole; what was there is kept.
     ///
     /// # Errors
-    /// The pack cannot be read, or the disk refused.
-    pub fn make_sidecar(&self, row: &PackRow) -> Result<(), StoreError> {
-        row.name.map_or(Ok(()), |name| parity::make(&*self.shared.blobs, name, row.class, row.bytes))
+    /// The pack cannot be read or is not whole, or the disk refused.
+    pub(crate) fn make_sidecar(&self, row: &PackRow, now: u64) -> Result<(), StoreError> {
+        let Some(name) = row.name else { return Ok(()) };
+        put_aside(&*self.shared.blobs, &sidecar_blob(&name), now)?;
+        parity::make(&*self.shared.blobs, name, row.class, row.bytes)
     }
 
     /// Replaces a small file, and keeps the old one.
@@ -100,11 +103,7 @@ impl Vault {
         needed: &Owned,
     ) -> Result<Vec<(Sealed, Vec<Edge>)>, StoreError> {
         let Some(len) = self.shared.blobs.len(blob)? else { return Ok(Vec::new()) };
-        let read = |offset, len| match self.shared.blobs.read(blob, offset, len) {
-            // What cannot be read is as good as damaged.
-            Err(StoreError::Io { .. }) => Ok(vec![0; len]),
-            other => other,
-        };
+        let read = |offset, len| around::read(&*self.shared.blobs, blob, offset, len);
         let mut readable = Vec::new();
         for found in scan(len, &read)? {
             let bytes = read(u64::from(found.offset), found.len() as usize)?;
@@ -138,44 +137,61 @@ pub(crate) fn replace(blobs: &dyn Blobs, name: &str, bytes: &[u8], now: u64) -> 
     blobs.put(name, bytes)
 }
 
+/// What came of mending a pack.
+pub(crate) enum Mend {
+    /// It is whole again; how.
+    Done(String),
+    /// More is damaged than its parity makes good.
+    Beyond,
+    /// Pack or parity could not be read now: what can be made good is not known.
+    Later,
+}
+
 /// Rebuilds a damaged pack from its parity, as [`Vault::mend_pack`], where no vault is open.
-pub(crate) fn mend(
-    root: &Path,
-    blobs: &dyn Blobs,
-    name: &PackId,
-    now: u64,
-) -> Result<Option<String>, StoreError> {
-    let Ok(sidecar) = load_sidecar(blobs, name) else { return Ok(None) };
-    if sidecar.table().pack != *name {
-        return Ok(None);
-    }
-    let blob = pack_blob(name);
-    let mut read = |offset, out: &mut [u8]| match blobs.read_into(&blob, offset, out)? == out.len() {
-        true => Ok(()),
-        false => Err(StoreError::damaged("the pack", "it is too short")),
+pub(crate) fn mend(root: &Path, blobs: &dyn Blobs, name: &PackId, now: u64) -> Result<Mend, StoreError> {
+    let sidecar = match load_sidecar(blobs, name) {
+        Ok(Some(sidecar)) if sidecar.table().pack == *name => sidecar,
+        Ok(_) | Err(StoreError::Damaged { .. }) => return Ok(Mend::Beyond),
+        Err(_) => return Ok(Mend::Later),
     };
-    let Ok(patches) = parity::mend(&sidecar, &mut read) else { return Ok(None) };
+    let blob = pack_blob(name);
+    let is_there = blobs.len(&blob)?.is_some();
+    let mut is_refused = false;
+    let mut read = |offset, out: &mut [u8]| {
+        let read = around::read_into(blobs, &blob, offset, out);
+        is_refused |= is_there && read.is_err();
+        match read? == out.len() {
+            true => Ok(()),
+            false => Err(StoreError::damaged("the pack", "it is too short")),
+        }
+    };
+    let patches = parity::mend(&sidecar, &mut read);
+    if is_refused {
+        return Ok(Mend::Later);
+    }
+    let Ok(patches) = patches else { return Ok(Mend::Beyond) };
     let len = sidecar.table().layout.pack_len;
     // Not listed while it is being written, and written over by the next try.
     let file = root.join(format!("{blob}.tmp"));
-    if copy_patched(blobs, &blob, len, &patches, &file)? != *name {
+    let source = is_there.then_some(blob.as_str());
+    if copy_patched(blobs, source, len, &patches, &file)? != *name {
         let _ = std::fs::remove_file(&file);
-        return Ok(None);
+        return Ok(Mend::Beyond);
     }
     if Breach::RepairInPlace.is_on() {
         let written = std::fs::read(&file).and_then(|bytes| std::fs::write(root.join(&blob), bytes));
         written.and_then(|()| std::fs::remove_file(&file)).doing("write", &file)?;
-        return Ok(Some("written over".to_owned()));
+        return Ok(Mend::Done("written over".to_owned()));
     }
     put_aside(blobs, &blob, now)?;
     blobs.adopt(&file, &blob)?;
-    Ok(Some(format!("{} blocks computed from parity", patches.len())))
+    Ok(Mend::Done(format!("{} blocks computed from parity", patches.len())))
 }
 
 /// Writes a pack with patches to a new file; returns what that is to be named.
 fn copy_patched(
     blobs: &dyn Blobs,
-    blob: &str,
+    blob: Option<&str>,
     len: u64,
     patches: &[Patch],
     path: &Path,
@@ -188,7 +204,9 @@ fn copy_patched(
     while at < len {
         let n = (len - at).min(BLOCK as u64) as usize;
         let block = &mut buffer[..n];
-        read_around(blobs, blob, at, block);
+        if let Some(blob) = blob {
+            around::read_into(blobs, blob, at, block)?;
+        }
         // Blocks of parity do not cross those of the copy.
         for patch in patches.iter().filter(|patch| (at..at + n as u64).contains(&patch.offset)) {
             let start = (patch.offset - at) as usize;
@@ -202,24 +220,14 @@ fn copy_patched(
     Ok(PackId(*hasher.finalize().as_bytes()))
 }
 
-/// What can be read; the rest is left for patches.
-fn read_around(blobs: &dyn Blobs, blob: &str, offset: u64, out: &mut [u8]) {
-    if blobs.read_into(blob, offset, out).is_ok() {
-        return;
-    }
-    for (i, block) in out.chunks_mut(sidecar::BLOCK).enumerate() {
-        let at = offset + (i * sidecar::BLOCK) as u64;
-        if blobs.read_into(blob, at, block).is_err() {
-            block.fill(0);
-        }
-    }
-}
-
-/// Reads a pack's sidecar, damaged or not.
-pub(crate) fn load_sidecar(blobs: &dyn Blobs, name: &PackId) -> Result<Sidecar, StoreError> {
+/// Reads a pack's sidecar, damaged or not, if there is one.
+pub(crate) fn load_sidecar(blobs: &dyn Blobs, name: &PackId) -> Result<Option<Sidecar>, StoreError> {
     let blob = sidecar_blob(name);
-    let bytes = blobs.read(&blob, 0, SIDECAR_MAX)?;
-    Sidecar::parse(bytes).of(|| blob)
+    if blobs.len(&blob)?.is_none() {
+        return Ok(None);
+    }
+    let bytes = around::read(blobs, &blob, 0, SIDECAR_MAX)?;
+    Sidecar::parse(bytes).map(Some).of(|| blob)
 }
 
 /// Packs that are asked which vault they are of.
@@ -265,3 +273,6 @@ pub fn restore_descriptor(root: &Path, now: u64) -> Result<Option<Damage>, Store
     damage.mended = Some("written anew from its copy".to_owned());
     Ok(Some(damage))
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use backhaul_object::ids::PackId;
 
 use super::{Damage, Depth, Effort, Go, Progress, Seen, records};
+use crate::around;
 use crate::catalog::PackRow;
 use crate::error::{Of, StoreError};
 use crate::pack::{self, HEAD_LEN, Head, Row, TRAILER_LEN};
@@ -27,6 +28,16 @@ pub(crate) enum Sidecar {
     Missing,
     /// Of no use as it is.
     Damaged(String),
+    /// It could not be looked at now.
+    Unread(String),
+}
+
+/// What is wrong with a pack.
+pub(crate) enum Flaw {
+    /// Its bytes are not what was written, or the disk has lost some of them or all.
+    Damaged(String),
+    /// It could not be looked at now, which says nothing of what is in it.
+    Unread(String),
 }
 
 /// What was found of a pack.
@@ -36,7 +47,7 @@ pub(crate) struct Exam {
     /// How much of it was read.
     pub effort: Effort,
     /// What is wrong with it.
-    pub damage: Option<String>,
+    pub flaw: Option<Flaw>,
     /// Where the index does not fit it.
     pub records: Vec<Damage>,
     /// Its sidecar.
@@ -82,25 +93,33 @@ impl<'c> Exams<'c> {
 
     /// One pack.
     pub(super) fn one(&self, row: &PackRow) -> Result<Exam, StoreError> {
-        let effort = match (self.depth, &row.name) {
-            (Depth::ReadData(selection), Some(name)) if selection.takes(name) => Effort::Whole,
-            _ => Effort::Glance,
-        };
+        self.with(
+            row,
+            match (self.depth, &row.name) {
+                (Depth::ReadData(selection), Some(name)) if selection.takes(name) => Effort::Whole,
+                _ => Effort::Glance,
+            },
+        )
+    }
+
+    /// One pack, however much of it was to be read.
+    pub(super) fn with(&self, row: &PackRow, effort: Effort) -> Result<Exam, StoreError> {
         let mut exam =
-            Exam { is_gone: false, effort, damage: None, records: Vec::new(), sidecar: Sidecar::Whole };
+            Exam { is_gone: false, effort, flaw: None, records: Vec::new(), sidecar: Sidecar::Whole };
         let Some(name) = row.name else { return Ok(exam) };
-        match self.vault.examine(row, name, effort, self.progress) {
-            Ok(rows) => {
-                let compared = records::compare(self.vault, row, &rows, effort, self.seen);
-                exam.records = compared.unwrap_or_else(|error| vec![Damage::new(super::Part::Index, error)]);
-            }
+        let compared = match self.vault.examine(row, name, effort, self.progress) {
+            Ok(rows) => match records::compare(self.vault, row, &rows, effort, self.seen) {
+                Err(error @ StoreError::Io { .. }) => Err(error),
+                compared => Ok(compared.unwrap_or_else(|error| vec![Damage::new(super::Part::Index, error)])),
+            },
+            Err(error) => Err(error),
+        };
+        match compared {
+            Ok(records) => exam.records = records,
             Err(StoreError::Interrupted) => return Err(StoreError::Interrupted),
             Err(error) => {
                 exam.is_gone = !self.vault.state().packs.contains_key(&row.number);
-                exam.damage = Some(match error {
-                    StoreError::Damaged { why, .. } => why,
-                    other => other.to_string(),
-                });
+                exam.flaw = Some(self.vault.flaw(&name, error));
             }
         }
         if effort == Effort::Glance && (self.progress)(row.bytes) == Go::Stop {
@@ -111,7 +130,40 @@ impl<'c> Exams<'c> {
     }
 }
 
+/// Other packs that are asked whether the disk serves.
+const WITNESSES: usize = 64;
+
 impl Vault {
+    /// What an error says of a pack. That it is missing, or that the disk cannot read it, is said by a disk that gives
+    /// another pack; a folder that is not mounted, or a disk that is gone, says nothing.
+    fn flaw(&self, name: &PackId, error: StoreError) -> Flaw {
+        let is_missing = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
+        match error {
+            StoreError::Damaged { why, .. } => Flaw::Damaged(why),
+            StoreError::Io { source, .. } if is_missing(&source) => {
+                match self.serves(|other| other != name) {
+                    true => Flaw::Damaged("it is missing".to_owned()),
+                    false => Flaw::Unread(
+                        "it is missing, and so is every other; is their folder there?".to_owned(),
+                    ),
+                }
+            }
+            error if around::is_medium(&error) && self.serves(|_| true) => Flaw::Damaged(error.to_string()),
+            error => Flaw::Unread(error.to_string()),
+        }
+    }
+
+    /// True when a pack among some can be read.
+    fn serves(&self, among: impl Fn(&PackId) -> bool) -> bool {
+        let blobs = &self.shared.blobs;
+        let packs = self.sealed_packs().into_iter().filter_map(|row| row.name).filter(among);
+        let is_there = |blob: &String| matches!(blobs.len(blob), Ok(Some(_)));
+        let head = |blob: String| Head::decode(&blobs.read(&blob, 0, HEAD_LEN).ok()?).ok();
+        let vault = self.descriptor().vault;
+        let mut heads = packs.take(WITNESSES).map(|name| pack_blob(&name)).filter(is_there).filter_map(head);
+        heads.any(|head| head.vault == vault)
+    }
+
     /// Looks at a sealed pack; returns its records.
     pub(crate) fn examine(
         &self,
@@ -123,7 +175,8 @@ impl Vault {
         let (blob, blobs) = (pack_blob(&name), &self.shared.blobs);
         let damaged = |why: String| StoreError::damaged("the pack", why);
         let Some(len) = blobs.len(&blob)? else {
-            return Err(damaged("it is missing".to_owned()));
+            let source = std::io::Error::from(std::io::ErrorKind::NotFound);
+            return Err(StoreError::Io { doing: "find", path: self.shared.root.join(blob), source });
         };
         if len != row.bytes {
             return Err(damaged(format!("{len} bytes, {} expected", row.bytes)));
@@ -180,7 +233,7 @@ impl Vault {
         let len = match self.shared.blobs.len(&blob) {
             Ok(Some(len)) => len,
             Ok(None) => return Sidecar::Missing,
-            Err(error) => return Sidecar::Damaged(error.to_string()),
+            Err(error) => return Sidecar::Unread(error.to_string()),
         };
         if len != wanted {
             return Sidecar::Damaged(format!("{len} bytes, {wanted} expected"));
@@ -189,13 +242,16 @@ impl Vault {
             return Sidecar::Whole;
         }
         match load_sidecar(&*self.shared.blobs, &name) {
-            Ok(sidecar) if sidecar.table().pack != name || sidecar.table().layout.pack_len != row.bytes => {
+            Ok(None) => Sidecar::Missing,
+            Ok(Some(sidecar))
+                if sidecar.table().pack != name || sidecar.table().layout.pack_len != row.bytes =>
+            {
                 Sidecar::Damaged("it is of another pack".to_owned())
             }
-            Ok(sidecar) if sidecar.is_whole() => Sidecar::Whole,
-            Ok(_) => Sidecar::Damaged("its bytes do not fit its checksums".to_owned()),
+            Ok(Some(sidecar)) if sidecar.is_whole() => Sidecar::Whole,
+            Ok(Some(_)) => Sidecar::Damaged("its bytes do not fit its checksums".to_owned()),
             Err(StoreError::Damaged { why, .. }) => Sidecar::Damaged(why),
-            Err(error) => Sidecar::Damaged(error.to_string()),
+            Err(error) => Sidecar::Unread(error.to_string()),
         }
     }
 }

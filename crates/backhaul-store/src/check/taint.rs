@@ -76,7 +76,7 @@ impl Vault {
         unreadable: BTreeMap<Ordinal, String>,
         found: Findings,
     ) -> Result<Report, StoreError> {
-        let Findings { mut report, bad, .. } = found;
+        let Findings { mut report, bad, kept, .. } = found;
         let needed = match self.needed() {
             Ok(needed) => needed,
             Err(StoreError::Damaged { why, .. }) => {
@@ -100,7 +100,7 @@ impl Vault {
             }
         }
         if request.mending == Mending::Mend && is_index_right {
-            for (number, pack) in &bad {
+            for (number, pack) in bad.iter().filter(|(number, _)| !kept.contains(*number)) {
                 self.abandon_pack(*number, &needed, request.now)?;
                 let damage = report.damage.iter_mut().find(|damage| damage.what == Part::Pack(*pack));
                 if let (Some(damage), false) = (damage, hit.contains(pack)) {

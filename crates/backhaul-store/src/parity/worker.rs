@@ -7,10 +7,13 @@ use std::thread::JoinHandle;
 use backhaul_object::ids::PackId;
 
 use crate::blobs::Blobs;
-use crate::error::StoreError;
+use crate::error::{Of, StoreError};
 use crate::pack::Class;
-use crate::sidecar::sidecar_blob;
+use crate::sidecar::{BLOCK, Sidecar, sidecar_blob};
 use crate::vault::pack_blob;
+
+/// Bytes read at once: what a processor's cache holds beside the hash.
+const RUN: usize = 512 << 10;
 
 /// A pack that has no sidecar yet.
 struct Job {
@@ -58,7 +61,8 @@ fn run(blobs: &dyn Blobs, queue: &Receiver<Job>) {
     }
 }
 
-/// Makes the sidecar of a pack that is in its place.
+/// Makes the sidecar of a pack that is in its place, if that is what its name says: parity of anything else would make
+/// damage last.
 pub(crate) fn make(blobs: &dyn Blobs, pack: PackId, class: Class, len: u64) -> Result<(), StoreError> {
     let blob = pack_blob(&pack);
     let mut read = |offset, out: &mut [u8]| match blobs.read_into(&blob, offset, out)? == out.len() {
@@ -66,5 +70,27 @@ pub(crate) fn make(blobs: &dyn Blobs, pack: PackId, class: Class, len: u64) -> R
         false => Err(StoreError::damaged(blob.clone(), "it is too short")),
     };
     let bytes = super::encode(pack, class, len, &mut read)?;
+    if !is_of(blobs, &pack, &bytes)? {
+        return Err(StoreError::damaged(blob, "its bytes do not hash to its name"));
+    }
     blobs.put(&sidecar_blob(&pack), &bytes)
+}
+
+/// True when a sidecar's checksums are those of a pack that hashes to its name. Parity is computed across the pack, and the
+/// hash along it: the checksums say that both have seen the same bytes.
+fn is_of(blobs: &dyn Blobs, pack: &PackId, sidecar: &[u8]) -> Result<bool, StoreError> {
+    let sidecar = Sidecar::parse(sidecar.to_vec()).of(|| sidecar_blob(pack))?;
+    let mut sums = sidecar.table().sums.iter();
+    let (mut hasher, mut at, mut run) = (blake3::Hasher::new(), 0, vec![0; RUN]);
+    loop {
+        let n = blobs.read_into(&pack_blob(pack), at, &mut run)?;
+        hasher.update(&run[..n]);
+        if !run[..n].chunks(BLOCK).all(|block| sums.next() == Some(&crc32fast::hash(block))) {
+            return Ok(false);
+        }
+        at += n as u64;
+        if n < run.len() {
+            return Ok(hasher.finalize().as_bytes() == pack.as_bytes());
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use backhaul_store::check::Mending;
+use backhaul_store::check::{Depth, Go, Mending, Request, Round};
 use backhaul_store::mark::State;
 use backhaul_store::vault::Marking;
 use backhaul_store::{Vault, rebuild};
@@ -37,4 +37,79 @@ fn a_manifest_or_mark_that_cannot_be_read_keeps_no_vault_shut() {
         assert!(check(&vault, Mending::Look).damage.is_empty());
         assert!(fs::read(of(".snap")).is_ok() && fs::read(of(".mark")).is_ok());
     }
+}
+
+/// Opens and reads fail for a while: nothing is given up, and nothing mended, by whoever looks meanwhile.
+#[test]
+fn a_pack_that_cannot_be_read_now_is_named_and_left_as_it_is() {
+    let dir = filled();
+    let vault = Vault::open(dir.path()).unwrap();
+    let before = dump(&vault);
+    let data = packs(dir.path()).0;
+    let name = data.file_name().unwrap().to_str().unwrap();
+    let sidecar = dir.path().join("parity").join(&name[..2]).join(name);
+    for is_bad_too in [false, true] {
+        let away = dir.path().join("away");
+        fs::rename(&data, &away).unwrap();
+        std::os::unix::fs::symlink(name, &data).unwrap();
+        if is_bad_too {
+            make_unreadable(&sidecar);
+        }
+        let whole = vault.scrub(&name.parse().unwrap(), Round::PackAndPapers, 80, &|_| Go::On).unwrap();
+        for report in [whole, check(&vault, Mending::Mend)] {
+            let of_pack = report.damage.iter().find(|damage| damage.what.to_string().contains("packs/"));
+            assert!(of_pack.is_some_and(|damage| damage.why.contains("cannot be read now")), "{report:?}");
+            assert!(!report.is_sound());
+        }
+        assert!(data.is_symlink() && !dir.path().join("quarantine").exists());
+        fs::rename(&away, &data).unwrap();
+        assert_eq!(dump(&vault), before);
+        assert_eq!(check(&vault, Mending::Look).is_sound(), !is_bad_too);
+    }
+    // Of a pack that is damaged as well nobody knows what its parity would make good.
+    let bytes = fs::read(&data).unwrap();
+    flip(&data, 5_000);
+    let report = check(&vault, Mending::Mend);
+    assert!(!report.is_sound() && dump(&vault) == before, "{:?}", report.damage);
+    fs::write(&data, bytes).unwrap();
+    fs::remove_file(&sidecar).unwrap();
+    assert!(check(&vault, Mending::Mend).is_sound());
+    assert!(check(&vault, Mending::Look).damage.is_empty());
+}
+
+/// All packs are gone at once: their folder is not mounted.
+#[test]
+fn packs_whose_folder_is_not_there_are_not_given_up() {
+    let dir = filled();
+    let before = dump(&Vault::open(dir.path()).unwrap());
+    let (packs, away) = (dir.path().join("packs"), dir.path().join("away"));
+    fs::rename(&packs, &away).unwrap();
+    fs::create_dir(&packs).unwrap();
+    let vault = Vault::open(dir.path()).unwrap();
+    let report = check(&vault, Mending::Mend);
+    assert!(report.damage.iter().any(|damage| damage.why.contains("is their folder there")), "{report:?}");
+    fs::remove_dir_all(&packs).unwrap();
+    fs::rename(&away, &packs).unwrap();
+    assert_eq!(dump(&vault), before);
+    assert!(check(&vault, Mending::Look).damage.is_empty());
+}
+
+/// Parity is made of what was written, or not at all, and never over the only thing that can mend it.
+#[test]
+fn no_sidecar_is_made_from_a_pack_that_is_not_what_its_name_says() {
+    let dir = filled();
+    let vault = Vault::open(dir.path()).unwrap();
+    let data = packs(dir.path()).0;
+    let whole = fs::read(&data).unwrap();
+    let name = data.file_name().unwrap().to_str().unwrap().to_owned();
+    let sidecar = dir.path().join("parity").join(&name[..2]).join(&name);
+    let good = fs::read(&sidecar).unwrap();
+    flip(&data, 5_000);
+    fs::write(&sidecar, [&good[..], b"x"].concat()).unwrap();
+    let request = Request { depth: Depth::Structure, mending: Mending::Mend, now: 77 };
+    let report = vault.check(&request, None, &|_| Go::On).unwrap();
+    let kept = files(dir.path(), "quarantine").into_iter().map(|path| fs::read(path).unwrap());
+    assert!(fs::read(&data).is_ok_and(|now| now == whole), "{:?}", report.damage);
+    assert!(kept.into_iter().any(|bytes| bytes == [&good[..], b"x"].concat()));
+    assert!(fs::read(&sidecar).unwrap() == good && check(&vault, Mending::Look).damage.is_empty());
 }
