@@ -1,8 +1,8 @@
 //! Adding objects to a vault: the only way in.
 
-use backhaul_object::Sealed;
 use backhaul_object::breach::Breach;
 use backhaul_object::ids::{ClientId, SessionId};
+use backhaul_object::{ObjectId, Sealed};
 
 use crate::catalog::{PackRow, SnapshotRow, Upload};
 use crate::error::StoreError;
@@ -10,7 +10,7 @@ use crate::index::{Edge, Location, Ordinal};
 use crate::manifest::{Manifest, copy_name};
 use crate::pack::{Class, Head, encode_record};
 use crate::reclaim::Pass;
-use crate::vault::{Vault, Writing, open_name};
+use crate::vault::{State, Vault, Writing, open_name};
 use crate::writer::PackWriter;
 
 /// One client's writing. Dropping it keeps what was appended: a later session of the client may refer to it.
@@ -65,6 +65,7 @@ impl WriteSession {
 
     fn try_append(&mut self, sealed: &Sealed, edges: &[Edge]) -> Result<Ordinal, StoreError> {
         let vault = self.vault.clone();
+        let bad = self.unreadable(&sealed.header.id)?;
         let mut guard = vault.state();
         let state = &mut *guard;
         if state.poisoned {
@@ -72,32 +73,21 @@ impl WriteSession {
         }
         if let Some(ordinal) = state.index.ordinal(&sealed.header.id)?
             && state.claim(ordinal)?
+            && bad != Some(ordinal)
         {
             return Ok(ordinal);
         }
         state.claim_all(&sealed.header, edges)?;
         let class = Class::of(sealed.header.kind);
-        let number = match self.open[class as usize] {
-            Some(number) => number,
-            None => {
-                let number = state.next_pack;
-                let (session, client) = (self.session, self.client);
-                let head = Head { class, vault: vault.descriptor().vault, session, client };
-                let writer = PackWriter::create(&vault.shared.root.join(open_name(number)), &head)?;
-                let bytes = writer.len();
-                state.writers.insert(number, Writing { writer, dirty: true, complete: false });
-                let row = PackRow { number, name: None, class, session, client, bytes, objects: 0 };
-                state.packs.insert(number, row);
-                let epoch = state.fence.epoch();
-                state.uploads.entry(session).or_insert(Upload { client, epoch });
-                state.next_pack += 1;
-                self.open[class as usize] = Some(number);
-                number
-            }
-        };
+        let number = self.open_pack(state, class)?;
         let Some(writing) = state.writers.get_mut(&number) else { return Err(StoreError::Poisoned) };
-        // What was lost and comes back with the references it had takes its number again, and heals what refers to it.
-        let lost = match state.index.lost_ordinal(&sealed.header.id)? {
+        // What was lost, or cannot be read, and comes back with the references it had takes its number again, and heals
+        // what refers to it.
+        let known = match bad {
+            None => state.index.lost_ordinal(&sealed.header.id)?,
+            bad => bad,
+        };
+        let lost = match known {
             Some(lost) if state.index.edges(lost)? == edges => Some(lost),
             _ => None,
         };
@@ -117,8 +107,42 @@ impl WriteSession {
         self.bytes_stored += row.len();
         match lost {
             Some(lost) => state.revive(lost, &sealed.header, at).map(|()| lost),
-            None => state.index.append(&sealed.header, at, edges),
+            None => {
+                let ordinal = state.index.append(&sealed.header, at, edges)?;
+                // So that whoever asks for it finds the new one.
+                bad.map_or(Ok(()), |bad| state.index.mark_lost(bad)).map(|()| ordinal)
+            }
         }
+    }
+
+    /// The number under which an object is there and cannot be read: whoever sends it again must not be told that it is
+    /// there. Nobody holds the state meanwhile.
+    fn unreadable(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
+        let Some(ordinal) = self.vault.ordinal(id)? else { return Ok(None) };
+        match self.vault.get(ordinal) {
+            Ok(_) | Err(StoreError::NotFound(_)) => Ok(None),
+            Err(_) => Ok(Some(ordinal)),
+        }
+    }
+
+    /// The number of the pack into which objects of a class go now.
+    fn open_pack(&mut self, state: &mut State, class: Class) -> Result<u32, StoreError> {
+        if let Some(number) = self.open[class as usize] {
+            return Ok(number);
+        }
+        let (number, shared) = (state.next_pack, &self.vault.shared);
+        let (session, client) = (self.session, self.client);
+        let head = Head { class, vault: shared.descriptor.vault, session, client };
+        let writer = PackWriter::create(&shared.root.join(open_name(number)), &head)?;
+        let bytes = writer.len();
+        state.writers.insert(number, Writing { writer, dirty: true, complete: false });
+        let row = PackRow { number, name: None, class, session, client, bytes, objects: 0 };
+        state.packs.insert(number, row);
+        let epoch = state.fence.epoch();
+        state.uploads.entry(session).or_insert(Upload { client, epoch });
+        state.next_pack += 1;
+        self.open[class as usize] = Some(number);
+        Ok(number)
     }
 
     /// Makes everything appended so far durable.

@@ -259,3 +259,36 @@ fn what_was_put_aside_goes_in_time_but_never_while_something_is_lost() {
     assert_eq!(aside(&vault).files, 0);
     assert!(check(&vault, Mending::Look).is_sound());
 }
+
+/// What cannot be read is wanted; whoever sends it is not told that it is there already.
+#[test]
+fn what_is_there_and_cannot_be_read_is_stored_anew_when_it_is_sent() {
+    let dir = filled();
+    let chunk = &tree(1)[3];
+    let at = files(dir.path(), "packs")
+        .into_iter()
+        .find_map(|path| {
+            let bytes = fs::read(&path).unwrap();
+            let place = bytes.windows(chunk.body.len()).position(|bytes| bytes == chunk.body)?;
+            Some((path, place))
+        })
+        .unwrap();
+    flip(&at.0, at.1 + 900);
+    fs::remove_dir_all(dir.path().join("parity")).unwrap();
+    let vault = Vault::open(dir.path()).unwrap();
+    let ordinal = vault.ordinal(&chunk.header.id).unwrap().unwrap();
+    assert!(vault.get(ordinal).is_err());
+    let mut session = vault.begin(SessionId([7; 16]), BEA);
+    append(&vault, &mut session, chunk);
+    append(&vault, &mut session, chunk);
+    append(&vault, &mut session, &tree(1)[4]);
+    assert_eq!(session.added().0, 1, "once, and nothing that is whole");
+    session.finish().unwrap();
+    drop(vault);
+    let vault = Vault::open(dir.path()).unwrap();
+    assert_eq!(vault.ordinal(&chunk.header.id).unwrap(), Some(ordinal));
+    assert!(vault.get(ordinal).unwrap().body == chunk.body);
+    // The old pack is still damaged, and nothing that is needed is lost with it.
+    assert!(check(&vault, Mending::Mend).is_sound());
+    assert!(check(&vault, Mending::Look).damage.is_empty());
+}
