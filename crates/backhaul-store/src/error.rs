@@ -46,6 +46,16 @@ pub enum StoreError {
         /// Why.
         source: std::io::Error,
     },
+    /// An index of an earlier version does not fit beside a new one.
+    #[error(
+        "{source}; the index of an earlier Backhaul is written anew beside the old one, which takes up to {mebibytes} MiB: nothing was changed, make room and try again"
+    )]
+    NoRoomToConvert {
+        /// How much may be needed.
+        mebibytes: u64,
+        /// What the disk said.
+        source: Box<StoreError>,
+    },
     /// SQLite said no.
     #[error("catalog: {0}")]
     Catalog(#[from] rusqlite::Error),
@@ -95,6 +105,7 @@ impl StoreError {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
             Self::Io { source, .. } => matches!(source.kind(), StorageFull | QuotaExceeded),
+            Self::NoRoomToConvert { source, .. } => source.is_full(),
             Self::Catalog(rusqlite::Error::SqliteFailure(error, _)) => {
                 error.code == rusqlite::ErrorCode::DiskFull
             }

@@ -114,6 +114,25 @@ fn an_index_of_version_1_is_converted_when_the_vault_is_opened() {
     assert_eq!(dump(&Vault::open(&root).unwrap()), known());
 }
 
+/// A conversion that fails leaves what it found, and nothing that takes room.
+#[test]
+fn a_conversion_that_fails_leaves_nothing_of_the_new_index() {
+    let dir = old();
+    let root = dir.path().join("v");
+    let names = || {
+        let entries = fs::read_dir(root.join("index")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = names();
+    let members = root.join("index/members");
+    let whole = fs::read(&members).unwrap();
+    fs::write(&members, &whole[..whole.len() - 1]).unwrap();
+    Vault::open(&root).err().unwrap();
+    assert_eq!(names(), before);
+    fs::write(&members, whole).unwrap();
+    assert_eq!(dump(&Vault::open(&root).unwrap()), known());
+}
+
 #[test]
 fn what_was_lost_before_a_conversion_comes_back_under_its_number() {
     let dir = old();

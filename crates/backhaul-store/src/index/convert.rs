@@ -26,7 +26,27 @@ const OLD: [&str; 5] = ["names", "loc", "spans", "edges", "members"];
 const NEW: [&str; 5] = ["ids", "places", "parents", "references", "contents"];
 
 /// Writes the files of version 2 beside those of version 1. Returns the counts for the catalog.
+///
+/// # Errors
+/// The old index cannot be read or the disk is full: then nothing new is left, and the old one is as it was.
 pub(crate) fn convert(dir: &Path, old: &Counts) -> Result<Counts, StoreError> {
+    write_new(dir, old).map_err(|error| {
+        for name in NEW {
+            // What stays is removed by the next try.
+            let _ = remove(&dir.join(name));
+        }
+        let size = |name: &str| fs::metadata(dir.join(name)).map_or(0, |meta| meta.len());
+        match error.is_full() {
+            true => StoreError::NoRoomToConvert {
+                mebibytes: OLD.into_iter().map(size).sum::<u64>().div_ceil(1 << 20),
+                source: Box::new(error),
+            },
+            false => error,
+        }
+    })
+}
+
+fn write_new(dir: &Path, old: &Counts) -> Result<Counts, StoreError> {
     for name in NEW {
         remove(&dir.join(name))?;
     }
