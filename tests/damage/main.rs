@@ -296,3 +296,28 @@ fn a_damaged_manifest_locks_nobody_out() {
     server.start();
     assert_eq!(count(), 1);
 }
+
+/// Nobody else looks at what a recovery needs until it is needed.
+#[test]
+fn a_damaged_export_is_named_and_made_anew() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    server.home.run(&["server", "export"]).ok();
+    server.stop();
+    let vault = server.home.path().join("server/vaults/main");
+    let newest = || trees::files(&vault.join("exports")).into_iter().max().unwrap();
+    let name = newest();
+    let mut bytes = fs::read(&name).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&name, &bytes).unwrap();
+    let found = server.home.run(&["check"]).expect(13);
+    assert!(found.out.contains(&format!("exports/{}", name.file_name().unwrap().display())), "{}", found.out);
+    let repaired = server.home.json(&["check", "--repair"]);
+    assert!(repaired["sound"] == true && repaired["damage"].as_array().unwrap().len() == 1, "{repaired}");
+    assert!(newest() > name && !name.exists());
+    let kept = trees::files(&vault.join("quarantine")).into_iter();
+    assert!(kept.map(|path| fs::read(path).unwrap()).any(|kept| kept == bytes));
+    server.home.run(&["check"]).ok();
+}

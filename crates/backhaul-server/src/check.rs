@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use crate::chores::{Outcome, Tools};
 use crate::damage::{LostPath, LostPaths, lost_paths};
 use crate::error::ServerError;
+use crate::export;
+use crate::export::look::{Newest, look};
 use crate::session::OpenVault;
 
 /// How often it is looked whether a check is over, and how many looks there are between two lines of progress.
@@ -114,7 +116,12 @@ pub fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outcome, Se
         }
         checking.join()
     });
-    let report = report.map_err(|_| ServerError::Session("the check has failed".to_owned()))??;
+    let mut report = report.map_err(|_| ServerError::Session("the check has failed".to_owned()))??;
+    let (mut damage, newest) = look(&vault.vault, request.to_store(now).mending, now)?;
+    report.damage.append(&mut damage);
+    if newest == Newest::Damaged && request.repair == Repair::Mend {
+        export::carry_out(tools)?;
+    }
     let lost = lost_paths(vault, &report)?;
     Ok(Outcome { words: words(&report, &lost), document: document(request, &report, &lost) })
 }

@@ -21,6 +21,8 @@ mod by_night;
 pub mod prune;
 pub mod worker;
 
+pub(crate) use by_night::queue;
+
 /// Something to be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "chore", rename_all = "kebab-case")]

@@ -3,7 +3,7 @@
 //! An export (docs/format.md, "Exports") holds CA and certificates, the fleet database and the config. It is sealed by a
 //! key that follows from the vault key, and carries the vault key wrapped by the recovery key: so whoever has the
 //! data directory and the recovery key has the server, and nobody else has. [`shelf`] keeps the last few of
-//! them, [`recover`] stands a server up again from one.
+//! them, [`look`] looks whether they are whole, [`recover`] stands a server up again from one.
 
 use std::fs;
 use std::io::Read;
@@ -21,6 +21,7 @@ use crate::error::ServerError;
 use crate::home::ServerHome;
 use crate::keyring::random;
 
+pub mod look;
 pub mod recover;
 pub mod shelf;
 

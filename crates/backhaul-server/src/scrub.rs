@@ -6,17 +6,20 @@ use std::time::Duration;
 
 use backhaul_schedule::policy::units;
 use backhaul_store::aside;
-use backhaul_store::check::{Go, Report, Round};
+use backhaul_store::check::{Go, Mending, Report, Round};
 use backhaul_store::scrub::{self, Turn};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::alerts::{Alert, AlertKind};
 use crate::check;
+use crate::chores::{Chore, queue};
 use crate::clock;
 use crate::daemon::{Inner, lock};
 use crate::damage::{LostPaths, lost_paths};
 use crate::error::ServerError;
+use crate::export;
+use crate::export::look::{Newest, look};
 
 /// Bytes a second while a pack is read: others come first.
 const RATE: u64 = 24 << 20;
@@ -159,7 +162,14 @@ fn one(inner: &Arc<Inner>, turn: Turn, round: Round, now: u64) -> Result<(), Ser
         std::thread::sleep(Duration::from_micros(bytes * 1_000_000 / RATE));
         if inner.is_stopping() { Go::Stop } else { Go::On }
     };
-    let report = inner.vault.vault.scrub(&turn.pack, round, now, &pace)?;
+    let mut report = inner.vault.vault.scrub(&turn.pack, round, now, &pace)?;
+    if round == Round::PackAndPapers {
+        let (mut damage, newest) = look(&inner.vault.vault, Mending::Mend, now)?;
+        report.damage.append(&mut damage);
+        if newest == Newest::Damaged {
+            queue(&mut lock(&inner.fleet), &Chore::Export(export::Request {}))?;
+        }
+    }
     tell(inner, &report)?;
     // Only who has seen the manifests, too, knows that nothing is lost any more.
     if round == Round::PackAndPapers && report.is_sound() && inner.vault.vault.damaged_packs()? == 0 {

@@ -48,6 +48,15 @@ impl Vault {
         Ok(found)
     }
 
+    /// Puts a file aside that is not as it was written, and that something else will take the place of.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub fn put_away(&self, name: &str, now: u64) -> Result<(), StoreError> {
+        put_aside(&*self.shared.blobs, name, now)?;
+        self.shared.blobs.remove(name)
+    }
+
     /// Sidecars of packs that neither the catalog knows nor the disk has.
     fn orphans(&self) -> Result<Vec<String>, StoreError> {
         let names = self.shared.blobs.list("parity")?;

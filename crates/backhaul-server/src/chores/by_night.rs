@@ -85,7 +85,7 @@ fn chores(limit: Option<u64>) -> [Chore; 3] {
     ]
 }
 
-fn queue(fleet: &mut Fleet, chore: &Chore) -> Result<(), ServerError> {
+pub(crate) fn queue(fleet: &mut Fleet, chore: &Chore) -> Result<(), ServerError> {
     let request = serde_json::to_string(chore).map_err(|error| ServerError::Broken(error.to_string()))?;
     fleet.queue_chore(chore.kind(), AskedBy::Timer, &request, clock::now())?;
     // What a connection has written itself is no change to it.
