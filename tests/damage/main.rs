@@ -290,6 +290,8 @@ fn a_damaged_manifest_locks_nobody_out() {
     server.start();
     assert_eq!(count(), 2, "its copy speaks for it");
     server.stop();
+    // The scrub may have mended it meanwhile.
+    fs::write(&manifests[0], b"BHSN").unwrap();
     fs::remove_file(vault.join("copies").join(manifests[0].strip_prefix(vault.join("snaps")).unwrap()))
         .unwrap();
     server.home.run(&["check", "--rebuild-index"]).expect(13);
@@ -316,7 +318,7 @@ fn a_damaged_export_is_named_and_made_anew() {
     assert!(found.out.contains(&format!("exports/{}", name.file_name().unwrap().display())), "{}", found.out);
     let repaired = server.home.json(&["check", "--repair"]);
     assert!(repaired["sound"] == true && repaired["damage"].as_array().unwrap().len() == 1, "{repaired}");
-    assert!(newest() > name && !name.exists());
+    assert!(newest() >= name && fs::read(newest()).unwrap() != bytes);
     let kept = trees::files(&vault.join("quarantine")).into_iter();
     assert!(kept.map(|path| fs::read(path).unwrap()).any(|kept| kept == bytes));
     server.home.run(&["check"]).ok();

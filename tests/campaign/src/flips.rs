@@ -73,7 +73,7 @@ pub struct Outcome {
 
 /// All cases.
 pub struct Flips {
-    golden: [Golden; 2],
+    golden: [Golden; 3],
     /// Which vault, which file, how long it is, and the number of its first case.
     files: Vec<(usize, PathBuf, usize, u64)>,
     /// How many.

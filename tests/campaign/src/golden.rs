@@ -1,7 +1,8 @@
-//! Two small vaults with every kind of file in them, as few bytes as may be: what [`crate::flips`] damages.
+//! Three small vaults with every kind of file in them, as few bytes as may be: what [`crate::flips`] damages.
 //!
 //! The first has two snapshots, a pin, one that was forgotten, and what waits to be reclaimed. The second is the same at a
-//! moment in which reclaim was ended while it moved things, beside an upload: its journal and an open pack are there.
+//! moment in which reclaim was ended while it moved things, beside an upload: its journal and an open pack are there. The third
+//! is the first, in which a repair has put something aside, while one more snapshot is in SQLite's log only.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::{Packer, Unpacker, identify_content};
 use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
+use backhaul_store::check::Mending;
 use backhaul_store::mark::{NIGHT, State};
 use backhaul_store::reclaim::{Request, Step, Watch};
 use backhaul_store::reserve;
@@ -93,6 +95,8 @@ fn back_up(vault: &Vault, sequence: u8) {
     let objects = tree(sequence);
     for sealed in &objects {
         session.append(sealed, &vault.resolve(&sealed.header.references).unwrap()).unwrap();
+        // Between two of them everything is in a pack that is not sealed.
+        session.flush().unwrap();
     }
     let root = objects.last().unwrap().header.id;
     let snap = object(Kind::Snap, &[root], &[sequence]);
@@ -151,8 +155,19 @@ pub fn prune_twice(root: &Path) {
     }
 }
 
-/// Both vaults, below a directory.
-pub fn make(dir: &Path) -> [Golden; 2] {
+/// Waits until all sidecars are made: that is done in its own time, under another name first.
+fn wait_for_parity(root: &Path) {
+    let names = |below: &str| {
+        let all = trees::files(&root.join(below)).into_iter();
+        all.map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    while names("parity") != names("packs") {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// All vaults, below a directory.
+pub fn make(dir: &Path) -> [Golden; 3] {
     let (living, first, second) = (dir.join("living"), dir.join("first"), dir.join("second"));
     let vault = grown(&living, VaultId([9; 16]), 3);
     let mark = |sequence, state, reason| {
@@ -164,14 +179,7 @@ pub fn make(dir: &Path) -> [Golden; 2] {
     let request = Request { now: 5_000 + NIGHT, ..Request::default() };
     vault.reclaim(&request, &mut ()).unwrap();
     mark(3, State::Kept, "kept after all");
-    // Sidecars are made in their own time, under another name first.
-    let names = |below: &str| {
-        let all = trees::files(&living.join(below)).into_iter();
-        all.map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>()
-    };
-    while names("parity") != names("packs") {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    wait_for_parity(&living);
     copy(&living, &first);
     let mut upload = vault.begin(SessionId([8; 16]), BEA);
     upload.append(&object(Kind::Chunk, &[], b"half of it"), &[]).unwrap();
@@ -181,26 +189,61 @@ pub fn make(dir: &Path) -> [Golden; 2] {
     // While all of this is open.
     copy(&living, &second);
     drop((upload, vault));
-    [first, second].map(|home| {
-        shrink(&home);
-        let probe = dir.join("probe");
-        copy(&home, &probe);
-        let holds = holds(&Vault::open(&probe).unwrap()).unwrap();
-        // Sidecars are the larger part of all bytes, and alike: the smallest will do.
-        let sidecars = trees::files(&home.join("parity"));
-        let sidecar = sidecars.iter().min_by_key(|path| path.metadata().unwrap().len());
-        let is_second = home.ends_with("second");
-        let matters = |name: &PathBuf| {
-            let of_reclaim = ["reclaim.journal", "condemned"].iter().any(|file| name.ends_with(file));
+    [&first, &second].iter().for_each(|home| shrink(home));
+    let third = logged(dir, &first);
+    [(first, Of::Rest), (second, Of::Reclaim), (third, Of::Log)].map(|(home, of)| golden(dir, home, of))
+}
+
+/// A copy of a vault in which something was put aside, and what came last is in SQLite's log only.
+fn logged(dir: &Path, first: &Path) -> PathBuf {
+    let (busy, home) = (dir.join("busy"), dir.join("third"));
+    copy(first, &busy);
+    let one = trees::files(&busy.join("copies")).into_iter().find(|path| path.extension().is_some()).unwrap();
+    fs::write(&one, b"worn").unwrap();
+    let vault = Vault::open(&busy).unwrap();
+    crate::mend::check(&vault, Mending::Mend).unwrap();
+    drop(vault);
+    let vault = Vault::open(&busy).unwrap();
+    back_up(&vault, 4);
+    wait_for_parity(&busy);
+    copy(&busy, &home);
+    drop(vault);
+    let _ = fs::remove_file(home.join("reserve"));
+    // Whoever opens the log first makes this anew.
+    let _ = fs::remove_file(home.join("catalog.sqlite-shm"));
+    home
+}
+
+/// Which files of a vault are damaged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Of {
+    Rest,
+    Reclaim,
+    Log,
+}
+
+fn golden(dir: &Path, home: PathBuf, of: Of) -> Golden {
+    let probe = dir.join("probe");
+    copy(&home, &probe);
+    let holds = holds(&Vault::open(&probe).unwrap()).unwrap();
+    // Sidecars are the larger part of all bytes, and alike: the smallest will do.
+    let sidecars = trees::files(&home.join("parity"));
+    let sidecar = sidecars.iter().min_by_key(|path| path.metadata().unwrap().len());
+    let matters = |name: &PathBuf| match of {
+        Of::Rest => {
             let is_one_of_many =
                 name.starts_with("parity") && sidecar.is_some_and(|path| *path != home.join(name));
-            let is_of_vault = !name.ends_with("lock") && !is_one_of_many;
-            is_of_vault && (!is_second || of_reclaim || name.starts_with("open"))
-        };
-        let files = read(&home);
-        let names = files.iter().map(|(name, _)| name.clone()).filter(matters).collect();
-        Golden { names, holds, home, files }
-    })
+            !name.ends_with("lock") && !is_one_of_many
+        }
+        Of::Reclaim => {
+            ["reclaim.journal", "condemned"].iter().any(|file| name.ends_with(file))
+                || name.starts_with("open")
+        }
+        Of::Log => name.ends_with("catalog.sqlite-wal") || name.starts_with("quarantine"),
+    };
+    let files = read(&home);
+    let names: Vec<PathBuf> = files.iter().map(|(name, _)| name.clone()).filter(matters).collect();
+    Golden { names, holds, home, files }
 }
 
 /// The catalog as SQLite writes it in its smallest pages: a good part of it would be empty.

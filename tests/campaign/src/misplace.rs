@@ -36,7 +36,7 @@ pub struct Outcome {
 
 /// All cases, or every `step`th, below a directory.
 pub fn explore(dir: &Path, step: usize) -> Outcome {
-    let [golden, _] = golden::make(dir);
+    let [golden, ..] = golden::make(dir);
     let others = golden::others(dir);
     let names = &golden.names;
     let of_file = |at: usize| {

@@ -168,6 +168,10 @@ impl Vault {
                     }
                 }
                 None => {
+                    if self.shared.spool.len(&name)?.is_none() {
+                        let why = "it is missing, and objects in it were acknowledged; run `backhaul check --rebuild-index`";
+                        return Err(StoreError::damaged(name, why));
+                    }
                     let read = |offset, len| self.shared.spool.read(&name, offset, len);
                     let (_, records) = salvage(&name, row.bytes, &read)?;
                     if (records.len() as u64) < row.objects {
