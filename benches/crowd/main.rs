@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use backhaul_object::{Kind, ObjectId};
@@ -65,6 +65,14 @@ fn cpu(pid: u32) -> f64 {
     ticks.map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
 }
 
+/// The same command, after the server wherever both want a processor: elsewhere each client has its own, and here fifty
+/// would leave it none to answer the last of them with.
+fn behind(command: &Command) -> Command {
+    let mut behind = Command::new("nice");
+    behind.args(["-n", "10"]).arg(command.get_program()).args(command.get_args());
+    behind
+}
+
 /// Backs all of these up at once, each from a home of its own, to one server. Prints a line; returns bytes a second.
 fn round(name: &str, sources: &[PathBuf], bytes: u64) -> f64 {
     let policy = format!("{}[admission]\nslots = {}\n", TestServer::quiet_policy(), sources.len());
@@ -75,7 +83,9 @@ fn round(name: &str, sources: &[PathBuf], bytes: u64) -> f64 {
     let (start, before) = (Instant::now(), cpu(pid));
     let running: Vec<_> = clients
         .iter()
-        .map(|home| home.command(&["-q", "backup", "--still", "off"]).stdout(Stdio::null()).spawn().unwrap())
+        .map(|home| {
+            behind(&home.command(&["-q", "backup", "--still", "off"])).stdout(Stdio::null()).spawn().unwrap()
+        })
         .collect();
     for mut client in running {
         assert!(client.wait().unwrap().success());

@@ -9,6 +9,7 @@ mod compare;
 mod copies;
 mod elsewhere;
 mod enrol;
+mod far;
 mod farewell;
 mod fidelity;
 mod forged;

@@ -38,6 +38,8 @@ pub struct Path {
     pub loss: f64,
     /// Bytes per second, each way.
     pub rate_limit: Option<u64>,
+    /// Bytes of the largest packet that passes, without UDP and IP headers.
+    pub largest: Option<usize>,
     /// Which packets are lost: the same ones for the same seed, counted from `start` or `set`.
     pub seed: u64,
 }

@@ -18,7 +18,7 @@ const PATIENCE_MS: u64 = 180_000;
 /// Pauses between tries.
 const PAUSE: std::ops::RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(10);
 /// Bytes that are held to be sent again. What is beyond must become durable first.
-const HELD_MAX: usize = 24 << 20;
+const HELD_MAX: usize = 20 << 20;
 /// How often a full sink looks whether something has become durable.
 const LOOK: Duration = Duration::from_millis(2);
 

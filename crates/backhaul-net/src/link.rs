@@ -256,9 +256,15 @@ impl Streams {
         self.0.open_uni().await.map(ObjectWriter).map_err(lost)
     }
 
-    /// Lets a peer send objects that was not let before (see [`transport`](crate::transport)): one stream of them.
-    pub fn admit(&self) {
-        crate::transport::admit(&self.0);
+    /// Lets a peer send objects that was not let before (see [`transport`](crate::transport)): one stream of them, and
+    /// so many bytes beyond what was read.
+    pub fn admit(&self, window: u32) {
+        crate::transport::admit(&self.0, window);
+    }
+
+    /// Lets a peer send so many bytes beyond what is read from now on.
+    pub fn set_window(&self, window: u32) {
+        crate::transport::set_window(&self.0, window);
     }
 
     /// Waits for the peer's object stream.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
+use quinn::congestion::CubicConfig;
 use quinn::{
     AckFrequencyConfig, ClientConfig, Connection, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
     TransportConfig, VarInt,
@@ -28,6 +29,8 @@ const WINDOW: u32 = 32 << 20;
 const FRAMES_WINDOW: u32 = 2 << 20;
 /// What a sender holds until it is acknowledged: 100 ms at 1 Gbit/s and no more, for it is memory of the agent.
 const SEND_WINDOW: u64 = 12 << 20;
+/// What may be sent before the first acknowledgement: 32 packets of the smallest path.
+const INITIAL_WINDOW: u64 = 32 * 1_200;
 /// Larger datagrams made throughput collapse in measurement (loss of one costs too much).
 const MTU_MAX: u16 = 6_500;
 
@@ -79,14 +82,26 @@ pub(crate) fn transport(keeper: Keeper) -> Arc<TransportConfig> {
         .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .datagram_receive_buffer_size(None)
-        .mtu_discovery_config(Some(mtu));
+        .mtu_discovery_config(Some(mtu))
+        .congestion_controller_factory(congestion());
     Arc::new(config)
 }
 
+/// Cubic from a larger window on: each doubling of it is a round trip, and pacing spreads it over one.
+fn congestion() -> Arc<CubicConfig> {
+    let mut cubic = CubicConfig::default();
+    cubic.initial_window(INITIAL_WINDOW);
+    Arc::new(cubic)
+}
+
 /// Gives an agent that has a grant the room to use it.
-pub(crate) fn admit(connection: &Connection) {
+pub(crate) fn admit(connection: &Connection, window: u32) {
     connection.set_max_concurrent_uni_streams(VarInt::from_u32(STREAMS));
-    connection.set_receive_window(VarInt::from_u32(WINDOW));
+    set_window(connection, window);
+}
+
+pub(crate) fn set_window(connection: &Connection, window: u32) {
+    connection.set_receive_window(VarInt::from_u32(window.min(WINDOW)));
 }
 
 /// For standing links, of which a server holds thousands: a word now and then in one small datagram. Room to send

@@ -1,15 +1,20 @@
 //! Real sockets on loopback: enrolment, sessions, and who is turned away.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backhaul_net::authority::Authority;
 use backhaul_net::endpoint::{Accepted, Listener, dial_agent, dial_server};
 use backhaul_net::enrol::{Application, EnrolError, Refusal, enrol};
 use backhaul_net::join_code::{JoinCode, Secret};
-use backhaul_net::link::{ObjectWriter, Streams};
+use backhaul_net::link::{Arrived, ObjectWriter, Streams};
 use backhaul_net::transport::{KEEP_ALIVE, Use};
 use backhaul_net::{Identity, Link, NetError, Role};
+use backhaul_object::header::{Compressor, Header};
+use backhaul_object::keys::IdKey;
+use backhaul_object::{Compressed, Kind, Object};
 use backhaul_proto::wire::{Frame, List, Read, frame::Body};
 
 fn now() -> u64 {
@@ -177,7 +182,7 @@ async fn a_server_takes_objects_of_whom_it_has_admitted_and_one_stream_of_them()
         let (_writer, _reader, theirs) = accepted.split();
         let (never, soon) = (Duration::from_millis(300), Duration::from_secs(60));
         assert!(taken(&ours, never).await.is_none(), "{wanted:?}");
-        theirs.admit();
+        theirs.admit(32 << 20);
         let first = taken(&ours, soon).await;
         assert!(first.is_some() && taken(&ours, never).await.is_none(), "{wanted:?}");
     }
@@ -219,4 +224,51 @@ async fn frames_arrive_whole_though_waiting_for_them_is_given_up_again_and_again
     let ((), (end, got, given_up)) = tokio::join!(send, receive);
     assert_eq!((end, got), (None, frames));
     assert!(given_up > 0, "it never waited");
+}
+
+#[tokio::test]
+async fn a_tiny_window_and_a_reader_that_rests_hold_the_sender_back_and_nothing_is_lost() {
+    const OBJECTS: usize = 40;
+    let authority = Authority::create(now()).unwrap();
+    let (listener, address) = server(&authority);
+    let agent = authority.issue_own(Role::Agent, "desk", now()).unwrap();
+    let (dialled, accepted) = tokio::join!(dial_server(&address, &agent, Use::Work), session(&listener));
+    let ((_w, _r, out), (_v, _s, into)) = (dialled.unwrap().split(), accepted.unwrap().split());
+    into.admit(16 << 10);
+    let object = |n: usize| {
+        let payload = bytes::Bytes::from(vec![n as u8; 1 << 20]);
+        let object = Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload };
+        let (id, proof) = object.identify(&IdKey::new([1; 32]));
+        let header = Header {
+            kind: Kind::Chunk,
+            id,
+            proof,
+            compressor: Compressor::Raw,
+            plain_len: 1 << 20,
+            references: vec![],
+            provides: vec![],
+        };
+        Compressed { header, body: object.payload }
+    };
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let send = async move {
+        let mut writer = out.open().await.unwrap();
+        for n in 0..OBJECTS {
+            writer.send(&object(n)).await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+        // The connection ends with it.
+        out
+    };
+    let sending = tokio::spawn(send);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    // What a sender keeps is bounded by its own window, which is 12 MiB.
+    assert!(sent.load(Ordering::SeqCst) <= 13, "{sent:?} objects were taken though nobody reads");
+    let mut reader = into.accept().await.unwrap();
+    for n in 0..OBJECTS {
+        let Some(Arrived::Object(arrived)) = reader.next().await.unwrap() else { panic!("no object {n}") };
+        assert!(arrived.body.iter().all(|byte| *byte == n as u8) && arrived.body.len() == 1 << 20);
+    }
+    sending.await.unwrap();
 }

@@ -28,6 +28,7 @@ mod manners;
 mod open_vault;
 pub mod reads;
 mod reports;
+mod room;
 
 pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
 use door::{Waiting, farewell, greet, refuse, wait_for_grant};
@@ -194,7 +195,6 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         let session = SessionId::try_from(&grant.session[..]).unwrap_or(SessionId([0; 16]));
         let (vault, owned, streams) = (Arc::clone(&vault), Arc::clone(&owned), Arc::clone(&streams));
         let throttle = desk.throttle();
-        streams.admit();
         let ingest = Ingest::start(streams, vault, session, client_id, owned, throttle, reports_in.clone());
         talk.ingest = Some(ingest);
     }

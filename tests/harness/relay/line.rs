@@ -39,7 +39,8 @@ impl State {
         let path = self.path;
         let mut dice = Dice::of(path.seed ^ salt.rotate_left(60), self.seen);
         self.seen += 1;
-        if self.is_cut || dice.fraction() < path.loss {
+        let is_too_large = path.largest.is_some_and(|largest| length > largest);
+        if self.is_cut || is_too_large || dice.fraction() < path.loss {
             return None;
         }
         let mut sent = now;

@@ -23,9 +23,10 @@ use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 /// Questions in one batch.
 const BATCH_MAX: usize = 2_048;
 /// Bytes of content that one batch may hold back until its answers are there.
-const BATCH_BYTES: usize = 6 << 20;
-/// Batches whose answers are awaited.
-const BATCHES_MAX: usize = 2;
+const BATCH_BYTES: usize = 3 << 20;
+/// Bytes and events of the batches whose answers are awaited: so much goes in one round trip of the line.
+const AWAITED_BYTES: usize = 9 << 20;
+const AWAITED_EVENTS: usize = 32_768;
 /// Entries that wait for an open bundle before it is closed short.
 const WAITING_MAX: usize = 8_192;
 
@@ -52,6 +53,8 @@ pub(super) struct Assembler<'a> {
     queries: Vec<Query>,
     held: usize,
     batches: VecDeque<Batch>,
+    /// Bytes and events of them.
+    awaited: (usize, usize),
     recent: Recent,
     bundle: OpenBundle,
     current: Current,
@@ -77,6 +80,7 @@ impl<'a> Assembler<'a> {
             queries: Vec::new(),
             held: 0,
             batches: VecDeque::new(),
+            awaited: (0, 0),
             recent: Recent::default(),
             bundle: OpenBundle::default(),
             current: Current::default(),
@@ -193,14 +197,16 @@ impl<'a> Assembler<'a> {
     fn ask(&mut self) -> Result<(), BackupError> {
         let queries = std::mem::take(&mut self.queries);
         let events = std::mem::take(&mut self.events);
-        self.held = 0;
+        let held = std::mem::take(&mut self.held);
         let durable = self.sink.durable();
         let answers = match queries.is_empty() {
             true => std::sync::mpsc::channel().1,
             false => self.sink.ask(queries)?,
         };
-        self.batches.push_back(Batch { events, answers, durable });
-        while self.batches.len() > BATCHES_MAX {
+        self.awaited.0 += held;
+        self.awaited.1 += events.len();
+        self.batches.push_back(Batch { events, held, answers, durable });
+        while self.awaited.0 > AWAITED_BYTES || self.awaited.1 > AWAITED_EVENTS {
             self.settle()?;
         }
         self.tree.note_durable(self.sink.durable())
@@ -208,7 +214,9 @@ impl<'a> Assembler<'a> {
 
     /// Waits for the oldest answers and carries out the events up to them.
     fn settle(&mut self) -> Result<(), BackupError> {
-        let Some(Batch { events, answers, durable }) = self.batches.pop_front() else { return Ok(()) };
+        let Some(Batch { events, held, answers, durable }) = self.batches.pop_front() else { return Ok(()) };
+        self.awaited.0 -= held;
+        self.awaited.1 -= events.len();
         let asked = events.iter().any(|event| matches!(event, Event::Content { .. }));
         let answers = match asked {
             true => answers.recv().map_err(|_| {

@@ -51,6 +51,8 @@ pub(super) enum Whole {
 /// Events up to one question batch.
 pub(super) struct Batch {
     pub(super) events: Vec<Event>,
+    /// Bytes that they hold.
+    pub(super) held: usize,
     pub(super) answers: Answers,
     /// Objects that were durable when they were asked for.
     pub(super) durable: u64,

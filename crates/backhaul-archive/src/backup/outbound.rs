@@ -13,7 +13,7 @@ use super::{BackupError, BackupProgress, count};
 /// Compressing threads.
 const THREADS: usize = 2;
 /// Objects that wait before and after each of them.
-const QUEUE_MAX: usize = 2;
+const QUEUE_MAX: usize = 1;
 
 type Packed = Result<Compressed, FormatError>;
 

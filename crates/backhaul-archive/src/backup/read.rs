@@ -24,8 +24,8 @@ use crate::flags;
 
 /// Reading threads: enough to hide the latency of one disk.
 pub(super) const THREADS: usize = 4;
-/// Chunks of one file that wait for the assembler.
-pub(super) const PARTS_MAX: usize = 2;
+/// Chunks of one file that wait for the assembler: each reader has one more in hand.
+pub(super) const PARTS_MAX: usize = 1;
 /// How often a small file that changes under the reader is read again.
 const RETRIES: usize = 2;
 /// What is said of a file that was not the same all along.
@@ -301,13 +301,16 @@ pub(super) fn cut_chunks(
     take: &mut dyn FnMut(Bytes) -> bool,
 ) -> std::io::Result<u64> {
     let mut rest = from.take(size);
-    let room = size.min(chunker.max() as u64) as usize;
+    let (max, ahead) = (chunker.max(), chunker.ahead());
+    // Room for half as much again: then it is moved to the front at every other chunk only.
+    let room = size.min((ahead + ahead / 2).min(max) as u64) as usize;
     let (mut buffer, mut window, mut total, mut ended) = (vec![0; room], 0..0, 0, false);
-    let mut wanted = chunker.ahead().min(room);
+    let mut wanted = ahead.min(room);
     loop {
-        if window.start + wanted > room {
+        if window.start + wanted > buffer.len() {
             buffer.copy_within(window.clone(), 0);
             window = 0..window.len();
+            buffer.resize(buffer.len().max(wanted), 0);
         }
         while !ended && window.len() < wanted {
             match rest.read(&mut buffer[window.end..]) {
@@ -317,15 +320,16 @@ pub(super) fn cut_chunks(
                 Err(error) => return Err(error),
             }
         }
+        ended |= rest.limit() == 0;
         if window.is_empty() {
             return Ok(total);
         }
         let cut = chunker.cut(&buffer[window.clone()]);
-        if cut == window.len() && !ended && cut < room {
-            wanted = room;
+        if cut == window.len() && !ended && cut < max {
+            wanted = max;
             continue;
         }
-        wanted = chunker.ahead().min(room);
+        wanted = ahead.min(room);
         if !take(Bytes::copy_from_slice(&buffer[window.start..window.start + cut])) {
             return Ok(total);
         }

@@ -23,7 +23,7 @@ async fn pair() -> (Link, Link, Listener) {
         }
     };
     let (dialled, accepted) = tokio::join!(dial_server(&address, &agent, Use::Work), accept);
-    crate::transport::admit(&accepted.connection);
+    crate::transport::admit(&accepted.connection, 32 << 20);
     (dialled.unwrap(), accepted, listener)
 }
 

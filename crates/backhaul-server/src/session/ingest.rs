@@ -1,7 +1,8 @@
 //! From the data stream into the vault: `receive → verify and seal (in parallel) → authorise → append`.
 //!
 //! Objects keep their order through the parallel part: object n goes to worker n mod W, and results are
-//! collected in the same turn. A commit travels the same way, behind the objects it counts.
+//! collected in the same turn. A commit travels the same way, behind the objects it counts. Objects under way share the
+//! [room](super::room) of all sessions.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -11,9 +12,8 @@ use std::time::Duration;
 use backhaul_net::NetError;
 use backhaul_net::link::{Arrived, Streams};
 use backhaul_object::ids::{ClientId, SessionId};
-use backhaul_object::seal::Unpacker;
 use backhaul_object::snapshot::Snapshot;
-use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId, Sealed, bundle, flist, node};
+use backhaul_object::{Compressed, Kind, ObjectId, Sealed};
 use backhaul_proto::end;
 use backhaul_schedule::brake::{Added, Profile};
 use backhaul_store::index::Edge;
@@ -21,12 +21,13 @@ use backhaul_store::session::Commit;
 use backhaul_store::{Owned, StoreError, WriteSession};
 use tokio::sync::mpsc;
 
+use super::room::{Guest, Room, Share};
 use super::{Ending, OpenVault, lock};
 use crate::clock::{self, Stopwatch};
-use crate::keyring::random;
 use crate::rates::Throttle;
 
 mod commit;
+mod verify;
 
 pub use commit::{CommitRequest, Made, Report};
 
@@ -45,13 +46,13 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// What goes in.
 enum Item {
-    Object(Compressed),
+    Object(Compressed, Share),
     Commit(Box<CommitRequest>),
 }
 
 /// What comes out of a worker.
 enum Checked {
-    Object(Sealed),
+    Object(Sealed, Share),
     Commit(Box<Commitment>),
     Bad(Ending),
 }
@@ -82,7 +83,9 @@ impl Ingest {
         reports: mpsc::UnboundedSender<Report>,
     ) -> Self {
         let (input, items) = mpsc::channel(4);
-        let receiver = tokio::spawn(receive(streams, input.clone(), throttle, reports.clone()));
+        let place = Place { room: Arc::clone(&vault.room), guest: vault.room.enter(), streams };
+        place.streams.admit(place.guest.window());
+        let receiver = tokio::spawn(receive(place, input.clone(), throttle, reports.clone()));
         let collector = std::thread::spawn(move || {
             let writing = vault.vault.begin(session, client);
             let mut collector = Collector {
@@ -121,19 +124,31 @@ impl Ingest {
     }
 }
 
+/// Where objects come from, and what they share with those of other sessions.
+struct Place {
+    streams: Arc<Streams>,
+    room: Arc<Room>,
+    guest: Guest,
+}
+
 /// Moves objects from the data stream into the ingest.
 async fn receive(
-    streams: Arc<Streams>,
+    place: Place,
     input: mpsc::Sender<Item>,
     mut throttle: Throttle,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let Ok(mut reader) = streams.accept().await else { return };
+    let Ok(mut reader) = place.streams.accept().await else { return };
+    let mut window = place.guest.window();
     loop {
         match reader.next().await {
             Ok(Some(Arrived::Object(object))) => {
                 throttle.pass(object.body.len()).await;
-                if input.send(Item::Object(object)).await.is_err() {
+                if std::mem::replace(&mut window, place.guest.window()) != window {
+                    place.streams.set_window(window);
+                }
+                let Some(share) = place.room.share(object.body.len()).await else { return };
+                if input.send(Item::Object(object, share)).await.is_err() {
                     return;
                 }
             }
@@ -183,77 +198,14 @@ fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, collector: &mut 
 }
 
 fn work(vault: &OpenVault, tasks: &Receiver<Item>, results: &SyncSender<Checked>) {
-    let mut unpacker = Unpacker::new();
     for item in tasks {
-        let checked = match &mut unpacker {
-            Ok(unpacker) => check(vault, item, unpacker),
-            Err(error) => Checked::Bad(Ending::new(end::STORAGE, error.to_string())),
-        };
+        let checked = vault
+            .room
+            .unpack(|unpacker| verify::check(vault, item, unpacker))
+            .unwrap_or_else(|error| Checked::Bad(Ending::new(end::STORAGE, error.to_string())));
         if results.send(checked).is_err() {
             return;
         }
-    }
-}
-
-/// Decompresses, re-hashes, makes sure that it can be read back, and seals.
-fn check(vault: &OpenVault, item: Item, unpacker: &mut Unpacker) -> Checked {
-    let bad = |error: &dyn std::fmt::Display| Checked::Bad(Ending::new(end::DATA, error.to_string()));
-    let (object, commit) = match item {
-        Item::Object(object) => (object, None),
-        Item::Commit(mut request) => {
-            let header = request.snapshot.header.clone();
-            let snapshot =
-                std::mem::replace(&mut request.snapshot, Compressed { header, body: Default::default() });
-            (snapshot, Some(request))
-        }
-    };
-    let opened = match object.open(&vault.id_key, unpacker) {
-        Ok(opened) => opened,
-        Err(error) => return bad(&format!("object {}: {error}", object.header.id)),
-    };
-    if let Err(error) = readable(&opened, commit.is_some()) {
-        return bad(&format!("object {}: {error}", object.header.id));
-    }
-    let sealed = match random()
-        .map_err(|e| e.to_string())
-        .and_then(|nonce| object.seal(&vault.data_key, nonce).map_err(|error| error.to_string()))
-    {
-        Ok(sealed) => sealed,
-        Err(error) => return bad(&error),
-    };
-    match commit {
-        None => {
-            unpacker.recycle(opened);
-            Checked::Object(sealed)
-        }
-        Some(request) => match Snapshot::decode(&opened) {
-            Ok(snapshot) => Checked::Commit(Box::new(Commitment { request: *request, sealed, snapshot })),
-            Err(error) => bad(&error),
-        },
-    }
-}
-
-fn readable(object: &Object, is_commit: bool) -> Result<(), String> {
-    let decoded = match object.kind {
-        Kind::Node => node::decode(object).map(drop),
-        Kind::Flist => flist::decode(object).map(drop),
-        Kind::Chunk => Ok(()),
-        Kind::Bundle => whole_bundle(object),
-        Kind::Snap if is_commit => Ok(()),
-        kind => return Err(format!("a {kind:?} has no place here")),
-    };
-    match (decoded, is_commit, object.kind) {
-        (Ok(()), true, kind) if kind != Kind::Snap => Err("a commit must be a snapshot".to_owned()),
-        (result, ..) => result.map_err(|error| error.to_string()),
-    }
-}
-
-/// Every member must be there: a bundle is named by its members' ids, so one without contents would pass for
-/// possession of all, and would promise contents that nobody has.
-fn whole_bundle(object: &Object) -> Result<(), FormatError> {
-    match bundle::members(object)?.iter().all(Option::is_some) {
-        true => Ok(()),
-        false => Err(FormatError::Invalid("a bundle with members left out")),
     }
 }
 
@@ -303,7 +255,8 @@ impl Collector<'_> {
     fn take(&mut self, checked: Checked) -> Result<(), Ending> {
         match checked {
             Checked::Bad(ending) => return Err(ending),
-            Checked::Object(sealed) => {
+            // Its share of the room is given back when it is written.
+            Checked::Object(sealed, _share) => {
                 let edges = self.authorise(&sealed)?;
                 let before = self.writing.added().0;
                 let ordinal = self.writing.append(&sealed, &edges)?;
@@ -394,50 +347,5 @@ impl Collector<'_> {
         let made = Made { row, origin: snapshot.origin(), errors: snapshot.errors, profile };
         let _ = self.reports.send(Report::Committed(Box::new(made)));
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "tests")]
-    use backhaul_object::bundle::BundleBuilder;
-    use backhaul_object::codec::Write;
-    use backhaul_object::keys::VaultKey;
-    use backhaul_object::seal::{Packer, identify_content};
-    use bytes::Bytes;
-
-    use super::*;
-
-    /// Whoever knows the ids of a bundle's members can name it, and must not own it by that.
-    #[test]
-    fn a_bundle_without_its_contents_is_refused_though_its_id_is_right() {
-        let key = VaultKey::new([1; 32]).id_key();
-        let mut builder = BundleBuilder::default();
-        for content in [&b"one"[..], b"two"] {
-            let (id, proof) = identify_content(&key, content);
-            builder.push(id, proof, content);
-        }
-        let whole = builder.finish();
-        assert_eq!(readable(&whole, false), Ok(()));
-        let mut payload = Vec::new();
-        payload.put_varint(0);
-        payload.put_varint(4);
-        payload.extend_from_slice(b"two");
-        let part = Object { payload: Bytes::from(payload), ..whole.clone() };
-        let sent = part.clone().compress(&key, &mut Packer::new(3).unwrap()).unwrap();
-        assert_eq!(sent.header.id, whole.identify(&key).0);
-        assert!(sent.open(&key, &mut Unpacker::new().unwrap()).is_ok(), "the id alone does not tell");
-        assert!(readable(&part, false).is_err());
-    }
-
-    #[test]
-    fn snapshots_come_by_commit_and_nothing_else_does() {
-        let object = |kind| Object { kind, references: vec![], provides: vec![], payload: Bytes::new() };
-        assert!(readable(&object(Kind::Snap), false).is_err());
-        assert!(readable(&object(Kind::Snap), true).is_ok());
-        assert!(readable(&object(Kind::Chunk), true).is_err());
-        for reserved in [Kind::Patch, Kind::Blob, Kind::Attest] {
-            assert!(readable(&object(reserved), false).is_err());
-        }
     }
 }

@@ -1,8 +1,12 @@
 //! The vault with its keys, as all sessions see it.
 
+use std::sync::Arc;
+
 use backhaul_object::keys::{DataKey, IdKey, VaultKey};
 use backhaul_object::{Compressed, FormatError};
 use backhaul_store::{StoreError, Vault};
+
+use super::room::Room;
 
 /// A vault with its keys, shared by all sessions.
 pub struct OpenVault {
@@ -11,13 +15,16 @@ pub struct OpenVault {
     pub(crate) id_key: IdKey,
     pub(crate) data_key: DataKey,
     pub(super) chunker_key: [u8; 32],
+    pub(super) room: Arc<Room>,
 }
 
 impl OpenVault {
     /// Derives the keys.
     pub fn new(vault: Vault, key: &VaultKey) -> Self {
         let chunker_key = *key.chunker_key().expose();
-        Self { vault, id_key: key.id_key(), data_key: key.data_key(), chunker_key }
+        let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
+        let room = Room::new(processors);
+        Self { vault, id_key: key.id_key(), data_key: key.data_key(), chunker_key, room }
     }
 
     /// Reads an object, its seal checked.
