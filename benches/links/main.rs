@@ -52,9 +52,10 @@ struct Held {
     _ends: (AttendSession, FrameWriter, FrameReader, Streams),
 }
 
-/// Datagrams of all links so far, both directions.
-fn datagrams(held: &[Held]) -> u64 {
-    held.iter().map(|held| held.path.traffic()).map(|traffic| traffic.sent + traffic.received).sum()
+/// Datagrams of all links so far: from the clients, and from the server.
+fn datagrams(held: &[Held]) -> [u64; 2] {
+    let traffic = || held.iter().map(|held| held.path.traffic());
+    [traffic().map(|one| one.sent).sum(), traffic().map(|one| one.received).sum()]
 }
 
 async fn attend(client: &Client) -> Held {
@@ -136,8 +137,10 @@ fn main() {
         (after - before) as f64 / links as f64 / 1024.0
     );
     std::thread::sleep(LISTEN);
-    let packets = (datagrams(&held) - heard) as f64 / links as f64 / LISTEN.as_secs_f64() * 25.0;
-    println!("{packets:.2} packets a link in 25 s, both directions");
+    let [up, down] = std::array::from_fn(|way| {
+        (datagrams(&held)[way] - heard[way]) as f64 / links as f64 / LISTEN.as_secs_f64() * 25.0
+    });
+    println!("{:.2} packets a link in 25 s: {up:.2} from the client, {down:.2} from the server", up + down);
 
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let herd: Vec<_> = (0..HERD)

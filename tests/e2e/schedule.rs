@@ -190,3 +190,17 @@ fn explain_says_how_a_client_stands_and_how_it_would_with_another_limit() {
         assert!(refused.err.contains(wrong) && refused.err.contains("say rpo=4h"), "{}", refused.err);
     }
 }
+
+#[test]
+fn a_client_that_is_asked_for_and_is_not_there_is_shown_so_though_it_has_its_snapshot() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    let row = || server.home.json(&["status"])[0].clone();
+    wait_until("it is protected", || row()["state"] == "protected" && row()["obstacle"] == "none");
+    server.home.run(&["client", "nudge", "laptop"]).ok();
+    wait_until("it is waited for", || row()["obstacle"] == "absent");
+    assert!(row()["why"].as_str().unwrap().contains("has not come"), "{}", row());
+    client.run(&["backup"]).ok();
+    wait_until("it has come", || row()["obstacle"] == "none" && row()["why"] == "");
+}

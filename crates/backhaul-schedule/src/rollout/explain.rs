@@ -59,7 +59,8 @@ impl Rollout {
             self.gate(now);
         let wave = self.rules.waves.get(self.open - 1).map(ToString::to_string).unwrap_or_default();
         let waves = self.rules.waves.len();
-        let mut text = format!("wave {} of {waves} ({wave}, {members} new clients): ", self.open);
+        let s = if members == 1 { "" } else { "s" };
+        let mut text = format!("wave {} of {waves} ({wave}, {members} new client{s}): ", self.open);
         let mut reasons = Vec::new();
         if finishers < needed {
             let quiet = match self.heard {

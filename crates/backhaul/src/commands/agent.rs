@@ -80,11 +80,9 @@ fn tell(outcome: &Result<RunReport, AgentError>) {
     match outcome {
         Ok(report) => {
             let id = report.snapshot.map(|id| id.to_string()).unwrap_or_default();
-            let (files, errors) = (report.totals.files, report.figures.errors.len());
-            output::complain(&format!(
-                "backed up: snapshot {}, {files} files, {errors} not read",
-                &id[..12.min(id.len())]
-            ));
+            let (files, errors) = (output::count(report.totals.files, "file"), report.figures.errors.len());
+            let id = &id[..12.min(id.len())];
+            output::complain(&format!("backed up: snapshot {id}, {files}, {errors} not read"));
             for (path, why) in &report.figures.errors {
                 output::complain(&format!("  {}: {why}", path.display()));
             }

@@ -111,9 +111,12 @@ pub fn list(context: &Context) -> Done {
     let (mut rows, mut documents) = (Vec::new(), Vec::new());
     let newest = fleet.newest_version()?;
     let version = newest.as_ref().map_or(0, |version| version.number);
+    // The first version is in force at once.
+    let spreads = all.rollout.is_some() && version > 1;
     let rollout = newest
         .and_then(|version| serde_json::from_str::<Rollout>(&version.rollout?).ok())
-        .map(|rollout| rollout.waiting(clock::now() as i64));
+        .map(|rollout| rollout.waiting(clock::now() as i64))
+        .or_else(|| spreads.then(|| "about to spread: a running server begins within a second".to_owned()));
     for (name, policy) in &all.policies {
         let clients = clients_of(&fleet, name)?;
         documents.push(describe(name, policy, &clients));

@@ -119,6 +119,8 @@ fn judge(
     let failed = last.as_ref().filter(|run| run.state == RunState::Failed);
     let idle = shown.link != LinkState::Push && shown.link != LinkState::Dial;
     let paused = paused(&client).filter(|_| idle);
+    // Somebody asks for a run of one that has its snapshot: it may be away.
+    let is_asked_for = running && shown.next_at.is_some_and(|at| at <= now as i64);
     let (obstacle, why) = match (client.state, failed) {
         (ClientState::Invited, _) => (Obstacle::Absent, "has not joined yet".to_owned()),
         (ClientState::Revoked, _) => (Obstacle::Gated, "revoked".to_owned()),
@@ -127,10 +129,12 @@ fn judge(
         (_, Some(run)) if idle && shown.obstacle != Obstacle::Gated => {
             (Obstacle::Failing, format!("failing: {}", run.why.clone().unwrap_or_default()))
         }
-        _ if health == Health::Protected && idle => match last.filter(|run| run.errors > 0) {
-            Some(run) => (Obstacle::None, not_read(run.errors)),
-            None => (Obstacle::None, String::new()),
-        },
+        _ if health == Health::Protected && idle && !is_asked_for => {
+            match last.filter(|run| run.errors > 0) {
+                Some(run) => (Obstacle::None, not_read(run.errors)),
+                None => (Obstacle::None, String::new()),
+            }
+        }
         _ if running && shown.why.is_empty() => (Obstacle::Waiting, "joined a moment ago".to_owned()),
         _ if running => (shown.obstacle, shown.why.clone()),
         _ => (Obstacle::Waiting, "the server is not running".to_owned()),
