@@ -1,12 +1,13 @@
 //! Random schedules of sessions, restores, marks, deletion and crashes.
 //!
-//! `BACKHAUL_SCHEDULES=100000 cargo test -p backhaul-store --test reclaim random_schedules` runs more of them;
+//! `BACKHAUL_SCHEDULES=100000 cargo test --workspace --test reclaim random_schedules` runs more of them;
 //! `BACKHAUL_SEED=n` begins at another seed. A failure names its seed.
 
 use backhaul_object::ObjectId;
 use backhaul_object::ids::{ClientId, SessionId};
+use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::reclaim::{Step, Watch};
-use backhaul_store::{StoreError, Vault, WriteSession};
+use backhaul_store::{Ordinal, ReaderPass, StoreError, Vault, WriteSession};
 use backhaul_tests::dice::Dice;
 
 use crate::world::{LEAVES, World};
@@ -30,21 +31,21 @@ fn one_schedule(seed: u64) -> Result<(), String> {
     for _ in 0..40 + dice.index(120) {
         let at = dice.index(world.sessions.len());
         let known = if world.sessions.is_empty() { Vec::new() } else { world.known(at) };
-        match dice.index(20) {
+        let all: Vec<u32> = world.snapshots.keys().copied().collect();
+        match dice.index(24) {
             0 | 1 => world.begin(dice.index(3) as u8),
             2 if dice.index(3) == 0 => world.crash(),
             3 => world.mark_begin(),
             4 | 5 => world.mark_end(),
             6 | 7 => drop(world.let_go()),
-            8 | 9 if !world.snapshots.is_empty() => {
-                let all: Vec<u32> = world.snapshots.keys().copied().collect();
-                world.forget(all[dice.index(all.len())]);
+            8 | 9 if !all.is_empty() => world.forget(all[dice.index(all.len())]),
+            10 if !all.is_empty() => world.read(all[dice.index(all.len())]),
+            20 | 21 if !all.is_empty() => {
+                let reader = dice.index(world.readers());
+                world.read_on(reader, all[dice.index(all.len())]);
             }
-            10 if !world.snapshots.is_empty() => {
-                let all: Vec<u32> = world.snapshots.keys().copied().collect();
-                world.read(all[dice.index(all.len())]);
-            }
-            11 => world.read_end(),
+            22 => world.renew(dice.index(world.readers())),
+            11 if dice.index(2) == 0 => world.read_end(),
             _ if world.sessions.is_empty() => world.begin(0),
             12 if dice.index(4) == 0 => world.end(at),
             13 => world.ask(at, dice.index(world.ids() as usize) as u32),
@@ -67,11 +68,40 @@ fn random_schedules() {
     }
 }
 
-/// Sessions that go on between the steps of a pass, in a whole vault.
+/// A restore, or a mount: it has looked up a snapshot, and reads it in its own time.
+struct Restore {
+    pass: ReaderPass,
+    of: SnapshotRow,
+    needs: Vec<Ordinal>,
+}
+
+impl Restore {
+    fn begin(vault: &Vault, of: SnapshotRow) -> Self {
+        let pass = vault.enter_reader("a restore", of.client);
+        let (mut needs, mut next) = (vec![of.ordinal], 0);
+        while let Some(ordinal) = needs.get(next) {
+            let below: Vec<Ordinal> = vault.edges(*ordinal).unwrap().iter().map(|edge| edge.to).collect();
+            needs.extend(below);
+            next += 1;
+        }
+        Self { pass, of, needs }
+    }
+
+    /// Everything is read, whatever went meanwhile.
+    fn read(&self, vault: &Vault) {
+        for ordinal in &self.needs {
+            let why = |error| panic!("snapshot {} cannot be read on: {error}", self.of.sequence);
+            vault.get(*ordinal).map(drop).unwrap_or_else(why);
+        }
+    }
+}
+
+/// Sessions and restores that go on between the steps of a pass, in a whole vault.
 struct Busy<'a> {
     vault: Vault,
     dice: &'a mut Dice,
     sessions: Vec<(WriteSession, ClientId, Vec<ObjectId>)>,
+    readers: Vec<Restore>,
     next: u8,
     /// At which step, counted from now, the pass is ended.
     ends: usize,
@@ -81,7 +111,26 @@ impl Busy<'_> {
     fn act(&mut self) {
         let vault = self.vault.clone();
         let at = self.dice.index(self.sessions.len());
-        match self.dice.index(8) {
+        let reader = self.dice.index(self.readers.len());
+        match self.dice.index(12) {
+            8 if self.readers.len() < 3 => {
+                let rows = vault.snapshots(None).unwrap();
+                if !rows.is_empty() {
+                    self.readers.push(Restore::begin(&vault, rows[self.dice.index(rows.len())].clone()));
+                }
+            }
+            9 if !self.readers.is_empty() => self.readers[reader].read(&vault),
+            // Seldom: what is of interest lasts over several passes.
+            10 if !self.readers.is_empty() && self.dice.index(20) == 0 => {
+                let done = self.readers.remove(reader);
+                done.read(&vault);
+            }
+            11 if !self.readers.is_empty() && self.dice.index(20) == 0 => {
+                self.readers[reader].pass.renew();
+                if !vault.snapshots(None).unwrap().contains(&self.readers[reader].of) {
+                    self.readers.remove(reader);
+                }
+            }
             0 | 1 if self.sessions.len() < 3 => {
                 self.next += 1;
                 let client = ClientId([200 + self.dice.index(3) as u8; 16]);
@@ -142,7 +191,7 @@ fn one_vault(seed: u64) {
     let mut dice = Dice::of(seed, 0);
     let mut yard = Yard::new();
     let mut next = 0;
-    let mut left = Vec::new();
+    let (mut left, mut reading) = (Vec::new(), Vec::new());
     for _ in 0..6 {
         let rows = yard.vault().snapshots(None).unwrap();
         for _ in 0..dice.index(3).min(rows.len()) {
@@ -150,20 +199,21 @@ fn one_vault(seed: u64) {
         }
         let ends = if dice.index(3) == 0 { dice.index(16) } else { usize::MAX };
         let vault = yard.vault().clone();
-        let mut busy = Busy { vault, dice: &mut dice, sessions: left, next, ends };
+        let mut busy = Busy { vault, dice: &mut dice, sessions: left, readers: reading, next, ends };
         (0..6).for_each(|_| busy.act());
         let result = yard.reclaim_watched(&mut busy);
         assert!(matches!(result, Ok(_) | Err(StoreError::Interrupted)), "BACKHAUL_SEED={seed}: {result:?}");
-        (next, left) = (busy.next, busy.sessions);
+        (next, left, reading) = (busy.next, busy.sessions, busy.readers);
         drop(busy.vault);
+        reading.iter().for_each(|restore| restore.read(yard.vault()));
         yard.assert_whole();
         if dice.index(3) == 0 {
-            left.clear();
+            (left, reading) = (Vec::new(), Vec::new());
             yard.crash();
             yard.assert_whole();
         }
     }
-    drop(left);
+    drop((left, reading));
     (0..3).for_each(|_| drop(yard.reclaim()));
     yard.assert_whole();
 }

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use backhaul_object::ids::ClientId;
 use backhaul_store::reclaim::condemned;
 use backhaul_store::reclaim::fence::Fence;
 use backhaul_store::{Bits, Ordinal};
@@ -28,10 +29,21 @@ pub struct Session {
     number: u32,
 }
 
+/// A restore or a mount: it may read all that its client's snapshots reach, and of what it has begun with it needs all.
 #[derive(Debug)]
 struct Reader {
     token: u64,
-    needs: Vec<Ordinal>,
+    client: u8,
+    /// Which snapshots it has begun to read, and what these reach.
+    reads: BTreeMap<u32, Vec<Ordinal>>,
+}
+
+/// A snapshot: its number in the vault, what it holds, and whose it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot {
+    root: Ordinal,
+    id: u32,
+    client: u8,
 }
 
 /// What survives a crash.
@@ -50,7 +62,7 @@ pub struct World {
     /// Which session wrote each row.
     writers: Vec<u32>,
     uploads: BTreeMap<u32, (u8, u64)>,
-    pub snapshots: BTreeMap<u32, (Ordinal, u32)>,
+    pub snapshots: BTreeMap<u32, Snapshot>,
     made: u32,
     sessions_made: u32,
     pub sessions: Vec<Session>,
@@ -151,8 +163,8 @@ impl World {
         let ordinal = self.found(snap).ok_or("the snapshot that was just added is not there")?;
         self.flush();
         self.made += 1;
-        self.snapshots.insert(self.made, (ordinal, snap));
         let client = self.sessions[at].client;
+        self.snapshots.insert(self.made, Snapshot { root: ordinal, id: snap, client });
         self.uploads.retain(|_, (of, _)| *of != client);
         self.disk.uploads = self.uploads.clone();
         Ok(())
@@ -167,19 +179,42 @@ impl World {
     }
 
     pub fn forget(&mut self, snapshot: u32) {
-        self.snapshots.remove(&snapshot);
+        if let Some(Snapshot { client, .. }) = self.snapshots.remove(&snapshot) {
+            self.fence.unmade(ClientId([client; 16]));
+        }
     }
 
     pub fn read(&mut self, snapshot: u32) {
-        let Some((root, _)) = self.snapshots.get(&snapshot) else { return };
-        let mut needs = vec![*root];
+        let Some(Snapshot { client, .. }) = self.snapshots.get(&snapshot).copied() else { return };
+        let token = self.fence.enter_reader("a reader".to_owned(), ClientId([client; 16]));
+        self.readers.push(Reader { token, client, reads: BTreeMap::new() });
+        self.read_on(self.readers.len() - 1, snapshot);
+    }
+
+    /// A mount looks into another snapshot, which may be younger than itself.
+    pub fn read_on(&mut self, reader: usize, snapshot: u32) {
+        let Some(Snapshot { root, client, .. }) = self.snapshots.get(&snapshot).copied() else { return };
+        let Some(reader) = self.readers.get_mut(reader).filter(|reader| reader.client == client) else {
+            return;
+        };
+        let mut needs = vec![root];
         let mut next = 0;
         while let Some(ordinal) = needs.get(next) {
             needs.extend(self.rows[ordinal.0 as usize].children.clone());
             next += 1;
         }
-        let token = self.fence.enter("a reader".to_owned());
-        self.readers.push(Reader { token, needs });
+        reader.reads.insert(snapshot, needs);
+    }
+
+    /// It has read nothing for long, and makes do with what is there now.
+    pub fn renew(&mut self, reader: usize) {
+        let Some(reader) = self.readers.get_mut(reader) else { return };
+        self.fence.renew(reader.token, ClientId([reader.client; 16]));
+        reader.reads.retain(|snapshot, _| self.snapshots.contains_key(snapshot));
+    }
+
+    pub fn readers(&self) -> usize {
+        self.readers.len()
     }
 
     pub fn read_end(&mut self) {
@@ -201,7 +236,7 @@ impl World {
     pub fn mark_begin(&mut self) {
         let since = self.fence.epoch().saturating_sub(HOLD);
         let mut live = Bits::default();
-        self.snapshots.values().for_each(|(root, _)| live.add(*root));
+        self.snapshots.values().for_each(|snapshot| live.add(snapshot.root));
         for (n, writer) in self.writers.iter().enumerate() {
             if self.uploads.get(writer).is_some_and(|(_, epoch)| *epoch >= since) {
                 live.add(Ordinal(n as u64));
@@ -215,7 +250,7 @@ impl World {
     pub fn mark_end(&mut self) {
         let Some((mut live, until)) = self.marking.take() else { return };
         live.add_range(until..self.rows.len() as u64);
-        self.snapshots.values().for_each(|(root, _)| live.add(*root));
+        self.snapshots.values().for_each(|snapshot| live.add(snapshot.root));
         self.close(&mut live, self.rows.len() as u64);
         self.fence.marked(&live, self.rows.len() as u64);
         self.disk.file = condemned::encode(&self.fence);
@@ -256,7 +291,7 @@ impl World {
     /// What must be true after every step.
     pub fn audit(&self) -> Told<()> {
         let is_gone = |ordinal: &Ordinal| self.fence.gone().has(*ordinal);
-        for (number, (root, id)) in &self.snapshots {
+        for (number, Snapshot { root, id, .. }) in &self.snapshots {
             let (mut found, mut open) = (BTreeSet::new(), vec![*root]);
             while let Some(next) = open.pop() {
                 if is_gone(&next) {
@@ -277,7 +312,7 @@ impl World {
             }
         }
         for reader in &self.readers {
-            if let Some(gone) = reader.needs.iter().find(|ordinal| is_gone(ordinal)) {
+            if let Some(gone) = reader.reads.values().flatten().find(|ordinal| is_gone(ordinal)) {
                 return Err(format!("a reader needs {} and it is gone", gone.0));
             }
         }
@@ -320,7 +355,7 @@ impl World {
             self.audit()?;
         }
         let mut needed = Bits::default();
-        self.snapshots.values().for_each(|(root, _)| needed.add(*root));
+        self.snapshots.values().for_each(|snapshot| needed.add(snapshot.root));
         self.close(&mut needed, self.rows.len() as u64);
         let gone = needed.others(self.rows.len() as u64);
         if gone != *self.fence.gone() {
