@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backhaul_tests::mounts::{Mount, can_mount};
+use backhaul_tests::netns::skipped;
 use backhaul_tests::volumes::Volume;
 use backhaul_tests::{Home, trees};
 use serde_json::Value;
@@ -102,7 +104,7 @@ fn without_extended_attributes_the_files_come_back_and_what_is_lost_is_named() {
     fs::write(tree.join("with"), "with").unwrap();
     fs::write(tree.join("without"), "without").unwrap();
     if !trees::attribute(&tree.join("with"), "user.comment", b"kept") {
-        return backhaul_tests::netns::skipped("no attributes can be set here");
+        return skipped("no attributes can be set here");
     }
     let home = saved(&tree);
     let done = partly(&home, &tree, &volume.path());
@@ -152,6 +154,45 @@ fn folders_that_may_not_be_read_and_files_that_grow_without_end_are_named_and_en
 }
 
 /// A mounted snapshot is such a source: served by a program, with inodes of its own making.
+/// Where letters are not told by their case, whatever is listed, one of two such names is there and the other is named.
+#[test]
+fn of_names_that_the_target_takes_for_one_the_second_is_refused_each_time() {
+    let (dir, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (disk, at) = (image.path().join("disk"), image.path().join("at"));
+    fs::create_dir(&at).unwrap();
+    fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+    let works = |program: &str, args: &[&str], paths: &[&Path]| {
+        let done = Command::new(program).args(args).args(paths).output();
+        done.is_ok_and(|output| output.status.success())
+    };
+    if !works("mkfs.ntfs", &["-q", "-F"], &[&disk])
+        || !works("lowntfs-3g", &["-o", "ignore_case"], &[&disk, &at])
+    {
+        return skipped("no file system is here that does not tell letters by their case");
+    }
+    let tree = dir.path().join("tree");
+    for (name, text) in [("D/y", "1"), ("d/x", "2"), ("Twin", "upper"), ("twin", "lower"), ("other", "o")] {
+        fs::create_dir_all(tree.join(name).parent().unwrap()).unwrap();
+        fs::write(tree.join(name), text).unwrap();
+    }
+    let home = saved(&tree);
+    let mut results = Vec::new();
+    for more in [&[][..], &["--overwrite", "always"]] {
+        let (from, to) = (format!("latest:{}", tree.display()), at.join("to"));
+        let args = ["--json", "restore", &from, "-t", to.to_str().unwrap()];
+        let done = home.run(&[&args[..], more].concat());
+        let texts =
+            ["twin", "other", "d/y"].map(|name| fs::read_to_string(to.join(name)).unwrap_or_default());
+        results.push((done, texts, to.join("d/x").exists()));
+    }
+    assert!(works("umount", &[], &[&at]));
+    for (done, texts, is_mixed) in results {
+        let named = named(&done.expect(3).json());
+        assert_eq!(named.iter().map(String::as_str).collect::<Vec<_>>(), ["d", "twin"]);
+        assert_eq!((texts, is_mixed), (["upper", "o", "1"].map(str::to_owned), false));
+    }
+}
+
 #[test]
 fn what_a_program_serves_as_files_is_saved_like_others() {
     if !can_mount() {

@@ -52,6 +52,8 @@ fn a_client_restores_what_another_has_if_its_own_config_allows_it() {
     allow(&bea, &out.join("in"));
     let outside = restore(&server, &tree, &out.join("elsewhere"), "bea", &[]).expect(1);
     assert!(outside.err.contains("in no folder that this machine's config allows"), "{}", outside.err);
+    let missing = restore(&server, &tree, &target, "bea", &[]).expect(1);
+    assert!(missing.err.contains("is not there on that machine: make it first"), "{}", missing.err);
     fs::create_dir(out.join("in")).unwrap();
     let dry = restore(&server, &tree, &target, "bea", &["--dry-run"]).ok();
     assert!(dry.out.contains("would restore") && dry.out.contains("on bea"), "{}", dry.out);

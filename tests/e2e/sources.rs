@@ -110,6 +110,8 @@ fn what_the_config_says_holds_for_every_run_and_the_command_line_comes_after_it(
     write(&at("cache/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55");
     write(&at("cache/junk"), "junk");
     let (home, path) = (joined(dir.path()), dir.path().to_str().unwrap());
+    let help = home.run(&["backup", "--help"]).ok().out;
+    assert!(help.contains("/home/*/.cache/") && help.contains("--no-default-excludes"), "{help}");
     configure(&home, "exclude", "[\"src\"]");
     home.run(&["-q", "backup", path, "--include-caches", "--exclude", "!src", "-e", "z"]).ok();
     let names = listed(&home, dir.path());

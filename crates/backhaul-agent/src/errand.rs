@@ -69,7 +69,11 @@ impl Restores {
         let (allowed, rest) = self.admit(target)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let why = |path: &Path, error: Errno| format!("{}: {error}", path.display());
-        let mut at = fs::openat(CWD, allowed, flags, Mode::empty()).map_err(|error| why(allowed, error))?;
+        let mut at = fs::openat(CWD, allowed, flags, Mode::empty()).map_err(|error| match error {
+            // It is made by nobody but its owner: the way to it may lead through links.
+            Errno::NOENT => format!("{} is not there on that machine: make it first", allowed.display()),
+            error => why(allowed, error),
+        })?;
         let mut path = allowed.to_path_buf();
         for name in rest {
             path.push(name);

@@ -105,19 +105,33 @@ impl Run<'_, '_> {
 
     /// Refuses a name that this file system takes for another of the snapshot: it would replace that.
     pub(super) fn refuse_alike(&mut self, name: &[u8]) -> Result<(), String> {
-        let is_alone = self.folders.last_mut().is_none_or(|folder| folder.folded.insert(folded(name)));
+        let hash = folded(name);
+        let is_alone = self.folders.last_mut().is_none_or(|folder| folder.folded.insert(hash));
         if is_alone || !self.writes() {
             return Ok(());
         }
+        if self.is_told_apart(name, hash)? {
+            return Ok(());
+        }
+        // The other may not have been written yet.
+        self.drain().map_err(|error| error.to_string())?;
+        match self.is_told_apart(name, hash)? {
+            true => Ok(()),
+            false => Err("this file system takes it for another name of the same folder".to_owned()),
+        }
+    }
+
+    /// Whether a name is not there, or is listed beside the one that is like it: how names are spelt in a list is not always
+    /// how they were given.
+    fn is_told_apart(&mut self, name: &[u8], hash: u64) -> Result<bool, String> {
         match self.here()? {
             Some(dir) if look(dir, name)?.is_some() => {
                 let listed = names_in(dir).map_err(|error| error.to_string())?;
-                match listed.iter().any(|one| one.to_bytes() == name) {
-                    true => Ok(()),
-                    false => Err("this file system takes it for another name of the same folder".to_owned()),
-                }
+                let is_listed = listed.iter().any(|one| one.to_bytes() == name);
+                let alike = listed.iter().filter(|one| folded(one.to_bytes()) == hash).count();
+                Ok(is_listed && alike > 1)
             }
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 

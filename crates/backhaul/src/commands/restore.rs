@@ -106,6 +106,7 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
     let target = format!("{}{on}", args.target.display());
     let special = match restored.special {
         0 => String::new(),
+        1 => ", 1 pipe, socket or device".to_owned(),
         n => format!(", {n} pipes, sockets and devices"),
     };
     output::line(&format!(
