@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use backhaul_archive::backup::joints::Joints;
-use backhaul_archive::backup::{BackupProgress, BackupRequest, VaultParameters, dry_run, excludes::Excludes};
+use backhaul_archive::backup::{
+    BackupProgress, BackupRequest, Patches, VaultParameters, dry_run, excludes::Excludes,
+};
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::{Descriptor, INLINE_MAX};
@@ -104,6 +106,7 @@ impl Sample {
             id_key: self.key.id_key(),
             chunker_key: self.key.chunker_key(),
             generation: [1; 16],
+            patches: Patches::Refused,
         };
         dry_run(&request, &parameters).unwrap().files_new
     }

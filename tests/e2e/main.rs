@@ -26,6 +26,7 @@ mod mounts;
 mod networks;
 mod night;
 mod orders;
+mod patches;
 mod peer;
 mod prune;
 mod pull_push;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::json::assert_fits;
 
 /// A command some days from now. None, said aloud, where clocks cannot be turned.
-fn in_days(days: u32, home: &Home, args: &[&str]) -> Option<Command> {
+pub fn in_days(days: u32, home: &Home, args: &[&str]) -> Option<Command> {
     let mut tool = Command::new("faketime");
     let shown = tool.args(["--exclude-monotonic", "-f", &format!("+{days}d"), "env"]).output();
     let Some(shown) = shown.ok().filter(|shown| shown.status.success()) else {
@@ -28,7 +28,7 @@ fn in_days(days: u32, home: &Home, args: &[&str]) -> Option<Command> {
     Some(command)
 }
 
-fn json(mut command: Command) -> Value {
+pub fn json(mut command: Command) -> Value {
     let output = command.arg("--json").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use backhaul_archive::backup::VaultParameters;
+use backhaul_archive::backup::{Patches, VaultParameters};
 use backhaul_net::link::Hangup;
 use backhaul_net::{Link, NetError};
 use backhaul_object::descriptor::Descriptor;
@@ -16,7 +16,7 @@ use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, Transfer
 use backhaul_object::{Compressed, FormatError, Object, ObjectId, Reference};
 use backhaul_proto::errand::News;
 use backhaul_proto::goodbye::Goodbye;
-use backhaul_proto::{READ_MAX, Retry, end, wire};
+use backhaul_proto::{READ_MAX, Retry, end, feature, wire};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -340,6 +340,10 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
             id_key: IdKey::new(key(&welcome.id_key)?),
             chunker_key: ChunkerKey::new(key(&welcome.chunker_key)?),
             generation,
+            patches: match welcome.features.iter().any(|name| name == feature::PATCH) {
+                true => Patches::Taken,
+                false => Patches::Refused,
+            },
         },
         grant,
         errand: welcome.errand,

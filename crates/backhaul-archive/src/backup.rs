@@ -4,6 +4,7 @@
 //! - [`walk`] lists everything below the [`roots`] in path order, [`look`]s at it, drops what the [`excludes`] say, looks
 //!   each file up in the [`state`] of the last run, and tells [`step`] by step what there is;
 //! - [`read`] reads what changed, in several threads, and cuts big files into chunks;
+//! - [`drafts`] finds what of a changed chunk was in the file's chunks before, by the signatures that it keeps of these;
 //! - [`assemble`] takes the results in path order, asks the sink what it lacks, and bundles small files;
 //! - [`tree`] draws the directories;
 //! - [`outbound`] compresses in parallel and hands objects to the sink, children before parents.
@@ -30,6 +31,7 @@ use backhaul_object::{FormatError, ObjectId};
 use thiserror::Error;
 
 mod assemble;
+mod drafts;
 mod events;
 pub mod excludes;
 pub mod joints;
@@ -44,6 +46,7 @@ pub mod stream;
 mod tree;
 mod walk;
 
+use drafts::Drafts;
 use state::{PendingState, StateName};
 
 /// Batches of files that wait for a reader; each file holds its directory open.
@@ -81,6 +84,17 @@ pub struct VaultParameters {
     pub chunker_key: ChunkerKey,
     /// State of another generation is void.
     pub generation: [u8; 16],
+    /// Whether chunks may be sent as differences.
+    pub patches: Patches,
+}
+
+/// Whether chunks may be sent as differences to others that are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patches {
+    /// Every chunk goes as it is.
+    Refused,
+    /// Where that is much shorter.
+    Taken,
 }
 
 /// Counters to watch a backup by.
@@ -196,7 +210,9 @@ pub fn backup(
     let (old_nodes, records) = known.map_or_else(Default::default, state::Known::split);
     let (jobs_in, jobs) = sync_channel(JOBS_MAX);
     let jobs = &std::sync::Mutex::new(jobs);
-    let readers = &read::Readers::new(parameters, request);
+    let drafts = request.state.and_then(|dir| Drafts::open(dir, parameters));
+    let drafts = drafts.as_ref();
+    let readers = &read::Readers::new(parameters, request, drafts);
     std::thread::scope(|scope| {
         let (steps_in, batches) = step::Steps::channel(jobs_in);
         for _ in 0..read::THREADS {
@@ -205,12 +221,15 @@ pub fn backup(
         let walk = walk::Walk::new(request, parameters, records, steps_in);
         spawn_walk(scope, walk, roots)?;
         let (put, saved) = outbound::with(scope, sink, &request.progress, |outbound| {
-            assemble::Assembler::new(parameters, sink, outbound, journal, old_nodes).run(&batches)
+            assemble::Assembler::new(parameters, sink, outbound, journal, old_nodes, drafts).run(&batches)
         });
         // The walk and the readers stop when nobody takes their results.
         drop(batches);
         match (put, saved) {
             (Ok(()), saved) => saved.map(|mut saved| {
+                if let Some(drafts) = drafts {
+                    drafts.make_room();
+                }
                 saved.figures.bytes_sent = request.progress.bytes_sent.load(Ordering::Relaxed);
                 saved
             }),

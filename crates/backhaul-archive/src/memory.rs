@@ -7,7 +7,7 @@ use std::sync::mpsc::channel;
 use backhaul_object::keys::IdKey;
 use backhaul_object::seal::Unpacker;
 use backhaul_object::source::{Answer, Answers, ObjectSink, ObjectSource, Query, TransferError};
-use backhaul_object::{Compressed, Object, ObjectId};
+use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId, patch};
 
 pub(crate) struct Memory {
     key: IdKey,
@@ -19,6 +19,10 @@ pub(crate) struct Held {
     pub(crate) objects: HashMap<ObjectId, Object>,
     members: HashMap<ObjectId, (ObjectId, u16)>,
     pub(crate) puts: u64,
+    /// How many of these were patches.
+    pub(crate) patches: u64,
+    /// Bytes of all of them.
+    pub(crate) bytes: u64,
     pub(crate) asked: u64,
     /// Puts after which the session breaks.
     pub(crate) breaks_after: Option<u64>,
@@ -45,8 +49,18 @@ impl ObjectSink for Memory {
     }
 
     fn put(&self, object: Compressed) -> Result<u64, TransferError> {
-        let opened = object.open(&self.key, &mut Unpacker::new().unwrap()).unwrap();
         let mut held = self.held.lock().unwrap();
+        let mut unpacker = Unpacker::new().unwrap();
+        let opened = match object.header.kind {
+            Kind::Patch => {
+                held.patches += 1;
+                let base = |id: &ObjectId| held.objects.get(id).cloned().unwrap().payload;
+                let fetch = &mut |id: &ObjectId, _: &mut Unpacker| Ok::<_, FormatError>(base(id));
+                patch::rebuild(&object, &self.key, &mut unpacker, fetch).unwrap()
+            }
+            _ => object.open(&self.key, &mut unpacker).unwrap(),
+        };
+        held.bytes += (object.header.encode().len() + object.body.len()) as u64;
         if held.breaks_after == Some(held.puts) {
             return Err(TransferError::Lost("cut".to_owned()));
         }

@@ -26,7 +26,7 @@ pub enum Kind {
     Node = 4,
     /// Snapshot manifest.
     Snap = 5,
-    /// A chunk written as a difference to others (reserved).
+    /// A chunk written as a difference to others.
     Patch = 6,
     /// Large attribute values, logs (reserved).
     Blob = 7,
@@ -174,7 +174,7 @@ impl Header {
         if leaf && !self.references.is_empty() {
             return Err(FormatError::Invalid("a chunk, bundle or blob refers to nothing"));
         }
-        Ok(())
+        if self.kind == Kind::Patch { crate::patch::check(self) } else { Ok(()) }
     }
 }
 

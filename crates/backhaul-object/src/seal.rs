@@ -194,11 +194,15 @@ impl Unpacker {
 }
 
 impl Compressed {
-    /// Decompresses and re-hashes: what comes back has exactly the id of the header.
+    /// Decompresses and re-hashes: what comes back has exactly the id of the header. A patch has none of its own, and is
+    /// opened with its bases ([`crate::patch::rebuild`]).
     ///
     /// # Errors
     /// [`FormatError::Mismatch`] when content, length, members and id do not agree.
     pub fn open(&self, key: &IdKey, unpacker: &mut Unpacker) -> Result<Object, FormatError> {
+        if self.header.kind == Kind::Patch {
+            return Err(FormatError::Invalid("a patch is not opened without its bases"));
+        }
         let object = self.unpack(unpacker)?;
         if Breach::UncheckedContent.is_on() {
             return Ok(object);
@@ -221,7 +225,7 @@ impl Compressed {
         })
     }
 
-    fn unpack(&self, unpacker: &mut Unpacker) -> Result<Object, FormatError> {
+    pub(crate) fn unpack(&self, unpacker: &mut Unpacker) -> Result<Object, FormatError> {
         let want = self.header.plain_len as usize;
         let payload = match self.header.compressor {
             Compressor::Raw => self.body.clone(),

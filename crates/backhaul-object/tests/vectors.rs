@@ -13,10 +13,12 @@ use backhaul_object::flist;
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::node::{self, DirectoryBuilder, Finished, Node, write_root};
+use backhaul_object::patch::{self, Program};
 use backhaul_object::piece::Piece;
 use backhaul_object::seal::{Packer, Unpacker, identify_content};
+use backhaul_object::signature::SignatureKey;
 use backhaul_object::snapshot::Snapshot;
-use backhaul_object::{Compressed, Header, Kind, Object, ObjectId, Sealed};
+use backhaul_object::{Compressed, FormatError, Header, Kind, Object, ObjectId, Sealed};
 use bytes::Bytes;
 
 fn key() -> VaultKey {
@@ -93,6 +95,35 @@ fn keys_and_ids() {
 fn chunk_object() {
     let payload = Bytes::from_static(b"the bytes of a chunk");
     check("chunk.txt", &sealed(Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload }));
+}
+
+#[test]
+fn patch_object() {
+    let key = key();
+    let base = noise(5_000);
+    let mut content = base[..4_500].to_vec();
+    content[2_000..2_004].copy_from_slice(b"XXXX");
+    content.extend_from_slice(b"the end");
+    let signatures = SignatureKey::new(&key.chunker_key());
+    let signed = signatures.sign(&base);
+    let (program, used) = signatures.difference(std::slice::from_ref(&signed), &content, 4_000).unwrap();
+    assert_eq!(used, [0]);
+    let payload = Bytes::from(program.encode());
+    let references = vec![patch::base(identify_content(&key.id_key(), &base).0)];
+    let object = Object { kind: Kind::Patch, references, provides: vec![], payload: payload.clone() };
+    let (id, proof) = identify_content(&key.id_key(), &content);
+    let sent = object.compress_as(id, proof, &mut Packer::new(3).unwrap()).unwrap();
+    let made = patch::rebuild(&sent, &key.id_key(), &mut Unpacker::new().unwrap(), &mut |_, _| {
+        Ok::<_, FormatError>(Bytes::from(base.clone()))
+    });
+    assert_eq!(made.unwrap().payload, content);
+    let raw = Header { compressor: backhaul_object::header::Compressor::Raw, ..sent.header };
+    let mut blocks = Vec::new();
+    for block in &signed.blocks {
+        blocks.extend_from_slice(&block.weak.to_le_bytes());
+        blocks.extend_from_slice(&block.strong.to_le_bytes());
+    }
+    check("patch.txt", &[("signatures", blocks), ("payload", payload.to_vec()), ("header", raw.encode())]);
 }
 
 #[test]
@@ -267,6 +298,7 @@ fn damaged_bytes_are_errors() {
 fn decode_all(bytes: &[u8]) {
     let _ = Header::decode(bytes);
     let _ = Descriptor::decode(bytes);
+    let _ = Program::decode(&Bytes::copy_from_slice(bytes), 1);
     for kind in [Kind::Node, Kind::Flist, Kind::Snap, Kind::Bundle] {
         let references = vec![backhaul_object::Reference::whole(ObjectId([1; 32]))];
         let payload = Bytes::copy_from_slice(bytes);

@@ -45,6 +45,12 @@ pub const LIST_BYTES_MAX: usize = 256 << 20;
 /// Ids in one read request.
 pub const READ_MAX: usize = 4_096;
 
+/// What a peer can do beyond the least, in its hello or welcome (docs/protocol.md, "A session").
+pub mod feature {
+    /// The server takes chunks as differences to others.
+    pub const PATCH: &str = "patch";
+}
+
 /// Codes of [`wire::End`] (docs/protocol.md, "End codes").
 pub mod end {
     /// All done.

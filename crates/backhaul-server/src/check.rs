@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use backhaul_object::Sealed;
 use backhaul_object::seal::Unpacker;
+use backhaul_object::{Kind, Sealed};
 use backhaul_store::StoreError;
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::check::{self, Damage, Depth, Go, Mending, Part, Report, Selection};
@@ -136,9 +136,11 @@ fn run(
     let mut unpacker =
         unpacker.map_err(|why| StoreError::Damaged { what: "zstd".to_owned(), why: why.to_string() })?;
     let mut inspect = |sealed: &Sealed| {
-        let opened =
-            sealed.unseal(&vault.data_key).and_then(|object| object.open(&vault.id_key, &mut unpacker));
-        opened.map(drop).map_err(|error| error.to_string())
+        let object = sealed.unseal(&vault.data_key).map_err(|error| error.to_string())?;
+        match object.header.kind {
+            Kind::Patch => vault.rebuild(&object, &mut unpacker).map(drop).map_err(|error| error.to_string()),
+            _ => object.open(&vault.id_key, &mut unpacker).map(drop).map_err(|error| error.to_string()),
+        }
     };
     let inspect: Option<&mut check::Inspect<'_>> = match request.contents {
         Contents::Sealed => None,

@@ -9,7 +9,7 @@ use backhaul_object::ids::SessionId;
 use backhaul_object::{ObjectId, Reference};
 use backhaul_proto::errand::News;
 use backhaul_proto::server::{Request, ServerSession};
-use backhaul_proto::{PROTOCOL, end, wire};
+use backhaul_proto::{PROTOCOL, end, feature, wire};
 use backhaul_store::Owned;
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
@@ -26,6 +26,7 @@ mod door;
 pub mod ingest;
 mod manners;
 mod open_vault;
+mod patches;
 pub mod reads;
 mod reports;
 mod room;
@@ -224,7 +225,7 @@ impl Conversation {
         let bytes = |raw: &[u8]| Bytes::copy_from_slice(raw);
         Ok(wire::Welcome {
             protocol: PROTOCOL,
-            features: Vec::new(),
+            features: vec![feature::PATCH.to_owned()],
             software: SOFTWARE.to_owned(),
             server_time: clock::now(),
             client: client.name.clone(),

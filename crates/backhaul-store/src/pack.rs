@@ -41,8 +41,9 @@ impl Class {
     /// The class of packs into which objects of a kind go.
     pub fn of(kind: Kind) -> Self {
         match kind {
-            Kind::Chunk | Kind::Bundle | Kind::Blob | Kind::Patch => Self::Data,
-            Kind::Flist | Kind::Node | Kind::Snap | Kind::Attest => Self::Meta,
+            Kind::Chunk | Kind::Bundle | Kind::Blob => Self::Data,
+            // What refers to something is metadata: whoever follows references reads nothing else.
+            Kind::Patch | Kind::Flist | Kind::Node | Kind::Snap | Kind::Attest => Self::Meta,
         }
     }
 

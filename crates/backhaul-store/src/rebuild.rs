@@ -6,7 +6,7 @@ use std::path::Path;
 
 use backhaul_object::breach::Breach;
 use backhaul_object::ids::{PackId, VaultId};
-use backhaul_object::{Header, Reference};
+use backhaul_object::{Header, Kind, Reference};
 
 use crate::around;
 use crate::blobs::{Blobs, LocalBlobs};
@@ -308,10 +308,11 @@ fn fill(
         let entered = read_header(packs.blobs, &blob, record).and_then(|header| {
             let edges = resolve(&mut index, &header, &mut gaps)?;
             let at = Location { pack: record.pack, offset: record.offset, len: record.len };
-            index.append(&header, at, &edges)
+            let ordinal = index.append(&header, at, &edges)?;
+            lose_if_baseless(&mut index, &header, ordinal, &edges)
         });
         match entered {
-            Ok(_) => report.objects += 1,
+            Ok(()) => report.objects += 1,
             Err(error) => {
                 let why = format!("object number {}: {error}", record.ordinal.0);
                 report.damage.push(Damage::new(Part::File(blob), why));
@@ -322,6 +323,23 @@ fn fill(
     }
     index.flush()?;
     Ok(index)
+}
+
+/// A patch whose base is not there makes nothing: its chunk is wanted whole.
+fn lose_if_baseless(
+    index: &mut Index,
+    header: &Header,
+    ordinal: Ordinal,
+    edges: &[Edge],
+) -> Result<(), StoreError> {
+    if header.kind == Kind::Patch {
+        for edge in edges {
+            if index.location(edge.to)?.len == 0 {
+                return index.mark_lost(ordinal);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn blob_of(packs: &[PackRow], record: &Found) -> String {

@@ -116,7 +116,10 @@ impl Vault {
             if (at.pack, at.offset) == (row.number, found.offset) || (at.len == 0 && needed.reaches(ordinal))
             {
                 let edges = state.index.edges(ordinal)?;
-                readable.push((sealed, edges));
+                // Otherwise it is the patch that a chunk was before it came back whole.
+                if edges.len() == sealed.header.references.len() {
+                    readable.push((sealed, edges));
+                }
             }
         }
         Ok(readable)

@@ -2,11 +2,11 @@
 
 use backhaul_object::breach::Breach;
 use backhaul_object::ids::{ClientId, SessionId};
-use backhaul_object::{ObjectId, Sealed};
+use backhaul_object::{Kind, ObjectId, Sealed};
 
 use crate::catalog::{PackRow, SnapshotRow, Upload};
 use crate::error::StoreError;
-use crate::index::{Edge, Location, Ordinal};
+use crate::index::{Edge, Index, Location, Ordinal};
 use crate::manifest::{Manifest, copy_name};
 use crate::pack::{Class, Head, encode_record};
 use crate::reclaim::Pass;
@@ -81,16 +81,12 @@ impl WriteSession {
         let class = Class::of(sealed.header.kind);
         let number = self.open_pack(state, class)?;
         let Some(writing) = state.writers.get_mut(&number) else { return Err(StoreError::Poisoned) };
-        // What was lost, or cannot be read, and comes back with the references it had takes its number again, and heals
-        // what refers to it.
         let known = match bad {
             None => state.index.lost_ordinal(&sealed.header.id)?,
             bad => bad,
         };
-        let lost = match known {
-            Some(lost) if state.index.edges(lost)? == edges => Some(lost),
-            _ => None,
-        };
+        let lost =
+            known.map(|known| takes_number(&mut state.index, known, sealed, edges)).transpose()?.flatten();
         let ordinal = lost.unwrap_or(Ordinal(state.index.objects()));
         let row = writing.writer.append(ordinal, &sealed.header.encode(), &sealed.body)?;
         writing.dirty = true;
@@ -115,13 +111,23 @@ impl WriteSession {
         }
     }
 
-    /// The number under which an object is there and cannot be read: whoever sends it again must not be told that it is
-    /// there. Nobody holds the state meanwhile.
+    /// The number under which an object is there and cannot be read, or a patch whose bases cannot: whoever sends it again must
+    /// not be told that it is there. Nobody holds the state meanwhile.
     fn unreadable(&self, id: &ObjectId) -> Result<Option<Ordinal>, StoreError> {
         let Some(ordinal) = self.vault.ordinal(id)? else { return Ok(None) };
         match self.vault.get(ordinal) {
-            Ok(_) | Err(StoreError::NotFound(_)) => Ok(None),
+            Err(StoreError::NotFound(_)) => Ok(None),
             Err(_) => Ok(Some(ordinal)),
+            Ok(sealed) if sealed.header.kind == Kind::Patch => {
+                for base in &sealed.header.references {
+                    let there = self.vault.ordinal(&base.id)?;
+                    if there.is_none_or(|there| self.vault.get(there).is_err()) {
+                        return Ok(Some(ordinal));
+                    }
+                }
+                Ok(None)
+            }
+            Ok(_) => Ok(None),
         }
     }
 
@@ -218,6 +224,25 @@ impl WriteSession {
             }
         }
     }
+}
+
+/// What was lost, or cannot be read, and comes back with the references it had takes its number again, and heals what refers
+/// to it.
+fn takes_number(
+    index: &mut Index,
+    known: Ordinal,
+    sealed: &Sealed,
+    edges: &[Edge],
+) -> Result<Option<Ordinal>, StoreError> {
+    if index.edges(known)? == edges {
+        return Ok(Some(known));
+    }
+    // It was a patch, and comes back whole.
+    let is_whole = sealed.header.kind == Kind::Chunk;
+    if is_whole {
+        index.drop_references(known)?;
+    }
+    Ok(is_whole.then_some(known))
 }
 
 impl Drop for WriteSession {

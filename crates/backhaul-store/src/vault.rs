@@ -238,6 +238,14 @@ impl Vault {
         self.state().index.ordinal(id)
     }
 
+    /// True when an object was there and was lost: nothing but what is whole by itself takes its number again.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn is_lost(&self, id: &ObjectId) -> Result<bool, StoreError> {
+        Ok(self.state().index.lost_ordinal(id)?.is_some())
+    }
+
     /// What an object refers to.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backhaul_archive::backup::{BackupRequest, Saved, VaultParameters, backup, excludes};
+use backhaul_archive::backup::{BackupRequest, Patches, Saved, VaultParameters, backup, excludes};
 use backhaul_archive::restore::{RestoreRequest, restore};
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
@@ -252,6 +252,7 @@ impl Upload<'_> {
             id_key: self.local.key.id_key(),
             chunker_key: self.local.key.chunker_key(),
             generation: self.local.vault.generation_for(self.client).map_err(said)?,
+            patches: Patches::Refused,
         };
         let saved = backup(&request, &parameters, self).map_err(said)?;
         match saved.figures.errors.first() {

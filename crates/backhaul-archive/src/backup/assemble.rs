@@ -6,22 +6,26 @@ use std::sync::mpsc::Receiver;
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
 use backhaul_object::flist;
+use backhaul_object::patch::BASES_MAX;
 use backhaul_object::piece::Piece;
 use backhaul_object::source::{Answer, ObjectSink, Query, TransferError};
-use backhaul_object::{Kind, Object, ObjectId, Proof};
+use backhaul_object::{Kind, Object, ObjectId};
 use bytes::Bytes;
 
-use super::events::{Batch, Draw, Event, Whole};
+use super::drafts::{Draft, Drafts};
+use super::events::{Bases, Batch, Draw, Event, Found, Whole};
 use super::outbound::Outbound;
-use super::read::{Outcome, Part, Parts};
+use super::read::{Part, Parts};
 use super::recent::{Place, Recent};
-use super::state::{Journal, Record};
+use super::state::Journal;
 use super::step::{self, Step, extensions};
 use super::tree::Tree;
 use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
 /// Questions in one batch.
 const BATCH_MAX: usize = 2_048;
+/// The most of them that come at once: about a chunk and what it may be a patch of.
+const AT_ONCE: usize = 1 + BASES_MAX;
 /// Bytes of content that one batch may hold back until its answers are there.
 const BATCH_BYTES: usize = 3 << 20;
 /// Bytes and events of the batches whose answers are awaited: so much goes in one round trip of the line.
@@ -61,6 +65,7 @@ pub(super) struct Assembler<'a> {
     waiting: VecDeque<Draw>,
     /// Bytes of extensions in it.
     waiting_bytes: usize,
+    drafts: Option<&'a Drafts>,
 }
 
 impl<'a> Assembler<'a> {
@@ -70,6 +75,7 @@ impl<'a> Assembler<'a> {
         outbound: &'a mut Outbound,
         journal: Option<Journal>,
         old_nodes: HashSet<u64>,
+        drafts: Option<&'a Drafts>,
     ) -> Self {
         Self {
             parameters,
@@ -86,6 +92,7 @@ impl<'a> Assembler<'a> {
             current: Current::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
+            drafts,
         }
     }
 
@@ -114,7 +121,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn ask_if_full(&mut self) -> Result<(), BackupError> {
-        let full = self.queries.len() >= BATCH_MAX || self.held >= BATCH_BYTES;
+        let full = self.queries.len() > BATCH_MAX - AT_ONCE || self.held >= BATCH_BYTES;
         if full || self.events.len() >= WAITING_MAX { self.ask() } else { Ok(()) }
     }
 
@@ -157,9 +164,11 @@ impl<'a> Assembler<'a> {
         for part in parts {
             match part {
                 Part::Inline(content) => inline = Some(content),
-                Part::Small { id, proof, content } => self.content(id, proof, content, Whole::Small),
-                Part::Chunk { id, proof, content } => {
-                    self.content(id, proof, content, Whole::Chunk);
+                Part::Small { id, proof, content } => {
+                    self.content(Found { id, proof, content, whole: Whole::Small, draft: None });
+                }
+                Part::Chunk { id, proof, content, draft } => {
+                    self.content(Found { id, proof, content, whole: Whole::Chunk, draft });
                     self.ask_if_full()?;
                 }
                 Part::Hole { len } => {
@@ -187,10 +196,14 @@ impl<'a> Assembler<'a> {
         Err(reader_failed())
     }
 
-    fn content(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole) {
-        self.held += content.len();
-        self.queries.push(Query { id, proof });
-        self.events.push(Event::Content { id, proof, content, whole });
+    fn content(&mut self, found: Found) {
+        self.held += found.content.len();
+        self.queries.push(Query { id: found.id, proof: found.proof });
+        if let Some(draft) = &found.draft {
+            self.held += draft.payload.len();
+            self.queries.extend_from_slice(&draft.bases);
+        }
+        self.events.push(Event::Content(found));
     }
 
     /// Closes the current batch and asks about it.
@@ -217,7 +230,7 @@ impl<'a> Assembler<'a> {
         let Some(Batch { events, held, answers, durable }) = self.batches.pop_front() else { return Ok(()) };
         self.awaited.0 -= held;
         self.awaited.1 -= events.len();
-        let asked = events.iter().any(|event| matches!(event, Event::Content { .. }));
+        let asked = events.iter().any(|event| matches!(event, Event::Content(_)));
         let answers = match asked {
             true => answers.recv().map_err(|_| {
                 let lost = TransferError::Lost("the session ended before it answered".to_owned());
@@ -229,9 +242,12 @@ impl<'a> Assembler<'a> {
         let mut answers = answers.into_iter();
         for event in events {
             match event {
-                Event::Content { id, proof, content, whole } => {
+                Event::Content(found) => {
                     let answer = answers.next().unwrap_or(Answer::Want);
-                    self.place(id, proof, content, whole, answer);
+                    let bases = found.draft.as_ref().map_or(0, |draft| draft.bases.len());
+                    let there = answers.by_ref().take(bases).filter(|base| *base == Answer::Have).count();
+                    let bases = if there == bases { Bases::There } else { Bases::Lacking };
+                    self.place(found, answer, bases);
                 }
                 other => self.draw(other),
             }
@@ -239,7 +255,9 @@ impl<'a> Assembler<'a> {
         Ok(())
     }
 
-    fn place(&mut self, id: ObjectId, proof: Proof, content: Bytes, whole: Whole, answer: Answer) {
+    fn place(&mut self, found: Found, answer: Answer, bases: Bases) {
+        let Found { id, proof, content, whole, draft } = found;
+        let draft = draft.filter(|draft| bases == Bases::There || self.forsake(draft));
         let len = content.len() as u64;
         let known = match (answer, whole) {
             (Answer::Have, _) => Some(Place::Object),
@@ -257,7 +275,7 @@ impl<'a> Assembler<'a> {
             (None, Whole::Chunk) => {
                 let object =
                     Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload: content };
-                let sent = self.tree.send(id, proof, object);
+                let sent = self.tree.send((id, proof), object, draft.map(|draft| draft.into_patch()));
                 self.recent.insert(id, Place::Object, sent);
                 self.current.pieces.push(Piece::Data { id, len });
             }
@@ -277,6 +295,12 @@ impl<'a> Assembler<'a> {
         }
     }
 
+    /// The sink does not have what a draft builds on: it is not used.
+    fn forsake(&self, draft: &Draft) -> bool {
+        self.drafts.inspect(|drafts| drafts.forsake(&draft.of));
+        false
+    }
+
     fn draw(&mut self, event: Event) {
         let draw = match event {
             Event::Enter(entry) => Draw::Enter(entry),
@@ -288,7 +312,7 @@ impl<'a> Assembler<'a> {
             Event::File { name, link, inline, read, path } => {
                 let current = std::mem::take(&mut self.current);
                 let (content, in_open_bundle) = self.file_content(current, inline);
-                self.draw_file(name, link, content, in_open_bundle, &read, path)
+                Draw::file(name, link, content, in_open_bundle, &read, path)
             }
             Event::Missing(name) => Draw::Missing(name),
             Event::Abandoned { name } => {
@@ -299,7 +323,7 @@ impl<'a> Assembler<'a> {
                 self.current.pieces.push(Piece::Hole { len });
                 return;
             }
-            Event::Content { .. } => return,
+            Event::Content(_) => return,
         };
         self.waiting_bytes += match &draw {
             Draw::Enter(entry) | Draw::Entry { entry, .. } => extensions(entry),
@@ -312,30 +336,6 @@ impl<'a> Assembler<'a> {
         } else if self.bundle.builder.is_empty() {
             self.drain(None);
         }
-    }
-
-    fn draw_file(
-        &self,
-        name: Vec<u8>,
-        link: Option<u64>,
-        content: Content,
-        in_open_bundle: bool,
-        read: &Outcome,
-        path: Vec<u8>,
-    ) -> Draw {
-        let record = Record {
-            path,
-            fingerprint: read.fingerprint,
-            racy: read.racy,
-            // What could not be read is tried again, and named again.
-            attributes: !read.attributes.is_empty() || !read.unread.is_empty(),
-            flags: read.flags,
-            content: content.clone(),
-        };
-        let body = Body::File { size: read.size, content, link };
-        let entry = Entry { name, metadata: read.metadata, body, extensions: vec![] };
-        let entry = entry.with_attributes(&read.attributes).with_flags(read.flags);
-        Draw::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
     }
 
     fn file_content(&mut self, current: Current, inline: Option<Bytes>) -> (Content, bool) {
@@ -364,7 +364,7 @@ impl<'a> Assembler<'a> {
         }
         let object = builder.finish();
         let (bundle, proof) = object.identify(&self.parameters.id_key);
-        let sent = self.tree.send(bundle, proof, object);
+        let sent = self.tree.send((bundle, proof), object, None);
         for (id, member) in members {
             self.recent.insert(id, Place::Member { bundle, member }, sent);
         }

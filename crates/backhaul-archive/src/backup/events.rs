@@ -1,10 +1,11 @@
 //! What passes through the assembler, in path order.
 
-use backhaul_object::entry::Entry;
+use backhaul_object::entry::{Body, Content, Entry};
 use backhaul_object::source::Answers;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 
+use super::drafts::Draft;
 use super::read::Outcome;
 use super::state::Record;
 
@@ -14,12 +15,7 @@ pub(super) enum Event {
     Leave,
     Plain(Entry),
     Missing(Option<Vec<u8>>),
-    Content {
-        id: ObjectId,
-        proof: Proof,
-        content: Bytes,
-        whole: Whole,
-    },
+    Content(Found),
     /// The next bytes of the current file are a hole.
     Hole {
         len: u64,
@@ -41,11 +37,28 @@ pub(super) enum Event {
     },
 }
 
+/// A content that was read.
+pub(super) struct Found {
+    pub(super) id: ObjectId,
+    pub(super) proof: Proof,
+    pub(super) content: Bytes,
+    pub(super) whole: Whole,
+    /// A chunk as a patch.
+    pub(super) draft: Option<Box<Draft>>,
+}
+
 /// Whether a content is all of its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Whole {
     Small,
     Chunk,
+}
+
+/// Whether the sink has all that a draft is built on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bases {
+    There,
+    Lacking,
 }
 
 /// Events up to one question batch.
@@ -64,4 +77,30 @@ pub(super) enum Draw {
     Leave,
     Missing(Option<Vec<u8>>),
     Entry { entry: Entry, record: Option<Box<Record>>, in_open_bundle: bool },
+}
+
+impl Draw {
+    /// A file as it was read.
+    pub(super) fn file(
+        name: Vec<u8>,
+        link: Option<u64>,
+        content: Content,
+        in_open_bundle: bool,
+        read: &Outcome,
+        path: Vec<u8>,
+    ) -> Self {
+        let record = Record {
+            path,
+            fingerprint: read.fingerprint,
+            racy: read.racy,
+            // What could not be read is tried again, and named again.
+            attributes: !read.attributes.is_empty() || !read.unread.is_empty(),
+            flags: read.flags,
+            content: content.clone(),
+        };
+        let body = Body::File { size: read.size, content, link };
+        let entry = Entry { name, metadata: read.metadata, body, extensions: vec![] };
+        let entry = entry.with_attributes(&read.attributes).with_flags(read.flags);
+        Self::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
+    }
 }

@@ -18,9 +18,10 @@ const QUEUE_MAX: usize = 1;
 type Packed = Result<Compressed, FormatError>;
 
 struct Task {
-    id: ObjectId,
-    proof: Proof,
+    name: (ObjectId, Proof),
     object: Object,
+    /// The same as a patch.
+    patch: Option<Object>,
 }
 
 /// The near end of the queue.
@@ -30,12 +31,13 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    /// Queues an object; returns its number, from 1. Blocks while the queue is full.
-    pub(super) fn send(&mut self, id: ObjectId, proof: Proof, object: Object) -> u64 {
+    /// Queues an object, or the patch that stands for it if that is much shorter; returns its number, from 1. Blocks while
+    /// the queue is full.
+    pub(super) fn send(&mut self, name: (ObjectId, Proof), object: Object, patch: Option<Object>) -> u64 {
         let worker = self.sent as usize % THREADS;
         self.sent += 1;
         // A worker is gone only after the sink failed, which shows at the next question or at the end.
-        let _ = self.workers[worker].send(Task { id, proof, object });
+        let _ = self.workers[worker].send(Task { name, object, patch });
         self.sent
     }
 
@@ -77,11 +79,30 @@ fn compress(tasks: &Receiver<Task>, results: &SyncSender<Packed>) {
             return;
         }
     };
-    for Task { id, proof, object } in tasks {
-        if results.send(object.compress_as(id, proof, &mut packer)).is_err() {
+    for task in tasks {
+        if results.send(pack(task, &mut packer)).is_err() {
             return;
         }
     }
+}
+
+/// As a patch only what is less than 40 % of the whole. What is less than a 64th of it as it is, is so unless next to nothing is
+/// gained or lost: this is not looked at.
+fn pack(task: Task, packer: &mut Packer) -> Packed {
+    let Task { name: (id, proof), object, patch } = task;
+    let Some(patch) = patch else { return object.compress_as(id, proof, packer) };
+    let plain_len = object.payload.len();
+    let patch = patch.compress_as(id, proof, packer)?;
+    if size(&patch) < plain_len / 64 {
+        return Ok(patch);
+    }
+    let whole = object.compress_as(id, proof, packer)?;
+    Ok(if size(&patch) * 5 < size(&whole) * 2 { patch } else { whole })
+}
+
+/// Bytes that an object takes on its way.
+fn size(object: &Compressed) -> usize {
+    object.header.encode().len() + object.body.len()
 }
 
 fn put(
@@ -92,7 +113,7 @@ fn put(
     for result in results.iter().cycle() {
         let Ok(packed) = result.recv() else { return Ok(()) };
         let object = packed?;
-        count(&progress.bytes_sent, (object.header.encode().len() + object.body.len()) as u64);
+        count(&progress.bytes_sent, size(&object) as u64);
         sink.put(object)?;
     }
     Ok(())

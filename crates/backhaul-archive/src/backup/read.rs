@@ -15,6 +15,7 @@ use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 
+use super::drafts::{Draft, Drafts, Past, Reading};
 use super::look::Look;
 use super::state::Fingerprint;
 use super::{BackupRequest, VaultParameters, count};
@@ -43,6 +44,15 @@ pub(super) struct Job {
 pub(super) struct Wanted {
     pub(super) dir: Arc<OwnedFd>,
     pub(super) name: CString,
+    /// Of a large one.
+    pub(super) large: Option<Large>,
+}
+
+/// By which it is known what was in a large file before.
+#[derive(Clone)]
+pub(super) struct Large {
+    pub(super) path: Vec<u8>,
+    pub(super) past: Past,
 }
 
 /// What comes of a file, in order; the last is `Done` or `Failed`.
@@ -60,7 +70,7 @@ pub(super) enum Part {
     /// All of a small file.
     Small { id: ObjectId, proof: Proof, content: Bytes },
     /// The next chunk of a big file.
-    Chunk { id: ObjectId, proof: Proof, content: Bytes },
+    Chunk { id: ObjectId, proof: Proof, content: Bytes, draft: Option<Box<Draft>> },
     /// The next bytes of a sparse file are none.
     Hole { len: u64 },
     /// The end.
@@ -93,6 +103,7 @@ pub(super) struct Readers<'a> {
     parameters: &'a VaultParameters,
     request: &'a BackupRequest<'a>,
     chunker: Chunker,
+    drafts: Option<&'a Drafts>,
 }
 
 /// The assembler has ended.
@@ -106,6 +117,7 @@ struct Opened {
     attributes: Vec<Attribute>,
     /// Attributes that are not saved, in words.
     unread: Vec<String>,
+    large: Option<Large>,
 }
 
 /// What has become of a file at once.
@@ -117,9 +129,13 @@ enum First {
 }
 
 impl<'a> Readers<'a> {
-    pub(super) fn new(parameters: &'a VaultParameters, request: &'a BackupRequest<'a>) -> Self {
+    pub(super) fn new(
+        parameters: &'a VaultParameters,
+        request: &'a BackupRequest<'a>,
+        drafts: Option<&'a Drafts>,
+    ) -> Self {
         let chunker = Chunker::new(&parameters.descriptor, &parameters.chunker_key);
-        Self { parameters, request, chunker }
+        Self { parameters, request, chunker, drafts }
     }
 
     pub(super) fn run(&self, jobs: &Mutex<Receiver<Job>>) {
@@ -160,7 +176,7 @@ impl<'a> Readers<'a> {
         if look.kind() != FileType::RegularFile {
             return Err(std::io::Error::other("it is no regular file any more"));
         }
-        Ok(Opened { file, look, sampled, attributes, unread })
+        Ok(Opened { file, look, sampled, attributes, unread, large: wanted.large.clone() })
     }
 
     fn look(&self, file: &File) -> std::io::Result<Look> {
@@ -206,7 +222,7 @@ impl<'a> Readers<'a> {
 
     fn read_big(&self, mut opened: Opened, parts: &SyncSender<Part>) -> std::io::Result<Part> {
         let before = opened.look;
-        let Ok((size, read)) = self.send_extents(&mut opened.file, &before, parts)? else {
+        let Ok((size, read)) = self.send_extents(&mut opened, parts)? else {
             return Ok(Part::Failed("the run ended".to_owned()));
         };
         let after = self.look(&opened.file)?;
@@ -215,7 +231,7 @@ impl<'a> Readers<'a> {
     }
 
     fn done(&self, opened: Opened, (size, read): (u64, u64), unstable: Option<&'static str>) -> Part {
-        let Opened { file, look, sampled, attributes, unread } = opened;
+        let Opened { file, look, sampled, attributes, unread, .. } = opened;
         let fingerprint = Fingerprint::of(&look);
         let racy = unstable.is_some()
             || size != fingerprint.size
@@ -232,11 +248,15 @@ impl<'a> Readers<'a> {
     /// data. A file that grows as fast as it is read ends where it ended at first.
     fn send_extents(
         &self,
-        file: &mut File,
-        look: &Look,
+        opened: &mut Opened,
         parts: &SyncSender<Part>,
     ) -> std::io::Result<Result<(u64, u64), Over>> {
         let (mut size, mut read) = (0, 0);
+        let Opened { file, look, large, .. } = opened;
+        let begin = |drafts: &'a Drafts| {
+            large.as_ref().and_then(|Large { path, past }| drafts.begin(path, look.size(), *past))
+        };
+        let mut reading = self.drafts.and_then(begin);
         while let Some(extent) = extents::next(file, size, look.size())? {
             match extent {
                 Extent::Hole(len) => {
@@ -247,7 +267,9 @@ impl<'a> Readers<'a> {
                 }
                 Extent::Data(len) => {
                     file.seek(SeekFrom::Start(size))?;
-                    let Ok(found) = self.send_chunks(file, len, parts)? else { return Ok(Err(Over)) };
+                    let Ok(found) = self.send_chunks(file, (size, len), parts, &mut reading)? else {
+                        return Ok(Err(Over));
+                    };
                     (size, read) = (size + found, read + found);
                     if found < len {
                         break;
@@ -255,20 +277,24 @@ impl<'a> Readers<'a> {
                 }
             }
         }
+        reading.into_iter().for_each(Reading::finish);
         Ok(Ok((size, read)))
     }
 
-    /// Reads at most `size` bytes.
+    /// Reads at most `size` bytes, the first of which is at an offset in the file.
     fn send_chunks(
         &self,
         file: &mut File,
-        size: u64,
+        (mut offset, size): (u64, u64),
         parts: &SyncSender<Part>,
+        reading: &mut Option<Reading<'_>>,
     ) -> std::io::Result<Result<u64, Over>> {
         let mut gone = false;
         let total = cut_chunks(file, size, &self.chunker, &mut |content| {
             let (id, proof) = identify_content(&self.parameters.id_key, &content);
-            gone = parts.send(Part::Chunk { id, proof, content }).is_err();
+            let draft = reading.as_mut().and_then(|reading| reading.chunk(offset, (id, proof), &content));
+            offset += content.len() as u64;
+            gone = parts.send(Part::Chunk { id, proof, content, draft: draft.map(Box::new) }).is_err();
             !gone
         })?;
         Ok(if gone { Err(Over) } else { Ok(total) })

@@ -51,7 +51,7 @@ pub fn backup_stream(
         });
         outbound::with(scope, sink, progress, |outbound| {
             let nodes = std::collections::HashSet::new();
-            assemble::Assembler::new(parameters, sink, outbound, None, nodes).run(&batches)
+            assemble::Assembler::new(parameters, sink, outbound, None, nodes, None).run(&batches)
         })
     });
     match put {
@@ -82,7 +82,7 @@ fn pour(
         count(&progress.bytes_read, content.len() as u64);
         count(&progress.bytes_scanned, content.len() as u64);
         let (id, proof) = identify_content(&parameters.id_key, &content);
-        gone = parts.send(Part::Chunk { id, proof, content }).is_err();
+        gone = parts.send(Part::Chunk { id, proof, content, draft: None }).is_err();
         !gone
     });
     // Whoever writes must not wait for a reader any more when it is waited for.

@@ -20,6 +20,7 @@ fn parameters() -> VaultParameters {
         id_key: key.id_key(),
         chunker_key: key.chunker_key(),
         generation: [3; 16],
+        patches: Patches::Refused,
     }
 }
 

@@ -58,9 +58,9 @@ impl<'a> Tree<'a> {
         Self { parameters, outbound, journal, old_nodes, stack }
     }
 
-    /// Sends content: a chunk or a bundle; returns its number.
-    pub(super) fn send(&mut self, id: ObjectId, proof: Proof, object: Object) -> u64 {
-        self.outbound.send(id, proof, object)
+    /// Sends content: a chunk, perhaps as a patch, or a bundle; returns its number.
+    pub(super) fn send(&mut self, name: (ObjectId, Proof), object: Object, patch: Option<Object>) -> u64 {
+        self.outbound.send(name, object, patch)
     }
 
     /// Sends a node or list, unless the server is known to have it.
@@ -68,7 +68,7 @@ impl<'a> Tree<'a> {
         let prefix = id.prefix();
         if !self.old_nodes.contains(&prefix) {
             let (_, proof) = object.identify(&self.parameters.id_key);
-            self.outbound.send(id, proof, object);
+            self.outbound.send((id, proof), object, None);
         }
         if let Some(journal) = &mut self.journal {
             journal.node(prefix, self.outbound.sent());

@@ -11,9 +11,10 @@ use backhaul_object::entry::{Attribute, Body, EXTENSION_WAY, Entry, Metadata, Sp
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::assemble::directory_entry;
+use super::drafts::Past;
 use super::excludes::{Reason, is_of_the_kernel};
 use super::look::Look;
-use super::read::Wanted;
+use super::read::{Large, Wanted};
 use super::roots::Roots;
 use super::state::{Fingerprint, Records};
 use super::step::{Over, Step, Steps};
@@ -258,8 +259,11 @@ impl<'a> Walk<'a> {
             let record = Box::new(record);
             return self.send(Step::Known { entry, record });
         }
-        let wanted = Wanted { dir: Arc::clone(dir), name: name.clone() };
         let (path, size) = (self.path.clone(), look.size());
+        let past = if before { Past::Changed } else { Past::New };
+        let is_large = size > u64::from(self.parameters.descriptor.member_max);
+        let large = is_large.then(|| Large { path: path.clone(), past });
+        let wanted = Wanted { dir: Arc::clone(dir), name: name.clone(), large };
         self.steps.read(wanted, Step::Read { name: plain_name, path, changed: before, link, size })
     }
 

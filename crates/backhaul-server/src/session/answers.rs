@@ -110,7 +110,9 @@ impl Headers<'_> {
         }
         let (_, header) = self.last.as_ref()?;
         match place {
-            Place::Object(_) => (header.kind == Kind::Chunk).then_some((header.id, header.proof)),
+            Place::Object(_) => {
+                matches!(header.kind, Kind::Chunk | Kind::Patch).then_some((header.id, header.proof))
+            }
             Place::Member { member, .. } => header.provides.get(usize::from(member)).copied(),
         }
     }

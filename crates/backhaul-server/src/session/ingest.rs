@@ -183,7 +183,8 @@ fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, collector: &mut 
             let (result_in, result) = sync_channel(QUEUE_MAX);
             tasks.push(task_in);
             results.push(result);
-            scope.spawn(move || work(vault, &task, &result_in));
+            let owned = collector.owned;
+            scope.spawn(move || work(vault, owned, &task, &result_in));
         }
         scope.spawn(move || {
             for worker in tasks.iter().cycle() {
@@ -197,11 +198,11 @@ fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, collector: &mut 
     });
 }
 
-fn work(vault: &OpenVault, tasks: &Receiver<Item>, results: &SyncSender<Checked>) {
+fn work(vault: &OpenVault, owned: &Mutex<Owned>, tasks: &Receiver<Item>, results: &SyncSender<Checked>) {
     for item in tasks {
         let checked = vault
             .room
-            .unpack(|unpacker| verify::check(vault, item, unpacker))
+            .unpack(|unpacker| verify::check((vault, owned), item, unpacker))
             .unwrap_or_else(|error| Checked::Bad(Ending::new(end::STORAGE, error.to_string())));
         if results.send(checked).is_err() {
             return;
@@ -263,7 +264,7 @@ impl Collector<'_> {
                 if self.writing.added().0 == before {
                     // It was there, from another client perhaps: sending it has shown possession.
                     self.vault.vault.note_proven(self.client, ordinal, None);
-                } else if matches!(sealed.header.kind, Kind::Chunk | Kind::Bundle) {
+                } else if matches!(sealed.header.kind, Kind::Chunk | Kind::Bundle | Kind::Patch) {
                     let (bytes, packed) = (u64::from(sealed.header.plain_len), sealed.body.len() as u64);
                     self.added = self.added + Added { bytes, packed };
                 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use backhaul_object::keys::{DataKey, IdKey, VaultKey};
-use backhaul_object::{Compressed, FormatError};
+use backhaul_object::{Compressed, FormatError, Kind, Sealed};
 use backhaul_store::{StoreError, Vault};
 
 use super::room::Room;
@@ -27,11 +27,19 @@ impl OpenVault {
         Self { vault, id_key: key.id_key(), data_key: key.data_key(), chunker_key, room }
     }
 
-    /// Reads an object, its seal checked.
+    /// Reads an object, its seal checked; a chunk that is stored as a patch is made whole.
     pub(crate) fn get(&self, ordinal: backhaul_store::Ordinal) -> Result<Compressed, StoreError> {
-        let sealed = self.vault.get(ordinal)?;
-        let what = format!("object {}", sealed.header.id);
-        let damaged = |why: FormatError| StoreError::Damaged { what, why: why.to_string() };
+        let object = self.unseal(&self.vault.get(ordinal)?)?;
+        if object.header.kind != Kind::Patch {
+            return Ok(object);
+        }
+        let what = || format!("object {}", object.header.id);
+        self.travelling(&object).map_err(|why| StoreError::Damaged { what: what(), why: why.to_string() })
+    }
+
+    pub(super) fn unseal(&self, sealed: &Sealed) -> Result<Compressed, StoreError> {
+        let what = || format!("object {}", sealed.header.id);
+        let damaged = |why: FormatError| StoreError::Damaged { what: what(), why: why.to_string() };
         sealed.unseal(&self.data_key).map_err(damaged)
     }
 }

@@ -181,7 +181,12 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, packer: &mu
         // Nothing need be unsealed for what its id vouches for.
         return Reply::Object(none);
     }
-    let object = vault.get(ordinal).and_then(|object| {
+    let object = vault.get(ordinal);
+    // A base of what the client owns is used, not owned.
+    if part.is_some() && object.as_ref().is_ok_and(|object| object.header.kind != Kind::Bundle) {
+        return absent();
+    }
+    let object = object.and_then(|object| {
         let sent = match (part, wants_part(&object, members)) {
             (None, false) => Ok(object),
             (None, true) => part_of(&object, members, packer),

@@ -1,10 +1,10 @@
 //! What is needed and has no place in the index though its record is whole in a pack: it is found, and with leave to mend
 //! gets its place back.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use backhaul_object::Header;
 use backhaul_object::ids::PackId;
+use backhaul_object::{Header, Kind, ShortId};
 
 use super::{Damage, Mending, Part, Report, Request};
 use crate::catalog::Lost;
@@ -85,6 +85,19 @@ impl Vault {
                 }
             }
         }
+        // A patch without its bases is as good as lost.
+        let there: HashSet<ShortId> = found.values().map(|found| found.header.id.short()).collect();
+        let mut lacking = Vec::new();
+        for (ordinal, Found { header, .. }) in
+            found.iter().filter(|(_, found)| found.header.kind == Kind::Patch)
+        {
+            for base in &header.references {
+                if !there.contains(&base.id.short()) && self.ordinal(&base.id)?.is_none() {
+                    lacking.push(*ordinal);
+                }
+            }
+        }
+        lacking.iter().for_each(|ordinal| drop(found.remove(ordinal)));
         Ok(found)
     }
 

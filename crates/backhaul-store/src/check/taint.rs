@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use backhaul_object::Kind;
 use backhaul_object::ids::PackId;
 
 use super::{Damage, Findings, Mending, Part, Report, Request};
@@ -63,6 +64,33 @@ impl Vault {
         Ok(lost)
     }
 
+    /// A patch whose base is lost is lost with it: its chunk is wanted, and comes back whole.
+    fn lose_baseless(&self) -> Result<(), StoreError> {
+        let (mut baseless, mut from) = (Vec::new(), 0);
+        let count = self.state().index.objects();
+        while from < count {
+            let to = count.min(from + BLOCK);
+            let state = self.state();
+            for parent in state.index.parents(from, to)? {
+                let mut lacks = false;
+                for edge in state.index.edges_of(&parent)? {
+                    lacks |= state.index.location(edge.to)?.len == 0;
+                }
+                if lacks && state.index.location(parent.ordinal)?.len > 0 {
+                    baseless.push(parent.ordinal);
+                }
+            }
+            from = to;
+        }
+        for ordinal in baseless {
+            // A header that cannot be read is for who reads it: what it is about counts as damaged already.
+            if self.header(ordinal).is_ok_and(|header| header.kind == Kind::Patch) {
+                self.state().index.mark_lost(ordinal)?;
+            }
+        }
+        self.state().index.flush()
+    }
+
     /// True when a snapshot needs something that is lost.
     pub(crate) fn has_lost(&self, now: u64) -> Result<bool, StoreError> {
         Ok(!self.lost(&self.needed()?, now)?.is_empty())
@@ -109,6 +137,11 @@ impl Vault {
             }
         }
         let mut lost = self.lost(&needed, request.now)?;
+        let may_lack_bases = !bad.is_empty() || !lost.is_empty();
+        if request.mending == Mending::Mend && is_index_right && may_lack_bases {
+            self.lose_baseless()?;
+            lost = self.lost(&needed, request.now)?;
+        }
         self.find_again(request, &bad, &mut lost, &mut report)?;
         for item in lost.iter().filter(|item| !unreadable.contains_key(&item.ordinal)) {
             let why = "it is lost; the next backup of a client that still has it brings it back";

@@ -20,6 +20,20 @@ impl Index {
         Ok(())
     }
 
+    /// A lost number refers to nothing any more: its object comes back in another form.
+    ///
+    /// # Errors
+    /// The index cannot be read or written.
+    pub fn drop_references(&mut self, lost: Ordinal) -> Result<(), StoreError> {
+        match self.parents(lost.0, lost.0 + 1)?.first() {
+            Some(Parent { span, .. }) => {
+                let blank = vec![rows::DROPPED; (span.end - span.start) as usize];
+                self.references.patch(span.start, &blank)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// How many rows of `parents` are of smaller numbers.
     fn parents_before(&self, ordinal: Ordinal) -> Result<u64, StoreError> {
         let (mut low, mut high) = (0, self.parents.len() / PARENT_LEN);

@@ -21,6 +21,8 @@ pub(super) const CONTENT_LEN: u64 = 31;
 const OFFSET_BITS: u32 = 26;
 const LEN_BITS: u32 = 24;
 const PACK_BITS: u32 = 30;
+/// A byte of references that are no more: nothing refers to itself.
+pub(super) const DROPPED: u8 = 0;
 /// The member number of a row that is about the bundle itself.
 const BUNDLE_ITSELF: u16 = u16::MAX;
 
@@ -188,6 +190,9 @@ pub(super) fn edges(parent: Ordinal, raw: &[u8]) -> Result<Vec<Edge>, StoreError
     let mut edges = Vec::new();
     while !r.is_empty() && edges.len() <= REFERENCES_MAX {
         let word = r.varint("reference").of(|| "index".into())?;
+        if word == u64::from(DROPPED) {
+            continue;
+        }
         let to = parent.0.checked_sub(word >> 1).filter(|to| *to < parent.0);
         let to = Ordinal(to.ok_or_else(|| senseless(parent))?);
         let members = match word & 1 {
@@ -211,6 +216,9 @@ pub(super) fn targets(
     let bad = || senseless(parent);
     while !raw.is_empty() {
         let word = varint(&mut raw).ok_or_else(bad)?;
+        if word == u64::from(DROPPED) {
+            continue;
+        }
         let to = parent.0.checked_sub(word >> 1).filter(|to| *to < parent.0).ok_or_else(bad)?;
         if word & 1 == 1 {
             let members = varint(&mut raw).ok_or_else(bad)?;

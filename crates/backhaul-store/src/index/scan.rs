@@ -9,7 +9,8 @@ use super::rows::{self, PARENT_LEN, Parent};
 use super::{Index, Ordinal};
 use crate::error::{Doing, StoreError};
 
-/// The references of all numbers that were given out when it was made. It needs no lock: these rows never change.
+/// The references of all numbers that were given out when it was made. It needs no lock: these rows never change, but that
+/// those of a lost number can all be dropped.
 pub struct Scan {
     objects: u64,
     count: u64,

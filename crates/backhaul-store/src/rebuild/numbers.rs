@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use backhaul_object::ObjectId;
+use backhaul_object::{Kind, ObjectId};
 
 use super::{Found, Report, blob_of};
 use crate::bits::Bits;
@@ -57,22 +57,26 @@ impl Packs<'_> {
     /// whole, rather one whose number is covered. Another object with the same number is named.
     pub(super) fn choose<'f>(&self, group: &'f [Found], report: &mut Report) -> Option<&'f Found> {
         let [first, _, ..] = group else { return group.first() };
-        let mut whole: Vec<(ObjectId, &Found)> =
-            group.iter().filter_map(|record| Some((self.id_of(record)?, record))).collect();
-        whole.sort_by_key(|(_, record)| !self.is_covered(record));
-        let Some(&(id, chosen)) = whole.first() else { return Some(first) };
-        for (other, record) in whole.into_iter().filter(|(other, _)| *other != id) {
+        let mut whole: Vec<(ObjectId, Kind, &Found)> = group
+            .iter()
+            .filter_map(|record| self.look(record).map(|(id, kind)| (id, kind, record)))
+            .collect();
+        whole.sort_by_key(|(.., record)| !self.is_covered(record));
+        let Some(&(id, ..)) = whole.first() else { return Some(first) };
+        let (same, others): (Vec<_>, Vec<_>) = whole.into_iter().partition(|(other, ..)| *other == id);
+        for (other, _, record) in others {
             let Ordinal(number) = record.ordinal;
             let why = format!("object {other}: its number, {number}, is that of object {id}: it is left out");
             self.leave_out(record, why, report);
         }
-        Some(chosen)
+        // A chunk before the patch that it was before it was lost.
+        same.iter().min_by_key(|(_, kind, _)| *kind == Kind::Patch).map(|(.., chosen)| *chosen)
     }
 
-    /// The id of a record that is whole.
-    fn id_of(&self, record: &Found) -> Option<ObjectId> {
+    /// What a record is that is whole.
+    fn look(&self, record: &Found) -> Option<(ObjectId, Kind)> {
         let (offset, len) = (u64::from(record.offset), record.len as usize);
         let bytes = self.blobs.read(&blob_of(self.rows, record), offset, len).ok()?;
-        pack::decode_record(&bytes).ok().map(|(_, sealed)| sealed.header.id)
+        pack::decode_record(&bytes).ok().map(|(_, sealed)| (sealed.header.id, sealed.header.kind))
     }
 }

@@ -6,5 +6,6 @@ mod lost;
 mod mended;
 mod numbers;
 mod open;
+mod patches;
 mod scene;
 mod unreadable;

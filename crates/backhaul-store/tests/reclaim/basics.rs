@@ -1,6 +1,6 @@
 //! What goes, what stays, and what comes back.
 
-use backhaul_object::ObjectId;
+use backhaul_object::{Kind, ObjectId};
 use backhaul_store::mark::{NIGHT, State};
 use backhaul_store::reclaim::{Report, Request};
 use backhaul_store::vault::Marking;
@@ -34,6 +34,37 @@ fn what_only_a_forgotten_snapshot_needs_goes_in_two_passes_and_its_room_is_free(
     yard.reopen();
     yard.assert_whole();
     assert_eq!(yard.reclaim(), Report { epoch: 3, bytes_on_disk: yard.bytes(), ..Report::default() });
+}
+
+/// The second opinion reads metadata only, and sees what a patch needs, too.
+#[test]
+fn a_base_stays_as_long_as_a_snapshot_needs_a_patch_of_it() {
+    let mut yard = Yard::new();
+    let old = yard.snapshot(ANA, 0..10);
+    let base = chunk(3, 5_000);
+    let vault = yard.vault().clone();
+    let mut session = yard.begin(ANA);
+    let mut patch = chunk(100, 5_000);
+    patch.header.kind = Kind::Patch;
+    patch.header.references = vec![backhaul_object::patch::base(base.header.id)];
+    append(&vault, &mut session, &patch);
+    let root = append(&vault, &mut session, &node(&[patch.header.id], "root"));
+    let new = commit(&vault, &mut session, ANA, root).unwrap();
+    drop(session);
+    drop(vault);
+    yard.forget(&old);
+    for _ in 0..3 {
+        yard.reclaim();
+    }
+    assert!(yard.has(&base.header.id) && !yard.has(&chunk(4, 5_000).header.id));
+    yard.assert_whole();
+    yard.forget(&new);
+    yard.snapshot(ANA, 20..30);
+    for _ in 0..3 {
+        yard.reclaim();
+    }
+    assert!(!yard.has(&base.header.id) && !yard.has(&patch.header.id));
+    yard.assert_whole();
 }
 
 #[test]

@@ -7,6 +7,7 @@ use backhaul_object::keys::VaultKey;
 use proptest::prelude::*;
 
 use super::*;
+use crate::backup::Patches;
 
 fn parameters(generation: u8) -> VaultParameters {
     let key = VaultKey::new([1; 32]);
@@ -15,6 +16,7 @@ fn parameters(generation: u8) -> VaultParameters {
         id_key: key.id_key(),
         chunker_key: key.chunker_key(),
         generation: [generation; 16],
+        patches: Patches::Refused,
     }
 }
 

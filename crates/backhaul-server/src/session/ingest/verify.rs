@@ -1,14 +1,17 @@
 //! What is made sure of an object before it is let in.
 
+use std::sync::Mutex;
+
 use backhaul_object::seal::Unpacker;
 use backhaul_object::snapshot::Snapshot;
-use backhaul_object::{Compressed, FormatError, Kind, Object, bundle, flist, node};
+use backhaul_object::{Compressed, FormatError, Kind, Object, Sealed, bundle, flist, node};
 use backhaul_proto::end;
+use backhaul_store::Owned;
 
 use super::{Checked, CommitRequest, Commitment, Item};
 use crate::keyring::random;
 use crate::session::room::Share;
-use crate::session::{Ending, OpenVault};
+use crate::session::{Ending, OpenVault, patches};
 
 /// What an object is checked for.
 enum Goal {
@@ -17,7 +20,11 @@ enum Goal {
 }
 
 /// Decompresses, re-hashes, makes sure that it can be read back, and seals.
-pub(super) fn check(vault: &OpenVault, item: Item, unpacker: &mut Unpacker) -> Checked {
+pub(super) fn check(
+    (vault, owned): (&OpenVault, &Mutex<Owned>),
+    item: Item,
+    unpacker: &mut Unpacker,
+) -> Checked {
     let bad = |error: &dyn std::fmt::Display| Checked::Bad(Ending::new(end::DATA, error.to_string()));
     let (object, goal) = match item {
         Item::Object(object, share) => (object, Goal::Object(share)),
@@ -28,6 +35,16 @@ pub(super) fn check(vault: &OpenVault, item: Item, unpacker: &mut Unpacker) -> C
             (snapshot, Goal::Commit(request))
         }
     };
+    let (object, goal) = match (object.header.kind, goal) {
+        (Kind::Patch, Goal::Object(share)) => {
+            let stored = patches::receive(vault, owned, object, unpacker);
+            return match stored.and_then(|object| seal(vault, object)) {
+                Ok(sealed) => Checked::Object(sealed, share),
+                Err(ending) => Checked::Bad(ending),
+            };
+        }
+        (_, goal) => (object, goal),
+    };
     let opened = match object.open(&vault.id_key, unpacker) {
         Ok(opened) => opened,
         Err(error) => return bad(&format!("object {}: {error}", object.header.id)),
@@ -35,12 +52,9 @@ pub(super) fn check(vault: &OpenVault, item: Item, unpacker: &mut Unpacker) -> C
     if let Err(error) = readable(&opened, matches!(goal, Goal::Commit(_))) {
         return bad(&format!("object {}: {error}", object.header.id));
     }
-    let sealed = match random()
-        .map_err(|e| e.to_string())
-        .and_then(|nonce| object.seal(&vault.data_key, nonce).map_err(|error| error.to_string()))
-    {
+    let sealed = match seal(vault, object) {
         Ok(sealed) => sealed,
-        Err(error) => return bad(&error),
+        Err(ending) => return Checked::Bad(ending),
     };
     match goal {
         Goal::Object(share) => {
@@ -52,6 +66,11 @@ pub(super) fn check(vault: &OpenVault, item: Item, unpacker: &mut Unpacker) -> C
             Err(error) => bad(&error),
         },
     }
+}
+
+fn seal(vault: &OpenVault, object: Compressed) -> Result<Sealed, Ending> {
+    let nonce = random().map_err(|error| Ending::new(end::STORAGE, error.to_string()))?;
+    object.seal(&vault.data_key, nonce).map_err(|error| Ending::new(end::DATA, error.to_string()))
 }
 
 fn readable(object: &Object, is_commit: bool) -> Result<(), String> {
