@@ -209,3 +209,30 @@ fn three_failed_runs_are_told_to_the_admin_by_mail_and_webhook_and_so_is_the_nex
     // A broken backup is nothing that the owner of a machine could mend.
     assert!(smtp.mails().iter().all(|mail| mail.to == "ops@example.org"), "{:?}", smtp.mails());
 }
+
+#[test]
+fn a_machine_that_is_there_and_unwilling_is_overdue_and_its_owner_is_told_as_well_as_the_admin() {
+    let smtp = MailServer::start(Manners::Kind);
+    // Late after ten seconds, told of a second later.
+    let policy = "[policy.default]\nperiod = \"10s\"\nrpo = \"10s\"\nspread = \"1s\"\nalert_after = \"1s\"\n";
+    let mut server = TestServer::with_policy(policy);
+    server.stop();
+    let path = server.home.path().join("server/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{config}[alerts]\nowners = true\n{}", mail(smtp.port))).unwrap();
+    server.start();
+    let (laptop, dir) = (Home::new(), tempfile::tempdir().unwrap());
+    server.join(&laptop, "laptop", &["--initiator", "hybrid", "--owner", "ana@example.org"], &[dir.path()]);
+    laptop.run(&["agent", "pause"]).ok();
+    let _agent = laptop.start(&["agent", "run", "--no-listen"]);
+    let told = |words: &str| {
+        let mails = smtp.mails();
+        let about = |to: &str| mails.iter().any(|mail| mail.to == to && mail.text.contains(words));
+        about("ana@example.org") && about("ops@example.org")
+    };
+    wait_until("both are told", || told("laptop"));
+    let alerts = server.home.json(&["alerts"]);
+    assert_eq!((&alerts[0]["kind"], &alerts[0]["client"]), (&"overdue".into(), &"laptop".into()), "{alerts}");
+    laptop.run(&["agent", "resume"]).ok();
+    wait_until("both are told that it is over", || told(" again"));
+}
