@@ -201,6 +201,7 @@ fn mark_here(count: u64, dir: &Path) {
     live.add(Ordinal(count / 50 * 50 - 1));
     close(&scan, &mut live, &mut |_| Ok(())).unwrap();
     let seconds = start.elapsed().as_secs_f64();
+    assert_eq!(live.count(), count / 50 * 50, "from the last parent everything is reached");
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     let kib: u64 = peak.split_whitespace().nth(1).unwrap().parse().unwrap();

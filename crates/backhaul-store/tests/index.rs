@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use backhaul_object::codec::Write as _;
 use backhaul_object::header::Compressor;
 use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_object::keys::VaultKey;
@@ -12,8 +13,10 @@ use backhaul_object::seal::{Packer, identify_content};
 use backhaul_object::{Header, Kind, Object, ObjectId, Proof, Sealed};
 use backhaul_store::catalog::Counts;
 use backhaul_store::check::{Depth, Go, Mending, Part, Report, Request, Selection};
-use backhaul_store::index::{Edge, Index, Location, Place};
-use backhaul_store::{Ordinal, Vault, rebuild};
+use backhaul_store::index::{Edge, Index, Location, Place, Scan};
+use backhaul_store::reclaim::mark::close;
+use backhaul_store::{Bits, Ordinal, Vault, rebuild};
+use backhaul_tests::dice::Dice;
 use bytes::Bytes;
 
 const FILES: [&str; 5] = ["ids", "places", "parents", "references", "contents"];
@@ -51,6 +54,49 @@ fn files_of_version_2() {
         fs::write(&path, &text).unwrap();
     }
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+/// Over several blocks of parents and windows of references: what a mark reaches is what a walk reaches that follows each
+/// reference by itself.
+#[test]
+fn a_mark_over_many_blocks_reaches_what_a_walk_reaches() {
+    const COUNT: u64 = 120_000;
+    let (dir, mut dice) = (tempfile::tempdir().unwrap(), Dice::of(7, 0));
+    let (mut parents, mut references) = (Vec::new(), Vec::new());
+    let mut children: Vec<Vec<u32>> = vec![Vec::new(); COUNT as usize];
+    for n in (21..COUNT).step_by(2) {
+        for _ in 0..100 + dice.below(60) {
+            // Always to numbers of the same remainder: no root reaches everything.
+            let back = 7 * (1 + dice.below((n / 7).min(9_000)));
+            children[n as usize].push((n - back) as u32);
+            let has_members = dice.once_in(9);
+            references.put_varint(back << 1 | u64::from(has_members));
+            if has_members {
+                references.put_bytes(&[3]);
+            }
+        }
+        parents.extend_from_slice(&n.to_le_bytes());
+        parents.extend_from_slice(&(references.len() as u64).to_le_bytes());
+    }
+    let count = parents.len() as u64 / 16;
+    assert!(count > 3 * 16_384 && references.len() > 4 * (4 << 20), "{count}, {}", references.len());
+    fs::write(dir.path().join("parents"), parents).unwrap();
+    fs::write(dir.path().join("references"), references).unwrap();
+    let scan = Scan::open(dir.path(), COUNT, count).unwrap();
+    for roots in 1..5 {
+        let roots: Vec<u64> = (0..roots).map(|_| COUNT / 2 + dice.below(COUNT / 2)).collect();
+        let mut live: Bits = roots.iter().map(|root| Ordinal(*root)).collect();
+        close(&scan, &mut live, &mut |_| Ok(())).unwrap();
+        let (mut walked, mut open) = (Bits::default(), roots);
+        while let Some(next) = open.pop() {
+            if !walked.has(Ordinal(next)) {
+                walked.add(Ordinal(next));
+                open.extend(children[next as usize].iter().map(|child| u64::from(*child)));
+            }
+        }
+        assert!(live == walked, "{} and not {}", live.count(), walked.count());
+        assert!(live.count() < COUNT);
+    }
 }
 
 /// A vault whose index is of version 1, as Backhaul left it then: two clients, three snapshots, one chunk lost.
