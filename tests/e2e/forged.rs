@@ -136,7 +136,8 @@ async fn whoever_leaves_with_the_commit_is_judged_all_the_same() {
     let root = forge.root(vec![entry("honest", file(6, Content::Inline(b"honest".to_vec())))]);
     commit(&bad, &mut peer, &welcome, &forge, root).await;
     peer.send(frame::Body::End(Goodbye::Done.into())).await.unwrap();
-    drop(peer);
+    // Both have arrived when it is answered; a connection that is dropped may take them along.
+    while peer.hear().await.is_some() {}
     let fleet = rusqlite::Connection::open(server.home.path().join("server/fleet.sqlite")).unwrap();
     wait_until("what it has added is written down", || {
         let sql = "SELECT bytes_new FROM profiles WHERE sequence = 1";

@@ -207,6 +207,8 @@ async fn frames_arrive_whole_though_waiting_for_them_is_given_up_again_and_again
     let sent = frames.clone();
     let send = async move {
         for frame in &sent {
+            // Whoever listens does wait.
+            tokio::time::sleep(Duration::from_millis(1)).await;
             writer.send(frame).await.unwrap();
         }
         writer.end().await;

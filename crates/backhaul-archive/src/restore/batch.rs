@@ -40,8 +40,8 @@ pub(super) struct Batch {
     kept: Vec<FileJob>,
     /// Bytes of attributes and of contents in entries.
     held: u64,
-    /// The bundle that the last of the files is in, until one of another comes.
-    goes_on: Option<ObjectId>,
+    /// The bundle that the last of the files is in, until one of another comes, and how many are of it.
+    goes_on: Option<(ObjectId, usize)>,
 }
 
 impl Batch {
@@ -49,7 +49,7 @@ impl Batch {
     /// that ends where the next bundle begins leaves none to be read again.
     pub(super) fn pass(&mut self, content: &Content) {
         if let Content::Member { bundle, .. } = content
-            && self.goes_on != Some(*bundle)
+            && self.goes_on.is_some_and(|(last, _)| last != *bundle)
         {
             self.goes_on = None;
         }
@@ -57,7 +57,8 @@ impl Batch {
 
     pub(super) fn push(&mut self, job: FileJob) {
         if let Content::Member { bundle, .. } = job.content {
-            self.goes_on = Some(bundle);
+            let before = self.goes_on.filter(|(last, _)| *last == bundle).map_or(0, |(_, count)| count);
+            self.goes_on = Some((bundle, before + 1));
         }
         self.hold(&job);
         self.jobs.push(job);
@@ -89,7 +90,8 @@ impl Batch {
         let files = self.jobs.len() + self.links.len() + self.kept.len();
         let max = if writer == Writing::Idle { FILES_MIN } else { FILES_MAX };
         let has = files.max(self.leaves.len());
-        let goes_on = self.goes_on.is_some() && has < max + MEMBERS_MAX;
+        // No bundle has more, whatever a snapshot says.
+        let goes_on = self.goes_on.is_some_and(|(_, count)| count < MEMBERS_MAX);
         has >= max && !goes_on || self.held >= HELD_MAX
     }
 
