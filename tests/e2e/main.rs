@@ -7,6 +7,7 @@ mod bounds;
 mod clocks;
 mod compare;
 mod copies;
+mod edits;
 mod elsewhere;
 mod enrol;
 mod far;

@@ -11,12 +11,11 @@ use backhaul_net::{Link, NetError};
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::{ChunkerKey, IdKey};
-use backhaul_object::seal::Unpacker;
-use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, TransferError};
-use backhaul_object::{Compressed, FormatError, Object, ObjectId, Reference};
+use backhaul_object::source::{Kin, Query, Spot, TransferError};
+use backhaul_object::{Compressed, FormatError, ObjectId, Reference};
 use backhaul_proto::errand::News;
 use backhaul_proto::goodbye::Goodbye;
-use backhaul_proto::{READ_MAX, Retry, end, feature, wire};
+use backhaul_proto::{Retry, end, feature, wire};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,6 +26,7 @@ use crate::ways::{Leaving, Ways};
 mod bulk;
 mod driver;
 mod listing;
+mod objects;
 mod order;
 mod trace;
 
@@ -46,6 +46,7 @@ pub(crate) const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION")
 /// What a thread asks of the session.
 enum Command {
     Ask(Vec<Query>, Sender<Vec<backhaul_object::source::Answer>>),
+    Sign(Vec<Spot>, Sender<Vec<Kin>>),
     Read(Vec<Reference>, Sender<Result<Vec<Compressed>, TransferError>>),
     Commit(Box<Commitment>, Sender<wire::Committed>),
     List(wire::List, Sender<Vec<wire::SnapshotRow>>),
@@ -340,9 +341,12 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
             id_key: IdKey::new(key(&welcome.id_key)?),
             chunker_key: ChunkerKey::new(key(&welcome.chunker_key)?),
             generation,
-            patches: match welcome.features.iter().any(|name| name == feature::PATCH) {
-                true => Patches::Taken,
-                false => Patches::Refused,
+            patches: match [feature::PATCH, feature::SIGN]
+                .map(|name| welcome.features.iter().any(|one| one == name))
+            {
+                [false, _] => Patches::Refused,
+                [true, false] => Patches::Taken,
+                [true, true] => Patches::Helped,
             },
         },
         grant,
@@ -354,49 +358,6 @@ impl Welcome {
     /// The vault.
     pub fn vault(&self) -> VaultId {
         self.parameters.descriptor.vault
-    }
-}
-
-impl ObjectSink for Remote {
-    fn ask(&self, queries: Vec<Query>) -> Result<Answers, TransferError> {
-        let (send, receive) = channel();
-        self.commands.send(Command::Ask(queries, send)).map_err(|_| self.shared.error())?;
-        Ok(receive)
-    }
-
-    fn put(&self, object: Compressed) -> Result<u64, TransferError> {
-        self.outbound.blocking_send(object).map_err(|_| self.shared.error())?;
-        Ok(self.sent.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-
-    fn durable(&self) -> u64 {
-        self.shared.durable.load(Ordering::SeqCst)
-    }
-
-    fn failure(&self) -> Option<TransferError> {
-        self.shared.failure().map(|failure| failure.error)
-    }
-}
-
-impl ObjectSource for Remote {
-    fn read(&self, ids: &[ObjectId]) -> Result<Vec<Object>, TransferError> {
-        self.read_parts(&ids.iter().map(|id| Reference::whole(*id)).collect::<Vec<_>>())
-    }
-
-    fn read_parts(&self, wanted: &[Reference]) -> Result<Vec<Object>, TransferError> {
-        let mut objects = Vec::with_capacity(wanted.len());
-        let mut unpacker = Unpacker::new().map_err(|error| TransferError::Lost(error.to_string()))?;
-        for wanted in wanted.chunks(READ_MAX) {
-            let found = self.command(|reply| Command::Read(wanted.to_vec(), reply))??;
-            for (Reference { id, .. }, object) in wanted.iter().zip(found) {
-                let damaged = |why| TransferError::Damaged { id: *id, why };
-                if object.header.id != *id {
-                    return Err(damaged(FormatError::Mismatch("id")));
-                }
-                objects.push(object.open(&self.welcome.parameters.id_key, &mut unpacker).map_err(damaged)?);
-            }
-        }
-        Ok(objects)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use backhaul_object::Compressed;
-use backhaul_object::source::{Answer, Answers, ObjectSink, Query, TransferError};
+use backhaul_object::source::{Answer, Answers, ObjectSink, Query, Signatures, Spot, TransferError};
 
 use crate::clock::Stopwatch;
 use crate::error::AgentError;
@@ -197,6 +197,11 @@ impl ObjectSink for Resuming {
             let _ = questions.send(question);
         }
         Ok(receive)
+    }
+
+    /// What is lost with a session is not asked for again: it is only worth bytes.
+    fn sign(&self, spots: Vec<Spot>) -> Signatures {
+        self.session().remote.sign(spots)
     }
 
     fn put(&self, object: Compressed) -> Result<u64, TransferError> {

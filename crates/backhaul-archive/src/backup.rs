@@ -5,7 +5,8 @@
 //!   each file up in the [`state`] of the last run, and tells [`step`] by step what there is;
 //! - [`read`] reads what changed, in several threads, and cuts big files into chunks;
 //! - [`drafts`] finds what of a changed chunk was in the file's chunks before, by the signatures that it keeps of these;
-//! - [`assemble`] takes the results in path order, asks the sink what it lacks, and bundles small files;
+//! - [`assemble`] takes the results in path order and bundles small files; [`questions`] asks the sink what it lacks, and what was
+//!   in the place of that before: what is little else goes as a patch ([`former`]);
 //! - [`tree`] draws the directories;
 //! - [`outbound`] compresses in parallel and hands objects to the sink, children before parents.
 //!
@@ -34,9 +35,11 @@ mod assemble;
 mod drafts;
 mod events;
 pub mod excludes;
+mod former;
 pub mod joints;
 mod look;
 mod outbound;
+mod questions;
 mod read;
 mod recent;
 mod roots;
@@ -95,6 +98,8 @@ pub enum Patches {
     Refused,
     /// Where that is much shorter.
     Taken,
+    /// The same, and the sink says what is there is like ([`ObjectSink::sign`]).
+    Helped,
 }
 
 /// Counters to watch a backup by.

@@ -4,13 +4,19 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
-use backhaul_object::keys::IdKey;
+use backhaul_object::keys::{ChunkerKey, IdKey};
 use backhaul_object::seal::Unpacker;
-use backhaul_object::source::{Answer, Answers, ObjectSink, ObjectSource, Query, TransferError};
-use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId, patch};
+use backhaul_object::signature::{Signature, SignatureKey};
+use backhaul_object::source::{
+    Answer, Answers, Kin, ObjectSink, ObjectSource, Query, Signatures, Spot, TransferError,
+};
+use backhaul_object::{Compressed, Kind, Object, ObjectId, Reference, bundle, patch};
+use bytes::Bytes;
 
 pub(crate) struct Memory {
     key: IdKey,
+    /// With which it describes what is there.
+    pub(crate) signs: Option<ChunkerKey>,
     pub(crate) held: Mutex<Held>,
 }
 
@@ -30,7 +36,7 @@ pub(crate) struct Held {
 
 impl Memory {
     pub(crate) fn new(key: IdKey) -> Self {
-        Self { key, held: Mutex::default() }
+        Self { key, signs: None, held: Mutex::default() }
     }
 }
 
@@ -48,14 +54,39 @@ impl ObjectSink for Memory {
         Ok(receive)
     }
 
+    fn sign(&self, spots: Vec<Spot>) -> Signatures {
+        let held = self.held.lock().unwrap();
+        let (send, receive) = channel();
+        if let Some(key) = &self.signs {
+            let kin = |(of, spot): (usize, &Spot)| {
+                let object = held.objects.get(&spot.object)?;
+                let members = object.provides.len();
+                let (at, content) = match spot.member {
+                    None => (0, object.payload.clone()),
+                    Some(member) => {
+                        let members = bundle::members(object).unwrap();
+                        let before = members[..usize::from(member)].iter().flatten().map(Bytes::len).sum();
+                        (before, members[usize::from(member)].clone().unwrap())
+                    }
+                };
+                let base = patch::base_of_members(spot.object, members)?;
+                let signature = Signature { at, ..SignatureKey::new(key).sign(&content) };
+                Some(Kin { of, base, signature })
+            };
+            send.send(spots.iter().enumerate().filter_map(kin).collect()).unwrap();
+        }
+        receive
+    }
+
     fn put(&self, object: Compressed) -> Result<u64, TransferError> {
         let mut held = self.held.lock().unwrap();
         let mut unpacker = Unpacker::new().unwrap();
         let opened = match object.header.kind {
             Kind::Patch => {
                 held.patches += 1;
-                let base = |id: &ObjectId| held.objects.get(id).cloned().unwrap().payload;
-                let fetch = &mut |id: &ObjectId, _: &mut Unpacker| Ok::<_, FormatError>(base(id));
+                let fetch = &mut |base: &Reference, _: &mut Unpacker| {
+                    patch::substance(held.objects.get(&base.id).unwrap(), base)
+                };
                 patch::rebuild(&object, &self.key, &mut unpacker, fetch).unwrap()
             }
             _ => object.open(&self.key, &mut unpacker).unwrap(),

@@ -97,6 +97,18 @@ pub fn members(object: &Object) -> Result<Vec<Option<Bytes>>, FormatError> {
     Ok(out)
 }
 
+/// The contents of a bundle that has all of its members, one after the other.
+///
+/// # Errors
+/// As [`members`]; or one was dropped.
+pub fn contents(object: &Object) -> Result<Bytes, FormatError> {
+    let mut len = 0;
+    for member in members(object)? {
+        len += member.ok_or(FormatError::Invalid("a bundle with members left out"))?.len();
+    }
+    Ok(object.payload.slice(object.payload.len() - len..))
+}
+
 /// Longest length of a member in the table: [`PLAIN_MAX`] has 24 bits.
 const LENGTH_MAX: usize = 4;
 

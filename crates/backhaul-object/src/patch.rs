@@ -1,13 +1,14 @@
-//! Patches: a chunk written as a difference to older chunks.
+//! Patches: a chunk written as a difference to older contents.
 //!
-//! A patch is another form of a chunk, not another object: its header has the chunk's id and proof, and names the chunks it
-//! copies from (its *bases*) as references with the member bitmap `01`: they are used, and not owned by that. Its payload is a
-//! [`Program`] of copies and inserts. Who has the bases makes the chunk again with [`rebuild`], which believes nothing but the id.
+//! A patch is another form of a chunk, not another object: its header has the chunk's id and proof, and names the chunks and bundles
+//! that it copies from (its *bases*) as references that mark no member that there is: they are used, and not owned by that. Its
+//! payload is a [`Program`] of copies and inserts. Who has the bases makes the chunk again with [`rebuild`], which believes nothing but the id.
 
 use bytes::Bytes;
 
+use crate::bundle;
 use crate::codec::{FormatError, Reader, Write};
-use crate::header::{Header, Kind, PLAIN_MAX, Reference};
+use crate::header::{Header, Kind, MEMBERS_MAX, PLAIN_MAX, Reference};
 use crate::ids::ObjectId;
 use crate::keys::IdKey;
 use crate::seal::{Compressed, Object, Unpacker};
@@ -16,12 +17,45 @@ use crate::seal::{Compressed, Object, Unpacker};
 pub const BASES_MAX: usize = 8;
 /// Most steps of one program.
 pub const STEPS_MAX: usize = 65_536;
-/// The member bitmap of a reference to a base.
-const USED: [u8; 1] = [1];
 
-/// A reference to a base: it keeps the base, and gives nobody who has the patch a right to read it.
+/// A reference to a base that is a chunk: it keeps the base, and gives nobody who has the patch a right to read it.
 pub fn base(id: ObjectId) -> Reference {
-    Reference { id, members: USED.to_vec() }
+    marked(id, 0)
+}
+
+/// A reference to a base that is a bundle with so many members: it marks one behind the last, which gives no right to any. Nothing
+/// where there is no room for such a mark.
+pub fn base_of_members(id: ObjectId, members: usize) -> Option<Reference> {
+    (members < MEMBERS_MAX).then(|| marked(id, members))
+}
+
+fn marked(id: ObjectId, member: usize) -> Reference {
+    let mut reference = Reference::whole(id);
+    reference.use_member(member);
+    reference
+}
+
+/// How many members a base has by the mark of a reference to it; nothing if it is no such reference.
+pub fn members_of(reference: &Reference) -> Option<usize> {
+    let last = reference.members.last().filter(|last| last.is_power_of_two())?;
+    let members = (reference.members.len() - 1) * 8 + last.trailing_zeros() as usize;
+    let is_alone = reference.members.iter().rev().skip(1).all(|byte| *byte == 0);
+    (is_alone && members < MEMBERS_MAX).then_some(members)
+}
+
+/// What a patch copies from: all of a chunk, or the contents of a bundle's members, one after the other.
+///
+/// # Errors
+/// The object cannot be a base, is another kind of base than the reference says, or has lost members.
+pub fn substance(object: &Object, reference: &Reference) -> Result<Bytes, FormatError> {
+    if members_of(reference) != Some(object.provides.len()) {
+        return Err(FormatError::Invalid("a base that is something else"));
+    }
+    match object.kind {
+        Kind::Chunk => Ok(object.payload.clone()),
+        Kind::Bundle => bundle::contents(object),
+        _ => Err(FormatError::Invalid("a base that is not whole")),
+    }
 }
 
 /// What every header of a patch keeps to.
@@ -31,7 +65,7 @@ pub(crate) fn check(header: &Header) -> Result<(), FormatError> {
         return Err(FormatError::Invalid("a patch has from 1 to 8 bases"));
     }
     let is_base = |(i, reference): (usize, &Reference)| {
-        reference.members == USED && references[..i].iter().all(|before| before.id != reference.id)
+        members_of(reference).is_some() && references[..i].iter().all(|before| before.id != reference.id)
     };
     match references.iter().enumerate().all(is_base) {
         true => Ok(()),
@@ -136,6 +170,15 @@ impl Program {
     /// How many steps it takes.
     pub fn steps(&self) -> usize {
         self.steps.len()
+    }
+
+    /// The stretch of a base within which all is that is copied from it.
+    pub fn stretch(&self, number: usize) -> Option<std::ops::Range<usize>> {
+        let copied = self.steps.iter().filter_map(|step| match *step {
+            Step::Copy { base, at, len } if base == number => Some(at..at + len),
+            _ => None,
+        });
+        copied.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end))
     }
 
     /// The payload of a patch (docs/format.md, "Payloads").
@@ -256,7 +299,29 @@ fn read_step(r: &mut Reader<'_>, ends: &mut [Option<usize>], left: usize) -> Res
     Ok(Step::Copy { base, at, len })
 }
 
-/// Makes the chunk that a patch stands for. `fetch` gives the content of a base; one at a time is in memory, and the chunk.
+/// Unpacks what is a base. It is not hashed again: what is made of it is.
+///
+/// # Errors
+/// It is no chunk and no bundle, or cannot be unpacked.
+pub fn unpack_base(stored: &Compressed, unpacker: &mut Unpacker) -> Result<Object, FormatError> {
+    match stored.header.kind {
+        Kind::Chunk | Kind::Bundle => stored.unpack(unpacker),
+        _ => Err(FormatError::Invalid("a base that is not whole")),
+    }
+}
+
+/// How a patch is made of its bases.
+///
+/// # Errors
+/// It is no patch, or breaks the format.
+pub fn program_of(patch: &Compressed, unpacker: &mut Unpacker) -> Result<Program, FormatError> {
+    if patch.header.kind != Kind::Patch {
+        return Err(FormatError::Invalid("not a patch"));
+    }
+    Program::decode(&patch.unpack(unpacker)?.payload, patch.header.references.len())
+}
+
+/// Makes the chunk that a patch stands for. `fetch` gives the [`substance`] of a base; one at a time is in memory, and the chunk.
 ///
 /// # Errors
 /// A base cannot be had; the program breaks the format; or ([`FormatError::Mismatch`]) what it makes has another id.
@@ -264,17 +329,14 @@ pub fn rebuild<E: From<FormatError>>(
     patch: &Compressed,
     key: &IdKey,
     unpacker: &mut Unpacker,
-    fetch: &mut dyn FnMut(&ObjectId, &mut Unpacker) -> Result<Bytes, E>,
+    fetch: &mut dyn FnMut(&Reference, &mut Unpacker) -> Result<Bytes, E>,
 ) -> Result<Object, E> {
-    if patch.header.kind != Kind::Patch {
-        return Err(FormatError::Invalid("not a patch").into());
-    }
     let references = &patch.header.references;
-    let program = Program::decode(&patch.unpack(unpacker)?.payload, references.len())?;
+    let program = program_of(patch, unpacker)?;
     let mut content = vec![0; program.len()];
     program.put_literals(&mut content);
     for (number, reference) in references.iter().enumerate() {
-        program.put_copies(number, &fetch(&reference.id, unpacker)?, &mut content)?;
+        program.put_copies(number, &fetch(reference, unpacker)?, &mut content)?;
     }
     let payload = Bytes::from(content);
     let chunk = Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload };

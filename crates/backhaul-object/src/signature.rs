@@ -1,4 +1,4 @@
-//! Signatures of a chunk's blocks: what is enough to find them in a later version without having the chunk.
+//! Signatures of a content's blocks: what is enough to find them in a later version without having the content.
 //!
 //! Two keyed hashes a block: one that rolls, by which a block is looked for at every byte, and one of 64 bits by which it is
 //! believed to be there. Whoever has the base rebuilds and hashes the whole, so an accident (about 2^-64 for each pair of
@@ -35,12 +35,14 @@ pub struct BlockHash {
     pub strong: u64,
 }
 
-/// The blocks of one chunk, the last one as short as it is.
+/// The blocks of one content, the last one as short as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Signature {
+    /// Where in its base the content begins.
+    pub at: usize,
     /// In their order.
     pub blocks: Vec<BlockHash>,
-    /// Bytes of the chunk.
+    /// Bytes of the content.
     pub len: usize,
 }
 
@@ -69,10 +71,10 @@ impl SignatureKey {
         Self { words, fold, powers, leaving }
     }
 
-    /// Signs a chunk.
+    /// Signs a content that is all of its base.
     pub fn sign(&self, content: &[u8]) -> Signature {
         let block = |bytes: &[u8]| BlockHash { weak: weak(self.window(bytes)), strong: self.strong(bytes) };
-        Signature { blocks: content.chunks(BLOCK).map(block).collect(), len: content.len() }
+        Signature { at: 0, blocks: content.chunks(BLOCK).map(block).collect(), len: content.len() }
     }
 
     /// NH (a sum of products of keyed pairs of words), folded; of blocks of one length two collide by accident only.
@@ -121,7 +123,7 @@ impl SignatureKey {
             .wrapping_add(u64::from(enters))
     }
 
-    /// How `content` is made of the chunks that these signatures are of; nothing when more than `literals_max` bytes of it
+    /// How `content` is made of what these signatures are of; nothing when more than `literals_max` bytes of it
     /// are not in them. With it comes which of them it uses.
     pub fn difference(
         &self,
@@ -146,7 +148,7 @@ impl SignatureKey {
             match found {
                 Some((base, n, len)) => {
                     writing.insert(&content[open..at]);
-                    writing.copy(base, n * BLOCK, len);
+                    writing.copy(base, bases[base].at + n * BLOCK, len);
                     (at, state, next) = (at + len, None, Some((base, n + 1)));
                     open = at;
                 }

@@ -6,6 +6,7 @@ use crate::codec::FormatError;
 use crate::header::Reference;
 use crate::ids::{ObjectId, Proof};
 use crate::seal::{Compressed, Object};
+use crate::signature::Signature;
 
 /// Why an object could not be read or written. Always fatal for the run: never a per-file warning.
 #[derive(Debug, Clone, Error)]
@@ -77,6 +78,29 @@ pub enum Answer {
 /// Receives the answers to one batch.
 pub type Answers = std::sync::mpsc::Receiver<Vec<Answer>>;
 
+/// Where a content is: an object, or a member of a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spot {
+    /// The object.
+    pub object: ObjectId,
+    /// Of a bundle, which.
+    pub member: Option<u16>,
+}
+
+/// What is known of a content that is there: enough to find its blocks in a later one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kin {
+    /// Which of the spots that were asked about it is at, or is made of.
+    pub of: usize,
+    /// The object that a patch would copy from.
+    pub base: Reference,
+    /// Its blocks.
+    pub signature: Signature,
+}
+
+/// Receives the signatures of one batch, in the order of the spots: of each none, one, or several.
+pub type Signatures = std::sync::mpsc::Receiver<Vec<Kin>>;
+
 /// Takes objects, children before parents.
 pub trait ObjectSink: Send + Sync {
     /// Asks about a batch; answers come in order of the queries. Several batches may be under way.
@@ -84,6 +108,10 @@ pub trait ObjectSink: Send + Sync {
     /// # Errors
     /// [`TransferError`] when the session is over.
     fn ask(&self, queries: Vec<Query>) -> Result<Answers, TransferError>;
+
+    /// Asks for the signatures of contents that are there, at most as many as queries in a batch. Nothing comes of those that are not
+    /// there any more, or are not the caller's, and nothing at all when the session is over before.
+    fn sign(&self, spots: Vec<Spot>) -> Signatures;
 
     /// Sends an object; blocks while the path is full. Returns how many were sent in this session.
     ///

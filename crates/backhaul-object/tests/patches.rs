@@ -1,12 +1,13 @@
 //! Patches: what is found as a difference makes the same chunk again, and what somebody made up makes nothing else.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use backhaul_object::bundle::{BundleBuilder, part_of};
 use backhaul_object::codec::Write;
 use backhaul_object::header::{PLAIN_MAX, Reference};
 use backhaul_object::keys::{IdKey, VaultKey};
 use backhaul_object::patch::{self, BASES_MAX, Program, Writing};
 use backhaul_object::seal::{Packer, Unpacker, identify_content};
-use backhaul_object::signature::{BLOCK, SignatureKey, blocks_of};
+use backhaul_object::signature::{BLOCK, Signature, SignatureKey, blocks_of};
 use backhaul_object::{Compressed, FormatError, Header, Kind, Object, ObjectId};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -39,8 +40,8 @@ fn sent(content: &[u8], payload: Vec<u8>, bases: &[&[u8]]) -> Compressed {
 
 fn rebuilt(patch: &Compressed, bases: &[&[u8]]) -> Result<Object, FormatError> {
     let key: IdKey = key().id_key();
-    patch::rebuild(patch, &key, &mut Unpacker::new().unwrap(), &mut |id, _| {
-        let base = bases.iter().find(|base| id_of(base) == *id).unwrap();
+    patch::rebuild(patch, &key, &mut Unpacker::new().unwrap(), &mut |wanted, _| {
+        let base = bases.iter().find(|base| id_of(base) == wanted.id).unwrap();
         Ok::<_, FormatError>(Bytes::copy_from_slice(base))
     })
 }
@@ -109,8 +110,8 @@ fn another_base_of_the_same_id_makes_nothing_and_no_patch_is_opened_as_if_it_wer
     let signatures = signatures();
     let (program, _) = signatures.difference(&[signatures.sign(&base)], &content, content.len()).unwrap();
     let patch = sent(&content, program.encode(), &[&base]);
-    let lie = |id: &ObjectId, _: &mut Unpacker| {
-        assert_eq!(*id, id_of(&base));
+    let lie = |wanted: &Reference, _: &mut Unpacker| {
+        assert_eq!(wanted.id, id_of(&base));
         Ok::<_, FormatError>(Bytes::from(noise(7, 9_000)))
     };
     let (key, mut unpacker) = (key().id_key(), Unpacker::new().unwrap());
@@ -172,6 +173,52 @@ fn headers_of_patches_name_bases_each_once_and_nothing_else() {
     assert!(decode(vec![base(1), base(1)]).is_err());
     assert!(decode((0..=BASES_MAX as u8).map(base).collect()).is_err());
     assert!(decode(vec![Reference::whole(ObjectId([1; 32]))]).is_err());
+    let marked = |members: &[u8]| Reference { id: ObjectId([1; 32]), members: members.to_vec() };
+    assert!(decode(vec![marked(&[3])]).is_err() && decode(vec![marked(&[1, 4])]).is_err());
+    let of_members = |n| patch::base_of_members(ObjectId([1; 32]), n);
+    for members in [1, 7, 8, 300, 1_023] {
+        let base = of_members(members).unwrap();
+        assert_eq!(patch::members_of(&base), Some(members));
+        assert!(decode(vec![base]).is_ok());
+    }
+    assert_eq!(of_members(1_024), None);
+}
+
+/// Of a bundle the members' contents are copied from, one after the other, whichever they are in.
+#[test]
+fn a_bundle_is_a_base_if_it_is_marked_as_what_it_is_and_has_all_its_members() {
+    let (key, members) = (key().id_key(), [noise(1, 5_000), noise(2, 4_000)]);
+    let mut builder = BundleBuilder::default();
+    for member in &members {
+        let (id, proof) = identify_content(&key, member);
+        builder.push(id, proof, member);
+    }
+    let bundle = builder.finish();
+    let id = bundle.identify(&key).0;
+    let mut content = members.concat()[3_000..7_500].to_vec();
+    content.extend_from_slice(b"and more");
+    let signature = Signature { at: 3_000, ..signatures().sign(&content[..4_500]) };
+    let (program, _) = signatures().difference(&[signature], &content, 100).unwrap();
+    assert_eq!((program.stretch(0), program.stretch(1)), (Some(3_000..7_500), None));
+    let of = |members| {
+        let references = vec![patch::base_of_members(id, members).unwrap()];
+        let payload = Bytes::from(program.encode());
+        let object = Object { kind: Kind::Patch, references, provides: vec![], payload };
+        let (id, proof) = identify_content(&key, &content);
+        object.compress_as(id, proof, &mut Packer::new(3).unwrap()).unwrap()
+    };
+    let make = |patch: &Compressed, base: &Object| {
+        let unpacker = &mut Unpacker::new().unwrap();
+        patch::rebuild(patch, &key, unpacker, &mut |wanted, _| patch::substance(base, wanted))
+    };
+    assert_eq!(make(&of(2), &bundle).unwrap().payload[..], content[..]);
+    for members in [1, 3] {
+        assert!(matches!(make(&of(members), &bundle), Err(FormatError::Invalid(_))));
+    }
+    let stored = bundle.compress(&key, &mut Packer::new(3).unwrap()).unwrap();
+    let part = part_of(&stored, &[1], &mut Packer::new(3).unwrap()).unwrap();
+    let part = patch::unpack_base(&part, &mut Unpacker::new().unwrap()).unwrap();
+    assert!(matches!(make(&of(2), &part), Err(FormatError::Invalid(_))));
 }
 
 /// An edit of a version.

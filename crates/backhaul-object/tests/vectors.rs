@@ -123,7 +123,12 @@ fn patch_object() {
         blocks.extend_from_slice(&block.weak.to_le_bytes());
         blocks.extend_from_slice(&block.strong.to_le_bytes());
     }
-    check("patch.txt", &[("signatures", blocks), ("payload", payload.to_vec()), ("header", raw.encode())]);
+    let of_members = vec![patch::base_of_members(raw.references[0].id, 9).unwrap()];
+    let of_members = Header { references: of_members, ..raw.clone() };
+    let headers =
+        [("header", raw.encode()), ("header with a bundle of 9 members as base", of_members.encode())];
+    let [first, second] = headers;
+    check("patch.txt", &[("signatures", blocks), ("payload", payload.to_vec()), first, second]);
 }
 
 #[test]

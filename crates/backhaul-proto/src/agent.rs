@@ -4,14 +4,14 @@ use std::collections::{HashMap, VecDeque};
 
 use backhaul_object::Reference;
 use backhaul_object::ids::{ObjectId, Proof};
-use backhaul_object::source::{Answer, Query};
+use backhaul_object::source::{Answer, Kin, Query, Spot};
 use bytes::Bytes;
 
 use crate::errand::News;
 use crate::goodbye::Goodbye;
 use crate::pages::Pages;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, frame};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, frame, signing};
 
 /// What a frame from the server means.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,8 @@ pub enum Event {
     Nudged(wire::Nudge),
     /// The final answers to a batch.
     Answers(u64, Vec<Answer>),
+    /// What the contents of a batch are like.
+    Signatures(u64, Vec<Kin>),
     /// So many objects are durable.
     Durable(u64),
     /// The snapshot exists.
@@ -55,6 +57,8 @@ pub struct AgentSession {
     granted: bool,
     next_batch: u64,
     batches: HashMap<u64, Batch>,
+    /// Contents in questions about what they are like.
+    signing: HashMap<u64, usize>,
     durable: u64,
     lists: Pages,
     out: VecDeque<wire::Frame>,
@@ -68,6 +72,7 @@ impl AgentSession {
             granted: false,
             next_batch: 0,
             batches: HashMap::new(),
+            signing: HashMap::new(),
             durable: 0,
             lists: Pages::default(),
             out: VecDeque::from([frame(Body::Hello(versioned(hello)))]),
@@ -81,7 +86,12 @@ impl AgentSession {
 
     /// True when another batch may be asked.
     pub fn may_ask(&self) -> bool {
-        self.batches.len() < BATCHES_IN_FLIGHT_MAX
+        self.batches.len() + self.signing.len() < BATCHES_IN_FLIGHT_MAX
+    }
+
+    /// True when no question is open.
+    fn is_answered(&self) -> bool {
+        self.batches.is_empty() && self.signing.is_empty()
     }
 
     /// Asks about at most [`BATCH_MAX`] contents; the answer carries the returned number.
@@ -104,12 +114,30 @@ impl AgentSession {
         Ok(batch)
     }
 
+    /// Asks what at most [`BATCH_MAX`] contents are like; the answer carries the returned number.
+    ///
+    /// # Errors
+    /// As [`AgentSession::ask`].
+    pub fn sign(&mut self, spots: &[Spot]) -> Result<u64, SessionError> {
+        if self.phase != Phase::Open || !self.granted {
+            return Err(SessionError::Protocol("asked without a grant"));
+        }
+        if spots.len() > BATCH_MAX || !self.may_ask() {
+            return Err(SessionError::Protocol("too many questions at once"));
+        }
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        self.out.push_back(frame(Body::Sign(signing::question(batch, spots))));
+        self.signing.insert(batch, spots.len());
+        Ok(batch)
+    }
+
     /// Ends a backup: so many objects were put on the data stream before this manifest.
     ///
     /// # Errors
     /// No grant, or questions still open.
     pub fn commit(&mut self, commit: wire::Commit) -> Result<(), SessionError> {
-        if self.phase != Phase::Open || !self.granted || !self.batches.is_empty() {
+        if self.phase != Phase::Open || !self.granted || !self.is_answered() {
             return Err(SessionError::Protocol("commit out of turn"));
         }
         self.phase = Phase::Committing;
@@ -185,6 +213,12 @@ impl AgentSession {
             (Body::Nudge(nudge), Phase::Greeting) => Ok(Some(Event::Nudged(nudge))),
             (_, Phase::Greeting) => Err(SessionError::Protocol("expected a welcome")),
             (Body::Answers(answers), Phase::Open) => self.on_answers(answers),
+            (Body::Signatures(signatures), Phase::Open) => {
+                let batch = signatures.batch;
+                let asked = self.signing.remove(&batch);
+                let asked = asked.ok_or(SessionError::Protocol("signatures that nobody asked for"))?;
+                Ok(Some(Event::Signatures(batch, signing::kin(signatures, asked)?)))
+            }
             (Body::Durable(durable), _) if durable.objects >= self.durable => {
                 self.durable = durable.objects;
                 Ok(Some(Event::Durable(durable.objects)))

@@ -5,6 +5,7 @@
 //! - [`server`]: [`server::ServerSession`], the side that has the vault;
 //! - [`attend`]: [`attend::AttendSession`], an agent that waits to be told something;
 //! - [`goodbye`]: how an agent leaves;
+//! - [`signing`]: what contents that are there are like;
 //! - [`errand`]: what is heard of a restore that was ordered from an agent;
 //! - [`data`]: the framing of objects on the data streams.
 //!
@@ -23,6 +24,7 @@ pub mod errand;
 pub mod goodbye;
 mod pages;
 pub mod server;
+pub mod signing;
 
 /// Messages on the wire.
 #[allow(missing_docs, clippy::all, reason = "generated; documented in the schema")]
@@ -49,6 +51,8 @@ pub const READ_MAX: usize = 4_096;
 pub mod feature {
     /// The server takes chunks as differences to others.
     pub const PATCH: &str = "patch";
+    /// The server tells what contents that are there are like, so that later ones can be sent as differences.
+    pub const SIGN: &str = "sign";
 }
 
 /// Codes of [`wire::End`] (docs/protocol.md, "End codes").

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use backhaul_object::breach::Breach;
 use backhaul_object::header::MEMBERS_MAX;
 use backhaul_object::ids::{ObjectId, Proof, ShortId};
-use backhaul_object::source::Answer;
+use backhaul_object::source::{Answer, Kin, Spot};
 use backhaul_object::{FormatError, Reference};
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use crate::agent::split_proofs;
 use crate::errand::News;
 use crate::goodbye::Goodbye;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, frame};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, frame, signing};
 
 /// Bytes of snapshot rows in one frame; a single row is smaller than what is left of a frame.
 const PAGE_BYTES: usize = 256 << 10;
@@ -29,6 +29,8 @@ pub enum Request {
     Ask(u64, Vec<u64>),
     /// It shows that it has these.
     Prove(u64, Vec<(ObjectId, Proof)>),
+    /// What are these contents like?
+    Sign(u64, Vec<Spot>),
     /// Make the snapshot.
     Commit(wire::Commit),
     /// List the snapshots.
@@ -147,6 +149,9 @@ impl ServerSession {
                 }
                 Ok(Request::Prove(prove.batch, items))
             }
+            (Body::Sign(sign), Phase::Open) if self.granted => {
+                Ok(Request::Sign(sign.batch, signing::spots(&sign)?))
+            }
             (Body::Commit(commit), Phase::Open) if self.granted && self.batches.is_empty() => {
                 self.phase = Phase::Committing;
                 Ok(Request::Commit(commit))
@@ -251,6 +256,11 @@ impl ServerSession {
         };
         answers.codes = codes.into();
         self.out.push_back(frame(Body::Answers(answers)));
+    }
+
+    /// Says what the contents of a batch are like.
+    pub fn signatures(&mut self, batch: u64, kin: &[Kin]) {
+        self.out.push_back(frame(Body::Signatures(signing::answer(batch, kin))));
     }
 
     /// Acknowledges; says nothing when nothing new is durable.

@@ -7,7 +7,9 @@ use std::collections::VecDeque;
 use backhaul_object::Reference;
 use backhaul_object::header::MEMBERS_MAX;
 use backhaul_object::ids::{ObjectId, Proof};
-use backhaul_object::source::{Answer, Query};
+use backhaul_object::patch;
+use backhaul_object::signature::{BlockHash, Signature};
+use backhaul_object::source::{Answer, Kin, Query, Spot};
 use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::server::{Request, ServerSession, Verdict};
 use backhaul_proto::{SessionError, end, wire};
@@ -67,6 +69,11 @@ impl Pair {
                 };
                 self.server.answer(batch, &proofs.iter().map(judge).collect::<Vec<_>>());
             }
+            // Every other one is like nothing.
+            Request::Sign(batch, spots) => {
+                let described = spots.iter().enumerate().step_by(2);
+                self.server.signatures(batch, &described.map(kin).collect::<Vec<_>>());
+            }
             Request::Commit(commit) => {
                 self.server.durable(commit.objects);
                 self.server.committed(wire::Committed { sequence: 1, ..Default::default() });
@@ -97,6 +104,11 @@ fn query(n: u64, honest: bool) -> Query {
     let mut id = [0; 32];
     id[..8].copy_from_slice(&n.to_le_bytes());
     Query { id: ObjectId(id), proof: Proof([u8::from(honest); 16]) }
+}
+
+fn kin((of, spot): (usize, &Spot)) -> Kin {
+    let blocks = vec![BlockHash { weak: 1, strong: 2 }; 3];
+    Kin { of, base: patch::base(spot.object), signature: Signature { at: of, blocks, len: 2_100 } }
 }
 
 /// What the server holds: by the number's remainder nothing, an object, another client's, a bundle member.
@@ -159,7 +171,32 @@ proptest! {
     }
 
     #[test]
-    fn no_frame_out_of_turn_panics_or_is_accepted(picks in proptest::collection::vec(0usize..9, 1..30)) {
+    fn what_is_asked_between_other_questions_is_described(
+        sizes in proptest::collection::vec(1usize..40, 1..12),
+        order in proptest::collection::vec(any::<bool>(), 0..200),
+    ) {
+        let mut pair = Pair::new();
+        pair.settle();
+        let spots = |n: usize| (0..n).map(|i| Spot { object: ObjectId([i as u8; 32]), member: None }).collect::<Vec<_>>();
+        let mut asked = Vec::new();
+        for (i, n) in sizes.iter().enumerate() {
+            pair.agent.ask(vec![query(i as u64, true)]).unwrap();
+            asked.push(pair.agent.sign(&spots(*n)).unwrap());
+        }
+        for to_server in order {
+            pair.deliver(to_server).unwrap();
+        }
+        let commit = wire::Commit::default();
+        prop_assert!(pair.agent.may_ask() && (pair.events.len() > 2 * sizes.len() || pair.agent.commit(commit).is_err()));
+        pair.settle();
+        for (number, n) in asked.iter().zip(&sizes) {
+            let kin = spots(*n).iter().enumerate().step_by(2).map(kin).collect();
+            prop_assert!(pair.events.contains(&Event::Signatures(*number, kin)));
+        }
+    }
+
+    #[test]
+    fn no_frame_out_of_turn_panics_or_is_accepted(picks in proptest::collection::vec(0usize..11, 1..30)) {
         let mut server = ServerSession::new();
         let mut agent = AgentSession::new(hello());
         for pick in picks {
@@ -171,6 +208,8 @@ proptest! {
                 4 => wire::frame::Body::Committed(wire::Committed::default()),
                 5 => wire::frame::Body::Welcome(wire::Welcome { protocol: 9, ..Default::default() }),
                 6 => wire::frame::Body::Read(wire::Read { ids: vec![vec![1; 3].into()], ..Default::default() }),
+                8 => wire::frame::Body::Sign(wire::Sign { batch: 1, ids: vec![vec![1; 32].into()], members: vec![0] }),
+                9 => wire::frame::Body::Signatures(wire::Signatures::default()),
                 7 => wire::frame::Body::Durable(wire::Durable { objects: 1 }),
                 _ => wire::frame::Body::List(wire::List::default()),
             };
@@ -201,10 +240,14 @@ fn limits_are_kept_on_both_sides() {
     assert!(pair.agent.ask(vec![query(1, true)]).is_err(), "before the welcome");
     pair.settle();
     assert!(pair.agent.ask((0..3_000).map(|n| query(n, true)).collect()).is_err(), "too many");
-    for n in 0..64 {
+    let spot = Spot { object: ObjectId([1; 32]), member: None };
+    assert!(pair.agent.sign(&[spot; 3_000]).is_err(), "too many");
+    for n in 0..32 {
         pair.agent.ask(vec![query(n, true)]).unwrap();
+        pair.agent.sign(&[spot]).unwrap();
     }
     assert!(!pair.agent.may_ask() && pair.agent.ask(vec![query(1, true)]).is_err(), "too many batches");
+    assert!(pair.agent.sign(&[spot]).is_err(), "too many batches");
     assert!(pair.agent.commit(wire::Commit::default()).is_err(), "questions are open");
 }
 

@@ -22,6 +22,7 @@ use crate::keyring::random;
 mod admission;
 pub mod answers;
 mod attend;
+mod bases;
 mod door;
 pub mod ingest;
 mod manners;
@@ -30,6 +31,7 @@ mod patches;
 pub mod reads;
 mod reports;
 mod room;
+mod signing;
 
 pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
 use door::{Waiting, farewell, greet, refuse, wait_for_grant};
@@ -225,7 +227,7 @@ impl Conversation {
         let bytes = |raw: &[u8]| Bytes::copy_from_slice(raw);
         Ok(wire::Welcome {
             protocol: PROTOCOL,
-            features: vec![feature::PATCH.to_owned()],
+            features: [feature::PATCH, feature::SIGN].map(str::to_owned).to_vec(),
             software: SOFTWARE.to_owned(),
             server_time: clock::now(),
             client: client.name.clone(),
@@ -313,6 +315,10 @@ impl Conversation {
                 let prove = || answers::prove(&self.vault, &self.owned, self.client.id, &proofs);
                 let verdicts = tokio::task::block_in_place(prove)?;
                 self.session.answer(batch, &verdicts);
+            }
+            Request::Sign(batch, spots) => {
+                let kin = tokio::task::block_in_place(|| signing::sign(&self.vault, &self.owned, &spots))?;
+                self.session.signatures(batch, &kin);
             }
             Request::Commit(commit) => self.on_commit(commit).await?,
             Request::List(request) => {

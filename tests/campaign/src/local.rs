@@ -13,7 +13,9 @@ use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::{Packer, Unpacker};
 use backhaul_object::snapshot::Snapshot;
-use backhaul_object::source::{Answer, Answers, ObjectSink, ObjectSource, Query, TransferError};
+use backhaul_object::source::{
+    Answer, Answers, ObjectSink, ObjectSource, Query, Signatures, Spot, TransferError,
+};
 use backhaul_object::{Compressed, Object, ObjectId, Sealed};
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::check::{Depth, Go, Mending, Report, Request, Round, Selection};
@@ -336,6 +338,10 @@ impl ObjectSink for Upload<'_> {
         let (send, receive) = channel();
         let _ = send.send(answers);
         Ok(receive)
+    }
+
+    fn sign(&self, _: Vec<Spot>) -> Signatures {
+        channel().1
     }
 
     fn put(&self, object: Compressed) -> Result<u64, TransferError> {

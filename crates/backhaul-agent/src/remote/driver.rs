@@ -9,7 +9,7 @@ use std::time::Duration;
 use backhaul_net::link::{FrameReader, FrameWriter};
 use backhaul_net::{Link, NetError};
 use backhaul_object::Compressed;
-use backhaul_object::source::{Answer, TransferError};
+use backhaul_object::source::{Answer, Kin, TransferError};
 use backhaul_proto::agent::{AgentSession, Event};
 use backhaul_proto::errand::News;
 use backhaul_proto::goodbye::Goodbye;
@@ -52,6 +52,7 @@ pub(super) struct Driver {
     heard: Stopwatch,
     sent: u64,
     asked: HashMap<u64, Sender<Vec<Answer>>>,
+    signing: HashMap<u64, Sender<Vec<Kin>>>,
     committed: Option<Sender<wire::Committed>>,
     /// With the time since each was asked for.
     lists: Vec<(Sender<Vec<wire::SnapshotRow>>, Stopwatch)>,
@@ -80,6 +81,7 @@ impl Driver {
             sent: 0,
             left: None,
             asked: HashMap::new(),
+            signing: HashMap::new(),
             committed: None,
             lists: Vec::new(),
             stats: Vec::new(),
@@ -183,7 +185,7 @@ impl Driver {
 
     /// True when the server owes an answer, or the word that what it was sent is safe.
     fn awaits(&self) -> bool {
-        let asked = !self.asked.is_empty() || self.committed.is_some();
+        let asked = !self.asked.is_empty() || !self.signing.is_empty() || self.committed.is_some();
         let safe = self.shared.durable.load(Ordering::SeqCst);
         asked
             || !self.lists.is_empty()
@@ -225,6 +227,10 @@ impl Driver {
         match command {
             Command::Ask(queries, reply) => match self.session.ask(queries) {
                 Ok(batch) => drop(self.asked.insert(batch, reply)),
+                Err(error) => self.broken(&error.to_string()),
+            },
+            Command::Sign(spots, reply) => match self.session.sign(&spots) {
+                Ok(batch) => drop(self.signing.insert(batch, reply)),
                 Err(error) => self.broken(&error.to_string()),
             },
             Command::Read(wanted, reply) => {
@@ -332,6 +338,11 @@ impl Driver {
             Event::Answers(batch, answers) => {
                 if let Some(reply) = self.asked.remove(&batch) {
                     let _ = reply.send(answers);
+                }
+            }
+            Event::Signatures(batch, kin) => {
+                if let Some(reply) = self.signing.remove(&batch) {
+                    let _ = reply.send(kin);
                 }
             }
             Event::Durable(objects) => self.shared.durable.store(objects, Ordering::SeqCst),

@@ -17,6 +17,8 @@ pub(super) fn describe(frame: &wire::Frame) -> String {
         Some(Body::Ask(ask)) => format!("Ask {} of {}", ask.batch, ask.prefixes.len() / 8),
         Some(Body::Answers(answers)) => format!("Answers {} of {}", answers.batch, answers.codes.len()),
         Some(Body::Prove(prove)) => format!("Prove {} of {}", prove.batch, prove.proofs.len() / 48),
+        Some(Body::Sign(sign)) => format!("Sign {} of {}", sign.batch, sign.ids.len()),
+        Some(Body::Signatures(signed)) => format!("Signatures {} of {}", signed.batch, signed.signed.len()),
         Some(Body::Durable(durable)) => format!("Durable {}", durable.objects),
         Some(Body::Commit(commit)) => format!("Commit {}", commit.objects),
         Some(Body::Committed(_)) => "Committed".to_owned(),

@@ -6,15 +6,16 @@ use std::sync::mpsc::Receiver;
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
 use backhaul_object::flist;
-use backhaul_object::patch::BASES_MAX;
 use backhaul_object::piece::Piece;
-use backhaul_object::source::{Answer, ObjectSink, Query, TransferError};
-use backhaul_object::{Kind, Object, ObjectId};
+use backhaul_object::source::{Answer, ObjectSink, TransferError};
+use backhaul_object::{Kind, Object, ObjectId, Proof};
 use bytes::Bytes;
 
-use super::drafts::{Draft, Drafts};
-use super::events::{Bases, Batch, Draw, Event, Found, Whole};
+use super::drafts::Drafts;
+use super::events::{Draw, Event, Found, Whole};
+use super::former::Former;
 use super::outbound::Outbound;
+use super::questions::{Answered, BATCH_BYTES, Questions, Verdict};
 use super::read::{Part, Parts};
 use super::recent::{Place, Recent};
 use super::state::Journal;
@@ -22,15 +23,6 @@ use super::step::{self, Step, extensions};
 use super::tree::Tree;
 use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
-/// Questions in one batch.
-const BATCH_MAX: usize = 2_048;
-/// The most of them that come at once: about a chunk and what it may be a patch of.
-const AT_ONCE: usize = 1 + BASES_MAX;
-/// Bytes of content that one batch may hold back until its answers are there.
-const BATCH_BYTES: usize = 3 << 20;
-/// Bytes and events of the batches whose answers are awaited: so much goes in one round trip of the line.
-const AWAITED_BYTES: usize = 9 << 20;
-const AWAITED_EVENTS: usize = 32_768;
 /// Entries that wait for an open bundle before it is closed short.
 const WAITING_MAX: usize = 8_192;
 
@@ -48,24 +40,27 @@ struct Current {
     small: Option<(Content, bool)>,
 }
 
+/// A file that is being read.
+struct Reading {
+    name: Vec<u8>,
+    path: Vec<u8>,
+    link: Option<u64>,
+    /// What it was, if it was known.
+    former: Option<Former>,
+}
+
 pub(super) struct Assembler<'a> {
     parameters: &'a VaultParameters,
     sink: &'a dyn ObjectSink,
     tree: Tree<'a>,
     figures: Figures,
-    events: Vec<Event>,
-    queries: Vec<Query>,
-    held: usize,
-    batches: VecDeque<Batch>,
-    /// Bytes and events of them.
-    awaited: (usize, usize),
+    questions: Questions<'a>,
     recent: Recent,
     bundle: OpenBundle,
     current: Current,
     waiting: VecDeque<Draw>,
     /// Bytes of extensions in it.
     waiting_bytes: usize,
-    drafts: Option<&'a Drafts>,
 }
 
 impl<'a> Assembler<'a> {
@@ -82,17 +77,12 @@ impl<'a> Assembler<'a> {
             sink,
             tree: Tree::new(parameters, outbound, journal, old_nodes),
             figures: Figures::default(),
-            events: Vec::new(),
-            queries: Vec::new(),
-            held: 0,
-            batches: VecDeque::new(),
-            awaited: (0, 0),
+            questions: Questions::new(parameters, sink, drafts),
             recent: Recent::default(),
             bundle: OpenBundle::default(),
             current: Current::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            drafts,
         }
     }
 
@@ -114,81 +104,90 @@ impl<'a> Assembler<'a> {
             }
         }
         self.ask()?;
-        while !self.batches.is_empty() {
-            self.settle()?;
+        while let Some(answered) = self.questions.oldest()? {
+            self.carry_out(answered);
         }
         Ok(())
     }
 
     fn ask_if_full(&mut self) -> Result<(), BackupError> {
-        let full = self.queries.len() > BATCH_MAX - AT_ONCE || self.held >= BATCH_BYTES;
-        if full || self.events.len() >= WAITING_MAX { self.ask() } else { Ok(()) }
+        if self.questions.are_full(WAITING_MAX) { self.ask() } else { Ok(()) }
     }
 
     fn step(&mut self, step: Step, found: &mut impl Iterator<Item = Parts>) -> Result<(), BackupError> {
         step.count(&mut self.figures);
         match step {
             Step::Enter(entry) => {
-                self.held += extensions(&entry);
-                self.events.push(Event::Enter(entry));
+                let bytes = extensions(&entry);
+                self.questions.push(Event::Enter(entry), bytes);
             }
-            Step::Leave => self.events.push(Event::Leave),
+            Step::Leave => self.questions.push(Event::Leave, 0),
             Step::Known { entry, record } => {
-                self.held += extensions(&entry);
-                self.events.push(Event::Known { entry, record });
+                let bytes = extensions(&entry);
+                self.questions.push(Event::Known { entry, record }, bytes);
             }
             Step::Plain(entry) => {
-                self.held += extensions(&entry);
-                self.events.push(Event::Plain(entry));
+                let bytes = extensions(&entry);
+                self.questions.push(Event::Plain(entry), bytes);
             }
-            Step::Read { name, path, link, .. } => match found.next() {
-                Some(Parts::Here(parts)) => self.read(name, path, link, parts)?,
-                Some(Parts::Coming(parts)) => self.read(name, path, link, parts)?,
-                None => return Err(reader_failed()),
-            },
-            Step::Missing(name) => self.events.push(Event::Missing(name)),
+            Step::Read { name, path, link, before, .. } => {
+                let file = Reading { name, path, link, former: before.as_ref().map(Former::of) };
+                match found.next() {
+                    Some(Parts::Here(parts)) => self.read(file, parts)?,
+                    Some(Parts::Coming(parts)) => self.read(file, parts)?,
+                    None => return Err(reader_failed()),
+                }
+            }
+            Step::Missing(name) => self.questions.push(Event::Missing(name), 0),
             Step::NotKept(_) | Step::LeftOut(_) | Step::Unreadable { .. } => {}
         }
         Ok(())
     }
 
     /// Takes the parts of a file; a big one may fill several batches.
-    fn read(
-        &mut self,
-        name: Vec<u8>,
-        path: Vec<u8>,
-        link: Option<u64>,
-        parts: impl IntoIterator<Item = Part>,
-    ) -> Result<(), BackupError> {
-        let mut inline = None;
+    fn read(&mut self, file: Reading, parts: impl IntoIterator<Item = Part>) -> Result<(), BackupError> {
+        let Reading { name, path, link, former } = file;
+        let former = former.unwrap_or_default();
+        let (mut inline, mut offset) = (None, 0);
         for part in parts {
             match part {
                 Part::Inline(content) => inline = Some(content),
                 Part::Small { id, proof, content } => {
-                    self.content(Found { id, proof, content, whole: Whole::Small, draft: None });
+                    let former = former.near(0, content.len());
+                    self.questions.content(Found {
+                        id,
+                        proof,
+                        content,
+                        whole: Whole::Small,
+                        draft: None,
+                        former,
+                    });
                 }
                 Part::Chunk { id, proof, content, draft } => {
-                    self.content(Found { id, proof, content, whole: Whole::Chunk, draft });
+                    let former = former.near(offset, content.len());
+                    offset += content.len() as u64;
+                    self.questions.content(Found { id, proof, content, whole: Whole::Chunk, draft, former });
                     self.ask_if_full()?;
                 }
                 Part::Hole { len } => {
-                    self.events.push(Event::Hole { len });
+                    offset += len;
+                    self.questions.push(Event::Hole { len }, 0);
                     self.ask_if_full()?;
                 }
                 Part::Done(read) => {
-                    self.held += read.attributes.iter().map(Attribute::size).sum::<usize>();
+                    let bytes = read.attributes.iter().map(Attribute::size).sum::<usize>();
                     let unread = read.unread.iter().map(|why| (to_path(&path), why.clone()));
                     self.figures.errors.extend(unread);
                     self.figures.bytes_read += read.read;
                     if let Some(why) = read.unstable {
                         self.figures.errors.push((to_path(&path), why.to_owned()));
                     }
-                    self.events.push(Event::File { name, link, inline, read, path });
+                    self.questions.push(Event::File { name, link, inline, read, path }, bytes);
                     return Ok(());
                 }
                 Part::Failed(why) => {
                     self.figures.errors.push((to_path(&path), why));
-                    self.events.push(Event::Abandoned { name });
+                    self.questions.push(Event::Abandoned { name }, 0);
                     return Ok(());
                 }
             }
@@ -196,68 +195,33 @@ impl<'a> Assembler<'a> {
         Err(reader_failed())
     }
 
-    fn content(&mut self, found: Found) {
-        self.held += found.content.len();
-        self.queries.push(Query { id: found.id, proof: found.proof });
-        if let Some(draft) = &found.draft {
-            self.held += draft.payload.len();
-            self.queries.extend_from_slice(&draft.bases);
-        }
-        self.events.push(Event::Content(found));
-    }
-
-    /// Closes the current batch and asks about it.
     fn ask(&mut self) -> Result<(), BackupError> {
-        let queries = std::mem::take(&mut self.queries);
-        let events = std::mem::take(&mut self.events);
-        let held = std::mem::take(&mut self.held);
-        let durable = self.sink.durable();
-        let answers = match queries.is_empty() {
-            true => std::sync::mpsc::channel().1,
-            false => self.sink.ask(queries)?,
-        };
-        self.awaited.0 += held;
-        self.awaited.1 += events.len();
-        self.batches.push_back(Batch { events, held, answers, durable });
-        while self.awaited.0 > AWAITED_BYTES || self.awaited.1 > AWAITED_EVENTS {
-            self.settle()?;
+        self.questions.ask()?;
+        while let Some(answered) = self.questions.overdue()? {
+            self.carry_out(answered);
         }
         self.tree.note_durable(self.sink.durable())
     }
 
-    /// Waits for the oldest answers and carries out the events up to them.
-    fn settle(&mut self) -> Result<(), BackupError> {
-        let Some(Batch { events, held, answers, durable }) = self.batches.pop_front() else { return Ok(()) };
-        self.awaited.0 -= held;
-        self.awaited.1 -= events.len();
-        let asked = events.iter().any(|event| matches!(event, Event::Content(_)));
-        let answers = match asked {
-            true => answers.recv().map_err(|_| {
-                let lost = TransferError::Lost("the session ended before it answered".to_owned());
-                self.sink.failure().unwrap_or(lost)
-            })?,
-            false => Vec::new(),
-        };
+    fn carry_out(&mut self, answered: Answered) {
+        let Answered { events, verdicts, durable } = answered;
         self.recent.forget(durable);
-        let mut answers = answers.into_iter();
+        let mut verdicts = verdicts.into_iter();
         for event in events {
             match event {
                 Event::Content(found) => {
-                    let answer = answers.next().unwrap_or(Answer::Want);
-                    let bases = found.draft.as_ref().map_or(0, |draft| draft.bases.len());
-                    let there = answers.by_ref().take(bases).filter(|base| *base == Answer::Have).count();
-                    let bases = if there == bases { Bases::There } else { Bases::Lacking };
-                    self.place(found, answer, bases);
+                    if let Some(verdict) = verdicts.next() {
+                        self.place(found, verdict);
+                    }
                 }
                 other => self.draw(other),
             }
         }
-        Ok(())
     }
 
-    fn place(&mut self, found: Found, answer: Answer, bases: Bases) {
-        let Found { id, proof, content, whole, draft } = found;
-        let draft = draft.filter(|draft| bases == Bases::There || self.forsake(draft));
+    fn place(&mut self, found: Found, verdict: Verdict) {
+        let Found { id, proof, content, whole, .. } = found;
+        let Verdict { answer, patch } = verdict;
         let len = content.len() as u64;
         let known = match (answer, whole) {
             (Answer::Have, _) => Some(Place::Object),
@@ -273,11 +237,12 @@ impl<'a> Assembler<'a> {
             (Some(_), Whole::Chunk) => self.current.pieces.push(Piece::Data { id, len }),
             (Some(place), Whole::Small) => self.current.small = Some((place.content(id, len), false)),
             (None, Whole::Chunk) => {
-                let object =
-                    Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload: content };
-                let sent = self.tree.send((id, proof), object, draft.map(|draft| draft.into_patch()));
-                self.recent.insert(id, Place::Object, sent);
+                self.send_chunk((id, proof), content, patch);
                 self.current.pieces.push(Piece::Data { id, len });
+            }
+            (None, Whole::Small) if patch.is_some() && !self.bundle.members.contains_key(&id) => {
+                self.send_chunk((id, proof), content, patch);
+                self.current.small = Some((Place::Object.content(id, len), false));
             }
             (None, Whole::Small) => {
                 let member = match self.bundle.members.get(&id) {
@@ -295,10 +260,10 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// The sink does not have what a draft builds on: it is not used.
-    fn forsake(&self, draft: &Draft) -> bool {
-        self.drafts.inspect(|drafts| drafts.forsake(&draft.of));
-        false
+    fn send_chunk(&mut self, name: (ObjectId, Proof), content: Bytes, patch: Option<Object>) {
+        let object = Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload: content };
+        let sent = self.tree.send(name, object, patch);
+        self.recent.insert(name.0, Place::Object, sent);
     }
 
     fn draw(&mut self, event: Event) {

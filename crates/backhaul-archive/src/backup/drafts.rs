@@ -31,7 +31,7 @@ pub(super) use reading::Reading;
 const FOLDER: &str = "signatures";
 /// Smallest file that is signed when it is new: what never changes is signed in vain.
 const NEW_MIN: u64 = 8 << 20;
-/// Smallest file that is signed when it has changed.
+/// Smallest file that is signed when it has changed, where the sink does not say what smaller ones were like.
 const CHANGED_MIN: u64 = 512 << 10;
 /// Bytes that all signatures may take: those of about 40 GiB of files.
 const ROOM: u64 = 512 << 20;
@@ -76,6 +76,7 @@ pub(super) struct Drafts {
     key: SignatureKey,
     id_key: IdKey,
     scope: file::Scope,
+    changed_min: u64,
     room: u64,
     used: AtomicU64,
     /// Files whose anchors the sink does not have.
@@ -95,6 +96,7 @@ impl Drafts {
             key: SignatureKey::new(&parameters.chunker_key),
             id_key: parameters.id_key.clone(),
             scope: file::Scope { vault: parameters.descriptor.vault, generation: parameters.generation },
+            changed_min: if parameters.patches == Patches::Helped { NEW_MIN } else { CHANGED_MIN },
             room: ROOM,
             used: AtomicU64::new(0),
             forsaken: Mutex::default(),
@@ -111,7 +113,7 @@ impl Drafts {
         let free = self.room.saturating_sub(self.used.load(Ordering::Relaxed));
         let is_worth_it = match past {
             Past::New => size >= NEW_MIN && size / PER_BYTE <= free,
-            Past::Changed => size >= CHANGED_MIN && size / PER_BYTE <= self.room / 2,
+            Past::Changed => size >= self.changed_min && size / PER_BYTE <= self.room / 2,
         };
         (known.is_some() || is_worth_it).then(|| Reading::begin(self, name, known, past)).flatten()
     }

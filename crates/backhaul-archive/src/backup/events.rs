@@ -1,7 +1,7 @@
 //! What passes through the assembler, in path order.
 
 use backhaul_object::entry::{Body, Content, Entry};
-use backhaul_object::source::Answers;
+use backhaul_object::source::Spot;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 
@@ -45,6 +45,8 @@ pub(super) struct Found {
     pub(super) whole: Whole,
     /// A chunk as a patch.
     pub(super) draft: Option<Box<Draft>>,
+    /// Where that is which was in its place.
+    pub(super) former: Vec<Spot>,
 }
 
 /// Whether a content is all of its file.
@@ -52,23 +54,6 @@ pub(super) struct Found {
 pub(super) enum Whole {
     Small,
     Chunk,
-}
-
-/// Whether the sink has all that a draft is built on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bases {
-    There,
-    Lacking,
-}
-
-/// Events up to one question batch.
-pub(super) struct Batch {
-    pub(super) events: Vec<Event>,
-    /// Bytes that they hold.
-    pub(super) held: usize,
-    pub(super) answers: Answers,
-    /// Objects that were durable when they were asked for.
-    pub(super) durable: u64,
 }
 
 /// A step of tree drawing that may wait for its bundle.

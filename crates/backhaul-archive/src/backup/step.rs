@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
-use backhaul_object::entry::Entry;
+use backhaul_object::entry::{Content, Entry};
 
 use super::excludes::Reason;
 use super::read::{Job, Part, Parts, Wanted};
@@ -90,8 +90,8 @@ pub(super) enum Step {
     Leave,
     /// A file as it was in the last run.
     Known { entry: Entry, record: Box<Record> },
-    /// A file that is being read.
-    Read { name: Vec<u8>, path: Vec<u8>, changed: bool, link: Option<u64>, size: u64 },
+    /// A file that is being read, and what it was in the last run.
+    Read { name: Vec<u8>, path: Vec<u8>, link: Option<u64>, size: u64, before: Option<Content> },
     /// Something without content.
     Plain(Entry),
     /// Something of a kind that is not kept.
@@ -122,8 +122,8 @@ impl Step {
                 figures.files_unmodified += 1;
                 figures.bytes_scanned += record.fingerprint.size;
             }
-            Self::Read { changed, size, .. } => {
-                *(if *changed { &mut figures.files_changed } else { &mut figures.files_new }) += 1;
+            Self::Read { before, size, .. } => {
+                *(if before.is_some() { &mut figures.files_changed } else { &mut figures.files_new }) += 1;
                 figures.bytes_scanned += size;
             }
             Self::NotKept(kind) => tally(&mut figures.not_kept, kind),

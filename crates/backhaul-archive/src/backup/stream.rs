@@ -42,7 +42,7 @@ pub fn backup_stream(
     let name = stream.name.clone().into_bytes();
     let path = [b"/", &name[..]].concat();
     count(&progress.files, 1);
-    let batches = step::only(Step::Read { name, path, changed: false, link: None, size: 0 }, parts);
+    let batches = step::only(Step::Read { name, path, link: None, size: 0, before: None }, parts);
     let (put, saved) = std::thread::scope(|scope| {
         scope.spawn(move || {
             let last = pour(stream, parameters, progress, &parts_in).unwrap_or_else(Part::Failed);

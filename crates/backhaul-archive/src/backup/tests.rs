@@ -71,6 +71,16 @@ fn tree() -> tempfile::TempDir {
 }
 
 fn save(tree: &Path, state: Option<&Path>, sink: &Memory, now: fn() -> i64) -> Result<Saved, BackupError> {
+    save_with(&parameters(), tree, state, sink, now)
+}
+
+fn save_with(
+    parameters: &VaultParameters,
+    tree: &Path,
+    state: Option<&Path>,
+    sink: &Memory,
+    now: fn() -> i64,
+) -> Result<Saved, BackupError> {
     let request = BackupRequest {
         paths: vec![tree.to_path_buf()],
         exclude: excludes::Excludes::default(),
@@ -81,7 +91,7 @@ fn save(tree: &Path, state: Option<&Path>, sink: &Memory, now: fn() -> i64) -> R
         now: &now,
         progress: Arc::default(),
     };
-    backup(&request, &parameters(), sink)
+    backup(&request, parameters, sink)
 }
 
 /// The saved folder itself: the directories above it belong to others, who touch them.
@@ -136,6 +146,58 @@ fn everything_comes_back_and_nothing_is_sent_twice() {
         "without state everything is read, to the same end"
     );
     assert!(third.figures.objects_known > 300 && third.figures.bytes_sent < 100_000);
+}
+
+/// Of small files the former version is a member of a bundle, of others chunks; later it is what the patch before was made of.
+#[test]
+fn what_was_edited_goes_as_a_patch_of_what_was_in_its_place() {
+    let (tree, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let at = |name: &str| tree.path().join(name);
+    for n in 0..60 {
+        fs::write(at(&format!("{n:02}")), noise(8_000 + 1_000 * n, n as u64 + 1)).unwrap();
+    }
+    fs::write(at("middling"), noise(3 << 20, 99)).unwrap();
+    let edit = |name: &str, at: usize| {
+        let mut content = fs::read(tree.path().join(name)).unwrap();
+        content.splice(at..at, *b"edited");
+        fs::write(tree.path().join(name), content).unwrap();
+    };
+    let parameters = VaultParameters { patches: Patches::Helped, ..parameters() };
+    let mut sink = Memory::new(parameters.id_key.clone());
+    sink.signs = Some(parameters.chunker_key.clone());
+    let save = |sink: &Memory| {
+        let before = sink.held.lock().unwrap().bytes;
+        let mut saved = save_with(&parameters, tree.path(), Some(state.path()), sink, later).unwrap();
+        saved.state.take().unwrap().accept().unwrap();
+        restored_equals(sink, saved.root, tree.path());
+        let held = sink.held.lock().unwrap();
+        (held.patches, held.bytes - before)
+    };
+    assert_eq!(save(&sink).0, 0);
+    for n in (0..60).step_by(2) {
+        edit(&format!("{n:02}"), 4_000);
+    }
+    edit("middling", 1 << 20);
+    let (patches, bytes) = save(&sink);
+    assert!((30..=33).contains(&patches), "{patches}");
+    assert!(bytes < 120_000, "{bytes}");
+    for n in (0..60).step_by(3) {
+        edit(&format!("{n:02}"), 2_000);
+    }
+    let (after, bytes) = save(&sink);
+    assert!(after >= patches + 20 && bytes < 80_000, "{after} {bytes}");
+    // What has nothing in common with what it was goes with other small files, and so does what is too small to be worth it.
+    for n in 0..20 {
+        fs::write(at(&format!("{n:02}")), noise(20_000, 1_000 + n)).unwrap();
+        fs::write(at(&format!("{}", n + 20)), noise(900, 2_000 + n)).unwrap();
+    }
+    let puts = sink.held.lock().unwrap().puts;
+    assert_eq!(save(&sink).0, after);
+    assert!(sink.held.lock().unwrap().puts - puts < 8);
+    // Who does not answer costs bytes only.
+    sink.signs = None;
+    edit("40", 9);
+    assert_eq!(save(&sink).0, after);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::excludes::{Reason, is_of_the_kernel};
 use super::look::Look;
 use super::read::{Large, Wanted};
 use super::roots::Roots;
-use super::state::{Fingerprint, Records};
+use super::state::{Fingerprint, Record, Records};
 use super::step::{Over, Step, Steps};
 use super::{BackupRequest, VaultParameters, count, to_path};
 use crate::attributes::{self, Handle};
@@ -248,10 +248,10 @@ impl<'a> Walk<'a> {
         count(&progress.files, 1);
         count(&progress.bytes_scanned, look.size());
         let link = (look.names() > 1).then(|| self.link_group(look));
-        let record = self.records.find(&self.path);
-        let before = record.is_some();
+        let mut record = self.records.find(&self.path);
+        let is_same = |record: &Record| !record.racy && record.fingerprint == Fingerprint::of(look);
         let plain_name = name.to_bytes().to_vec();
-        if let Some(record) = record.filter(|r| !r.racy && r.fingerprint == Fingerprint::of(look)) {
+        if let Some(record) = record.take_if(|record| is_same(record)) {
             let attributes = if record.attributes { self.named_attributes(dir, name)? } else { Vec::new() };
             let body = Body::File { size: record.fingerprint.size, content: record.content.clone(), link };
             let entry = Entry { name: plain_name, metadata: look.metadata(), body, extensions: vec![] };
@@ -260,11 +260,12 @@ impl<'a> Walk<'a> {
             return self.send(Step::Known { entry, record });
         }
         let (path, size) = (self.path.clone(), look.size());
-        let past = if before { Past::Changed } else { Past::New };
+        let past = if record.is_some() { Past::Changed } else { Past::New };
         let is_large = size > u64::from(self.parameters.descriptor.member_max);
         let large = is_large.then(|| Large { path: path.clone(), past });
         let wanted = Wanted { dir: Arc::clone(dir), name: name.clone(), large };
-        self.steps.read(wanted, Step::Read { name: plain_name, path, changed: before, link, size })
+        let before = record.map(|record| record.content);
+        self.steps.read(wanted, Step::Read { name: plain_name, path, link, size, before })
     }
 
     /// One number for all names of an inode: the keyed hash of the first path, so that two runs agree.

@@ -6,6 +6,7 @@ use backhaul_object::keys::{DataKey, IdKey, VaultKey};
 use backhaul_object::{Compressed, FormatError, Kind, Sealed};
 use backhaul_store::{StoreError, Vault};
 
+use super::bases::Bases;
 use super::room::Room;
 
 /// A vault with its keys, shared by all sessions.
@@ -16,6 +17,7 @@ pub struct OpenVault {
     pub(crate) data_key: DataKey,
     pub(super) chunker_key: [u8; 32],
     pub(super) room: Arc<Room>,
+    pub(super) bases: Bases,
 }
 
 impl OpenVault {
@@ -24,7 +26,14 @@ impl OpenVault {
         let chunker_key = *key.chunker_key().expose();
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let room = Room::new(processors);
-        Self { vault, id_key: key.id_key(), data_key: key.data_key(), chunker_key, room }
+        Self {
+            vault,
+            id_key: key.id_key(),
+            data_key: key.data_key(),
+            chunker_key,
+            room,
+            bases: Bases::default(),
+        }
     }
 
     /// Reads an object, its seal checked; a chunk that is stored as a patch is made whole.

@@ -3,19 +3,22 @@
 
 use std::sync::Mutex;
 
-use backhaul_object::patch::rebuild;
+use backhaul_object::patch::{rebuild, substance};
 use backhaul_object::seal::{Packer, Unpacker};
-use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId};
+use backhaul_object::{Compressed, FormatError, Object, ObjectId, Reference};
 use backhaul_proto::end;
 use backhaul_store::{Owned, StoreError};
 use bytes::Bytes;
 
+use super::bases::Base;
 use super::{Ending, OpenVault, lock};
 
 /// zstd level of a chunk that is on its way to a reader.
 const TRAVELLING: i32 = 1;
 /// zstd level of a chunk that is stored though it came as a patch: as an agent would have it.
 const STORED: i32 = 3;
+
+const NOT_WHOLE: FormatError = FormatError::Invalid("a base that is not whole");
 
 /// Why a patch cannot be made into its chunk.
 #[derive(Debug)]
@@ -48,28 +51,11 @@ impl std::fmt::Display for Failure {
 }
 
 impl OpenVault {
-    /// The object as it is stored, its seal checked.
-    fn stored(&self, id: &ObjectId) -> Result<Compressed, StoreError> {
-        let ordinal = self.vault.ordinal(id)?.ok_or(StoreError::MissingReference(*id))?;
-        self.unseal(&self.vault.get(ordinal)?)
-    }
-
-    fn open(&self, object: &Compressed, unpacker: &mut Unpacker) -> Result<Object, StoreError> {
-        let damaged = |why: FormatError| {
-            let what = format!("object {}", object.header.id);
-            StoreError::Damaged { what, why: why.to_string() }
-        };
-        object.open(&self.id_key, unpacker).map_err(damaged)
-    }
-
     /// Makes the chunk of a patch. Its bases are whole: nothing is built on what is itself built.
     pub(crate) fn rebuild(&self, patch: &Compressed, unpacker: &mut Unpacker) -> Result<Object, Failure> {
-        rebuild(patch, &self.id_key, unpacker, &mut |id, unpacker| {
-            let base = self.stored(id)?;
-            match base.header.kind {
-                Kind::Chunk => Ok(self.open(&base, unpacker)?.payload),
-                _ => Err(FormatError::Invalid("a base that is not whole").into()),
-            }
+        rebuild(patch, &self.id_key, unpacker, &mut |base, unpacker| match self.base(&base.id, unpacker)? {
+            Base::Whole(object) => Ok(substance(&object, base)?),
+            Base::Patch(_) | Base::Unfit => Err(NOT_WHOLE.into()),
         })
     }
 
@@ -101,13 +87,15 @@ pub(super) fn receive(
         return Err(stale(&id, "a base of it is not this client's"));
     }
     let mut is_direct = !vault.vault.is_lost(&id)?;
-    let fetch = &mut |base: &ObjectId, unpacker: &mut Unpacker| -> Result<Bytes, Failure> {
-        let base = vault.stored(base)?;
-        if base.header.kind == Kind::Patch {
-            is_direct = false;
-            return Ok(vault.rebuild(&base, unpacker)?.payload);
+    let fetch = &mut |base: &Reference, unpacker: &mut Unpacker| -> Result<Bytes, Failure> {
+        match vault.base(&base.id, unpacker)? {
+            Base::Whole(object) => Ok(substance(&object, base)?),
+            Base::Patch(stored) => {
+                is_direct = false;
+                Ok(substance(&vault.rebuild(&stored, unpacker)?, base)?)
+            }
+            Base::Unfit => Err(NOT_WHOLE.into()),
         }
-        Ok(vault.open(&base, unpacker)?.payload)
     };
     let made = rebuild(&patch, &vault.id_key, unpacker, fetch);
     match made {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use backhaul_net::link::{ObjectWriter, Streams};
 use backhaul_object::bundle;
 use backhaul_object::seal::Packer;
-use backhaul_object::{Compressed, FormatError, Kind, Reference};
+use backhaul_object::{Compressed, FormatError, Header, Kind, Reference};
 use backhaul_proto::end;
 use backhaul_store::{Owned, Pass, ReaderPass, StoreError};
 use tokio::sync::mpsc;
@@ -174,6 +174,13 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, packer: &mu
             (false, None) => return absent(),
         }
     };
+    // A base of what the client owns is used, not owned.
+    let is_used = |mine: &[u8], header: Header| !has_any(mine, header.provides.len());
+    if let Some(mine) = &part
+        && vault.vault.header(ordinal).is_ok_and(|header| is_used(mine, header))
+    {
+        return absent();
+    }
     if wanted.is_to_none()
         && let Ok(head) = vault.vault.header(ordinal)
         && let Ok(none) = bundle::none_of(head)
@@ -182,10 +189,6 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, packer: &mu
         return Reply::Object(none);
     }
     let object = vault.get(ordinal);
-    // A base of what the client owns is used, not owned.
-    if part.is_some() && object.as_ref().is_ok_and(|object| object.header.kind != Kind::Bundle) {
-        return absent();
-    }
     let object = object.and_then(|object| {
         let sent = match (part, wants_part(&object, members)) {
             (None, false) => Ok(object),
@@ -204,6 +207,11 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, packer: &mu
 /// Whether it is worth it to leave out what was not asked for.
 fn wants_part(object: &Compressed, members: &[u8]) -> bool {
     !members.is_empty() && object.header.kind == Kind::Bundle && object.header.plain_len > WHOLE_MAX
+}
+
+/// Whether a bitmap marks any of so many members.
+fn has_any(bitmap: &[u8], members: usize) -> bool {
+    (0..members).any(|n| bitmap.get(n / 8).is_some_and(|byte| byte >> (n % 8) & 1 == 1))
 }
 
 fn both(a: &[u8], b: &[u8]) -> Vec<u8> {

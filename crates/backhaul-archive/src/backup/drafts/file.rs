@@ -149,7 +149,7 @@ impl Known {
             strong.copy_from_slice(&raw[4..]);
             BlockHash { weak: u32::from_le_bytes(weak), strong: u64::from_le_bytes(strong) }
         };
-        Ok(Signature { blocks: raw.as_chunks().0.iter().map(hash).collect(), len })
+        Ok(Signature { at: 0, blocks: raw.as_chunks().0.iter().map(hash).collect(), len })
     }
 }
 
