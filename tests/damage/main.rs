@@ -267,7 +267,19 @@ fn a_lost_snapshot_keeps_its_place_and_its_damage() {
     client.run(&["backup"]).ok();
     server.stop();
     server.packs().into_iter().for_each(|pack| fs::remove_file(pack).unwrap());
-    server.home.run(&["check", "--rebuild-index"]).expect(13);
+    // As if they were on a disk that is not mounted: nothing is made of that unless somebody says so.
+    for args in [&["check", "--rebuild-index"][..], &["check", "--rebuild-index", "--repair"]] {
+        let refused = server.home.run(args).expect(13);
+        assert!(
+            refused.err.contains("has 0 of the") && refused.err.contains("is it mounted"),
+            "{}",
+            refused.err
+        );
+        assert!(refused.err.contains("--packs-are-lost"), "{}", refused.err);
+    }
+    server.home.run(&["check", "--packs-are-lost"]).expect(2);
+    let named = server.home.run(&["check", "--rebuild-index", "--packs-are-lost"]).expect(13);
+    assert!(named.out.contains("rebuilt: 0 objects of 0 packs"), "{}", named.out);
     server.start();
     client.run(&["backup"]).ok();
     server.stop();
@@ -324,4 +336,35 @@ fn a_damaged_export_is_named_and_made_anew() {
     let kept = trees::files(&vault.join("quarantine")).into_iter();
     assert!(kept.map(|path| fs::read(path).unwrap()).any(|kept| kept == bytes));
     server.home.run(&["check"]).ok();
+}
+
+/// The running server looks at them, too.
+#[test]
+fn the_scrub_puts_a_damaged_export_aside_and_makes_one_anew() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    server.home.run(&["server", "export"]).ok();
+    server.stop();
+    let home = server.home.path().join("server");
+    let config = fs::read_to_string(home.join("config.toml")).unwrap();
+    fs::write(home.join("config.toml"), format!("{config}\n[scrub]\ncycle = \"2s\"\n")).unwrap();
+    let vault = home.join("vaults/main");
+    let exports = || trees::files(&vault.join("exports"));
+    let name = exports().into_iter().max().unwrap();
+    let mut bytes = fs::read(&name).unwrap();
+    bytes.truncate(100);
+    fs::write(&name, &bytes).unwrap();
+    server.start();
+    let kept = || trees::files(&vault.join("quarantine")).into_iter().map(fs::read);
+    wait_until("the damaged one is aside", || kept().any(|kept| kept.is_ok_and(|kept| kept == bytes)));
+    wait_until("there is a new one", || {
+        exports().into_iter().max().is_some_and(|newest| newest >= name && fs::read(newest).unwrap() != bytes)
+    });
+    let chores = server.home.json(&["chores"]);
+    let made = chores.as_array().unwrap().iter().filter(|chore| chore["kind"] == "export");
+    assert!(made.last().is_some_and(|chore| chore["asked_by"] == "timer"), "{chores}");
+    server.home.run(&["check"]).ok();
+    let alerts = server.home.json(&["alerts"]);
+    assert!(alerts.as_array().unwrap().is_empty(), "{alerts}");
 }

@@ -97,7 +97,8 @@ impl Request {
 /// Catalog or index cannot be used, or the server is about to stop. Damage is what it comes to.
 pub fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {
     let (vault, stop, now) = (tools.vault, tools.stop, tools.now);
-    let total = vault.vault.stats()?.bytes_on_disk;
+    // Who opens contents reads them once more.
+    let total = vault.vault.stats()?.bytes_on_disk * if request.contents == Contents::Opened { 2 } else { 1 };
     let done = AtomicU64::new(0);
     let progress = |bytes: u64| {
         done.fetch_add(bytes, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Chores: what the server does besides backing up, for an operator or by night.
 //!
-//! Whoever has the vault carries them out by [`carry_out`], one after the other: the running server's [`worker`], or
-//! the command itself when no server runs. A chore says what is to be done whole, so that it may wait in the
+//! Whoever has the vault carries them out by [`carry_out`], one after the other (checks beside the others): the running
+//! server's [`worker`], or the command itself when no server runs. A chore says what is to be done whole, so that it may wait in the
 //! database; it tells how far it is, and comes to a line of words and a document. `by_night` asks for those that come by themselves.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -8,6 +8,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use backhaul_object::codec::{FormatError, Reader, Write};
@@ -180,6 +181,8 @@ fn zero() -> Nonce {
 pub struct Request {}
 
 pub(crate) fn carry_out(tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {
+    // A check may ask for one beside the night's: each has its number, and the copy of the database one place.
+    let _alone = tools.vault.exporting.lock().unwrap_or_else(PoisonError::into_inner);
     let digest = tools.fleet.essence()?;
     let files = collect(tools.home, tools.fleet)?;
     let keyring = crate::keyring::read(tools.home.dir())?;

@@ -36,7 +36,7 @@ mod versions;
 pub use alerts::{AlertRow, Delivery, DeliveryState, Which};
 pub use backhaul_schedule::policy::Initiator;
 pub use brakes::Brake;
-pub use chores::{AskedBy, ChoreRow, ChoreState, FailureKind};
+pub use chores::{AskedBy, ChoreRow, ChoreState, FailureKind, Lane};
 pub use instances::{Instance, Machine};
 pub use links::{LinkState, Met, Shown};
 pub(crate) use runs::{CUT_SHORT, PAUSED};

@@ -1,5 +1,5 @@
 //! What was put aside: files that a repair has replaced, and sidecars whose packs are gone. They stay for a time, so that
-//! somebody can look at them; never does the only copy of anything go.
+//! somebody can look at them; never does the only copy of anything go. Time alone removes nothing: nights are counted, too.
 
 use std::collections::HashSet;
 
@@ -24,14 +24,25 @@ pub struct Aside {
     pub orphans: u64,
 }
 
-/// When a file was put aside, in seconds since 1970, by its name.
-fn put_at(name: &str) -> Option<u64> {
-    name.strip_prefix(FOLDER)?.strip_prefix('/')?.split('-').next()?.parse().ok()
+/// What a file is called when it is put aside: since when by the clock, and by the nights that were counted.
+pub(crate) fn name(of: &str, now: u64, night: u64) -> String {
+    format!("{FOLDER}/{now}.{night}-{}", of.replace('/', "-"))
 }
 
-/// True when a file has been there for as long as it is kept. One that nobody of us has named stays.
-fn is_over(name: &str, now: u64, kept: u64) -> bool {
-    put_at(name).is_some_and(|at| now.checked_sub(at).is_some_and(|age| age >= kept))
+/// When a file was put aside, by its name: seconds since 1970, and nights; of those named before nights were, none.
+fn put_at(name: &str) -> Option<(u64, u64)> {
+    let since = name.strip_prefix(FOLDER)?.strip_prefix('/')?.split('-').next()?;
+    let (at, night) = since.split_once('.').unwrap_or((since, "0"));
+    Some((at.parse().ok()?, night.parse().ok()?))
+}
+
+/// True when a file has been there for as long as it is kept, by the clock and by nights: a clock that jumps ends nothing.
+/// One that nobody of us has named stays.
+fn is_over(name: &str, (now, night): (u64, u64), kept: u64) -> bool {
+    let has_passed =
+        |since: u64, now: u64, least: u64| now.checked_sub(since).is_some_and(|age| age >= least);
+    put_at(name)
+        .is_some_and(|(at, since)| has_passed(at, now, kept) && has_passed(since, night, kept / 86_400))
 }
 
 impl Vault {
@@ -88,7 +99,8 @@ impl Vault {
             self.shared.blobs.remove(&name)?;
         }
         let mut due = self.shared.blobs.list(FOLDER)?;
-        due.retain(|name| is_over(name, now, kept));
+        let night = self.nights()?.count;
+        due.retain(|name| is_over(name, (now, night), kept));
         if due.is_empty() || self.damaged_packs()? > 0 || self.has_lost(now)? {
             return Ok(0);
         }
@@ -103,9 +115,16 @@ mod tests {
 
     #[test]
     fn a_name_says_since_when_and_one_that_does_not_stays() {
-        let name = "quarantine/1000-packs-ab-abcd";
-        assert!(is_over(name, 1_000 + KEPT, KEPT) && !is_over(name, 999 + KEPT, KEPT));
-        assert!(!is_over(name, 5, 0), "the clock was set back");
-        assert!(!is_over("quarantine/notes.txt", u64::MAX, 0) && !is_over("packs/1000-x", u64::MAX, 0));
+        let named = name("packs/ab/abcd", 1_000, 7);
+        assert_eq!(named, "quarantine/1000.7-packs-ab-abcd");
+        assert!(is_over(&named, (1_000 + KEPT, 37), KEPT) && !is_over(&named, (999 + KEPT, 37), KEPT));
+        assert!(!is_over(&named, (1 << 40, 36), KEPT), "the clock has jumped");
+        assert!(!is_over(&named, (5, 37), 0), "the clock was set back");
+        assert!(
+            is_over("quarantine/1000-packs-ab-abcd", (1_000 + KEPT, 30), KEPT),
+            "named by an earlier Backhaul"
+        );
+        assert!(!is_over("quarantine/notes.txt", (u64::MAX, u64::MAX), 0));
+        assert!(!is_over("packs/1000.7-x", (u64::MAX, u64::MAX), 0));
     }
 }

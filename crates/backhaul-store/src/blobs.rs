@@ -21,7 +21,8 @@ pub trait Blobs: Send + Sync {
     /// The backend refused.
     fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError>;
 
-    /// Takes over a finished, synced local file under a name.
+    /// Takes over a finished, synced local file under a name. What cannot be made durable is undone, unless it took the place of
+    /// another.
     ///
     /// # Errors
     /// The backend refused.
@@ -130,11 +131,12 @@ impl Blobs for LocalBlobs {
     fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
         self.make_parent(&path)?;
+        let is_new = !path.exists();
         fs::rename(file, &path).doing("move into place", &path)?;
         self.forget(name);
         let synced = sync_parent(&path).doing("sync the directory of", &path);
-        if synced.is_err() {
-            // Whoever tries again must not find it done.
+        if synced.is_err() && is_new {
+            // Whoever tries again must not find it done. What took another's place stays: without it nothing would be there.
             let _ = fs::rename(&path, file);
             self.forget(name);
         }

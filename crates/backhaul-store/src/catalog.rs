@@ -129,6 +129,16 @@ impl Catalog {
         Ok(Self { db: Connection::open_with_flags(root.join("catalog.sqlite"), flags)? })
     }
 
+    /// Puts all of it into its one file, durably, and closes it: so that it can be moved. When it is only dropped, a failure to
+    /// do so is told to nobody.
+    ///
+    /// # Errors
+    /// SQLite; the file is good for nothing then.
+    pub(crate) fn close_whole(self) -> Result<(), StoreError> {
+        self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        self.db.close().map_err(|(_, error)| error.into())
+    }
+
     /// Writes the one row of a new catalog.
     ///
     /// # Errors
@@ -371,3 +381,6 @@ fn get_u64(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let value: i64 = row.get(column)?;
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,12 +4,12 @@
 //! - `records`: what a pack holds against what the index says, both ways;
 //! - `taint`: what damage means for snapshots;
 //! - `places`: what is not lost, only not found;
+//! - `turns`: all packs, so that others get their turn meanwhile;
 //! - `settle`: what comes of a pack that was looked at: it is mended, or noted;
-//! - `papers`: manifests, descriptor, catalog.
-//!
+//! - `papers`: manifests, descriptor, catalog;
 //! - `schedule`: what the scrub reads next.
 //!
-//! Runs beside sessions: what is added meanwhile is not looked at.
+//! Runs beside sessions and reclaim: what is added meanwhile is not looked at, and what is moved is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -33,6 +33,7 @@ mod records;
 mod schedule;
 mod settle;
 mod taint;
+mod turns;
 
 pub use schedule::standing;
 
@@ -236,26 +237,29 @@ impl Vault {
     pub fn check(
         &self,
         request: &Request,
-        inspect: Option<&mut Inspect<'_>>,
+        mut inspect: Option<&mut Inspect<'_>>,
         progress: &Progress<'_>,
     ) -> Result<Report, StoreError> {
-        let _upkeep = self.upkeep();
-        let rows = self.sealed_packs();
         let seen = Seen::new(self.state().index.objects());
         let exams = Exams::new(self, request.depth, &seen, progress);
         let mut found = Findings::default();
-        for (row, exam) in rows.iter().zip(exams.all(&rows)?) {
-            self.settle(request, row, exam, &exams, &mut found)?;
+        let rows = self.examine_in_turns(request, &exams, &mut found)?;
+        let mut inspected = BTreeMap::new();
+        if let Some(inspect) = &mut inspect {
+            inspected = self.inspect(seen.ordinals(), inspect, progress)?;
+        }
+        // From here on nothing is moved by anybody else.
+        let _upkeep = self.upkeep();
+        self.drop_settled(&mut found)?;
+        if let Some(inspect) = &mut inspect {
+            inspected = self.inspect(inspected.into_keys(), inspect, progress)?;
         }
         found.report.objects = seen.count();
         let mut unreadable = self.unreadable_in(&found.bad)?;
-        if let Some(inspect) = inspect {
-            self.inspect_all(&seen, inspect, &mut unreadable)?;
-        }
+        unreadable.append(&mut inspected);
         self.compare_index(&rows, &found.bad, &seen, &mut found.report)?;
         self.check_papers(request, &mut found.report)?;
         found.report.aside = self.aside()?;
-        self.state().catalog.note_checks(&found.checks)?;
         self.judge(request, unreadable, found)
     }
 
@@ -291,8 +295,10 @@ impl Vault {
         self.judge(&request, unreadable, found)
     }
 
-    /// One upkeep at a time: what one moves, another must not.
+    /// One upkeep at a time: what one moves, another must not. Who comes again and again takes turns with who waits: the
+    /// one that is next keeps the others from being next.
     pub(crate) fn upkeep(&self) -> MutexGuard<'_, ()> {
+        let _next = self.shared.upkeep_next.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -323,23 +329,29 @@ impl Vault {
         Ok(unreadable)
     }
 
-    /// Shows every object to `inspect`.
-    fn inspect_all(
+    /// Shows objects to `inspect`; returns those with which something is wrong.
+    fn inspect(
         &self,
-        seen: &Seen,
+        ordinals: impl Iterator<Item = Ordinal>,
         inspect: &mut Inspect<'_>,
-        unreadable: &mut BTreeMap<Ordinal, String>,
-    ) -> Result<(), StoreError> {
-        for ordinal in seen.ordinals() {
+        progress: &Progress<'_>,
+    ) -> Result<BTreeMap<Ordinal, String>, StoreError> {
+        let mut wrong = BTreeMap::new();
+        for ordinal in ordinals {
             let why = match self.get(ordinal) {
-                Ok(sealed) => inspect(&sealed).err(),
+                Ok(sealed) => {
+                    if progress(sealed.body.len() as u64) == Go::Stop {
+                        return Err(StoreError::Interrupted);
+                    }
+                    inspect(&sealed).err()
+                }
                 Err(StoreError::NotFound(_)) => None,
                 Err(error) => Some(error.to_string()),
             };
             if let Some(why) = why {
-                unreadable.insert(ordinal, why);
+                wrong.insert(ordinal, why);
             }
         }
-        Ok(())
+        Ok(wrong)
     }
 }

@@ -30,6 +30,14 @@ pub enum StoreError {
         /// How it was noticed.
         why: String,
     },
+    /// Packs that were there are not, so many that their folder may be elsewhere.
+    #[error("nothing was changed: {} {why}", path.display())]
+    PacksAway {
+        /// Where packs belong.
+        path: PathBuf,
+        /// How many there should be.
+        why: String,
+    },
     /// An object refers to something that is not there.
     #[error("object {0} is referred to but not in the vault")]
     MissingReference(ObjectId),

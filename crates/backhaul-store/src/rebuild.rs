@@ -1,10 +1,11 @@
 //! Making catalog and index anew from packs and manifests alone.
 
 use std::collections::HashSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 
 use backhaul_object::breach::Breach;
+use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{PackId, VaultId};
 use backhaul_object::{Header, Kind, Reference};
 
@@ -23,6 +24,7 @@ use crate::vault::{Vault, lock, pack_blob, read_descriptor};
 use crate::writer::scan;
 
 mod again;
+mod away;
 mod numbers;
 mod spool;
 
@@ -57,10 +59,33 @@ struct Found {
 /// packs and manifests that are not whole are brought back first, as far as these can tell by themselves.
 ///
 /// # Errors
-/// No vault there, in use, or the disk refused. Damaged packs are in the report.
+/// No vault there, in use, most of its packs away, or the disk refused. Damaged packs are in the report.
 pub fn rebuild(root: &Path, generation: [u8; 16], mending: Mending, now: u64) -> Result<Report, StoreError> {
-    let descriptor = read_descriptor(root)?;
-    let held = lock(root)?;
+    let (descriptor, held) = (read_descriptor(root)?, lock(root)?);
+    away::refuse(root, &LocalBlobs::new(root), &descriptor.vault)?;
+    make_anew((root, &descriptor, held), generation, mending, now)
+}
+
+/// The same for who knows that the packs which are not there are lost.
+///
+/// # Errors
+/// As [`rebuild`]'s, but for packs that are away.
+pub fn rebuild_from_what_is_left(
+    root: &Path,
+    generation: [u8; 16],
+    mending: Mending,
+    now: u64,
+) -> Result<Report, StoreError> {
+    let (descriptor, held) = (read_descriptor(root)?, lock(root)?);
+    make_anew((root, &descriptor, held), generation, mending, now)
+}
+
+fn make_anew(
+    (root, descriptor, held): (&Path, &Descriptor, File),
+    generation: [u8; 16],
+    mending: Mending,
+    now: u64,
+) -> Result<Report, StoreError> {
     let blobs = LocalBlobs::new(root);
     let mut report = Report::default();
     let saved = spool::seal_open(root, descriptor.vault, now, &mut report)?;
@@ -395,7 +420,7 @@ fn write_catalog(
     let mut catalog = Catalog::open(&fresh)?;
     catalog.initialise(generation, vault)?;
     catalog.flush(counts, packs, &Claims::default())?;
-    drop(catalog);
+    catalog.close_whole()?;
     for suffix in ["", "-wal", "-shm"] {
         remove(&root.join(format!("catalog.sqlite{suffix}")))?;
     }

@@ -12,6 +12,7 @@ use backhaul_object::breach::Breach;
 use backhaul_object::ids::{PackId, VaultId};
 
 use crate::around;
+use crate::aside;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::PackRow;
 use crate::check::{Damage, Part};
@@ -21,7 +22,7 @@ use crate::owned::Owned;
 use crate::pack::{HEAD_LEN, Head, decode_record};
 use crate::parity::{self, Patch};
 use crate::sidecar::{Sidecar, sidecar_blob};
-use crate::vault::{DESCRIPTOR_COPY, DESCRIPTOR_FILE, Vault, decode_descriptor, pack_blob};
+use crate::vault::{DESCRIPTOR_COPY, DESCRIPTOR_FILE, Vault, counted, decode_descriptor, pack_blob};
 use crate::writer::scan;
 
 /// Bytes copied at once.
@@ -130,7 +131,8 @@ impl Vault {
 pub(crate) fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
     match blobs.len(name) {
         Ok(None) => Ok(()),
-        _ => blobs.keep_as(name, &format!("quarantine/{now}-{}", name.replace('/', "-"))),
+        _ => blobs
+            .keep_as(name, &aside::name(name, now, counted(blobs).map_or(u64::MAX, |nights| nights.count))),
     }
 }
 

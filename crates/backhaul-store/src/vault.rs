@@ -28,6 +28,7 @@ mod marks;
 mod open;
 mod reading;
 
+pub(crate) use marks::counted;
 pub use marks::{Marking, hide_forgotten};
 pub(crate) use open::{decode_descriptor, read_descriptor, row};
 
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     /// Held by whoever mends or moves what is stored.
     pub(crate) upkeep: Mutex<()>,
+    /// Held by who takes it next.
+    pub(crate) upkeep_next: Mutex<()>,
     /// Held by the one who reclaims.
     pub(crate) reclaiming: Mutex<()>,
     _lock: File,

@@ -122,6 +122,9 @@ impl From<StoreError> for Failure {
             StoreError::Damaged { .. } => {
                 failure.code(code::DAMAGE).hint("`backhaul check --read-data` tells how far it goes")
             }
+            StoreError::PacksAway { .. } => failure.code(code::DAMAGE).hint(
+                "is it mounted? then try again; without what is lost goes on `backhaul check --rebuild-index --packs-are-lost`",
+            ),
             _ if error.is_full() => {
                 failure.hint("make room on the disk; nothing that was stored before is harmed")
             }

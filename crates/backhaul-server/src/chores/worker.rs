@@ -1,5 +1,5 @@
 //! The running server's worker: does the chores that wait in the database, one after the other, on a thread of its
-//! own with a connection of its own.
+//! own with a connection of its own; and beside them, on another, the checks, which may take hours.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,14 +13,14 @@ use super::{Chore, Outcome, Tools, carry_out, failure_kind};
 use crate::clock;
 use crate::daemon::POLL;
 use crate::error::ServerError;
-use crate::fleet::{AskedBy, ChoreRow, Fleet};
+use crate::fleet::{AskedBy, ChoreRow, Fleet, Lane};
 use crate::home::ServerHome;
 use crate::session::OpenVault;
 
-/// The running thread. Dropped, it ends what is under way and waits for that.
+/// The running threads. Dropped, it ends what is under way and waits for that.
 pub struct Worker {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Worker {
@@ -37,9 +37,16 @@ impl Worker {
         fleet.abandon_chores(clock::now())?;
         let stop = Arc::new(AtomicBool::new(false));
         let by_night = ByNight::new(&fleet)?;
-        let mut round = Round { home: home.clone(), vault, fleet, stop: Arc::clone(&stop), bell };
-        let thread = std::thread::spawn(move || round.run(by_night));
-        Ok(Self { stop, thread: Some(thread) })
+        let round = |fleet, lane| {
+            let (home, vault, bell) = (home.clone(), Arc::clone(&vault), bell.clone());
+            Round { lane, home, vault, fleet, stop: Arc::clone(&stop), bell }
+        };
+        let (mut checks, mut others) = (round(home.fleet()?, Lane::Checks), round(fleet, Lane::Others));
+        let threads = vec![
+            std::thread::spawn(move || checks.run(|_| {})),
+            std::thread::spawn(move || others.run_by_night(by_night)),
+        ];
+        Ok(Self { stop, threads })
     }
 }
 
@@ -53,7 +60,8 @@ pub fn work_off(home: &ServerHome) -> Result<(), ServerError> {
     let vault = Arc::new(OpenVault::new(home.vault()?, &home.vault_key()?));
     let fleet = home.fleet()?;
     fleet.abandon_chores(clock::now())?;
-    let mut round = Round { home: home.clone(), vault, fleet, stop: Arc::default(), bell: None };
+    let mut round =
+        Round { lane: Lane::All, home: home.clone(), vault, fleet, stop: Arc::default(), bell: None };
     while round.next()? {}
     Ok(())
 }
@@ -61,8 +69,8 @@ pub fn work_off(home: &ServerHome) -> Result<(), ServerError> {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
+        self.threads.iter().for_each(|thread| thread.thread().unpark());
+        for thread in self.threads.drain(..) {
             // A panic in there was reported by the thread itself.
             let _ = thread.join();
         }
@@ -70,6 +78,7 @@ impl Drop for Worker {
 }
 
 struct Round {
+    lane: Lane,
     home: ServerHome,
     vault: Arc<OpenVault>,
     fleet: Fleet,
@@ -78,18 +87,10 @@ struct Round {
 }
 
 impl Round {
-    fn run(&mut self, mut by_night: ByNight) {
-        let mut night: Option<Result<(), String>> = None;
+    /// Does what waits, until the server stops; looks `before` each.
+    fn run(&mut self, mut before: impl FnMut(&mut Self)) {
         while !self.stop.load(Ordering::Relaxed) {
-            let asked = by_night.ask(&self.home, &mut self.fleet).map_err(|error| {
-                tracing::error!("what is due by night: {error}");
-                error.to_string()
-            });
-            // Whether it works is written down when that changes.
-            if night.as_ref() != Some(&asked) {
-                self.note("night", asked.as_ref().err().map(String::as_str));
-                night = Some(asked);
-            }
+            before(self);
             match self.next() {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -99,13 +100,29 @@ impl Round {
         }
     }
 
+    /// The same, and asks for what is due by night.
+    fn run_by_night(&mut self, mut by_night: ByNight) {
+        let mut night: Option<Result<(), String>> = None;
+        self.run(|round| {
+            let asked = by_night.ask(&round.home, &mut round.fleet).map_err(|error| {
+                tracing::error!("what is due by night: {error}");
+                error.to_string()
+            });
+            // Whether it works is written down when that changes.
+            if night.as_ref() != Some(&asked) {
+                round.note("night", asked.as_ref().err().map(String::as_str));
+                night = Some(asked);
+            }
+        });
+    }
+
     /// Does the next chore; false when there is none.
     fn next(&mut self) -> Result<bool, ServerError> {
         // Looking costs nothing while nobody has written.
         if !self.fleet.has_changed()? {
             return Ok(false);
         }
-        let Some(row) = self.fleet.begin_chore(clock::now())? else { return Ok(false) };
+        let Some(row) = self.fleet.begin_chore(self.lane, clock::now())? else { return Ok(false) };
         // There may be more.
         self.fleet.look_again();
         let chore: Option<Chore> = serde_json::from_str(&row.request).ok();

@@ -1,6 +1,7 @@
 //! Are the exports in the vault's directory as they were written?
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use backhaul_store::check::{Damage, Mending, Part};
@@ -21,6 +22,8 @@ pub enum Newest {
 fn flaw(vault: &Vault, path: &Path) -> Option<String> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
+        // The oldest goes when one is made, and this one was listed before.
+        Err(error) if error.kind() == ErrorKind::NotFound => return None,
         Err(error) => return Some(error.to_string()),
     };
     match Export::decode(&bytes) {

@@ -32,7 +32,7 @@ impl AskedBy {
 /// Where a chore stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChoreState {
-    /// It waits for the ones before it.
+    /// It waits for the ones before it in its lane.
     Queued,
     /// It is being done.
     Running,
@@ -122,6 +122,27 @@ pub struct ChoreRow {
     pub failure: Option<FailureKind>,
 }
 
+/// Which chores somebody takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// All: nobody else is there.
+    All,
+    /// Checks, which may take hours.
+    Checks,
+    /// All others.
+    Others,
+}
+
+impl Lane {
+    fn condition(self) -> &'static str {
+        match self {
+            Self::All => "",
+            Self::Checks => "AND kind = 'check'",
+            Self::Others => "AND kind <> 'check'",
+        }
+    }
+}
+
 impl Fleet {
     /// Asks for a chore.
     ///
@@ -142,12 +163,13 @@ impl Fleet {
         Ok(self.db.last_insert_rowid())
     }
 
-    /// Takes the oldest chore that waits.
+    /// Takes the oldest chore that waits in a lane.
     ///
     /// # Errors
     /// SQLite.
-    pub fn begin_chore(&self, now: u64) -> Result<Option<ChoreRow>, ServerError> {
-        let sql = format!("{SELECT} WHERE state = 'queued' ORDER BY id LIMIT 1");
+    pub fn begin_chore(&self, lane: Lane, now: u64) -> Result<Option<ChoreRow>, ServerError> {
+        let condition = lane.condition();
+        let sql = format!("{SELECT} WHERE state = 'queued' {condition} ORDER BY id LIMIT 1");
         let Some(found) = self.db.prepare_cached(&sql)?.query_row([], chore).optional()? else {
             return Ok(None);
         };
@@ -259,4 +281,26 @@ fn chore(row: &Row<'_>) -> rusqlite::Result<ChoreRow> {
         result: row.get(9)?,
         failure: failure.and_then(|word| word.parse().ok()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// A check of every byte takes hours: the night's prune is not behind it.
+    #[test]
+    fn a_check_holds_up_no_other_chore_but_checks() {
+        let dir = tempfile::tempdir().unwrap();
+        let fleet = Fleet::open(&dir.path().join("fleet.sqlite")).unwrap();
+        for kind in ["check", "check", "forget", "prune"] {
+            fleet.queue_chore(kind, AskedBy::Operator, "{}", 1).unwrap();
+        }
+        let next = |lane| fleet.begin_chore(lane, 2).unwrap().map(|row| row.kind);
+        assert_eq!(next(Lane::Checks).as_deref(), Some("check"));
+        assert_eq!(next(Lane::Others).as_deref(), Some("forget"));
+        assert_eq!(next(Lane::All).as_deref(), Some("check"));
+        assert_eq!(next(Lane::Others).as_deref(), Some("prune"));
+        assert_eq!((next(Lane::Checks), next(Lane::Others), next(Lane::All)), (None, None, None));
+    }
 }

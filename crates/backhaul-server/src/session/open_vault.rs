@@ -1,6 +1,6 @@
 //! The vault with its keys, as all sessions see it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use backhaul_object::keys::{DataKey, IdKey, VaultKey};
 use backhaul_object::{Compressed, FormatError, Kind, Sealed};
@@ -18,6 +18,8 @@ pub struct OpenVault {
     pub(super) chunker_key: [u8; 32],
     pub(super) room: Arc<Room>,
     pub(super) bases: Bases,
+    /// Held by who exports.
+    pub(crate) exporting: Mutex<()>,
 }
 
 impl OpenVault {
@@ -33,6 +35,7 @@ impl OpenVault {
             chunker_key,
             room,
             bases: Bases::default(),
+            exporting: Mutex::default(),
         }
     }
 

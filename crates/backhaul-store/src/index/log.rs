@@ -29,7 +29,8 @@ impl Log {
             return Err(StoreError::damaged(path.display().to_string(), why));
         }
         file.set_len(len).doing("cut", path)?;
-        Ok(Self { path: path.to_path_buf(), file, written: len, dirty: false, tail: Vec::new() })
+        // What a process wrote that was killed shows, and is not durable before it is synced.
+        Ok(Self { path: path.to_path_buf(), file, written: len, dirty: true, tail: Vec::new() })
     }
 
     pub(super) fn len(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use backhaul_object::ids::ClientId;
 
+use crate::blobs::Blobs;
 use crate::catalog::SnapshotRow;
 use crate::check::{Damage, Mending, Part, Report, Request};
 use crate::error::StoreError;
@@ -28,6 +29,14 @@ pub struct Marking<'a> {
     pub grace: u64,
     /// Why, for people; cut at 400 bytes.
     pub reason: &'a str,
+}
+
+/// What the file `nights` says; without a whole one, no nights.
+pub(crate) fn counted(blobs: &dyn Blobs) -> Result<Nights, StoreError> {
+    Ok(match blobs.len(NIGHTS_FILE)? {
+        Some(_) => Nights::decode(&blobs.read(NIGHTS_FILE, 0, MARK_MAX)?).unwrap_or_default(),
+        None => Nights::default(),
+    })
 }
 
 impl Vault {
@@ -84,10 +93,7 @@ impl Vault {
     /// The disk refused.
     pub fn nights(&self) -> Result<Nights, StoreError> {
         let least = self.state().catalog.newest_night()?;
-        let kept = match self.shared.blobs.len(NIGHTS_FILE)? {
-            Some(_) => Nights::decode(&self.shared.blobs.read(NIGHTS_FILE, 0, MARK_MAX)?).unwrap_or_default(),
-            None => Nights::default(),
-        };
+        let kept = counted(&*self.shared.blobs)?;
         Ok(Nights { count: kept.count.max(least), ..kept })
     }
 

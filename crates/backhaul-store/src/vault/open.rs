@@ -61,6 +61,14 @@ pub(crate) fn decode_descriptor(bytes: &[u8]) -> Option<Descriptor> {
     (blake3::hash(content).as_bytes()[..16] == *sum).then_some(descriptor)
 }
 
+/// SQLite takes for committed what is in its log; whoever was killed before he synced that has promised nothing by it, but whoever
+/// comes next does.
+fn sync_log(root: &Path) -> Result<(), StoreError> {
+    let log = root.join("catalog.sqlite-wal");
+    // One that cannot be opened SQLite will tell of.
+    fs::File::open(&log).map_or(Ok(()), |open| open.sync_all()).doing("sync", &log)
+}
+
 /// Whoever had the vault before may have ended between making or moving something and making that durable; and SQLite
 /// does not look whether the name of its log is.
 fn sync_folders(root: &Path) -> Result<(), StoreError> {
@@ -82,6 +90,7 @@ fn open_catalog(root: &Path, descriptor: &Descriptor) -> Result<(Catalog, [u8; 1
     if !path.exists() {
         return Err(catalog_damaged(root, REBUILD));
     }
+    sync_log(root)?;
     let catalog = Catalog::open(&path).map_err(|error| match error {
         StoreError::Catalog(_) => catalog_damaged(root, REBUILD),
         other => other,
@@ -132,6 +141,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         spool: LocalBlobs::new(root),
         state: Mutex::new(state),
         upkeep: Mutex::default(),
+        upkeep_next: Mutex::default(),
         reclaiming: Mutex::default(),
         _lock: lock,
     };

@@ -6,7 +6,7 @@ use std::path::Path;
 use backhaul_store::check::{Depth, Go, Mending, Request, Round};
 use backhaul_store::mark::State;
 use backhaul_store::vault::Marking;
-use backhaul_store::{Vault, rebuild};
+use backhaul_store::{StoreError, Vault, rebuild};
 
 use crate::scene::*;
 
@@ -92,6 +92,67 @@ fn packs_whose_folder_is_not_there_are_not_given_up() {
     fs::rename(&away, &packs).unwrap();
     assert_eq!(dump(&vault), before);
     assert!(check(&vault, Mending::Look).damage.is_empty());
+}
+
+/// Whatever is left to tell of them: nothing is made from a folder that is not mounted, not even when some packs were
+/// written into it meanwhile.
+#[test]
+fn no_index_is_made_while_most_packs_are_away() {
+    type Harm = fn(&Path);
+    let forget = |root: &Path| fs::remove_file(root.join("catalog.sqlite")).unwrap();
+    let forget_snapshots = |root: &Path| {
+        fs::remove_file(root.join("catalog.sqlite")).unwrap();
+        fs::remove_dir_all(root.join("snaps")).unwrap();
+        fs::remove_dir_all(root.join("copies")).unwrap();
+    };
+    let one_is_left = |root: &Path| {
+        let (away, packs) = (files(root, "away").remove(0), root.join("packs"));
+        let folder = packs.join(away.parent().unwrap().file_name().unwrap());
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(&away, folder.join(away.file_name().unwrap())).unwrap();
+    };
+    let harms: [(Harm, &str); 4] = [
+        (|_| (), "packs that the catalog knows"),
+        (one_is_left, "has 1 of the"),
+        (forget, "3 snapshots need some"),
+        (forget_snapshots, "parity of"),
+    ];
+    for (harm, says) in harms {
+        let dir = filled();
+        let before = dump(&Vault::open(dir.path()).unwrap());
+        let (packs, away) = (dir.path().join("packs"), dir.path().join("away"));
+        fs::rename(&packs, &away).unwrap();
+        fs::create_dir(&packs).unwrap();
+        harm(dir.path());
+        let index = fs::read(dir.path().join("index/ids")).unwrap();
+        for mending in [Mending::Look, Mending::Mend] {
+            let error = rebuild::rebuild(dir.path(), [2; 16], mending, 78).unwrap_err();
+            assert!(matches!(error, StoreError::PacksAway { .. }), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        assert!(fs::read(dir.path().join("index/ids")).unwrap() == index);
+        assert_eq!(files(dir.path(), "packs").len(), usize::from(says.contains("has 1")));
+        fs::remove_dir_all(&packs).unwrap();
+        fs::rename(&away, &packs).unwrap();
+        rebuild::rebuild(dir.path(), [2; 16], Mending::Mend, 78).unwrap();
+        if dir.path().join("snaps").exists() {
+            assert_eq!(dump(&Vault::open(dir.path()).unwrap()), before);
+        }
+    }
+}
+
+/// Who says that they are lost gets a vault to go on with, and what is lost is named.
+#[test]
+fn an_index_is_made_without_packs_that_are_lost() {
+    let dir = filled();
+    fs::remove_dir_all(dir.path().join("packs")).unwrap();
+    let report = rebuild::rebuild_from_what_is_left(dir.path(), [2; 16], Mending::Mend, 78).unwrap();
+    assert_eq!((report.packs, report.snapshots), (0, 0));
+    let vault = Vault::open(dir.path()).unwrap();
+    let named = check(&vault, Mending::Look).damage;
+    assert_eq!(named.iter().filter(|damage| damage.what.to_string().ends_with(".snap")).count(), 3);
+    back_up(&vault, BEA, 2, 3);
+    assert_eq!(vault.snapshots(Some(BEA)).unwrap().len(), 1);
 }
 
 /// Parity is made of what was written, or not at all, and never over the only thing that can mend it.

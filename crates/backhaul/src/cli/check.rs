@@ -20,6 +20,9 @@ pub struct CheckArgs {
     /// Make catalog and index anew from the packs first; no server may be running
     #[arg(long)]
     pub rebuild_index: bool,
+    /// Make them even if most packs are not there, and give up what is in those
+    #[arg(long, requires = "rebuild_index")]
+    pub packs_are_lost: bool,
     /// Only say how far the server's continuous scrub is
     #[arg(long, conflicts_with_all = ["read_data", "read_data_subset", "verify_content", "repair", "rebuild_index"])]
     pub status: bool,

@@ -1,5 +1,6 @@
 //! `check`: is everything there and whole? And `check --repair`: make it so.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use backhaul_server::check::{Contents, Reading, Repair, Request};
@@ -23,7 +24,7 @@ pub async fn run(context: &Context, args: &CheckArgs) -> Done {
         return status(context, &home);
     }
     let request = request(args)?;
-    let mut before = Before::default();
+    let mut before = Before::of(args);
     if args.rebuild_index {
         before.rebuild(context, &home, request.repair)?;
     } else if request.repair == Repair::Mend {
@@ -68,14 +69,22 @@ fn subset(text: &str) -> Result<Reading, Failure> {
     }
 }
 
+/// A way to make catalog and index anew.
+type Rebuild = fn(&Path, [u8; 16], Mending, u64) -> Result<rebuild::Report, StoreError>;
+
 /// What was done before the check itself.
-#[derive(Default)]
 struct Before {
+    way: Rebuild,
     rebuilt: Value,
     damage: Vec<Value>,
 }
 
 impl Before {
+    fn of(args: &CheckArgs) -> Self {
+        let way = if args.packs_are_lost { rebuild::rebuild_from_what_is_left } else { rebuild::rebuild };
+        Self { way, rebuilt: Value::Null, damage: Vec::new() }
+    }
+
     fn is_rebuilt(&self) -> bool {
         !self.rebuilt.is_null()
     }
@@ -84,7 +93,7 @@ impl Before {
     fn rebuild(&mut self, context: &Context, home: &ServerHome, repair: Repair) -> Result<(), Failure> {
         let _lock = home.lock().map_err(|error| Failure::from(error).while_doing("making the index anew"))?;
         let mending = if repair == Repair::Mend { Mending::Mend } else { Mending::Look };
-        let report = rebuild::rebuild(&home.vault_dir(), random()?, mending, clock::now())?;
+        let report = (self.way)(&home.vault_dir(), random()?, mending, clock::now())?;
         let (objects, packs, snapshots) = (report.objects, report.packs, report.snapshots);
         if !context.global.json {
             output::line(&format!("rebuilt: {objects} objects of {packs} packs, {snapshots} snapshots"));
