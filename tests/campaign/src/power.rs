@@ -112,6 +112,12 @@ impl Recorded {
         self.recording.ops.len()
     }
 
+    /// Before which operations something was not durable yet that was from then on.
+    pub fn syncs(&self) -> Vec<usize> {
+        let is_sync = |(_, op): &(usize, &Op)| matches!(op, Op::Sync(_));
+        self.recording.ops.iter().enumerate().filter(is_sync).map(|(at, _)| at).collect()
+    }
+
     /// The process was killed before operation `at`, and what it had asked for shows, durable or not: another one tells
     /// `story`. None if that one says that it cannot.
     ///

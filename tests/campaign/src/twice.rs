@@ -21,7 +21,7 @@ pub struct Twice {
     pub seen: Outcome,
 }
 
-/// Kills a story at `points` places in turn, tells [`Story::Backup`] to what is left, and looks at `states` states of the
+/// Kills a story at `points` places in turn, every second before a sync (there most shows that is not durable), tells [`Story::Backup`] to what is left, and looks at `states` states of the
 /// disk after each.
 ///
 /// # Errors
@@ -36,7 +36,11 @@ pub fn sweep(
     let mut all = Twice::default();
     let first = power::record(teller, story, stage, work)?;
     for n in 0..points {
-        let at = Dice::of(seed, n).index(first.operations() + 1);
+        let (mut dice, syncs) = (Dice::of(seed, n), first.syncs());
+        let at = match n % 2 == 1 && !syncs.is_empty() {
+            true => syncs[dice.index(syncs.len())],
+            false => dice.index(first.operations() + 1),
+        };
         let Some(recorded) = first.killed(at, teller, Story::Backup, work)? else {
             all.refused += 1;
             continue;

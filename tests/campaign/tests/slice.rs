@@ -59,9 +59,13 @@ fn what_is_acknowledged_after_a_failed_sync_does_not_rely_on_it() {
     let work = memory();
     let stage = Stage::at(work.path());
     let at = (&stage, work.path());
-    let outcome = sync::sweep(&teller(), Story::Stubborn, at, (11, 20, 8), 3).unwrap();
-    assert_eq!(outcome.seen.broken, Vec::<String>::new());
-    assert!(outcome.failed > 3, "{outcome:?}");
+    for (story, step, states) in
+        [(Story::Stubborn, 20, 8), (Story::Rebuild, 1, 6), (Story::Mend, 5, 8), (Story::Rely, 4, 8)]
+    {
+        let outcome = sync::sweep(&teller(), story, at, (11, step, states), 3).unwrap();
+        assert_eq!(outcome.seen.broken, Vec::<String>::new());
+        assert!(outcome.failed > 3, "{outcome:?}");
+    }
 }
 
 #[test]
@@ -73,9 +77,11 @@ fn what_a_killed_process_left_is_durable_before_another_relies_on_it() {
     let work = memory();
     let stage = Stage::at(work.path());
     let at = (&stage, work.path());
-    let outcome = twice::sweep(&teller(), Story::Backup, at, (5, 10, 6), 3).unwrap();
-    assert_eq!(outcome.seen.broken, Vec::<String>::new());
-    assert!(outcome.killed > 5, "{outcome:?}");
+    for (story, points) in [(Story::Backup, 10), (Story::Late, 16)] {
+        let outcome = twice::sweep(&teller(), story, at, (5, points, 6), 3).unwrap();
+        assert_eq!(outcome.seen.broken, Vec::<String>::new());
+        assert!(outcome.killed > 5, "{outcome:?}");
+    }
 }
 
 #[test]
