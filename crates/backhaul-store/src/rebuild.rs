@@ -11,7 +11,7 @@ use backhaul_object::{Header, Kind, Reference};
 
 use crate::around;
 use crate::blobs::{Blobs, LocalBlobs};
-use crate::catalog::{Catalog, Claims, Counts, PackRow};
+use crate::catalog::{Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Index, Location, Ordinal};
@@ -25,10 +25,12 @@ use crate::writer::scan;
 
 mod again;
 mod away;
+mod fresh;
 mod numbers;
 mod spool;
 
 use again::needed_again;
+use fresh::write_catalog;
 use numbers::Packs;
 
 /// Bytes read at once.
@@ -400,35 +402,4 @@ fn read_header(blobs: &dyn Blobs, blob: &str, record: &Found) -> Result<Header, 
         pack::decode_record_head(&blobs.read(blob, at, RECORD_HEAD_LEN)?, record.offset).of(what)?;
     let bytes = blobs.read(blob, at + RECORD_HEAD_LEN as u64, row.header_len as usize)?;
     Header::decode(&bytes).of(what)
-}
-
-/// Writes the new catalog and puts both caches in place of the old.
-fn write_catalog(
-    root: &Path,
-    (generation, vault): (&[u8; 16], &VaultId),
-    counts: Counts,
-    packs: &[PackRow],
-) -> Result<(), StoreError> {
-    let (fresh, path) = (root.join("catalog.new"), root.join("catalog.sqlite"));
-    let remove = |path: &Path| match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).doing("remove", path),
-        _ => Ok(()),
-    };
-    for suffix in ["", "-wal", "-shm"] {
-        remove(&root.join(format!("catalog.new{suffix}")))?;
-    }
-    let mut catalog = Catalog::open(&fresh)?;
-    catalog.initialise(generation, vault)?;
-    catalog.flush(counts, packs, &Claims::default())?;
-    catalog.close_whole()?;
-    for suffix in ["", "-wal", "-shm"] {
-        remove(&root.join(format!("catalog.sqlite{suffix}")))?;
-    }
-    let (index, new) = (root.join("index"), root.join("index.new"));
-    if index.exists() {
-        fs::remove_dir_all(&index).doing("remove", &index)?;
-    }
-    fs::rename(&new, &index).doing("move into place", &index)?;
-    fs::rename(&fresh, &path).doing("move into place", &path)?;
-    crate::atomic::sync_parent(&path).doing("sync", root)
 }
