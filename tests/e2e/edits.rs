@@ -95,6 +95,36 @@ fn edits_cost_what_they_are_and_every_version_comes_back_whatever_was_forgotten(
     assert_is(&client, &last, &tree, &tree);
 }
 
+/// What is built on a bundle is lost with it, and comes back with the next run, though its content now comes in a bundle.
+#[test]
+fn edits_of_files_that_are_lost_come_back_with_the_next_run() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    for n in 0..40 {
+        fs::write(tree.join(format!("{n:03}.txt")), text(400, n as u64 + 1)).unwrap();
+    }
+    let client = server.client("desk", &[&tree]);
+    let (_, whole, _) = saved(&client);
+    edit(&tree, 0..40, "a line more\n");
+    let (edited, sent, _) = saved(&client);
+    assert!(sent * 5 < whole, "{sent} of {whole}");
+    let copy = copy_of(&tree, &dir.path().join("edited"));
+    server.stop();
+    let largest = server.packs().into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[64..].fill(0);
+    fs::write(&largest, bytes).unwrap();
+    fs::remove_dir_all(server.home.path().join("server/vaults/main/parity")).unwrap();
+    server.home.run(&["check", "--read-data", "--repair"]).expect(13);
+    server.start();
+    fs::write(tree.join("040.txt"), text(400, 77)).unwrap();
+    let (again, sent, _) = saved(&client);
+    assert!(sent > whole / 2, "it sends all: {sent}");
+    assert_is(&client, &again, &tree, &tree);
+    assert_is(&client, &edited, &tree, &copy);
+}
+
 /// Makes objects by hand.
 struct Hand(IdKey);
 

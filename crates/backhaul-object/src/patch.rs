@@ -172,13 +172,17 @@ impl Program {
         self.steps.len()
     }
 
-    /// The stretch of a base within which all is that is copied from it.
-    pub fn stretch(&self, number: usize) -> Option<std::ops::Range<usize>> {
-        let copied = self.steps.iter().filter_map(|step| match *step {
-            Step::Copy { base, at, len } if base == number => Some(at..at + len),
-            _ => None,
-        });
-        copied.reduce(|all, one| all.start.min(one.start)..all.end.max(one.end))
+    /// The stretch of each base within which all is that is copied from it.
+    pub fn stretches(&self, bases: usize) -> Vec<std::ops::Range<usize>> {
+        let mut stretches = vec![usize::MAX..0; bases];
+        for step in &self.steps {
+            if let Step::Copy { base, at, len } = *step
+                && let Some(stretch) = stretches.get_mut(base)
+            {
+                *stretch = stretch.start.min(at)..stretch.end.max(at + len);
+            }
+        }
+        stretches
     }
 
     /// The payload of a patch (docs/format.md, "Payloads").

@@ -187,8 +187,13 @@ impl Unpacker {
 
     /// Takes back the room of an object that is not needed any more, for the next one.
     pub fn recycle(&mut self, object: Object) {
-        if object.payload.is_unique() {
-            self.room = Vec::from(object.payload);
+        self.take_back(object.payload);
+    }
+
+    /// Takes back the room of a payload that is not needed any more.
+    pub fn take_back(&mut self, payload: Bytes) {
+        if payload.is_unique() {
+            self.room = Vec::from(payload);
         }
     }
 }

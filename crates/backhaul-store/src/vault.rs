@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::ids::{ClientId, PackId, SessionId};
+use backhaul_object::ids::{ClientId, PackId, Proof, SessionId};
 use backhaul_object::{ObjectId, Reference};
 use rustix::fs::FlockOperation;
 
@@ -247,6 +247,21 @@ impl Vault {
     /// The index cannot be read.
     pub fn is_lost(&self, id: &ObjectId) -> Result<bool, StoreError> {
         Ok(self.state().index.lost_ordinal(id)?.is_some())
+    }
+
+    /// Which of these were there as objects of their own, and were lost.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn lost_among(&self, ids: &[(ObjectId, Proof)]) -> Result<Vec<usize>, StoreError> {
+        let state = self.state();
+        let mut lost = Vec::new();
+        for (n, (id, _)) in ids.iter().enumerate() {
+            if state.index.lost_ordinal(id)?.is_some() {
+                lost.push(n);
+            }
+        }
+        Ok(lost)
     }
 
     /// What an object refers to.

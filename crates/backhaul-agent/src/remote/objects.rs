@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
+use backhaul_archive::backup::Patches;
 use backhaul_object::seal::Unpacker;
 use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, Signatures, Spot, TransferError};
 use backhaul_object::{Compressed, FormatError, Object, ObjectId, Reference};
@@ -19,8 +20,10 @@ impl ObjectSink for Remote {
 
     fn sign(&self, spots: Vec<Spot>) -> Signatures {
         let (send, receive) = channel();
-        // Whoever waits hears that nobody answers.
-        let _ = self.commands.send(Command::Sign(spots, send));
+        // Whoever waits hears that nobody answers. After a cut the server may be one that does not know the question.
+        if self.welcome.parameters.patches == Patches::Helped {
+            let _ = self.commands.send(Command::Sign(spots, send));
+        }
         receive
     }
 

@@ -47,6 +47,15 @@ pub(super) enum Past {
     Changed,
 }
 
+/// Who knows what a file that has changed was like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// The sink is asked, if it says such things ([`super::former`]).
+    Asked,
+    /// Nobody but who keeps signatures of it.
+    Kept,
+}
+
 /// Which file signatures are of: a keyed hash of its path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Name(String);
@@ -76,7 +85,8 @@ pub(super) struct Drafts {
     key: SignatureKey,
     id_key: IdKey,
     scope: file::Scope,
-    changed_min: u64,
+    /// The sink says what is there is like.
+    is_helped: bool,
     room: u64,
     used: AtomicU64,
     /// Files whose anchors the sink does not have.
@@ -96,7 +106,7 @@ impl Drafts {
             key: SignatureKey::new(&parameters.chunker_key),
             id_key: parameters.id_key.clone(),
             scope: file::Scope { vault: parameters.descriptor.vault, generation: parameters.generation },
-            changed_min: if parameters.patches == Patches::Helped { NEW_MIN } else { CHANGED_MIN },
+            is_helped: parameters.patches == Patches::Helped,
             room: ROOM,
             used: AtomicU64::new(0),
             forsaken: Mutex::default(),
@@ -107,13 +117,14 @@ impl Drafts {
     }
 
     /// A file of that size is about to be read.
-    pub(super) fn begin(&self, path: &[u8], size: u64, past: Past) -> Option<Reading<'_>> {
+    pub(super) fn begin(&self, path: &[u8], size: u64, past: Past, memory: Memory) -> Option<Reading<'_>> {
+        let changed_min = if self.is_helped && memory == Memory::Asked { NEW_MIN } else { CHANGED_MIN };
         let name = self.name(path);
         let known = file::Known::open(&self.path(&name), &self.scope);
         let free = self.room.saturating_sub(self.used.load(Ordering::Relaxed));
         let is_worth_it = match past {
             Past::New => size >= NEW_MIN && size / PER_BYTE <= free,
-            Past::Changed => size >= self.changed_min && size / PER_BYTE <= self.room / 2,
+            Past::Changed => size >= changed_min && size / PER_BYTE <= self.room / 2,
         };
         (known.is_some() || is_worth_it).then(|| Reading::begin(self, name, known, past)).flatten()
     }

@@ -8,12 +8,14 @@ use backhaul_object::entry::Content;
 use backhaul_object::keys::ChunkerKey;
 use backhaul_object::patch::BASES_MAX;
 use backhaul_object::piece::Piece;
+use backhaul_object::seal::Packer;
 use backhaul_object::signature::{Signature, SignatureKey};
 use backhaul_object::source::{Kin, Spot};
 use backhaul_object::{Kind, Object};
 use bytes::Bytes;
 
-use super::events::Whole;
+use super::events::{Found, Whole};
+use super::outbound::{Task, pack};
 
 /// How far from its place a chunk is looked for.
 const MARGIN: u64 = 64 << 10;
@@ -62,11 +64,15 @@ impl Former {
 }
 
 /// Finds former contents in new ones.
-pub(super) struct Kinship(SignatureKey);
+pub(super) struct Kinship {
+    key: SignatureKey,
+    packer: Packer,
+}
 
 impl Kinship {
-    pub(super) fn new(key: &ChunkerKey) -> Self {
-        Self(SignatureKey::new(key))
+    /// Nothing where there is no memory for it.
+    pub(super) fn new(key: &ChunkerKey) -> Option<Self> {
+        Some(Self { key: SignatureKey::new(key), packer: Packer::of_backups().ok()? })
     }
 
     /// True if it is worth it to ask what was in the place of such a content.
@@ -74,14 +80,32 @@ impl Kinship {
         literals_max(len, whole) > 0
     }
 
-    /// The content as a patch of what is described, if it is little else.
-    pub(super) fn patch(&self, content: &[u8], whole: Whole, kin: &[Kin]) -> Option<Object> {
+    /// A content as a patch of what is described, if it is little else. A small one gives up its place in a bundle only for what will
+    /// be sent.
+    pub(super) fn patch(&mut self, found: &Found, kin: &[Kin]) -> Option<Object> {
+        let patch = self.draft(&found.content, found.whole, kin)?;
+        if found.whole == Whole::Small {
+            let object = Object {
+                kind: Kind::Chunk,
+                references: vec![],
+                provides: vec![],
+                payload: found.content.clone(),
+            };
+            let task = Task { name: (found.id, found.proof), object, patch: Some(patch.clone()) };
+            let sent = pack(task, &mut self.packer).ok()?;
+            return (sent.header.kind == Kind::Patch).then_some(patch);
+        }
+        Some(patch)
+    }
+
+    fn draft(&self, content: &[u8], whole: Whole, kin: &[Kin]) -> Option<Object> {
         let is_first =
             |(n, one): &(usize, &Kin)| kin[..*n].iter().all(|before| before.base.id != one.base.id);
         let bases = kin.iter().enumerate().filter(is_first).take(BASES_MAX);
         let (references, signatures): (Vec<_>, Vec<Signature>) =
             bases.map(|(_, one)| (&one.base, one.signature.clone())).unzip();
-        let (program, used) = self.0.difference(&signatures, content, literals_max(content.len(), whole))?;
+        let (program, used) =
+            self.key.difference(&signatures, content, literals_max(content.len(), whole))?;
         let references = used.into_iter().map(|n| references[n].clone()).collect();
         let payload = Bytes::from(program.encode());
         Some(Object { kind: Kind::Patch, references, provides: vec![], payload })
@@ -97,7 +121,8 @@ fn literals_max(len: usize, whole: Whole) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use backhaul_object::ObjectId;
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use backhaul_object::{ObjectId, Proof};
 
     use super::*;
 
@@ -123,18 +148,33 @@ mod tests {
     }
 
     #[test]
-    fn one_base_is_referred_to_once_and_nothing_goes_as_a_patch_that_is_mostly_new() {
-        let kinship = Kinship::new(&ChunkerKey::new([3; 32]));
-        let old: Vec<u8> = (0..20_000u32).flat_map(|i| (i * i).to_le_bytes()).collect();
+    fn one_base_is_referred_to_once_and_nothing_goes_as_a_patch_that_is_mostly_new_or_cheap_as_it_is() {
+        let mut kinship = Kinship::new(&ChunkerKey::new([3; 32])).unwrap();
+        let old: Vec<u8> =
+            (0..20_000u32).flat_map(|i| (i.wrapping_mul(2_654_435_761) >> 7).to_le_bytes()).collect();
         let base = backhaul_object::patch::base(id(1));
-        let kin = |of| Kin { of, base: base.clone(), signature: kinship.0.sign(&old) };
+        let signature = kinship.key.sign(&old);
+        let kin = |of, signature: &Signature| Kin { of, base: base.clone(), signature: signature.clone() };
+        let found = |content: &[u8]| Found {
+            id: id(7),
+            proof: Proof([7; 16]),
+            content: Bytes::copy_from_slice(content),
+            whole: Whole::Small,
+            draft: None,
+            former: vec![],
+        };
         let mut new = old.clone();
         new[30_000..30_004].copy_from_slice(b"edit");
-        let patch = kinship.patch(&new, Whole::Small, &[kin(0), kin(1)]).unwrap();
+        let patch = kinship.patch(&found(&new), &[kin(0, &signature), kin(1, &signature)]).unwrap();
         assert_eq!(patch.references, std::slice::from_ref(&base));
         assert!(patch.payload.len() < 1_200, "{} bytes", patch.payload.len());
         new[..60_000].reverse();
-        assert_eq!(kinship.patch(&new, Whole::Small, &[kin(0)]), None);
+        assert_eq!(kinship.patch(&found(&new), &[kin(0, &signature)]), None);
+        // Next to nothing in a bundle, however little of it is new.
+        let mut plain = vec![b'x'; 6_000];
+        let signature = kinship.key.sign(&plain);
+        plain[3_000..3_004].copy_from_slice(b"edit");
+        assert_eq!(kinship.patch(&found(&plain), &[kin(0, &signature)]), None);
         assert!(!Kinship::is_worth_it(2_000, Whole::Small) && Kinship::is_worth_it(2_001, Whole::Chunk));
     }
 }

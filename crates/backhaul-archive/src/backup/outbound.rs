@@ -15,13 +15,13 @@ const THREADS: usize = 2;
 /// Objects that wait before and after each of them.
 const QUEUE_MAX: usize = 1;
 
-type Packed = Result<Compressed, FormatError>;
+pub(super) type Packed = Result<Compressed, FormatError>;
 
-struct Task {
-    name: (ObjectId, Proof),
-    object: Object,
+pub(super) struct Task {
+    pub(super) name: (ObjectId, Proof),
+    pub(super) object: Object,
     /// The same as a patch.
-    patch: Option<Object>,
+    pub(super) patch: Option<Object>,
 }
 
 /// The near end of the queue.
@@ -88,7 +88,7 @@ fn compress(tasks: &Receiver<Task>, results: &SyncSender<Packed>) {
 
 /// As a patch only what is less than 40 % of the whole. What is less than a 64th of it as it is, is so unless next to nothing is
 /// gained or lost: this is not looked at.
-fn pack(task: Task, packer: &mut Packer) -> Packed {
+pub(super) fn pack(task: Task, packer: &mut Packer) -> Packed {
     let Task { name: (id, proof), object, patch } = task;
     let Some(patch) = patch else { return object.compress_as(id, proof, packer) };
     let plain_len = object.payload.len();

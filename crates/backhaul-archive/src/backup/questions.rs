@@ -80,7 +80,7 @@ impl<'a> Questions<'a> {
         Self {
             sink,
             drafts,
-            kinship: is_helped.then(|| Kinship::new(&parameters.chunker_key)),
+            kinship: is_helped.then(|| Kinship::new(&parameters.chunker_key)).flatten(),
             events: Vec::new(),
             queries: Vec::new(),
             held: 0,
@@ -191,7 +191,7 @@ impl<'a> Questions<'a> {
         let Signing { batch: Batch { events, held, durable }, mut verdicts, spots, signatures } = signing;
         self.awaited.0 -= held;
         self.awaited.1 -= events.len();
-        if let (Some(signatures), Some(kinship)) = (signatures, &self.kinship) {
+        if let (Some(signatures), Some(kinship)) = (signatures, &mut self.kinship) {
             let kin = signatures.recv().unwrap_or_default();
             let contents = events.iter().filter_map(|event| match event {
                 Event::Content(found) => Some(found),
@@ -200,7 +200,7 @@ impl<'a> Questions<'a> {
             for ((found, verdict), spots) in contents.zip(&mut verdicts).zip(spots) {
                 let kin = within(&kin, &spots);
                 if !kin.is_empty() {
-                    verdict.patch = kinship.patch(&found.content, found.whole, kin);
+                    verdict.patch = kinship.patch(found, kin);
                 }
             }
         }

@@ -15,7 +15,7 @@ use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::drafts::{Draft, Drafts, Past, Reading};
+use super::drafts::{Draft, Drafts, Memory, Past, Reading};
 use super::look::Look;
 use super::state::Fingerprint;
 use super::{BackupRequest, VaultParameters, count};
@@ -53,6 +53,7 @@ pub(super) struct Wanted {
 pub(super) struct Large {
     pub(super) path: Vec<u8>,
     pub(super) past: Past,
+    pub(super) memory: Memory,
 }
 
 /// What comes of a file, in order; the last is `Done` or `Failed`.
@@ -254,7 +255,8 @@ impl<'a> Readers<'a> {
         let (mut size, mut read) = (0, 0);
         let Opened { file, look, large, .. } = opened;
         let begin = |drafts: &'a Drafts| {
-            large.as_ref().and_then(|Large { path, past }| drafts.begin(path, look.size(), *past))
+            let Large { path, past, memory } = large.as_ref()?;
+            drafts.begin(path, look.size(), *past, *memory)
         };
         let mut reading = self.drafts.and_then(begin);
         while let Some(extent) = extents::next(file, size, look.size())? {

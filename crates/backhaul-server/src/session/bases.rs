@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use backhaul_object::patch::unpack_base;
 use backhaul_object::seal::Unpacker;
 use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId};
-use backhaul_store::StoreError;
+use backhaul_store::{Ordinal, StoreError};
+use bytes::Bytes;
 
 use super::OpenVault;
 
@@ -15,6 +16,8 @@ use super::OpenVault;
 const KEPT_MAX: usize = 32 << 20;
 /// Objects that are kept.
 const OBJECTS_MAX: usize = 512;
+/// Bytes that a member's id and proof take.
+const MEMBER_LEN: usize = 48;
 
 /// What a base is stored as.
 pub(super) enum Base {
@@ -26,85 +29,93 @@ pub(super) enum Base {
     Unfit,
 }
 
-/// Those that were opened last; the newest at the end.
+/// Those that were opened last, by their numbers: an object that has gone and is there again has another, for it may be there in another
+/// form. The newest is at the end.
 #[derive(Default)]
 pub(super) struct Bases(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    objects: VecDeque<(ObjectId, Arc<Object>)>,
+    objects: VecDeque<(Ordinal, Arc<Object>)>,
     bytes: usize,
 }
 
+/// Bytes that an object takes.
+fn size(object: &Object) -> usize {
+    object.payload.len() + object.provides.len() * MEMBER_LEN
+}
+
 impl Bases {
-    fn find(&self, id: &ObjectId) -> Option<Arc<Object>> {
+    fn find(&self, number: Ordinal) -> Option<Arc<Object>> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = kept.objects.iter().rposition(|(known, _)| known == id)?;
+        let at = kept.objects.iter().rposition(|(known, _)| *known == number)?;
         let found = kept.objects.remove(at)?;
         let object = Arc::clone(&found.1);
         kept.objects.push_back(found);
         Some(object)
     }
 
-    fn keep(&self, id: ObjectId, object: &Arc<Object>) {
+    fn keep(&self, number: Ordinal, object: &Arc<Object>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += object.payload.len();
-        kept.objects.push_back((id, Arc::clone(object)));
+        kept.bytes += size(object);
+        kept.objects.push_back((number, Arc::clone(object)));
         while kept.bytes > KEPT_MAX || kept.objects.len() > OBJECTS_MAX {
             let Some((_, oldest)) = kept.objects.pop_front() else { return };
-            kept.bytes -= oldest.payload.len();
+            kept.bytes -= size(&oldest);
         }
     }
 }
 
 impl OpenVault {
-    /// What may be a base. Whoever asks has made sure that it may be used.
+    /// What may be a base, and how many bytes had to be unpacked for it. Whoever asks has made sure that it may be used.
     ///
     /// # Errors
     /// It is not there, or cannot be read.
-    pub(super) fn base(&self, id: &ObjectId, unpacker: &mut Unpacker) -> Result<Base, StoreError> {
-        if let Some(object) = self.bases.find(id) {
-            return Ok(Base::Whole(object));
+    pub(super) fn base(&self, id: &ObjectId, unpacker: &mut Unpacker) -> Result<(Base, usize), StoreError> {
+        let number = self.vault.ordinal(id)?.ok_or(StoreError::MissingReference(*id))?;
+        if let Some(object) = self.bases.find(number) {
+            return Ok((Base::Whole(object), 0));
         }
-        let ordinal = self.vault.ordinal(id)?.ok_or(StoreError::MissingReference(*id))?;
-        let stored = self.unseal(&self.vault.get(ordinal)?)?;
+        let stored = self.unseal(&self.vault.get(number)?)?;
         match stored.header.kind {
             Kind::Chunk | Kind::Bundle => {}
-            Kind::Patch => return Ok(Base::Patch(stored)),
-            _ => return Ok(Base::Unfit),
+            Kind::Patch => return Ok((Base::Patch(stored), 0)),
+            _ => return Ok((Base::Unfit, 0)),
         }
         let damaged =
             |why: FormatError| StoreError::Damaged { what: format!("object {id}"), why: why.to_string() };
-        let object = Arc::new(unpack_base(&stored, unpacker).map_err(damaged)?);
-        self.bases.keep(*id, &object);
-        Ok(Base::Whole(object))
+        let opened = unpack_base(&stored, unpacker).map_err(damaged)?;
+        // What was unpacked has the room of the largest that ever was.
+        let payload = Bytes::copy_from_slice(&opened.payload);
+        let Object { kind, references, provides, payload: room } = opened;
+        let unpacked = room.len();
+        unpacker.take_back(room);
+        let object = Arc::new(Object { kind, references, provides, payload });
+        self.bases.keep(number, &object);
+        Ok((Base::Whole(object), unpacked))
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use bytes::Bytes;
-
     use super::*;
 
     #[test]
     fn the_last_ones_are_kept_and_no_more_than_there_is_room_for() {
         let bases = Bases::default();
-        let id = |n: u64| {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&n.to_le_bytes());
-            ObjectId(id)
-        };
         let payload = Bytes::from(vec![0; 8 << 20]);
         let large = Arc::new(Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload });
-        (0..4).for_each(|n| bases.keep(id(n), &large));
-        assert!((0..4).all(|n| bases.find(&id(n)).is_some()));
-        bases.find(&id(0)).unwrap();
-        bases.keep(id(4), &large);
-        assert_eq!([0, 1, 2, 3, 4].map(|n| bases.find(&id(n)).is_some()), [true, false, true, true, true]);
+        (0..4).for_each(|n| bases.keep(Ordinal(n), &large));
+        assert!((0..4).all(|n| bases.find(Ordinal(n)).is_some()));
+        bases.find(Ordinal(0)).unwrap();
+        bases.keep(Ordinal(4), &large);
+        assert_eq!(
+            [0, 1, 2, 3, 4].map(|n| bases.find(Ordinal(n)).is_some()),
+            [true, false, true, true, true]
+        );
         let small = Arc::new(Object { payload: Bytes::new(), ..(*large).clone() });
-        (10..600).for_each(|n| bases.keep(id(n), &small));
+        (10..600).for_each(|n| bases.keep(Ordinal(n), &small));
         let kept = bases.0.lock().unwrap();
         assert_eq!((kept.objects.len(), kept.bytes), (OBJECTS_MAX, 0));
     }

@@ -52,7 +52,12 @@ enum Item {
 
 /// What comes out of a worker.
 enum Checked {
-    Object(Sealed, Share),
+    Object {
+        sealed: Sealed,
+        /// Lost objects that came as parts of it.
+        healed: Vec<Sealed>,
+        share: Share,
+    },
     Commit(Box<Commitment>),
     Bad(Ending),
 }
@@ -257,7 +262,12 @@ impl Collector<'_> {
         match checked {
             Checked::Bad(ending) => return Err(ending),
             // Its share of the room is given back when it is written.
-            Checked::Object(sealed, _share) => {
+            Checked::Object { sealed, healed, share: _share } => {
+                for chunk in healed {
+                    let ordinal = self.writing.append(&chunk, &[])?;
+                    lock(self.owned).add(ordinal);
+                    self.unflushed += chunk.body.len() as u64;
+                }
                 let edges = self.authorise(&sealed)?;
                 let before = self.writing.added().0;
                 let ordinal = self.writing.append(&sealed, &edges)?;

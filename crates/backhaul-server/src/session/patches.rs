@@ -15,8 +15,8 @@ use super::{Ending, OpenVault, lock};
 
 /// zstd level of a chunk that is on its way to a reader.
 const TRAVELLING: i32 = 1;
-/// zstd level of a chunk that is stored though it came as a patch: as an agent would have it.
-const STORED: i32 = 3;
+/// zstd level of a chunk that is stored though it came in another form: as an agent would have it.
+pub(super) const STORED: i32 = 3;
 
 const NOT_WHOLE: FormatError = FormatError::Invalid("a base that is not whole");
 
@@ -53,7 +53,7 @@ impl std::fmt::Display for Failure {
 impl OpenVault {
     /// Makes the chunk of a patch. Its bases are whole: nothing is built on what is itself built.
     pub(crate) fn rebuild(&self, patch: &Compressed, unpacker: &mut Unpacker) -> Result<Object, Failure> {
-        rebuild(patch, &self.id_key, unpacker, &mut |base, unpacker| match self.base(&base.id, unpacker)? {
+        rebuild(patch, &self.id_key, unpacker, &mut |base, unpacker| match self.base(&base.id, unpacker)?.0 {
             Base::Whole(object) => Ok(substance(&object, base)?),
             Base::Patch(_) | Base::Unfit => Err(NOT_WHOLE.into()),
         })
@@ -88,7 +88,7 @@ pub(super) fn receive(
     }
     let mut is_direct = !vault.vault.is_lost(&id)?;
     let fetch = &mut |base: &Reference, unpacker: &mut Unpacker| -> Result<Bytes, Failure> {
-        match vault.base(&base.id, unpacker)? {
+        match vault.base(&base.id, unpacker)?.0 {
             Base::Whole(object) => Ok(substance(&object, base)?),
             Base::Patch(stored) => {
                 is_direct = false;

@@ -52,7 +52,7 @@ pub(super) fn sign(vault: &OpenVault, owned: &Mutex<Owned>, spots: &[Spot]) -> R
             Err(error) => return Err(error.into()),
         };
         for Stretch { base, content, range } in stretches {
-            let Some(left) = room.checked_sub(range.len()) else { return Ok(kin) };
+            let Some(left) = room.checked_sub(range.len()) else { continue };
             room = left;
             let mut signature = key.sign(&content[range.clone()]);
             signature.at = range.start;
@@ -93,13 +93,16 @@ impl Asker<'_> {
             let what = format!("object {}", stored.header.id);
             StoreError::Damaged { what, why: why.to_string() }
         };
+        self.opened += stored.header.plain_len as usize;
         let program = program_of(stored, &mut self.unpacker).map_err(damaged)?;
+        let stretches = program.stretches(stored.header.references.len());
         let mut found = Vec::new();
-        for (number, base) in stored.header.references.iter().enumerate() {
+        for (base, stretch) in stored.header.references.iter().zip(stretches) {
             let Some(Base::Whole(object)) = self.mine(&base.id)? else { continue };
             let content = substance(&object, base).map_err(damaged)?;
-            let stretch = program.stretch(number).filter(|range| range.end <= content.len());
-            found.extend(stretch.map(|range| Stretch { base: base.clone(), content, range }));
+            if stretch.end <= content.len() {
+                found.push(Stretch { base: base.clone(), content, range: stretch });
+            }
         }
         Ok(found)
     }
@@ -111,10 +114,8 @@ impl Asker<'_> {
         if !is_mine || !self.vault.vault.claim(ordinal)? {
             return Ok(None);
         }
-        let base = self.vault.base(id, &mut self.unpacker)?;
-        if let Base::Whole(object) = &base {
-            self.opened += object.payload.len();
-        }
+        let (base, unpacked) = self.vault.base(id, &mut self.unpacker)?;
+        self.opened += unpacked;
         Ok(Some(base))
     }
 }

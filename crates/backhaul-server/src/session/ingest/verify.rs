@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use backhaul_object::seal::Unpacker;
+use backhaul_object::seal::{Packer, Unpacker};
 use backhaul_object::snapshot::Snapshot;
 use backhaul_object::{Compressed, FormatError, Kind, Object, Sealed, bundle, flist, node};
 use backhaul_proto::end;
@@ -39,7 +39,7 @@ pub(super) fn check(
         (Kind::Patch, Goal::Object(share)) => {
             let stored = patches::receive(vault, owned, object, unpacker);
             return match stored.and_then(|object| seal(vault, object)) {
-                Ok(sealed) => Checked::Object(sealed, share),
+                Ok(sealed) => Checked::Object { sealed, healed: Vec::new(), share },
                 Err(ending) => Checked::Bad(ending),
             };
         }
@@ -57,15 +57,38 @@ pub(super) fn check(
         Err(ending) => return Checked::Bad(ending),
     };
     match goal {
-        Goal::Object(share) => {
-            unpacker.recycle(opened);
-            Checked::Object(sealed, share)
-        }
+        Goal::Object(share) => match healed(vault, &opened) {
+            Ok(healed) => {
+                unpacker.recycle(opened);
+                Checked::Object { sealed, healed, share }
+            }
+            Err(ending) => Checked::Bad(ending),
+        },
         Goal::Commit(request) => match Snapshot::decode(&opened) {
             Ok(snapshot) => Checked::Commit(Box::new(Commitment { request: *request, sealed, snapshot })),
             Err(error) => bad(&error),
         },
     }
+}
+
+/// Members of a bundle that were objects of their own, as patches, and were lost: they take their numbers again, for older snapshots
+/// refer to these.
+fn healed(vault: &OpenVault, bundle: &Object) -> Result<Vec<Sealed>, Ending> {
+    let lost = vault.vault.lost_among(&bundle.provides)?;
+    if lost.is_empty() {
+        return Ok(Vec::new());
+    }
+    let bad = |error: FormatError| Ending::new(end::STORAGE, error.to_string());
+    let members = bundle::members(bundle).map_err(bad)?;
+    let mut packer = Packer::new(patches::STORED).map_err(bad)?;
+    let mut healed = Vec::with_capacity(lost.len());
+    for n in lost {
+        let (id, proof) = bundle.provides[n];
+        let payload = members[n].clone().unwrap_or_default();
+        let chunk = Object { kind: Kind::Chunk, references: vec![], provides: vec![], payload };
+        healed.push(seal(vault, chunk.compress_as(id, proof, &mut packer).map_err(bad)?)?);
+    }
+    Ok(healed)
 }
 
 fn seal(vault: &OpenVault, object: Compressed) -> Result<Sealed, Ending> {
@@ -103,7 +126,7 @@ mod tests {
     use backhaul_object::bundle::BundleBuilder;
     use backhaul_object::codec::Write;
     use backhaul_object::keys::VaultKey;
-    use backhaul_object::seal::{Packer, identify_content};
+    use backhaul_object::seal::identify_content;
     use bytes::Bytes;
 
     use super::*;
