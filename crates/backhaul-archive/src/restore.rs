@@ -5,8 +5,8 @@
 //! - [`part`] is how what is there is replaced in one step; [`base`] and, of small files, [`near`] are what of it need not be
 //!   fetched;
 //! - [`plan`] turns a batch of files into few large reads; [`fetch`] has them read and writes them with several threads;
-//! - [`scan`] walks the tree, takes what the [`select`]ion wants and looks what is there; behind it [`run`] makes [`folders`],
-//!   keeps what is the [`same`], [`delete`]s what is too much; [`plain`] makes links, pipes, sockets and devices;
+//! - [`scan`] walks the tree and takes what the [`select`]ion wants; threads behind it [`look`] what is there; and behind them
+//!   [`run`] makes [`folders`], keeps what is the [`same`], [`delete`]s what is too much; [`plain`] makes links, pipes, sockets and devices;
 //! - [`batch`]: behind that, a batch of files is written, then its hard links and the metadata of the directories that are
 //!   complete.
 //!
@@ -38,6 +38,7 @@ mod compare;
 mod delete;
 mod fetch;
 mod folders;
+mod look;
 mod near;
 mod out;
 mod part;

@@ -7,11 +7,11 @@ use rustix::fs::{AtFlags, linkat};
 
 use super::fetch::{Found, join};
 use super::folders::Folder;
+use super::look::Looked;
 use super::part;
 use super::place::{self, Missed, Target, Verdict};
 use super::run::Run;
 use super::same::Right;
-use super::scan::Looked;
 use super::{Act, Mode};
 
 const DIFFERS: &str = "differs from the snapshot: another link or special file";

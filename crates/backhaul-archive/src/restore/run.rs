@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use backhaul_object::entry::{Body, Content, Entry};
 use backhaul_object::source::TransferError;
@@ -12,9 +12,10 @@ use rustix::fs::Stat;
 use super::batch::{Batch, Links, Order, Writer, Writing};
 use super::fetch::{Engine, FileJob, Found, join};
 use super::folders::Folder;
+use super::look::{self, Batches, Looked};
 use super::place::{self, Verdict};
 use super::same::Right;
-use super::scan::{Looked, Scan, Seen};
+use super::scan::{Scan, Seen};
 use super::select::Choice;
 use super::{Act, Extent, Mode, RestoreError};
 use crate::browse::walker::Start;
@@ -44,14 +45,15 @@ pub(crate) fn run(engine: &Engine<'_>, mode: Mode, start: Start, extent: Extent)
         let (orders, queue) = sync_channel(1);
         let writer = Writer { engine, mode, links, open };
         let writing = scope.spawn(move || writer.run(&queue));
-        let (out, seen) = sync_channel(1);
-        let scan = Scan::new(engine, mode, out);
+        let (unseen, seen, looking) = look::begin(scope);
+        let scan = Scan::new(engine, mode, unseen);
         let scanning = scope.spawn(move || scan.run(start));
         let mut run = Run { engine, mode, folders, passed: 0, batch: Batch::default(), orders, open, links };
         let done = run.take(seen, is_folder);
         drop(run);
         // If the writer has ended, it knows why better than one that nobody listens to.
-        match (writing.join(), scanning.join()) {
+        let looked = looking.into_iter().try_for_each(std::thread::ScopedJoinHandle::join);
+        match (writing.join(), scanning.join().and(looked)) {
             (Ok(written), Ok(())) => written.map_err(RestoreError::from).and(done),
             _ => Err(TransferError::Lost("restoring stopped in the middle".to_owned()).into()),
         }
@@ -67,8 +69,8 @@ impl Run<'_, '_> {
         self.mode == Mode::Write && !self.engine.request.dry_run
     }
 
-    fn take(&mut self, seen: Receiver<Vec<Seen>>, is_folder: bool) -> Result<(), RestoreError> {
-        for one in seen.into_iter().flatten() {
+    fn take(&mut self, seen: Batches, is_folder: bool) -> Result<(), RestoreError> {
+        for one in seen.flatten() {
             self.come_to(one)?;
             self.flush_if_full()?;
         }
@@ -175,7 +177,7 @@ impl Run<'_, '_> {
         match looked {
             _ if self.mode != Mode::Write || self.is_fresh() => Ok(None),
             Looked::At(found) => Ok(found),
-            Looked::Not => match self.here()? {
+            Looked::Not | Looked::In(_) => match self.here()? {
                 Some(dir) => look(dir, &entry.name),
                 None => Ok(None),
             },

@@ -1,20 +1,21 @@
-//! The walk over a snapshot's tree, ahead of what is done about it: it takes what the selection wants, and looks what is there
-//! already. So one thread reads and decodes the tree and asks the file system, while another decides and makes folders.
+//! The walk over a snapshot's tree, ahead of what is done about it: it takes what the selection wants, and opens the folders that
+//! are there already, in which others [`look`](super::look). So the tree is read and the file system asked while another thread
+//! decides and makes folders.
 //!
-//! What it says of a name is a look like any other: the name may have become something else when its turn comes, and nothing is
-//! replaced that was not judged. It looks only into folders that are there before the restore makes any, by descriptors that
-//! it has opened one beneath the other, and hands those on.
+//! What is said of a name is a look like any other: the name may have become something else when its turn comes, and nothing is
+//! replaced that was not judged. Only folders are looked into that are there before the restore makes any, by descriptors that
+//! were opened one beneath the other, and are handed on.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 
 use backhaul_object::entry::{Body, Entry};
-use rustix::fs::{self, Mode as Bits, Stat};
+use rustix::fs::{self, Mode as Bits};
 
+use super::Mode;
 use super::fetch::Engine;
+use super::look::{Gone, Looked, Unseen};
 use super::select::Choice;
-use super::{Mode, place};
 use crate::beneath::dir_flags;
 use crate::browse::BrowseError;
 use crate::browse::walker::{Event, Start, Step, Walker};
@@ -24,7 +25,7 @@ use crate::patterns::Kind;
 pub(super) const OPEN_MAX: usize = 32;
 /// What is handed on at a time: names, of these folders (which are open), and bytes of what comes with names.
 const NAMES_MAX: usize = 256;
-const FOLDERS_MAX: usize = 48;
+const FOLDERS_MAX: usize = 32;
 const HELD_MAX: usize = 1 << 20;
 
 /// What the walk came to.
@@ -45,17 +46,6 @@ pub(super) enum Seen {
     /// A part of the folder cannot be read.
     Unreadable(BrowseError),
 }
-
-/// What was found in the place of something.
-pub(super) enum Looked {
-    /// Nobody looked, or it could not be seen.
-    Not,
-    /// This.
-    At(Option<Stat>),
-}
-
-/// Nobody listens any more.
-struct Gone;
 
 /// A folder that the walk is in.
 struct Above {
@@ -78,11 +68,11 @@ pub(super) struct Scan<'s, 'a> {
     gathered: Vec<Seen>,
     folders: usize,
     held: usize,
-    out: SyncSender<Vec<Seen>>,
+    out: Unseen,
 }
 
 impl<'s, 'a> Scan<'s, 'a> {
-    pub(super) fn new(engine: &'s Engine<'a>, mode: Mode, out: SyncSender<Vec<Seen>>) -> Self {
+    pub(super) fn new(engine: &'s Engine<'a>, mode: Mode, out: Unseen) -> Self {
         let target = engine.place.and_then(|place| place.dir(b"").ok());
         let ground = target.map_or(Ground::Absent, |dir| Ground::Open(Arc::new(dir)));
         let above = vec![Above { choice: engine.request.select.at_start(), ground }];
@@ -127,7 +117,7 @@ impl<'s, 'a> Scan<'s, 'a> {
     fn hand_on(&mut self) -> Result<(), Gone> {
         (self.folders, self.held) = (0, 0);
         let gathered = std::mem::replace(&mut self.gathered, Vec::with_capacity(NAMES_MAX));
-        self.out.send(gathered).map_err(|_| Gone)
+        self.out.hand_on(gathered)
     }
 
     fn entry(&mut self, entry: &mut Entry, relative: &[u8]) -> Option<Seen> {
@@ -148,9 +138,7 @@ impl<'s, 'a> Scan<'s, 'a> {
             return Some(self.enter(bare, choice, relative));
         }
         let looked = match &above.ground {
-            Ground::Open(dir) if self.mode == Mode::Write => {
-                place::look(dir, &entry.name).map_or(Looked::Not, Looked::At)
-            }
+            Ground::Open(dir) if self.mode == Mode::Write => Looked::In(Arc::clone(dir)),
             _ => Looked::Not,
         };
         Some(Seen::Other { entry: take(entry), looked })
