@@ -37,6 +37,7 @@ mod recover;
 mod restore;
 mod schedule;
 mod sources;
+mod sticks;
 mod stills;
 mod terms;
 mod transcript;

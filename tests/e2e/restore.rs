@@ -154,6 +154,50 @@ fn devices_come_back_for_root_and_are_named_for_everybody_else() {
     assert_eq!(fs::read(into.join("disk")).unwrap(), b"mine", "what cannot be replaced stays");
 }
 
+/// Who is not root gets the contents of what was root's, and hears how much of what else; what would run as its owner runs as
+/// nobody else.
+#[test]
+fn what_only_root_may_set_is_counted_for_everybody_else() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may make what others cannot have back");
+    }
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("folder")).unwrap();
+    for name in ["plain", "runs as its owner", "folder/plain"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    std::os::unix::fs::chown(tree.join("runs as its owner"), Some(1_234), Some(1_234)).unwrap();
+    fs::set_permissions(tree.join("runs as its owner"), fs::Permissions::from_mode(0o6755)).unwrap();
+    symlink("plain", tree.join("link")).unwrap();
+    if !trees::attribute(&tree.join("plain"), "trusted.backhaul", b"for root") {
+        return skipped("there are no attributes of the system here");
+    }
+    let (home, from) = (saved(&tree), format!("latest:{}", tree.display()));
+    let user = Home::unprivileged();
+    Command::new("cp").arg("-a").arg(home.path().join(".")).arg(user.path()).status().unwrap();
+    Command::new("chown").arg("-R").arg("65534").arg(user.path()).status().unwrap();
+    fs::set_permissions(out.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let to = out.path().join("to");
+    let args = ["--json", "restore", &from, "-t", to.to_str().unwrap()];
+    for expected in [
+        // Five names, and the folder that they are in.
+        &["owner not set: not root (6 entries)", "1 attributes and flags of the system not set: not root"][..],
+        // The folder that it is restored into was there, and stays as it is.
+        &["owner not set: not root (5 entries)", "1 attributes and flags of the system not set: not root"],
+    ] {
+        let done = user.run(&args).expect(3).json();
+        let errors = done["errors"].as_array().unwrap();
+        let said: Vec<&str> = errors.iter().map(|error| error["error"].as_str().unwrap()).collect();
+        assert_eq!(said, expected, "{done}");
+    }
+    for name in ["plain", "runs as its owner", "folder/plain"] {
+        assert_eq!(fs::read_to_string(to.join(name)).unwrap(), name);
+    }
+    let mode = fs::metadata(to.join("runs as its owner")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+}
+
 /// Programs that set attributes do not change a file's own time, and a place may give attributes to what is made in it.
 #[test]
 fn attributes_come_back_are_seen_when_they_change_and_none_is_added() {

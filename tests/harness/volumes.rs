@@ -18,6 +18,16 @@ fn works(program: &str, args: &[&str]) -> bool {
     run(program, args).is_some_and(|output| output.status.success())
 }
 
+/// Mounts by a program what the kernel does not know itself.
+fn by_program(program: &str, image: &str, at: &str) -> bool {
+    let Some(made) = run("losetup", &["-f", "--show", image]) else { return false };
+    let device = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    let mounted = works(program, &[&device, at]);
+    // Once nothing is mounted from it.
+    works("losetup", &["-d", &device]);
+    mounted
+}
+
 impl Volume {
     /// One of a type and size, with options to mount it by. None where this machine has no such thing; that is said.
     pub fn new(kind: &str, mib: u64, options: &str) -> Option<Self> {
@@ -34,7 +44,8 @@ impl Volume {
                 std::fs::File::create(image).unwrap().set_len(mib << 20).unwrap();
                 let options = format!("loop{}{options}", if options.is_empty() { "" } else { "," });
                 works(&format!("mkfs.{kind}"), &[image])
-                    && works("mount", &["-t", kind, "-o", &options, image, at])
+                    && (works("mount", &["-t", kind, "-o", &options, image, at])
+                        || kind == "exfat" && by_program("mount.exfat-fuse", image, at))
             }
         };
         if !made {

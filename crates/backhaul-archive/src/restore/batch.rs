@@ -264,14 +264,17 @@ impl Writer<'_, '_> {
     fn hard_link(&self, job: FileJob) -> Result<(), TransferError> {
         let first = self.links.first(job.link);
         let linked = match (first, self.engine.place) {
-            (Some((dir, name)), Some(place)) => link(self.engine, place, &dir, &name, &job),
-            _ => Err(String::new()),
+            (Some((dir, name)), Some(place)) => link(self.engine, place, &dir, &name, &job).map_err(Some),
+            _ => Err(None),
         };
         match linked {
             Ok(true) => self.linked(&job),
             Ok(false) => self.engine.report.skipped(|| job.path()),
             Err(_) if self.stays(&job) => self.engine.report.skipped(|| job.path()),
-            Err(_) => {
+            Err(why) => {
+                if let Some(why) = why {
+                    self.engine.report.unlinked(&job.path(), &why);
+                }
                 if let Some(group) = job.link {
                     self.links.set(group, (Arc::clone(&job.dir), job.name.clone()));
                 }

@@ -58,7 +58,8 @@ pub(super) fn create_part(dir: &OwnedFd, job: &FileJob) -> Result<(File, Vec<u8>
     let part = part_of(job);
     let file = match create(dir, &part)? {
         Some(file) => {
-            fs::fchmod(&file, MARK)?;
+            // Where no such mode is taken, no later restore goes on with it.
+            let _ = fs::fchmod(&file, MARK);
             Some(file)
         }
         None => open_leftover(dir, &part, OFlags::RDWR),
@@ -147,7 +148,11 @@ pub(super) fn put<T>(
         match make(&part) {
             Ok(()) => break part,
             Err(Errno::EXIST) => {}
-            Err(error) => return Err(text(error)),
+            Err(error) => {
+                // There are drivers that make something else, and then fail.
+                let _ = clear(dir, &part);
+                return Err(text(error));
+            }
         }
     };
     let done = dress(&part).and_then(|done| put_in_place(dir, &part, (name, found), make_way).map(|()| done));

@@ -257,11 +257,36 @@ fn times(metadata: &Metadata) -> fs::Timestamps {
 pub(crate) struct Missed {
     /// The owner: then set-user-id and set-group-id are left out.
     pub(crate) owner: bool,
+    /// The mode, or a part of it.
+    pub(crate) mode: bool,
+    /// The time, or it was rounded.
+    pub(crate) time: bool,
     /// Attributes.
     pub(crate) attributes: Unset,
 }
 
-/// Owner, then attributes (a change of owner drops some, and a mode may forbid to set them), then mode and times, on an
+impl Missed {
+    /// By what is there in the end: there are file systems that take what they do not keep.
+    fn of(stat: &Stat, metadata: &Metadata) -> Self {
+        let (owner, time) = (!is_owned(stat, metadata), !is_of(stat, metadata));
+        Self { owner, mode: false, time, attributes: Unset::default() }
+    }
+}
+
+fn is_owned(stat: &Stat, metadata: &Metadata) -> bool {
+    (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid)
+}
+
+/// Whether a file system takes what is to be set, in its own words.
+fn takes(set: Result<(), Errno>) -> Result<bool, Errno> {
+    match set {
+        Ok(()) => Ok(true),
+        Err(Errno::PERM | Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::OVERFLOW) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Owner, then attributes (a change of owner drops some, and a mode may forbid to set them), then times and mode, on an
 /// open file or directory. What is so already is not set again: that would be a write of its inode.
 pub(crate) fn apply(
     fd: &impl AsFd,
@@ -269,25 +294,21 @@ pub(crate) fn apply(
     attributes: Option<(&[Attribute], Others)>,
 ) -> Result<Missed, Errno> {
     let stat = fs::fstat(fd)?;
-    let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
-    if !owned {
-        let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-        owned = match fs::fchown(fd, Some(uid), Some(gid)) {
-            Ok(()) => true,
-            Err(Errno::PERM | Errno::INVAL) => false,
-            Err(error) => return Err(error),
-        };
-    }
+    let owned = is_owned(&stat, metadata)
+        || takes(fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid))))?;
     let unset = attributes.map(|(wanted, others)| attributes::write(&Handle::open(fd), wanted, others));
+    if !is_of(&stat, metadata) {
+        takes(fs::futimens(fd, &times(metadata)))?;
+    }
     let mode = RawMode::from(if owned { metadata.mode } else { metadata.mode & !0o6000 });
     // A new owner and an access list change the mode.
-    if fs::fstat(fd)?.st_mode & 0o7777 != mode {
-        fs::fchmod(fd, Mode::from_raw_mode(mode))?;
+    let mut stat = fs::fstat(fd)?;
+    if stat.st_mode & 0o7777 != mode {
+        takes(fs::fchmod(fd, Mode::from_raw_mode(mode)))?;
+        stat = fs::fstat(fd)?;
     }
-    if !is_of(&stat, metadata) {
-        fs::futimens(fd, &times(metadata))?;
-    }
-    Ok(Missed { owner: !owned, attributes: unset.unwrap_or_default() })
+    let attributes = unset.unwrap_or_default();
+    Ok(Missed { mode: stat.st_mode & 0o7777 != mode, attributes, ..Missed::of(&stat, metadata) })
 }
 
 /// As [`apply`], for a symbolic link itself (which has no mode) or a special file, neither of which can be opened: by a
@@ -301,24 +322,20 @@ pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Resul
         return Err(Errno::STALE);
     }
     let handle = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let mut owned = (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid);
-    if !owned {
-        let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-        owned = match fs::chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
-            Ok(()) => true,
-            Err(Errno::PERM | Errno::INVAL) => false,
-            Err(error) => return Err(error),
-        };
-    }
+    let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
+    let owned =
+        is_owned(&stat, metadata) || takes(fs::chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH))?;
     let unset = attributes::write(&Handle::named(&fd), &entry.attributes(), Others::Go);
-    // A symbolic link has no mode.
-    if !matches!(entry.body, Body::Symlink(_)) {
-        let mode = if owned { metadata.mode } else { metadata.mode & !0o6000 };
-        fs::chmod(&handle[..], Mode::from_raw_mode(RawMode::from(mode)))?;
+    let mode = RawMode::from(if owned { metadata.mode } else { metadata.mode & !0o6000 });
+    let has_mode = !matches!(entry.body, Body::Symlink(_));
+    if has_mode {
+        takes(fs::chmod(&handle[..], Mode::from_raw_mode(mode)))?;
     }
     // The path leads to the handle and not beyond it, to a link itself, too.
-    fs::utimensat(fs::CWD, &handle[..], &times(metadata), AtFlags::empty())?;
-    Ok(Missed { owner: !owned, attributes: unset })
+    takes(fs::utimensat(fs::CWD, &handle[..], &times(metadata), AtFlags::empty()))?;
+    let stat = fs::fstat(&fd)?;
+    let is_wrong = has_mode && stat.st_mode & 0o7777 != mode;
+    Ok(Missed { mode: is_wrong, attributes: unset, ..Missed::of(&stat, metadata) })
 }
 
 /// Opens a folder in another.

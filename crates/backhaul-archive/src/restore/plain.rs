@@ -49,14 +49,14 @@ impl Run<'_, '_> {
                 return if differs { Err(DIFFERS.to_owned()) } else { Ok(()) };
             } else if writes {
                 is_changed = true;
-                let linked = match (&first, place) {
-                    (Some((from, name)), Some(place)) => {
-                        further_name(place, (from, name), dir, (entry, there), &make_way).is_ok()
-                    }
-                    _ => false,
-                };
-                if !linked {
+                let linked = first.as_ref().zip(place).map(|((from, name), place)| {
+                    further_name(place, (from, name), dir, (entry, there), &make_way)
+                });
+                if linked.as_ref().is_none_or(Result::is_err) {
                     missed = Some(make(dir, (entry, there), &make_way)?);
+                }
+                if let Some(Err(why)) = linked {
+                    engine.report.unlinked(&path, &why);
                 }
             }
         }

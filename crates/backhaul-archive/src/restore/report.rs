@@ -39,6 +39,8 @@ pub(crate) struct Report {
     skipped: AtomicU64,
     deleted: AtomicU64,
     unowned: AtomicU64,
+    mode_missed: AtomicU64,
+    time_missed: AtomicU64,
     unprivileged: AtomicU64,
     unnamed: AtomicU64,
     errors: Mutex<Vec<(PathBuf, String)>>,
@@ -61,6 +63,8 @@ impl Report {
             skipped: AtomicU64::new(0),
             deleted: AtomicU64::new(0),
             unowned: AtomicU64::new(0),
+            mode_missed: AtomicU64::new(0),
+            time_missed: AtomicU64::new(0),
             unprivileged: AtomicU64::new(0),
             unnamed: AtomicU64::new(0),
             errors: Mutex::new(Vec::new()),
@@ -121,8 +125,15 @@ impl Report {
     /// Something of an entry's metadata could not be set.
     pub(crate) fn missed(&self, relative: &[u8], missed: Missed) {
         count(&self.unowned, u64::from(missed.owner));
+        count(&self.mode_missed, u64::from(missed.mode));
+        count(&self.time_missed, u64::from(missed.time));
         count(&self.unprivileged, missed.attributes.privileged);
         missed.attributes.failed.into_iter().for_each(|why| self.error(relative, why));
+    }
+
+    /// What was one thing with another name is one of its own.
+    pub(crate) fn unlinked(&self, relative: &[u8], why: &str) {
+        self.error(relative, format!("made anew, not as a further name of what it was one with: {why}"));
     }
 
     /// Some of an entry's inode flags were set, or could not be.
@@ -177,6 +188,14 @@ impl Report {
                 false => format!("owner not set: not root ({unowned} entries)"),
             };
             errors.push((self.target.clone(), why));
+        }
+        for (what, missed) in [("mode", &self.mode_missed), ("time", &self.time_missed)] {
+            let n = missed.load(Ordering::Relaxed);
+            if n > 0 {
+                let why =
+                    format!("{what} not set as it was: this file system does not take it ({n} entries)");
+                errors.push((self.target.clone(), why));
+            }
         }
         let unprivileged = self.unprivileged.load(Ordering::Relaxed);
         if unprivileged > 0 {
