@@ -153,7 +153,6 @@ fn folders_that_may_not_be_read_and_files_that_grow_without_end_are_named_and_en
     assert!(dumped.stdout.starts_with(&trees::noise(30_000_000, 1)));
 }
 
-/// A mounted snapshot is such a source: served by a program, with inodes of its own making.
 /// Where letters are not told by their case, whatever is listed, one of two such names is there and the other is named.
 #[test]
 fn of_names_that_the_target_takes_for_one_the_second_is_refused_each_time() {
@@ -194,6 +193,7 @@ fn of_names_that_the_target_takes_for_one_the_second_is_refused_each_time() {
     }
 }
 
+/// A mounted snapshot is such a source: served by a program, with inodes of its own making.
 #[test]
 fn what_a_program_serves_as_files_is_saved_like_others() {
     if !can_mount() {

@@ -139,3 +139,53 @@ async fn no_client_can_order_a_restore() {
         assert!(why.contains("only an operator orders a restore"), "{why}");
     });
 }
+
+/// On its own machine: by `latest`, the beginning of an id, a time and an age, all of it or what is wanted.
+#[test]
+fn the_server_restores_any_snapshot_of_any_client_for_itself() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let (tree, out) = (dir.path().join("tree"), dir.path().join("out"));
+    fs::create_dir_all(tree.join("notes")).unwrap();
+    fs::write(tree.join("notes/b.txt"), "b").unwrap();
+    let save = |client: &Home, text: &str| {
+        fs::write(tree.join("a.txt"), text).unwrap();
+        client.json(&["backup"])["snapshot"].as_str().unwrap().to_owned()
+    };
+    let (ana, bea) = (server.client("ana", &[&tree]), server.client("bea", &[&tree]));
+    let first = save(&ana, "first of ana");
+    // A later second.
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let second = save(&ana, "second of ana");
+    save(&bea, "of bea");
+    let listed = server.home.run(&["snapshots", "--client", "ana"]).ok().out;
+    let row = listed.lines().find(|line| line.starts_with(&first[..12])).unwrap();
+    let time = row.split_whitespace().skip(1).take(2).collect::<Vec<_>>().join("T");
+
+    for (which, client, text) in [
+        ("latest", "ana", "second of ana"),
+        ("latest", "bea", "of bea"),
+        (&first[..8], "ana", "first of ana"),
+        (&second[..8], "ana", "second of ana"),
+        (&time, "ana", "first of ana"),
+        ("0m ago", "ana", "second of ana"),
+    ] {
+        let to = out.join(format!("{which} of {client}"));
+        let what = format!("{which}:{}", tree.display());
+        server.home.run(&["-q", "restore", &what, "-t", to.to_str().unwrap(), "--client", client]).ok();
+        assert_eq!(fs::read_to_string(to.join("a.txt")).unwrap(), text, "{which} of {client}");
+        assert_eq!(fs::read_to_string(to.join("notes/b.txt")).unwrap(), "b");
+    }
+    let to = out.join("some");
+    let (what, only) = (format!("latest:{}", tree.display()), ["--include", "*.txt", "--exclude", "/**/a.*"]);
+    let args = ["-q", "restore", &what, "-t", to.to_str().unwrap(), "--client", "ana"];
+    server.home.run(&[&args[..], &only].concat()).ok();
+    assert_eq!(trees::files(&to), [to.join("notes/b.txt")]);
+
+    let whose = server.home.run(&args[..5]).expect(2);
+    assert!(whose.err.contains("--client NAME"), "{}", whose.err);
+    let strange = server.home.run(&[&args[..6], &["anna"]].concat()).expect(1);
+    assert!(strange.err.contains("anna"), "{}", strange.err);
+    let another =
+        server.home.run(&["restore", &first[..8], "-t", to.to_str().unwrap(), "--client", "bea"]).expect(1);
+    assert!(another.err.contains("there is no snapshot"), "{}", another.err);
+}
