@@ -20,20 +20,24 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// Applies it to all threads of this process and those that they start. On Linux a process without an I/O
-    /// class of its own is best-effort at level (nice + 20) / 5, so that reads and writes yield with it (where the
-    /// I/O scheduler of the disk knows classes). There is no way back up without privileges; a failure is only
-    /// logged.
+    /// Applies it to all threads of this process and those that they start: the nice value for the processor, and the
+    /// last level of the usual class for the disk (where its scheduler knows classes). There is no way back up without
+    /// privileges; a failure is only logged.
     pub fn apply(self) {
         if self == Self::Normal {
             return;
         }
-        // The system call is per thread.
+        let last = ioprio::Priority::new(ioprio::Class::BestEffort(ioprio::BePriorityLevel::lowest()));
+        // Both system calls are per thread.
         let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
         let threads = threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         for thread in threads.filter_map(Pid::from_raw) {
             if let Err(error) = setpriority_process(Some(thread), NICE) {
                 tracing::debug!("priority of thread {thread:?} stays: {error}");
+            }
+            let whose = ioprio::Target::Process(ioprio::Pid::from_raw(thread.as_raw_nonzero().get()));
+            if let Err(error) = ioprio::set_priority(whose, last) {
+                tracing::debug!("I/O priority of thread {thread:?} stays: {error}");
             }
         }
     }
