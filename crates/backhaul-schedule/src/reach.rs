@@ -24,6 +24,9 @@ use days::{DAY, Days, HOUR, SPAN, day_of, sane};
 /// checks in only every four hours (the agent's safety net), give or take its jitter. If a link's end was seen,
 /// the time after it is known to be an absence.
 const BRIDGE: i64 = 5 * HOUR;
+/// A link that begins so many seconds after the one before goes on with the same stay: agents dial anew to change the
+/// pace of their packets, and after a cut.
+const REDIALLED: i64 = 60;
 /// Days of dials in vain after which a client's own link is used instead.
 const IN_VAIN: u8 = 3;
 /// A dial this long after the first of a scheduled day belongs to the next one. Less than a day, because a client's
@@ -151,6 +154,8 @@ pub struct Reach {
     battery: HasBattery,
     /// The last sign of life; 0 if there is none, or a link has ended since.
     seen: i64,
+    /// The end of the last stretch of being linked; 0 if there is none.
+    unlinked: i64,
     /// The last dial; 0 if there is none.
     dialled: i64,
     in_vain: InVain,
@@ -199,7 +204,14 @@ impl Reach {
         let (from, to) = (sane(from), sane(to));
         if from <= to {
             self.days.mark(from, to);
-            push(&mut self.stretches, to - from);
+            let goes_on = (0..=REDIALLED).contains(&from.saturating_sub(self.unlinked));
+            match self.stretches.first_mut() {
+                Some(last) if goes_on && *last > 0 => {
+                    *last = last.saturating_add(u32::try_from(to - self.unlinked).unwrap_or(u32::MAX));
+                }
+                _ => push(&mut self.stretches, to - from),
+            }
+            self.unlinked = to;
         }
         self.seen = 0;
     }

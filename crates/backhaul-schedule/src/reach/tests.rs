@@ -220,6 +220,22 @@ fn medians_and_what_is_left_of_a_stay() {
 }
 
 #[test]
+fn a_link_that_is_dialled_anew_is_no_new_stay() {
+    let mut reach = Reach::new();
+    for day in 0..3 {
+        // Quieter after a second, as in every network without translation, and cut once at noon.
+        reach.online(at(day, 9), at(day, 9) + 1);
+        reach.online(at(day, 9) + 1, at(day, 12));
+        reach.online(at(day, 12) + 60, at(day, 17));
+    }
+    assert_eq!(reach.stretch(), Some(8 * HOUR as u64));
+    // Who comes back later was away.
+    reach.online(at(3, 9), at(3, 9) + 10);
+    reach.online(at(3, 9) + 71, at(3, 9) + 81);
+    assert_eq!(reach.stretches[..2], [10, 10]);
+}
+
+#[test]
 fn three_days_of_dials_in_vain_while_it_comes_by_itself_make_its_own_link_the_way() {
     let here = sighting(1, Nat::No, HasBattery::No);
     let vain = |days: i64, comes: bool| {
