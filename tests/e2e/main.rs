@@ -23,6 +23,7 @@ mod keep;
 mod laptops;
 mod lies;
 mod mad_servers;
+mod mails;
 mod month;
 mod mounts;
 mod networks;

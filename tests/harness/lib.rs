@@ -13,6 +13,7 @@ pub mod cases;
 pub mod clocks;
 mod daemon;
 pub mod dice;
+pub mod letterbox;
 pub mod listeners;
 pub mod month;
 pub mod mounts;

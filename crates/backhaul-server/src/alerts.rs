@@ -19,6 +19,7 @@ pub mod mail;
 pub mod message;
 pub mod post;
 pub mod retry;
+pub mod trouble;
 pub mod webhook;
 
 pub use backhaul_schedule::fleet::What;

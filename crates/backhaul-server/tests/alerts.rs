@@ -82,6 +82,7 @@ fn by_mail(port: u16) -> Config {
     let mail = Mail {
         smtp: format!("smtp://127.0.0.1:{port}"),
         password_file: None,
+        ca_file: None,
         from: "Backhaul <backhaul@example.org>".to_owned(),
         to: vec!["ops@example.org".to_owned()],
     };

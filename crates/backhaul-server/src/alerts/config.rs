@@ -34,6 +34,9 @@ pub struct Mail {
     /// The file with the user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// The file with the certificates of those whose word is taken for the mail server's, beside the usual ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// The sender.
     pub from: String,
     /// Who looks after the backups.
@@ -56,9 +59,10 @@ pub struct Webhook {
 pub enum Protection {
     /// TLS from the first byte.
     Tls,
-    /// STARTTLS, or nothing is sent: a password is at stake.
+    /// STARTTLS, or nothing is sent: a password is at stake, or somebody has said whose certificate it is to be.
     StartTls,
-    /// STARTTLS when the server offers it.
+    /// STARTTLS when the server offers it, whatever its certificate says: whoever could forge that could leave the offer
+    /// out as well (RFC 7435).
     Offered,
 }
 
@@ -141,6 +145,7 @@ impl Mail {
         let (protection, usual) = match (scheme, &user) {
             ("smtps", _) => (Protection::Tls, 465),
             ("smtp", Some(_)) => (Protection::StartTls, 587),
+            ("smtp", None) if self.ca_file.is_some() => (Protection::StartTls, 25),
             ("smtp", None) => (Protection::Offered, 25),
             _ => return Err(wrong()),
         };
@@ -163,8 +168,10 @@ impl Mail {
                         password is"
                 .to_owned());
         }
-        if self.password_file.as_ref().is_some_and(|file| !file.is_absolute()) {
-            return Err("alerts.mail.password_file: it has to be an absolute path".to_owned());
+        for (key, file) in [("password_file", &self.password_file), ("ca_file", &self.ca_file)] {
+            if file.as_ref().is_some_and(|file| !file.is_absolute()) {
+                return Err(format!("alerts.mail.{key}: it has to be an absolute path"));
+            }
         }
         if self.to.is_empty() {
             return Err("alerts.mail.to: it names nobody".to_owned());
@@ -190,7 +197,8 @@ mod tests {
 
     fn mail(smtp: &str) -> Mail {
         let to = vec!["ops@example.org".to_owned()];
-        Mail { smtp: smtp.to_owned(), password_file: None, from: "Backhaul <b@example.org>".to_owned(), to }
+        let from = "Backhaul <b@example.org>".to_owned();
+        Mail { smtp: smtp.to_owned(), password_file: None, ca_file: None, from, to }
     }
 
     #[test]
@@ -206,6 +214,9 @@ mod tests {
         );
         // A password never goes out in the clear.
         assert_eq!(server("smtp://ana@example.org@host"), Ok((host(), 587, user, Protection::StartTls)));
+        // Who says whose word is good for the server wants it checked.
+        let known = Mail { ca_file: Some("/etc/ca.pem".into()), ..mail("smtp://host") };
+        assert_eq!(known.server().unwrap().protection, Protection::StartTls);
         assert_eq!(server("smtp://[::1]:25").unwrap().0, "::1");
         assert_eq!(server("smtp://[::1]").unwrap().1, 25);
         for wrong in ["host:25", "http://host", "smtp://", "smtp://host:mail", "smtps://ana:secret@host"] {

@@ -1,22 +1,26 @@
 //! Alerts by mail.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use lettre::message::header::{ContentType, Header, HeaderName, HeaderValue};
 use lettre::message::{Mailbox, MessageBuilder};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{Address, AsyncSmtpTransport, AsyncTransport, Tokio1Executor};
 use thiserror::Error;
 
-use super::config::{Mail, Protection};
+use super::config::{Mail, Protection, Smtp};
 use super::message::Message;
 use super::post::Stamp;
+use super::trouble::Trouble;
 
-/// Longest that the mail server may be silent.
+/// Longest that the connection may take.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Longest that the mail server may take for all of it.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// Why a mail was not sent.
 #[derive(Debug, Error)]
@@ -24,25 +28,22 @@ pub enum MailError {
     /// The config makes no sense.
     #[error("{0}")]
     Config(String),
-    /// The password cannot be read.
-    #[error("{path}: {why}")]
-    Password {
-        /// Its file.
-        path: String,
+    /// A file that the config names cannot be read.
+    #[error("{key} = {path:?}: {why}")]
+    File {
+        /// Which.
+        key: &'static str,
+        /// Where it should be.
+        path: PathBuf,
         /// Why.
-        why: std::io::Error,
+        why: String,
     },
     /// The mail cannot be written.
     #[error("the mail cannot be written: {0}")]
     Content(#[from] lettre::error::Error),
     /// The mail server did not take it.
-    #[error("{host}: {why}")]
-    Smtp {
-        /// Which.
-        host: String,
-        /// What it said.
-        why: lettre::transport::smtp::Error,
-    },
+    #[error("{0}")]
+    Smtp(#[from] Trouble),
 }
 
 /// What is around a message.
@@ -62,27 +63,51 @@ pub struct Envelope<'a> {
 pub async fn send(config: &Mail, envelope: &Envelope<'_>, message: &Message) -> Result<String, MailError> {
     let mail = write(config, envelope, message)?;
     let server = config.server().map_err(MailError::Config)?;
-    let failed = |why| MailError::Smtp { host: format!("{}:{}", server.host, server.port), why };
-    let tls = TlsParameters::new(server.host.clone()).map_err(failed)?;
-    let tls = match server.protection {
-        Protection::Tls => Tls::Wrapper(tls),
-        Protection::StartTls => Tls::Required(tls),
-        Protection::Offered => Tls::Opportunistic(tls),
-    };
+    let trouble = |error: &lettre::transport::smtp::Error| Trouble::of(&server, config, error);
     let mut transport = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
         .port(server.port)
-        .tls(tls)
+        .tls(tls(config, &server)?)
         .hello_name(hello(envelope.server))
         .timeout(Some(SILENCE));
     if let (Some(user), Some(file)) = (&server.user, &config.password_file) {
         // Read anew each time: who changes the password need not restart the server.
-        let password = std::fs::read_to_string(file)
-            .map_err(|why| MailError::Password { path: file.display().to_string(), why })?;
+        let password = read("alerts.mail.password_file", file)?;
         let password = password.trim_end_matches(['\r', '\n']).to_owned();
         transport = transport.credentials(Credentials::new(user.clone(), password));
     }
-    let response = transport.build().send(mail).await.map_err(failed)?;
+    // Its own time is for the connection only.
+    let response = tokio::time::timeout(LONGEST, transport.build().send(mail))
+        .await
+        .map_err(|_| Trouble::silent(&server))?
+        .map_err(|error| trouble(&error))?;
     Ok(format!("{} {}", response.code(), response.first_line().unwrap_or_default()).trim().to_owned())
+}
+
+fn read(key: &'static str, path: &Path) -> Result<String, MailError> {
+    let failed = |why: std::io::Error| MailError::File { key, path: path.to_owned(), why: why.to_string() };
+    std::fs::read_to_string(path).map_err(failed)
+}
+
+fn tls(config: &Mail, server: &Smtp) -> Result<Tls, MailError> {
+    let mut tls = TlsParameters::builder(server.host.clone());
+    if let Some(path) = &config.ca_file {
+        let key = "alerts.mail.ca_file";
+        let pem = read(key, path)?;
+        let no = |why: &str| MailError::File { key, path: path.clone(), why: why.to_owned() };
+        if !pem.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(no("there is no certificate in it (PEM)"));
+        }
+        let known = Certificate::from_pem(pem.as_bytes()).map_err(|error| no(&error.to_string()))?;
+        tls = tls.add_root_certificate(known);
+    }
+    let anybody = server.protection == Protection::Offered;
+    let tls = tls.dangerous_accept_invalid_certs(anybody).dangerous_accept_invalid_hostnames(anybody);
+    let tls = tls.build().map_err(|error| MailError::Smtp(Trouble::of(server, config, &error)))?;
+    Ok(match server.protection {
+        Protection::Tls => Tls::Wrapper(tls),
+        Protection::StartTls => Tls::Required(tls),
+        Protection::Offered => Tls::Opportunistic(tls),
+    })
 }
 
 fn write(config: &Mail, envelope: &Envelope<'_>, message: &Message) -> Result<lettre::Message, MailError> {
