@@ -51,6 +51,10 @@ impl Failure {
         Self { code: code::INTERRUPTED, ..Self::new("interrupted") }
     }
 
+    pub fn is_interrupted(&self) -> bool {
+        self.code == code::INTERRUPTED
+    }
+
     pub fn code(self, code: u8) -> Self {
         Self { code, ..self }
     }

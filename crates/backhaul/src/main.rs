@@ -32,7 +32,11 @@ fn main() -> ExitCode {
     let json = cli.global.json;
     commands::raise_file_limit();
     let outcome = runtime.block_on(interrupt::run(cli));
-    runtime.shutdown_background();
+    match &outcome {
+        // What it did goes on until the process ends: whatever waits for time to pass would panic without it.
+        Err(failure) if failure.is_interrupted() => std::mem::forget(runtime),
+        _ => runtime.shutdown_background(),
+    }
     match outcome {
         Ok(code) => code,
         Err(failure) => failure.report(json),

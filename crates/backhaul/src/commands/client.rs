@@ -142,6 +142,12 @@ pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
     for client in clients? {
         queued.push((fleet.queue_run(client.id, clock::now())?, client));
     }
+    for (_, client) in &queued {
+        let away = client.shown.link == LinkState::None;
+        if away && client.address.is_none() && client.reported.is_none() && !context.global.quiet {
+            output::complain(&format!("{} is not here: its run begins when it comes", client.name));
+        }
+    }
     if !wait {
         let document = |(_, client): &(i64, Client)| json!({ "client": client.name, "state": "queued" });
         match context.global.json {
@@ -149,12 +155,6 @@ pub async fn run(context: &Context, names: &[String], wait: bool) -> Done {
             false => output::complain("queued; --wait waits for the end"),
         }
         return Ok(ExitCode::SUCCESS);
-    }
-    for (_, client) in &queued {
-        let away = client.shown.link == LinkState::None;
-        if away && client.address.is_none() && client.reported.is_none() && !context.global.quiet {
-            output::complain(&format!("{} is not here: its run begins when it comes", client.name));
-        }
     }
     let (mut worst, mut documents) = (0, Vec::new());
     for (id, client) in queued {
@@ -226,8 +226,13 @@ pub fn nudge(context: &Context, name: &str) -> Done {
             .hint("`backhaul client add` makes a join code for it"));
     }
     fleet.want_nudge(client.id)?;
-    let there = client.shown.link == LinkState::Standing || client.address.or(client.reported).is_some();
-    let said = if there { "nudged" } else { "not here: it is nudged when it comes" };
+    let linked = client.shown.link == LinkState::Standing;
+    let there = linked || client.address.or(client.reported).is_some();
+    let said = match (linked, there) {
+        (true, _) => "nudged",
+        (false, true) => "dialled, and nudged if it answers",
+        (false, false) => "not here: it is nudged when it comes",
+    };
     match context.global.json {
         true => output::json(&json!({ "client": name, "here": there })),
         false => output::line(&format!("{name}: {said}")),

@@ -161,11 +161,26 @@ pub fn show(context: &Context, name: Option<&str>) -> Done {
         if n > 0 {
             output::line("");
         }
-        for (key, text) in lines(document) {
+        for (key, text) in readable(document) {
             output::line(&format!("{key:<24}{text}"));
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Its lines for people: the name first, bytes with their unit.
+fn readable(document: &Value) -> Vec<(String, String)> {
+    let mut document = document.clone();
+    for (at, per) in [("/gates/metered_cap", ""), ("/limit_upload", " a second")] {
+        if let Some(field) = document.pointer_mut(at)
+            && let Some(count) = field.as_u64()
+        {
+            *field = format!("{}{per}", output::bytes(count)).into();
+        }
+    }
+    let mut lines = lines(&document);
+    lines.sort_by_key(|(key, _)| key != "name");
+    lines
 }
 
 /// Lets a version that was halted go on.

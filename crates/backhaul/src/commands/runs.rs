@@ -19,6 +19,18 @@ const LOOK: Duration = Duration::from_millis(250);
 /// Runs that `--follow` looks back at: more cannot be open at once.
 const FOLLOWED: usize = 2_000;
 
+const HEAD: [&str; 8] = ["RUN", "CLIENT", "BEGAN", "TOOK", "BY", "TRIGGER", "STATE", "RESULT"];
+
+/// A line of a table whose other lines are not known yet.
+fn in_columns(cells: &[String]) -> String {
+    const WIDTHS: [usize; 8] = [6, 16, 21, 8, 8, 9, 13, 0];
+    let padded = cells.iter().zip(WIDTHS).map(|(cell, width)| {
+        let width = width.max(if width == 0 { 0 } else { cell.chars().count() + 2 });
+        format!("{cell:<width$}")
+    });
+    padded.collect()
+}
+
 pub async fn runs(context: &Context, name: Option<&str>, limit: usize, follow: bool) -> Done {
     let fleet = ServerHome::at(&context.home).fleet()?;
     let only = name.map(|name| fleet.require(name)).transpose()?.map(|client| client.id);
@@ -32,7 +44,7 @@ pub async fn runs(context: &Context, name: Option<&str>, limit: usize, follow: b
         return Ok(ExitCode::SUCCESS);
     }
     let rows = runs.iter().map(|run| row(run, &names)).collect();
-    output::table(&["RUN", "CLIENT", "BEGAN", "TOOK", "BY", "TRIGGER", "STATE", "RESULT"], rows);
+    output::table(&HEAD, rows);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -40,8 +52,11 @@ pub async fn runs(context: &Context, name: Option<&str>, limit: usize, follow: b
 async fn follow_runs(context: &Context, fleet: &Fleet, only: Option<ClientId>, mut told: Vec<Run>) -> Done {
     let tell = |run: &Run, names: &HashMap<ClientId, String>| match context.global.json {
         true => output::line(&document(run, names).to_string()),
-        false => output::line(&row(run, names).join("  ")),
+        false => output::line(in_columns(&row(run, names)).trim_end()),
     };
+    if !context.global.json {
+        output::line(&in_columns(&HEAD.map(str::to_owned)));
+    }
     let mut first = names(fleet)?;
     told.iter().for_each(|run| tell(run, &first));
     loop {

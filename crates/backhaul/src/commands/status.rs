@@ -197,7 +197,12 @@ fn show(lines: &[Line], now: u64) {
             line.initiator.clone(),
             policy(line),
             link(line),
-            age(line.client.seen_at, now),
+            // Whoever is linked says nothing while nothing is new.
+            if line.client.shown.link == LinkState::None {
+                age(line.client.seen_at, now)
+            } else {
+                "now".to_owned()
+            },
             age(line.newest, now),
             next(line),
             state(line),
