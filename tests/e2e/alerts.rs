@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use backhaul_tests::listeners::{MailServer, Manners, WebServer};
-use backhaul_tests::{Home, TestServer, misfit, wait_until};
+use backhaul_tests::{Home, TestServer, free_port, misfit, wait_until};
 use serde_json::Value;
 
 fn assert_fits(name: &str, document: &Value) {
@@ -175,21 +175,14 @@ fn three_failed_runs_are_told_to_the_admin_by_mail_and_webhook_and_so_is_the_nex
     let laptop = Home::new();
     server.join(&laptop, "laptop", &["--owner", "ana@example.org"], &[]);
     let words = ["backup", "--stdin-filename", "x", "--stdin-from-command", "--", "sh", "-c"];
-    for n in 1..=3 {
-        assert_ne!(laptop.run(&[&words[..], &["exit 3"]].concat()).code, 0);
-        // Whoever comes again before the server has done with it goes on in the same run.
-        let failed = || {
-            server
-                .home
-                .json(&["runs"])
-                .as_array()
-                .unwrap()
-                .iter()
-                .filter(|run| run["state"] == "failed")
-                .count()
-        };
-        wait_until("the run has failed", || failed() == n);
+    // Each comes while the server has still to put away what the one before has sent: that is another run all the same.
+    for _ in 0..3 {
+        let fails = ["head -c 12000000 /dev/urandom; exit 3"];
+        assert_ne!(laptop.run(&[&words[..], &fails].concat()).code, 0);
     }
+    let runs = server.home.json(&["runs"]);
+    let states: Vec<_> = runs.as_array().unwrap().iter().map(|run| run["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["failed"; 3], "{runs}");
     let told = |kind: &str, what: &str| {
         let posted = web.requests();
         let posted = posted.iter().filter_map(|one| serde_json::from_str::<Value>(&one.body).ok());
@@ -235,4 +228,44 @@ fn a_machine_that_is_there_and_unwilling_is_overdue_and_its_owner_is_told_as_wel
     assert_eq!((&alerts[0]["kind"], &alerts[0]["client"]), (&"overdue".into(), &"laptop".into()), "{alerts}");
     laptop.run(&["agent", "resume"]).ok();
     wait_until("both are told that it is over", || told(" again"));
+}
+
+#[test]
+fn a_network_that_falls_silent_is_one_mail_however_many_machines_are_in_it_and_so_is_its_return() {
+    let smtp = MailServer::start(Manners::Kind);
+    let policy = "[policy.default]\nperiod = \"10s\"\nrpo = \"1h\"\nspread = \"1s\"\n[groups]\nlab = [\"127.0.0.0/8\"]\n";
+    let mut server = TestServer::new();
+    let (dir, mut desks) = (tempfile::tempdir().unwrap(), Vec::new());
+    for n in 0..4 {
+        let (desk, address) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+        let pulled = ["--initiator", "server", "--address", &address];
+        server.join(&desk, &format!("desk-{n}"), &pulled, &[dir.path()]);
+        // From now on its network is known, and nobody listens there.
+        desk.run(&["backup"]).ok();
+        desks.push(desk);
+    }
+    server.stop();
+    let path = server.home.path().join("server/config.toml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{config}{}", mail(smtp.port))).unwrap();
+    server.start();
+    let file = dir.path().join("policy.toml");
+    fs::write(&file, policy).unwrap();
+    server.home.run(&["policy", "apply", file.to_str().unwrap()]).ok();
+    let open = || server.home.json(&["alerts"]);
+    wait_until("it is told", || smtp.mails().len() == 1);
+    let told = &smtp.mails()[0].text;
+    assert!(told.contains("lab") && told.contains("most of its 4 machines"), "{told}");
+    assert_eq!(
+        (&open()[0]["kind"], &open()[0]["group"]),
+        (&"group-silent".into(), &"lab".into()),
+        "{}",
+        open()
+    );
+    let why = |row: &Value| row["why"].as_str().unwrap().contains("lab does not answer");
+    wait_until("status says so", || server.home.json(&["status"]).as_array().unwrap().iter().any(why));
+    desks[0].run(&["backup"]).ok();
+    wait_until("its return is told", || smtp.mails().len() == 2);
+    assert!(smtp.mails()[1].text.contains("answers again"), "{}", smtp.mails()[1].text);
+    assert_eq!(open(), serde_json::json!([]));
 }

@@ -253,3 +253,34 @@ async fn a_server_that_dials_and_says_nothing_does_not_keep_an_agent_from_its_ba
     let run = tokio::task::block_in_place(|| server.home.json(&["client", "run", "desk", "--wait"]));
     assert_eq!(run[0]["state"].as_str(), Some("done"), "{run}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_keeps_the_servers_books_from_being_written_does_not_keep_it_from_answering() {
+    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let tree = tree(dir.path());
+    let [busy, late, good] = ["busy", "late", "good"].map(|name| server.client(name, &[&tree]));
+    let mut open = Vec::new();
+    for _ in 0..10 {
+        let (peer, answer) = hello(&busy, wire::Intent::Browse, wire::Hello::default()).await;
+        welcomed(answer);
+        open.push(peer);
+    }
+    let books = rusqlite::Connection::open(server.home.path().join("server/fleet.sqlite")).unwrap();
+    books.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let held = Instant::now();
+    // That it was here is to be written down.
+    let waits =
+        tokio::spawn(async move { hello(&late, wire::Intent::Attend, wire::Hello::default()).await.1 });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    // More than it has threads have something to say about their end.
+    drop(open);
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let start = Instant::now();
+    Peer::dial(&good).await;
+    let answered = start.elapsed();
+    assert!(held.elapsed() < Duration::from_secs(9), "nobody waits for longer: this says nothing");
+    assert!(answered < Duration::from_secs(2), "{answered:?}");
+    books.execute_batch("COMMIT").unwrap();
+    welcomed(waits.await.unwrap());
+    is_served(&good);
+}

@@ -1,6 +1,6 @@
 //! A night of pulls and a morning of joins: one server and more agent processes than it has slots.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,10 +25,17 @@ fn source(dir: &Path, name: &str, seed: u64) -> PathBuf {
     root
 }
 
+#[derive(Default)]
 struct Watch {
     running_max: usize,
     said: BTreeSet<String>,
+    looks: usize,
+    /// Clients whose planned start was compared with what status says.
+    compared: usize,
 }
+
+/// Every so many looks the plan is held against them.
+const PLAN_EVERY: usize = 5;
 
 impl Watch {
     /// Looks at what the server says right now, and holds it against itself.
@@ -42,7 +49,52 @@ impl Watch {
             assert!(state == "protected" || !why.is_empty(), "nobody waits without a reason: {row}");
             self.said.insert(why.split(':').next().unwrap().to_owned());
         }
+        self.looks += 1;
+        if self.looks.is_multiple_of(PLAN_EVERY) {
+            self.compare(server, &status);
+        }
         status
+    }
+
+    /// Nobody is left out of the plan, and it agrees with status, which is a moment behind what has just begun.
+    fn compare(&mut self, server: &Home, before: &Value) {
+        let mut wrong = self.misplanned(server, before);
+        for _ in 0..5 {
+            if wrong.is_empty() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            let again = self.misplanned(server, &server.json(&["status"]));
+            wrong.retain(|client, _| again.contains_key(client));
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+
+    /// Clients that have not changed while plan and status were asked, and of which they say different things.
+    fn misplanned(&mut self, server: &Home, before: &Value) -> BTreeMap<String, String> {
+        let mut wrong = BTreeMap::new();
+        let plan = server.json(&["plan", "--until", "48h"]);
+        let (after, now) = (server.json(&["status"]), jiff::Timestamp::now().as_second());
+        let rows = |status: &Value| -> Vec<Value> { status.as_array().unwrap().clone() };
+        let second = |at: &Value| at.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_second();
+        for (before, after) in rows(before).iter().zip(rows(&after)) {
+            let same = ["client", "link", "state", "next", "why"].iter().all(|key| before[key] == after[key]);
+            let runs = matches!(after["link"].as_str(), Some("push" | "dial"));
+            if !same || runs || !after["next"].is_string() || after["why"] == "being dialled" {
+                continue;
+            }
+            let of = plan.as_array().unwrap().iter().filter(|row| row["client"] == after["client"]);
+            // Who waits for a slot starts when there is one: thirty runs, five at once, each of five minutes where none was
+            // measured.
+            let next = second(&after["next"]).max(now);
+            let planned = of.map(|row| second(&row["at"])).min();
+            if planned.is_none_or(|at| !(next - 60..next + 2_400).contains(&at)) {
+                let said = format!("status says {after}, planned in {:?} s", planned.map(|at| at - now));
+                wrong.insert(after["client"].to_string(), said);
+            }
+            self.compared += 1;
+        }
+        wrong
     }
 }
 
@@ -71,7 +123,7 @@ fn a_night_of_pulls_and_a_morning_of_joins_protect_everybody_within_the_bounds()
     let night = dir.path().join("night.toml");
     fs::write(&night, policy()).unwrap();
     server.home.run(&["policy", "apply", night.to_str().unwrap()]).ok();
-    let mut watch = Watch { running_max: 0, said: BTreeSet::new() };
+    let mut watch = Watch::default();
     wait_until("every desktop is protected", || protected(&watch.look(&server.home)) == DESKS);
     // All laptops appear at once.
     for n in 0..LAPTOPS {
@@ -82,6 +134,7 @@ fn a_night_of_pulls_and_a_morning_of_joins_protect_everybody_within_the_bounds()
     }
     agents.extend(homes[DESKS..].iter().map(|home| home.start(&["agent", "run", "--no-listen"])));
     wait_until("every laptop is protected", || protected(&watch.look(&server.home)) == DESKS + LAPTOPS);
+    assert!(watch.compared > DESKS, "{} were compared with the plan", watch.compared);
     assert!(watch.running_max <= 5, "never more than the vault takes: {}", watch.running_max);
     let runs = server.home.json(&["runs", "--limit", "1000"]);
     let runs = runs.as_array().unwrap();

@@ -10,6 +10,7 @@ use backhaul_agent::home::AgentHome;
 use backhaul_net::endpoint::Listener;
 use backhaul_tests::{Daemon, Home, PATIENCE, TestServer, free_port, trees, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 /// Everybody is due, and one runs at a time.
 fn eager() -> String {
@@ -155,7 +156,7 @@ fn runs_are_followed_as_they_come_until_somebody_has_seen_enough() {
     let client = server.client("laptop", &[dir.path()]);
     client.run(&["backup"]).ok();
     let mut following = server.home.command(&["--json", "runs", "--follow"]);
-    let mut following = following.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut following = following.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut told = BufReader::new(following.stdout.take().unwrap()).lines();
     let mut next = || -> (u64, String) {
         let run: serde_json::Value = serde_json::from_str(&told.next().unwrap().unwrap()).unwrap();
@@ -168,7 +169,9 @@ fn runs_are_followed_as_they_come_until_somebody_has_seen_enough() {
     let (run, state) = std::iter::repeat_with(next).find(|(_, state)| state != "running").unwrap();
     assert_eq!((run, state.as_str()), (2, "done"));
     kill_process(Pid::from_child(&following), Signal::INT).unwrap();
-    assert_eq!(following.wait().unwrap().code(), Some(130));
+    let ended = following.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!((ended.status.code(), said.as_str()), (Some(130), "backhaul: interrupted\n"));
 }
 
 #[test]
@@ -191,16 +194,70 @@ fn explain_says_how_a_client_stands_and_how_it_would_with_another_limit() {
     }
 }
 
+/// What is planned of a client for the next hour: how, why, and in how many seconds.
+fn planned(server: &TestServer, client: &str) -> Vec<(String, String, i64)> {
+    let plan = server.home.json(&["plan", "--until", "1h"]);
+    let of = plan.as_array().unwrap().iter().filter(|row| row["client"] == client);
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
+    let at = |row: &Value| row["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let left = |row: &Value| at(row).as_second() - jiff::Timestamp::now().as_second();
+    of.map(|row| (text(row, "start"), text(row, "why"), left(row))).collect()
+}
+
 #[test]
-fn a_client_that_is_asked_for_and_is_not_there_is_shown_so_though_it_has_its_snapshot() {
-    let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+fn a_client_that_is_asked_for_and_is_not_there_is_shown_and_planned_so_though_it_has_its_snapshot() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
     let client = server.client("laptop", &[dir.path()]);
     client.run(&["backup"]).ok();
-    let row = || server.home.json(&["status"])[0].clone();
-    wait_until("it is protected", || row()["state"] == "protected" && row()["obstacle"] == "none");
+    let row = |server: &TestServer| server.home.json(&["status"])[0].clone();
+    let is = |server: &TestServer, obstacle: &str| row(server)["obstacle"] == obstacle;
+    wait_until("it is protected", || row(&server)["state"] == "protected" && is(&server, "none"));
+    assert_eq!(planned(&server, "laptop"), []);
     server.home.run(&["client", "nudge", "laptop"]).ok();
-    wait_until("it is waited for", || row()["obstacle"] == "absent");
-    assert!(row()["why"].as_str().unwrap().contains("has not come"), "{}", row());
+    wait_until("it is waited for", || is(&server, "absent"));
+    assert!(row(&server)["why"].as_str().unwrap().contains("has not come"), "{}", row(&server));
+    let is_planned = |server: &TestServer| match &planned(server, "laptop")[..] {
+        [(start, why, left)] => start == "when it is here" && why == "asked for" && *left <= 0,
+        _ => false,
+    };
+    assert!(is_planned(&server), "{:?}", planned(&server, "laptop"));
+    let said = server.home.run(&["plan"]).ok().out;
+    let line = said.lines().find(|line| line.contains("laptop")).unwrap();
+    assert!(line.starts_with("now") && line.ends_with("asked for"), "{said}");
+    // Who asked was told that it is nudged when it comes.
+    server.stop();
+    assert!(server.home.run(&["plan"]).ok().err.contains("the server is not running"));
+    server.start();
+    wait_until("it is waited for still", || is(&server, "absent") && is_planned(&server));
     client.run(&["backup"]).ok();
-    wait_until("it has come", || row()["obstacle"] == "none" && row()["why"] == "");
+    wait_until("it has come", || is(&server, "none") && row(&server)["why"] == "");
+    assert_eq!(planned(&server, "laptop"), []);
+}
+
+#[test]
+fn what_runs_and_what_is_dialled_in_vain_is_planned_as_the_running_server_means_it() {
+    let (server, dir) = (TestServer::with_policy(&eager()), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("file"), "file").unwrap();
+    let laptop = server.client("laptop", &[dir.path()]);
+    let mut running = laptop.command(&["-q", "backup", "--stdin", "--stdin-filename", "stream"]);
+    let mut running = running.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    wait_until("it has begun", || server.home.json(&["runs"])[0]["state"] == "running");
+    assert_eq!(planned(&server, "laptop"), [], "it runs");
+    drop(running.stdin.take());
+    assert!(running.wait().unwrap().success());
+    // A stream says nothing of the files: it is due as before.
+    wait_until("it is planned", || planned(&server, "laptop").len() == 1);
+    let (desk, nobody) = (Home::new(), format!("127.0.0.1:{}", free_port()));
+    server.join(&desk, "desk", &["--initiator", "server", "--address", &nobody], &[dir.path()]);
+    let row = || {
+        let all = server.home.json(&["status"]);
+        all.as_array().unwrap().iter().find(|row| row["client"] == "desk").unwrap().clone()
+    };
+    wait_until("it was dialled in vain", || row()["why"].as_str().unwrap().contains("in vain"));
+    let next: jiff::Timestamp = row()["next"].as_str().unwrap().parse().unwrap();
+    let next = next.as_second() - jiff::Timestamp::now().as_second();
+    match &planned(&server, "desk")[..] {
+        [(start, _, left)] => assert!(start == "dial" && (left - next).abs() <= 5, "{left}, not {next}"),
+        other => panic!("{other:?}"),
+    }
 }

@@ -83,7 +83,10 @@ pub async fn push(
     let identity = home.agent()?;
     let link = dial(servers, &identity).await?;
     match run(home, link, &identity, servers, request).await {
-        Err(AgentError::Transfer(TransferError::Stale)) => push_afresh(home, servers, request).await,
+        Err(AgentError::Transfer(TransferError::Stale)) => {
+            let passage = Passage { trigger: wire::Trigger::Resume, ..request.passage.clone() };
+            push_afresh(home, servers, &RunRequest { passage, ..request.clone() }).await
+        }
         other => other,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::Now;
-use crate::fleet::{Action, Class, ClientKey, Event, Fleet, LEASE, Outcome, Session, Trigger, Why};
+use crate::fleet::{Action, Class, ClientKey, Event, Fleet, LEASE, Outcome, Serving, Session, Trigger, Why};
 use crate::reach::DialResult;
 
 /// Steps of one forecast at most.
@@ -40,7 +40,7 @@ pub struct Planned {
 }
 
 /// Runs the fleet ahead to a moment. Dials are answered, clients that push come when they are due, runs take as long
-/// as each client's usually do.
+/// as each client's usually do; a server that starts nothing now begins to.
 pub fn forecast(fleet: &Fleet, now: Now, until: i64) -> Vec<Planned> {
     let mut ahead = Ahead {
         fleet: fleet.clone(),
@@ -49,7 +49,9 @@ pub fn forecast(fleet: &Fleet, now: Now, until: i64) -> Vec<Planned> {
         runs: BTreeMap::new(),
         plan: Vec::new(),
     };
+    ahead.under_way();
     ahead.absent(until);
+    ahead.step(Event::Serving(Serving::Open));
     ahead.come();
     for _ in 0..STEPS_MAX {
         let Some(at) = ahead.next() else { break };
@@ -102,15 +104,37 @@ impl Ahead {
         self.come();
     }
 
+    /// What runs already ends like what begins now: nobody says how far it is.
+    fn under_way(&mut self) {
+        let runs: Vec<_> = self
+            .fleet
+            .clients()
+            .filter_map(|client| Some((*client, self.fleet.running_on(client)?)))
+            .collect();
+        for (client, session) in runs {
+            let end = self.now.boot + self.usual(&client);
+            self.goes_on(client, Run { session, end });
+        }
+    }
+
     /// Clients that are not here and push: all that can be said is from when on they would be let in.
     fn absent(&mut self, until: i64) {
         let away: Vec<ClientKey> =
             self.fleet.clients().filter(|client| self.is_away(client)).copied().collect();
         for client in away {
-            let Some(at) = self.fleet.starts_at(self.now, &client) else { continue };
+            let took = self.usual(&client) as i64;
+            let (at, class) = match self.fleet.running_on(&client) {
+                // The one after that.
+                Some(_) => {
+                    let due_in = self.fleet.due_after_success(self.now, &client) as i64;
+                    (self.now.wall.saturating_add(took).saturating_add(due_in), Class::Due)
+                }
+                None => {
+                    let Some(at) = self.fleet.starts_at(self.now, &client) else { continue };
+                    (at, self.fleet.class_at(at, &client))
+                }
+            };
             if at <= until {
-                let class = self.fleet.class_at(at, &client);
-                let took = self.usual(&client) as i64;
                 self.plan.push(Planned { client, at, until: at + took, start: Start::WhenHere, class });
             }
         }

@@ -12,10 +12,7 @@ use backhaul_net::endpoint::{Accepted, Listener, Pending};
 use backhaul_net::enrol::{Applicant, Application};
 use backhaul_net::{Identity, Link, Role};
 use backhaul_object::ids::ClientId;
-use backhaul_object::snapshot::Origin;
-use backhaul_proto::end;
-use backhaul_schedule::fleet::{NotNow, Outcome as Ended, Session};
-use backhaul_schedule::{Event, rollout};
+use backhaul_schedule::fleet::Session;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinHandle};
 
@@ -26,13 +23,13 @@ use crate::dispatch::Dispatch;
 use crate::enrolment;
 use crate::errands::Errands;
 use crate::error::ServerError;
-use crate::fleet::{ClientState, Fleet, LinkState};
+use crate::fleet::{ClientState, Fleet};
 use crate::gate::{Gate, Purpose};
 use crate::home::ServerHome;
 use crate::hub::{Hub, SUPERSEDE, Which};
 use crate::rates::Rates;
 use crate::scrub;
-use crate::session::{self, Ending, EndingKind, OpenVault, Outcome};
+use crate::session::{self, Desk, OpenVault};
 use crate::ticket::TicketKey;
 
 /// How often the fleet database is looked at: what the command line changes takes effect within this.
@@ -186,7 +183,7 @@ impl Server {
     pub async fn stop(self) {
         self.inner.stopping.store(true, Ordering::Relaxed);
         self.inner.hub.close_all("the server is stopping");
-        tokio::task::block_in_place(|| drop(self.worker));
+        aside(|| drop(self.worker));
         for task in self.tasks {
             task.abort();
             // It was told to end, and has no result.
@@ -209,6 +206,12 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Does what waits for the disk, or for a lock of somebody who does, while this thread's other tasks go on elsewhere: were
+/// they to wait, too, no packet would be answered meanwhile.
+pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -242,7 +245,7 @@ async fn poll(inner: Arc<Inner>) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        tokio::task::block_in_place(|| inner.look());
+        aside(|| inner.look());
     }
 }
 
@@ -282,12 +285,11 @@ impl Inner {
 
     async fn enrol(self: &Arc<Self>, applicant: Applicant) -> Result<(), ServerError> {
         let application = Application::read(applicant).await?;
-        let answer =
-            tokio::task::block_in_place(|| enrolment::decide(&application, &self.fleet, &self.authority))?;
+        let answer = aside(|| enrolment::decide(&application, &self.fleet, &self.authority))?;
         if let Ok((name, ..)) = &answer {
             tracing::info!(client = %name, "joined");
             // What this process writes does not show as a change of the database.
-            tokio::task::block_in_place(|| self.refresh());
+            aside(|| self.refresh());
         }
         Ok(application.answer(answer).await?)
     }
@@ -295,81 +297,17 @@ impl Inner {
     pub(crate) async fn serve(self: &Arc<Self>, link: Link, session: Session, purpose: Purpose) {
         let client = link.peer().name.clone();
         let is_agent = link.peer().role != Role::Operator;
-        let progress = AtomicU64::new(0);
-        let gate = Gate { inner: self, session, path: link.path(), purpose, progress };
+        let (progress, is_over) = (AtomicU64::new(0), AtomicBool::new(!is_agent));
+        let gate = Gate { inner: self, session, path: link.path(), purpose, progress, is_over };
         let outcome = session::serve(link, Arc::clone(&self.vault), &gate).await;
-        self.hub.leave(session);
-        let found = lock(&self.fleet).client(&client);
-        if let (true, Ok(Some(client))) = (is_agent, found) {
-            tokio::task::block_in_place(|| self.ended(client.id, session, &outcome));
-        }
-    }
-
-    /// What the end of a session means for the client's run.
-    fn ended(self: &Arc<Self>, client: ClientId, session: Session, outcome: &Outcome) {
-        let runs = self.with_dispatch(|dispatch| dispatch.runs_on(client, session)).unwrap_or(true);
-        if !runs && outcome.committed.is_some() {
-            // Another session has taken its place meanwhile: the snapshot is there all the same.
-            self.with_dispatch(|dispatch| dispatch.forget(client));
-            self.complain(self.learn(client).map_err(|ending| ServerError::Session(ending.text)));
-        }
-        if !runs {
-            return self.tell(Event::LinkLost(client.0, session));
-        }
-        let lost = Ending::lost("it ended without a snapshot");
-        let event = match (outcome.committed, outcome.ending.clone().unwrap_or(lost)) {
-            (Some(Origin::Stream), _) => Event::Ended(client.0, session, Ended::Aside),
-            (Some(Origin::Files), _) => {
-                let took = lock(&self.begun).get(&client).map_or(1, |begun| begun.elapsed().as_secs());
-                Event::Ended(client.0, session, Ended::Succeeded { at: clock::now() as i64, took })
-            }
-            // The agent drops its stale state and comes back in the same run.
-            (None, Ending { kind: EndingKind::Lost, .. } | Ending { code: end::STALE, .. }) => {
-                return self.tell(Event::LinkLost(client.0, session));
-            }
-            (None, Ending { kind: EndingKind::NotNow, text, retry, .. }) => {
-                let failed = lock(&self.fleet).fail_queued(client, &format!("not now: {text}"), clock::now());
-                self.complain(failed);
-                let until = clock::now() as i64 + retry.after as i64;
-                Event::Ended(client.0, session, Ended::NotNow(NotNow { reason: text, until }))
-            }
-            (None, Ending { kind: EndingKind::CutShort, text, .. }) => {
-                let noted = lock(&self.fleet).interrupt_open(client, &text, clock::now());
-                self.complain(noted);
-                Event::Ended(client.0, session, Ended::CutShort)
-            }
-            (None, Ending { code, text, .. }) => {
-                Event::Ended(client.0, session, Ended::Failed { code, why: text })
-            }
-        };
-        self.note_end(client, &event);
-        self.tell(event);
-        self.ask_again(client);
-        self.tell_linked(client);
-    }
-
-    /// Writes down how a run that failed ended, and what that says about the version of the policies.
-    fn note_end(&self, client: ClientId, event: &Event) {
-        let Event::Ended(_, _, ended) = event else { return };
-        let now = clock::now();
-        let fleet = lock(&self.fleet);
-        let verdict = match ended {
-            Ended::Failed { code, why } => {
-                self.complain(fleet.fail_open(Some(client), why, now));
-                Some(rollout::Outcome::Failed { code: *code })
-            }
-            Ended::Succeeded { .. } => Some(rollout::Outcome::Succeeded),
-            Ended::NotNow(_) | Ended::CutShort | Ended::Aside => None,
-        };
-        let version = fleet.client_by_id(client).ok().flatten().map_or(0, |client| client.terms_version);
-        drop(fleet);
-        lock(&self.begun).remove(&client);
-        self.with_dispatch(|dispatch| {
-            dispatch.note_run(client, LinkState::None);
-            if let Some(verdict) = verdict {
-                dispatch.versions().finished(client, version, verdict, now as i64);
+        aside(|| {
+            let found = lock(&self.fleet).client(&client);
+            if let Ok(Some(client)) = found {
+                gate.over(&client, &outcome);
             }
         });
+        // Now the client's next session may write: what this one came to is written down.
+        self.hub.leave(session);
     }
 
     fn drain(self: &Arc<Self>) {

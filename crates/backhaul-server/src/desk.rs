@@ -10,7 +10,7 @@ use backhaul_schedule::{Action, Event};
 
 use crate::alerts::{Alert, AlertKind};
 use crate::clock::{self, Stopwatch};
-use crate::daemon::{Inner, lock};
+use crate::daemon::{Inner, aside, lock};
 use crate::dispatch::Dispatch;
 use crate::error::ServerError;
 use crate::fleet::{Client, LinkState, PAUSED, Which};
@@ -19,6 +19,8 @@ use crate::protection;
 use crate::pull;
 use crate::session::Ending;
 
+/// What makes a run begin that goes on after its connection was lost.
+pub(crate) const RESUMED: &str = "resume";
 /// Free bytes below which nothing new is started; of a small disk, a twentieth.
 const FREE_MIN: u64 = 512 << 20;
 
@@ -29,13 +31,15 @@ impl Inner {
     }
 
     pub(crate) fn with_dispatch<T>(&self, with: impl FnOnce(&mut Dispatch) -> T) -> Option<T> {
-        self.dispatch.as_ref().map(|dispatch| with(&mut lock(dispatch)))
+        self.dispatch.as_ref().map(|dispatch| aside(|| with(&mut lock(dispatch))))
     }
 
     /// Tells the scheduler what happened, and does what it says.
     pub(crate) fn tell(self: &Arc<Self>, event: Event) {
-        let actions = self.with_dispatch(|dispatch| dispatch.tell(event));
-        self.act(actions.unwrap_or_default());
+        aside(|| {
+            let actions = self.with_dispatch(|dispatch| dispatch.tell(event));
+            self.act(actions.unwrap_or_default());
+        });
     }
 
     pub(crate) fn act(self: &Arc<Self>, actions: Vec<Action>) {
@@ -201,10 +205,12 @@ impl Inner {
     pub(crate) fn keep(&self) {
         let kept = self.with_dispatch(|dispatch| {
             let news = dispatch.versions().take_news();
-            (dispatch.keep(&mut lock(&self.fleet)), news)
+            (dispatch.unkept(), dispatch.versions().keep(&lock(&self.fleet)), news)
         });
-        let Some((kept, news)) = kept else { return };
+        let Some((unkept, kept, news)) = kept else { return };
         self.complain(kept);
+        // Nobody waits for the scheduler while it is written down what it has said.
+        self.complain(unkept.keep(&mut lock(&self.fleet)));
         for (event, text) in news {
             tracing::info!("{text}");
             let kind = AlertKind::RolloutHalted;
@@ -251,7 +257,12 @@ impl Inner {
     /// Writes a run down before it begins.
     pub(crate) fn begin_run(&self, client: ClientId, initiator: &str, link: LinkState) -> Result<(), Ending> {
         let trigger = lock(&self.triggers).get(&client).copied().unwrap_or_default();
-        lock(&self.fleet).open_run(client, initiator, trigger, clock::now()).map_err(Ending::from)?;
+        if trigger != RESUMED {
+            // Another process, or the next try of the same: the one before is over, though nobody heard how it ended.
+            aside(|| self.abandon(client, "the next run was begun, and it was not heard how this one ended"));
+        }
+        aside(|| lock(&self.fleet).open_run(client, initiator, trigger, clock::now()))
+            .map_err(Ending::from)?;
         lock(&self.begun).entry(client).or_insert_with(Stopwatch::start);
         self.with_dispatch(|dispatch| dispatch.note_run(client, link));
         Ok(())

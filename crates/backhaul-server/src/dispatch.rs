@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use backhaul_object::ids::ClientId;
 use backhaul_proto::wire;
-use backhaul_schedule::fleet::{Memory, OpenRun, Place, Plan, Serving, Session, Why};
+use backhaul_schedule::fleet::{Memory, NotNow, OpenRun, Place, Plan, Serving, Session, Trigger, Via, Why};
 use backhaul_schedule::policy::Policies;
-use backhaul_schedule::reach::Mode;
+use backhaul_schedule::reach::{HasBattery, Mode, Nat, Sighting};
 use backhaul_schedule::{Action, Event, Fleet as Schedule, Now};
 
 use crate::clock;
@@ -39,6 +39,26 @@ pub struct Dispatch {
     draining: bool,
     /// Runs that people have asked for, as far as the scheduler was told.
     asked: HashSet<i64>,
+}
+
+/// What is to be written down.
+#[derive(Debug)]
+pub struct Unkept {
+    memories: Vec<(ClientId, String)>,
+    shown: Vec<(ClientId, Shown)>,
+}
+
+impl Unkept {
+    /// Writes it down.
+    ///
+    /// # Errors
+    /// The database.
+    pub fn keep(&self, fleet: &mut Fleet) -> Result<(), ServerError> {
+        if !self.memories.is_empty() {
+            fleet.keep(&self.memories)?;
+        }
+        if self.shown.is_empty() { Ok(()) } else { fleet.show(&self.shown) }
+    }
 }
 
 impl Dispatch {
@@ -288,39 +308,30 @@ impl Dispatch {
             if link == LinkState::None { self.runs.remove(&client) } else { self.runs.insert(client, link) };
     }
 
-    /// Writes down what has changed: what is remembered, and what is shown.
-    ///
-    /// # Errors
-    /// The database.
-    pub fn keep(&mut self, fleet: &mut Fleet) -> Result<(), ServerError> {
+    /// What has changed and is not written down: what is remembered, and what is shown.
+    pub fn unkept(&mut self) -> Unkept {
         let mut memories = Vec::new();
         for key in self.schedule.take_dirty() {
             if let Some(Ok(text)) = self.schedule.memory(&key).map(serde_json::to_string) {
                 memories.push((ClientId(key), text));
             }
         }
-        if !memories.is_empty() {
-            fleet.keep(&memories)?;
-        }
         let now = Self::now();
-        let mut changed = Vec::new();
+        let mut shown = Vec::new();
         for client in self.told.keys() {
             let why = self.schedule.explain(now, &client.0);
-            let shown = self.to_show(*client, &why, now);
+            let new = self.to_show(*client, &why, now);
             let kind = std::mem::discriminant(&why);
             let same = self.shown.get(client).is_some_and(|(before, before_kind, at)| {
                 let again = now.boot < at + SHOW_AGAIN && *before_kind == kind;
-                *before == shown || again && alike(before, &shown)
+                *before == new || again && alike(before, &new)
             });
             if !same {
-                self.shown.insert(*client, (shown.clone(), kind, now.boot));
-                changed.push((*client, shown));
+                self.shown.insert(*client, (new.clone(), kind, now.boot));
+                shown.push((*client, new));
             }
         }
-        if !changed.is_empty() {
-            fleet.show(&changed)?;
-        }
-        self.versions.keep(fleet)
+        Unkept { memories, shown }
     }
 
     fn to_show(&self, client: ClientId, why: &Why, now: Now) -> Shown {
@@ -351,22 +362,53 @@ impl Default for Dispatch {
     }
 }
 
-/// A scheduler as the database would make it after a restart now, for looking ahead.
+/// Whether a server works with the database that is looked at: only then is true what it shows of its clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shows {
+    /// One does.
+    Truth,
+    /// None does.
+    Past,
+}
+
+/// A scheduler as the database would make it after a restart now, with the links and what the running server says, for
+/// looking ahead. It starts nothing before it is told to.
 ///
 /// # Errors
 /// The database, or a policy text that cannot be read.
-pub fn rebuilt(fleet: &Fleet, newest: &Newest<'_>) -> Result<(Schedule, Now, Arc<[Client]>), ServerError> {
-    let mut dispatch = Dispatch::new();
+pub fn rebuilt(
+    fleet: &Fleet,
+    newest: &Newest<'_>,
+    shows: Shows,
+) -> Result<(Schedule, Now, Arc<[Client]>), ServerError> {
+    let mut dispatch = Dispatch { draining: true, ..Dispatch::new() };
     dispatch.refresh(fleet, newest).1?;
-    let clients: Arc<[Client]> = fleet.clients()?.into();
-    for client in clients.iter().filter(|client| client.shown.link == LinkState::Standing) {
-        let sighting = backhaul_schedule::reach::Sighting {
-            network: 0,
-            nat: backhaul_schedule::reach::Nat::Unknown,
-            power: backhaul_schedule::reach::HasBattery::Unknown,
-        };
-        let via = backhaul_schedule::fleet::Via::Standing;
-        dispatch.tell(Event::Contact(client.id.0, 1, via, sighting));
+    let (now, clients): (Now, Arc<[Client]>) = (Dispatch::now(), fleet.clients()?.into());
+    for (_, client) in fleet.queued()? {
+        dispatch.tell(Event::Manual(client.0));
     }
-    Ok((dispatch.schedule, Dispatch::now(), clients))
+    for client in clients.iter().filter(|client| client.state == ClientState::Active) {
+        if fleet.running(client.id)?.is_some() {
+            dispatch.tell(Event::Request(client.id.0, 1, Trigger::Resume, None));
+        }
+        if shows == Shows::Truth {
+            dispatch.believe(client, now);
+        }
+    }
+    Ok((dispatch.schedule, now, clients))
+}
+
+impl Dispatch {
+    /// Takes over what a running server shows of a client: its link, and that it waits though it is due.
+    fn believe(&mut self, client: &Client, now: Now) {
+        let key = client.id.0;
+        if client.shown.link == LinkState::Standing {
+            let (nat, power) = (Nat::Unknown, HasBattery::Unknown);
+            self.tell(Event::Contact(key, 2, Via::Standing, Sighting { network: 0, nat, power }));
+        }
+        let due = self.schedule.starts_at(now, &key).is_some_and(|at| at <= now.wall);
+        if let Some(until) = client.shown.next_at.filter(|at| due && *at > now.wall) {
+            self.tell(Event::Unwilling(key, NotNow { reason: client.shown.why.clone(), until }));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use backhaul_net::link::Path;
 use backhaul_net::{PeerIdentity, Role};
@@ -21,13 +21,14 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::alerts::{Alert, AlertKind};
 use crate::clock;
 use crate::daemon::{Inner, lock};
+use crate::desk::RESUMED;
 use crate::errands::{Errand, Token};
 use crate::fleet::{Client, Instance, LinkState, Machine, Met};
 use crate::hub::Ear;
 use crate::keep::braking;
 use crate::rates::Throttle;
 use crate::session::ingest::Made;
-use crate::session::{self, Asked, Desk, Ending, EndingKind};
+use crate::session::{self, Asked, Desk, Ending, EndingKind, Outcome};
 
 /// How long a copy of a client's identity is told to stay away, in seconds.
 const COPY_AFTER: u64 = 4 * 3_600;
@@ -64,6 +65,8 @@ pub(crate) struct Gate<'s> {
     pub purpose: Purpose,
     /// When the run last showed that it goes on, in ms since boot.
     pub progress: AtomicU64,
+    /// It is written down what the session came to.
+    pub is_over: AtomicBool,
 }
 
 impl Gate<'_> {
@@ -222,7 +225,7 @@ fn trigger_of(trigger: wire::Trigger) -> (Trigger, &'static str) {
         wire::Trigger::Join => (Trigger::Join, "join"),
         wire::Trigger::Timer => (Trigger::Timer, "timer"),
         wire::Trigger::Nudge => (Trigger::Nudge, "nudge"),
-        wire::Trigger::Resume => (Trigger::Resume, "resume"),
+        wire::Trigger::Resume => (Trigger::Resume, RESUMED),
         wire::Trigger::Dialled => (Trigger::Timer, "dialled"),
     }
 }
@@ -322,6 +325,12 @@ impl Desk for Gate<'_> {
     fn unfinished(&self, client: &Client, added: Added) {
         let noted = lock(&self.inner.fleet).add_unfinished(client.id, added);
         self.inner.complain(noted);
+    }
+
+    fn over(&self, client: &Client, outcome: &Outcome) {
+        if !self.is_over.swap(true, Ordering::Relaxed) {
+            self.inner.ended(client.id, self.session, outcome);
+        }
     }
 
     fn goes_on(&self, client: &Client) {

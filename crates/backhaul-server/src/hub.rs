@@ -206,6 +206,11 @@ impl Hub {
         self.state().writing.contains_key(&client)
     }
 
+    /// True while a session has its client's one place to write.
+    pub fn writes(&self, client: ClientId, session: Session) -> bool {
+        self.state().writing.get(&client).is_some_and(|writing| writing.session == session)
+    }
+
     /// Clients with an open session.
     pub fn clients(&self) -> Vec<ClientId> {
         self.state().live.values().filter_map(|live| live.client).collect()

@@ -6,6 +6,7 @@
 //! - [`dispatch`]: the scheduler with what it was told; [`desk`]: where it is told and obeyed; [`policies`]: the policies
 //!   in force, and how a new version spreads;
 //! - [`hub`]: all open sessions; [`gate`]: how one is let in; [`pull`]: dials of the server;
+//! - `ended`: what the end of a session means for its client's run;
 //! - `errands`: restores that operators order from other clients' agents;
 //! - [`ticket`]: places in the queue that survive; [`rates`]: how fast bytes are accepted;
 //! - [`alerts`]: what people are told without asking;
@@ -31,6 +32,7 @@ pub mod daemon;
 pub mod damage;
 mod desk;
 pub mod dispatch;
+mod ended;
 pub mod enrolment;
 mod errands;
 pub mod error;

@@ -10,7 +10,7 @@ use backhaul_schedule::fleet::Nudge;
 use backhaul_schedule::reach::DialResult;
 
 use crate::clock;
-use crate::daemon::{Inner, lock};
+use crate::daemon::{Inner, aside, lock};
 use crate::error::ServerError;
 use crate::fleet::Client;
 use crate::gate::Purpose;
@@ -21,8 +21,7 @@ pub(crate) async fn run(inner: Arc<Inner>, client: ClientId) {
         Ok(reached) => reached,
         Err((result, why)) => {
             inner.answered(client);
-            let failed = lock(&inner.fleet).fail_queued(client, &why, clock::now());
-            inner.complain(failed);
+            aside(|| inner.complain(lock(&inner.fleet).fail_queued(client, &why, clock::now())));
             return inner.tell(Event::Dialled(client.0, result, None));
         }
     };
@@ -58,7 +57,7 @@ pub(crate) async fn knock(inner: Arc<Inner>, client: ClientId, nudge: Nudge) {
 
 /// Dials a client where it is known to listen: where somebody said, and where it says itself.
 pub(crate) async fn reach(inner: &Inner, id: ClientId) -> Result<(Link, Client), (DialResult, String)> {
-    let found = lock(&inner.fleet).client_by_id(id);
+    let found = aside(|| lock(&inner.fleet).client_by_id(id));
     let client = match found {
         Ok(Some(client)) => client,
         Ok(None) => return Err((DialResult::Silent, "the client was removed".to_owned())),

@@ -15,7 +15,7 @@ use crate::alerts::{Alert, AlertKind};
 use crate::check;
 use crate::chores::{Chore, queue};
 use crate::clock;
-use crate::daemon::{Inner, lock};
+use crate::daemon::{Inner, aside, lock};
 use crate::damage::{LostPaths, lost_paths};
 use crate::error::ServerError;
 use crate::export;
@@ -145,13 +145,11 @@ impl Inner {
         if self.is_stopping() || works.as_ref() == Some(&state) {
             return;
         }
-        let (fleet, now) = (lock(&self.fleet), clock::now());
-        let noted = match &state {
-            Ok(()) => fleet.upkeep_works("scrub", now).map(drop),
-            Err(why) => fleet.upkeep_failed("scrub", why, now),
-        };
-        drop(fleet);
-        self.complain(noted);
+        let now = clock::now();
+        self.complain(aside(|| match &state {
+            Ok(()) => lock(&self.fleet).upkeep_works("scrub", now).map(drop),
+            Err(why) => lock(&self.fleet).upkeep_failed("scrub", why, now),
+        }));
         self.courier.iter().for_each(|courier| courier.wake());
         *works = Some(state);
     }

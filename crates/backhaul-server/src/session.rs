@@ -34,7 +34,7 @@ mod room;
 mod signing;
 
 pub use admission::{Asked, Desk, Ending, EndingKind, Outcome, identify};
-use door::{Waiting, farewell, greet, refuse, wait_for_grant};
+use door::{Waiting, farewell, greet, refuse, turn_away, wait_for_grant};
 use ingest::{CommitRequest, Ingest, Report};
 use manners::Manners;
 pub use open_vault::OpenVault;
@@ -113,12 +113,12 @@ async fn open<D: Desk>(link: Link, desk: &D) -> Opened {
     let intent = if errand.is_some() { wire::Intent::Browse } else { hello.intent() };
     if errand.is_none() && !hello.errand.is_empty() {
         let ending = Ending::new(end::BUSY, "there is nothing to restore any more: it has taken too long");
-        return Opened::Ended(refuse(session, writer, ending).await);
+        return Opened::Ended(turn_away((session, writer), (desk, &client), ending).await);
     }
     if intent == wire::Intent::Backup {
         let waiting = Waiting { session: &mut session, writer: &mut writer, frames: &mut frames };
         if let Err(ending) = wait_for_grant(waiting, desk, &client, &hello).await {
-            return Opened::Ended(refuse(session, writer, ending).await);
+            return Opened::Ended(turn_away((session, writer), (desk, &client), ending).await);
         }
     }
     let start = Box::new(Start { intent, client, errand, peer, session, writer, frames, streams });
@@ -163,7 +163,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         .and_then(|o| o.map_err(Ending::from))
     {
         Ok(owned) => Arc::new(Mutex::new(owned)),
-        Err(ending) => return refuse(session, writer, ending).await,
+        Err(ending) => return turn_away((session, writer), (desk, &client), ending).await,
     };
     let mut talk = Conversation {
         vault: Arc::clone(&vault),
@@ -184,14 +184,16 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         outcome: Outcome::default(),
     };
     let streams = Arc::new(streams);
-    let welcome = match talk.welcome(wants_backup) {
+    let welcome = match tokio::task::block_in_place(|| talk.welcome(wants_backup)) {
         Ok(welcome) => wire::Welcome {
             verdict: Some(desk.verdict(&talk.client)),
             terms: wants_backup.then(|| desk.terms(&talk.client)),
             errand: order,
             ..welcome
         },
-        Err(ending) => return refuse(talk.session, talk.writer, ending).await,
+        Err(ending) => {
+            return turn_away((talk.session, talk.writer), (desk, &talk.client), ending).await;
+        }
     };
     talk.terms = welcome.terms.map(|terms| terms.version);
     if let Some(grant) = &welcome.grant {
@@ -271,6 +273,10 @@ impl Conversation {
             tracing::warn!(client = %self.client.name, code = ending.code, "session ended: {}", ending.text);
             self.session.end(ending.code, &ending.text, ending.retry.clone());
         }
+        let mut outcome = Outcome { ending, ..self.outcome.clone() };
+        if self.is_settled() {
+            tokio::task::block_in_place(|| desk.over(&self.client, &outcome));
+        }
         farewell(&mut self.session, &mut self.writer).await;
         if let Some(ingest) = self.ingest.take() {
             ingest.stop().await;
@@ -279,7 +285,13 @@ impl Conversation {
                 self.write_down(&report, desk);
             }
         }
-        Outcome { ending, ..self.outcome }
+        outcome.committed = self.outcome.committed;
+        outcome
+    }
+
+    /// False while a snapshot may still come of it, whatever has ended the session.
+    fn is_settled(&self) -> bool {
+        self.outcome.committed.is_some() || self.grant.is_some() || self.ingest.is_none()
     }
 
     /// True when the peer has said goodbye.
@@ -329,7 +341,7 @@ impl Conversation {
             }
             Request::Stats => {
                 self.is_modest()?;
-                let stats = self.vault.vault.stats()?;
+                let stats = tokio::task::block_in_place(|| self.vault.vault.stats())?;
                 self.session.stats(wire::VaultStats {
                     objects: stats.objects,
                     packs: stats.packs,

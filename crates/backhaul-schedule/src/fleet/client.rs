@@ -17,13 +17,11 @@ const NUDGE_GRACE: i64 = 15;
 pub(super) const NUDGE_SPACING: u64 = 600;
 /// Three nudges that somebody asked for are within no less than this.
 pub(super) const NUDGES_BY_HAND: u64 = 3_600;
-/// Dials that a client gets in one period: then it is waited for.
+/// Dials that a client gets in one period, and knocks: then it is waited for.
 pub(super) const DIALS_PER_PERIOD: u32 = 12;
-/// Knocks that it gets.
 const KNOCKS_PER_PERIOD: u32 = 4;
-/// How long a dialled client is given before it should come by itself, in seconds.
+/// Seconds that a dialled client is given before it should come by itself, and for which a stranger is not dialled again.
 const SAFETY_NET: i64 = 3_600;
-/// Where another machine answers, it is not dialled again for so long, in seconds.
 const STRANGER: u64 = 86_400;
 /// A client that came by itself while it was being dialled is dialled again after this, in seconds.
 const STARTING: u64 = 5;
@@ -84,14 +82,11 @@ pub(super) struct Nudged {
     pub last: Option<u64>,
     /// The last three that somebody asked for.
     pub by_hand: [Option<u64>; 3],
-    /// Somebody asked for one.
-    pub wanted: bool,
 }
 
-/// What somebody asked for by hand.
+/// Since when somebody has asked for it by hand, seconds since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Manual {
-    /// Seconds since 1970.
     pub since: i64,
 }
 
@@ -200,6 +195,11 @@ impl Client {
         }
     }
 
+    /// Somebody waits for a run of it, or for it to be nudged.
+    pub fn is_asked_for(&self) -> bool {
+        self.manual.is_some() || self.memory.nudge_wanted
+    }
+
     pub fn is_paused(&self, now: i64) -> bool {
         self.plan.paused_until.is_some_and(|until| now < until)
     }
@@ -248,7 +248,7 @@ impl Client {
 
     /// Why it may be nudged now; none if that was done often enough.
     pub fn nudge_wish(&self, standing: Standing, now: Now) -> Option<Cause> {
-        if self.manual.is_some() || self.nudged.wanted {
+        if self.is_asked_for() {
             let may = self.nudged.by_hand[2].is_none_or(|oldest| oldest + NUDGES_BY_HAND <= now.boot);
             return may.then_some(Cause::Manual);
         }
@@ -277,7 +277,7 @@ impl Client {
 
     fn class(&self, standing: Standing, now: i64) -> Option<Class> {
         match standing {
-            _ if self.manual.is_some() || self.nudged.wanted => Some(Class::Manual),
+            _ if self.is_asked_for() => Some(Class::Manual),
             _ if self.is_paused(now) => None,
             Standing::Late { .. } => Some(Class::Late),
             Standing::Due { .. } => Some(Class::Due),
@@ -327,7 +327,7 @@ impl Client {
 
     /// In how many seconds it should come by itself; 0 is now.
     pub fn due_in(&self, key: &ClientKey, now: Now) -> i64 {
-        if self.manual.is_some() || self.nudged.wanted {
+        if self.is_asked_for() {
             return 0;
         }
         let (next, due) = match self.standing(key, now.wall) {
@@ -347,7 +347,7 @@ impl Client {
 
     /// From which moment on it is due and let in when it asks, seconds since 1970.
     pub fn let_in_at(&self, key: &ClientKey, now: i64) -> i64 {
-        if self.manual.is_some() || self.nudged.wanted {
+        if self.is_asked_for() {
             return now;
         }
         let late = self.last_success.unwrap_or(self.plan.added).saturating_add(self.plan.policy.rpo);
@@ -405,7 +405,7 @@ fn pause(key: &ClientKey, failures: u32, first: u64) -> u64 {
     doubled / 2 + own
 }
 
-/// Whether a client's network group has fallen silent.
+/// Its network group has fallen silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dark {
     Yes,

@@ -172,7 +172,7 @@ pub(super) fn why(client: &Client, standing: Standing, now: Now, around: &Around
         Phase::Interrupted { until } => return Why::Interrupted { left: until.saturating_sub(now.boot) },
         Phase::Idle => {}
     }
-    let by_hand = client.manual.is_some() || client.nudged.wanted;
+    let by_hand = client.is_asked_for();
     if client.asking.is_none() && !by_hand {
         match standing {
             Standing::Protected { next } => return Why::Protected { next },
@@ -207,7 +207,7 @@ fn waiting(client: &Client, side: Side, around: &Around<'_>) -> Why {
 
 /// It is due and not here, or not asking.
 fn absent(client: &Client, standing: Standing, now: Now, around: &Around<'_>) -> Why {
-    let by_hand = client.manual.is_some() || client.nudged.wanted;
+    let by_hand = client.is_asked_for();
     if let Some(not_now) = client.refuses(now.wall).filter(|_| !by_hand) {
         return Why::NotNow { reason: not_now.reason.clone(), until: not_now.until };
     }
@@ -267,16 +267,22 @@ impl Fleet {
     /// before what [`Fleet::explain`] says.
     pub fn starts_at(&self, now: Now, key: &ClientKey) -> Option<i64> {
         let client = self.clients.get(key)?;
-        let for_ever = client.plan.paused_until == Some(i64::MAX) && client.manual.is_none();
+        let for_ever = client.plan.paused_until == Some(i64::MAX) && !client.is_asked_for();
         let held = self.explain(now, key).until(now);
         (!for_ever).then(|| client.let_in_at(key, now.wall).max(held.unwrap_or(now.wall)))
     }
 
     /// True while a client's run goes over this session.
     pub fn runs_on(&self, key: &ClientKey, session: super::Session) -> bool {
-        let running =
-            |client: &Client| matches!(client.phase, Phase::Running { session: on, .. } if on == session);
-        self.clients.get(key).is_some_and(running)
+        self.running_on(key) == Some(session)
+    }
+
+    /// The session of a client's run.
+    pub fn running_on(&self, key: &ClientKey) -> Option<super::Session> {
+        match self.clients.get(key)?.phase {
+            Phase::Running { session, .. } => Some(session),
+            Phase::Idle | Phase::Dialling | Phase::Interrupted { .. } => None,
+        }
     }
 
     /// True when a client is worth a standing link.
@@ -323,7 +329,7 @@ impl Fleet {
     pub fn class_at(&self, at: i64, key: &ClientKey) -> super::Class {
         let Some(client) = self.clients.get(key) else { return super::Class::Opportunistic };
         match client.standing(key, at) {
-            _ if client.manual.is_some() => super::Class::Manual,
+            _ if client.is_asked_for() => super::Class::Manual,
             Standing::Late { .. } => super::Class::Late,
             Standing::Due { .. } => super::Class::Due,
             Standing::Early { .. } | Standing::Waiting { .. } | Standing::Protected { .. } => {

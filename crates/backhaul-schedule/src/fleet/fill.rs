@@ -63,7 +63,7 @@ impl Fleet {
         self.budget_at += earned * 6;
         self.retry_budget = (self.retry_budget + earned).min(RETRIES_MAX);
         let Some(client) = self.clients.get_mut(key) else { return false };
-        let by_hand = client.manual.is_some() || client.nudged.wanted;
+        let by_hand = client.is_asked_for();
         if by_hand || client.tries.failures == 0 || self.retry_budget >= RETRY {
             return true;
         }
@@ -113,7 +113,7 @@ impl Fleet {
     fn nudge(&mut self, now: Now, key: &ClientKey, out: &mut Vec<Action>) {
         let id = self.next_nudge;
         let Some(client) = self.clients.get_mut(key) else { return };
-        let by_hand = client.manual.is_some() || client.nudged.wanted;
+        let by_hand = client.is_asked_for();
         let late = client.record(key).lateness(&client.plan.policy, now.wall) >= 1.0;
         let cause = match (by_hand, late) {
             (true, _) => Cause::Manual,
@@ -124,7 +124,9 @@ impl Fleet {
         self.next_nudge += 1;
         self.open_nudges += 1;
         client.nudged.open = Some((id, now.boot + NUDGE_TTL));
-        client.nudged.wanted = false;
+        if std::mem::take(&mut client.memory.nudge_wanted) {
+            self.dirty.insert(*key);
+        }
         client.nudged.last = Some(now.boot);
         if by_hand {
             // What it asks for then is wanted, whether it is due or not.

@@ -23,6 +23,8 @@ pub struct Memory {
     pub last_seen: Option<i64>,
     /// What its agent said when it did not want to, and until when.
     pub not_now: Option<NotNow>,
+    /// Somebody has asked for it to be nudged, and it was not here.
+    pub nudge_wanted: bool,
     /// Runs that failed in a row, and the code of the last.
     pub failed_runs: u32,
     /// See [`super::Outcome::Failed`].
@@ -111,7 +113,7 @@ impl Client {
         self.memory.awake = 0;
         self.memory.failed_runs = 0;
         self.memory.failure = None;
-        (self.manual, self.nudged.wanted, self.retry_at) = (None, false, 0);
+        (self.manual, self.memory.nudge_wanted, self.retry_at) = (None, false, 0);
         self.clear(key, ClearedBy::Success, out);
     }
 }

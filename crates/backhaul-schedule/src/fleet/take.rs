@@ -35,7 +35,8 @@ impl Fleet {
             }
             Event::NudgeWanted(key) => {
                 if let Some(client) = self.clients.get_mut(&key) {
-                    client.nudged.wanted = true;
+                    client.memory.nudge_wanted = true;
+                    self.dirty.insert(key);
                 }
                 self.settle(now, &key, out);
             }

@@ -7,6 +7,7 @@
 
 mod absence;
 mod alerts;
+mod asked;
 mod audit;
 mod calendar;
 mod crowd;

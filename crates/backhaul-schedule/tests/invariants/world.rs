@@ -113,7 +113,8 @@ impl World {
             person.ghosts.extend(person.asking.take());
             person.nudges.clear();
             (person.vain, person.spaced) = (0, 0);
-            (person.nudge, person.knocked, person.manual, person.nudge_wanted) = (None, false, false, false);
+            // That somebody wants it nudged is kept; what was begun because of it is not.
+            (person.nudge, person.knocked, person.manual) = (None, false, false);
             let plan = person.plan.clone();
             let run = match person.slot {
                 Slot::Running { .. } | Slot::Interrupted { .. } => OpenRun::Yes,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use backhaul_object::ids::ClientId;
 use backhaul_schedule::fleet::Obstacle;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use super::Fleet;
 use crate::error::ServerError;
@@ -63,6 +63,17 @@ pub(super) fn shown(row: &Row<'_>) -> rusqlite::Result<Shown> {
     })
 }
 
+/// The database while its writes are not waited for.
+struct Lightly<'d>(&'d Connection);
+
+impl Drop for Lightly<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.pragma_update(None, "synchronous", "FULL") {
+            tracing::error!("fleet: {error}");
+        }
+    }
+}
+
 /// Where a client was met.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Met {
@@ -80,6 +91,7 @@ impl Fleet {
     /// # Errors
     /// SQLite.
     pub fn seen(&self, id: ClientId, met: &Met, now: u64) -> Result<(), ServerError> {
+        let _lightly = self.lightly()?;
         self.db.execute(
             "UPDATE clients SET seen_at = max(?2, coalesce(seen_at, 0)), observed = coalesce(?3, observed),
                  reported = CASE WHEN ?3 IS NULL THEN reported ELSE ?4 END, zone = coalesce(?5, zone)
@@ -99,8 +111,9 @@ impl Fleet {
     ///
     /// # Errors
     /// SQLite.
-    pub fn show(&mut self, clients: &[(ClientId, Shown)]) -> Result<(), ServerError> {
-        let tx = self.db.transaction()?;
+    pub fn show(&self, clients: &[(ClientId, Shown)]) -> Result<(), ServerError> {
+        let _lightly = self.lightly()?;
+        let tx = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
         {
             let mut update = tx.prepare_cached(
                 "UPDATE clients SET link = ?2, mode = ?3, obstacle = ?4, why = ?5, next_at = ?6 WHERE id = ?1",
@@ -111,6 +124,13 @@ impl Fleet {
             }
         }
         Ok(tx.commit()?)
+    }
+
+    /// What is written until this is dropped may be forgotten by a power cut, and nobody waits for the disk: it is said
+    /// again by what runs then.
+    fn lightly(&self) -> Result<Lightly<'_>, ServerError> {
+        self.db.pragma_update(None, "synchronous", "NORMAL")?;
+        Ok(Lightly(&self.db))
     }
 
     /// A server that starts has no links.

@@ -147,6 +147,9 @@ pub trait Desk: Send + Sync {
     fn committed(&self, client: &Client, made: &Made);
     /// Its session is over, and has added this without a snapshot.
     fn unfinished(&self, client: &Client, added: Added);
+    /// It is known how its session ends: that is written down before its peer hears of it, for who has heard may come
+    /// again at once.
+    fn over(&self, client: &Client, outcome: &Outcome);
     /// Its run goes on.
     fn goes_on(&self, client: &Client);
     /// Where it stands in the queue.

@@ -84,6 +84,17 @@ pub(super) async fn wait_for_grant<D: Desk>(
     }
 }
 
+/// Sends a client away, with words.
+pub(super) async fn turn_away<D: Desk>(
+    (session, writer): (ServerSession, FrameWriter),
+    (desk, client): (&D, &Client),
+    ending: Ending,
+) -> Outcome {
+    let outcome = Outcome { committed: None, ending: Some(ending.clone()) };
+    tokio::task::block_in_place(|| desk.over(client, &outcome));
+    refuse(session, writer, ending).await
+}
+
 /// Sends a peer away, with words.
 pub(super) async fn refuse(mut session: ServerSession, mut writer: FrameWriter, ending: Ending) -> Outcome {
     session.end(ending.code, &ending.text, ending.retry.clone());

@@ -8,7 +8,7 @@ use backhaul_schedule::Now;
 use backhaul_schedule::fleet::{Class, Fleet as Schedule, Memory};
 use backhaul_schedule::forecast::{Planned, Start, forecast};
 use backhaul_schedule::policy::{Initiator, units};
-use backhaul_server::dispatch::rebuilt;
+use backhaul_server::dispatch::{Shows, rebuilt};
 use backhaul_server::fleet::Client;
 use backhaul_server::home::ServerHome;
 use backhaul_server::policies;
@@ -25,18 +25,26 @@ struct Ahead {
     schedule: Schedule,
     now: Now,
     names: HashMap<ClientId, String>,
+    shows: Shows,
+}
+
+/// The server has the lock while it runs.
+fn shows(home: &ServerHome) -> Shows {
+    if home.lock().is_err() { Shows::Truth } else { Shows::Past }
 }
 
 fn ahead(home: &ServerHome) -> Result<Ahead, Failure> {
     let newest = newest_at_rest(home)?;
-    let (schedule, now, clients) = rebuilt(&home.fleet()?, &|client| newest.get(&client).copied())?;
+    let shows = shows(home);
+    let newest = |client| newest.get(&client).copied();
+    let (schedule, now, clients) = rebuilt(&home.fleet()?, &newest, shows)?;
     let names = clients.iter().map(|client| (client.id, client.name.clone())).collect();
-    Ok(Ahead { schedule, now, names })
+    Ok(Ahead { schedule, now, names, shows })
 }
 
 pub fn plan(context: &Context, until: Option<&str>) -> Done {
     let home = ServerHome::at(&context.home);
-    let Ahead { schedule, now, names } = ahead(&home)?;
+    let Ahead { schedule, now, names, shows } = ahead(&home)?;
     let end = end(until.unwrap_or("24h"), now.wall)?;
     let planned = forecast(&schedule, now, end);
     if context.global.json {
@@ -45,16 +53,23 @@ pub fn plan(context: &Context, until: Option<&str>) -> Done {
     }
     let row = |planned: &Planned| {
         vec![
-            output::time(planned.at),
+            if planned.at <= now.wall { "now".to_owned() } else { output::time(planned.at) },
             names.get(&ClientId(planned.client)).cloned().unwrap_or_default(),
             word(planned.start).to_owned(),
             units::about(planned.until - planned.at),
             class(planned.class).to_owned(),
         ]
     };
-    output::table(&["START", "CLIENT", "HOW", "ABOUT", "WHY"], planned.iter().map(row).collect());
-    let runs = output::count(planned.len() as u64, "run");
-    output::line(&format!("{runs} until {}, if dials are answered", output::time(end)));
+    if planned.is_empty() {
+        output::line(&format!("nothing starts until {}", output::time(end)));
+    } else {
+        output::table(&["START", "CLIENT", "HOW", "ABOUT", "WHY"], planned.iter().map(row).collect());
+        let runs = output::count(planned.len() as u64, "run");
+        output::line(&format!("{runs} until {}, if dials are answered", output::time(end)));
+    }
+    if shows == Shows::Past {
+        output::complain("the server is not running: nothing of this begins before it does");
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -64,9 +79,12 @@ fn end(text: &str, now: i64) -> Result<i64, Failure> {
         return Ok(now + seconds);
     }
     let zone = jiff::tz::TimeZone::system();
-    let local = text
-        .parse::<jiff::civil::DateTime>()
-        .or_else(|_| text.parse::<jiff::civil::Date>().map(|date| date.at(23, 59, 59, 0)));
+    // A day is meant to its end; as a moment it would be read as its begin.
+    let is_day = !text.contains(['T', ' ', ':']);
+    let local = match is_day {
+        true => text.parse::<jiff::civil::Date>().map(|date| date.at(23, 59, 59, 0)),
+        false => text.parse::<jiff::civil::DateTime>(),
+    };
     let at = local.ok().and_then(|at| at.to_zoned(zone).ok()).map(|at| at.timestamp().as_second());
     at.or_else(|| text.parse::<jiff::Timestamp>().ok().map(|at| at.as_second()))
         .ok_or_else(|| Failure::usage(format!("--until {text:?}: say 8h, 2026-11-24 or 2026-11-24T06:00")))
@@ -132,7 +150,7 @@ pub fn explain(context: &Context, name: &str, what_if: &[String]) -> Done {
         }));
         return Ok(ExitCode::SUCCESS);
     }
-    say(&client, &recommended.to_string());
+    say(&client, &recommended.to_string(), shows(&home));
     let state = if newest.is_some() { state } else { "no snapshot yet" };
     output::line(&format!("  state         {state}; late after {}", units::seconds(policy.rpo)));
     if let Some(pending) = changed.filter(|_| client.initiator == Initiator::Auto) {
@@ -145,13 +163,35 @@ pub fn explain(context: &Context, name: &str, what_if: &[String]) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-fn say(client: &Client, recommended: &str) {
+fn say(client: &Client, recommended: &str, shows: Shows) {
     output::line(&format!("{}: initiator {}", client.name, client.initiator.as_str()));
     output::line(&format!("  recommended   {recommended}"));
-    if !client.shown.why.is_empty() {
+    if shows == Shows::Past {
+        output::line("  now           the server is not running");
+    } else if !client.shown.why.is_empty() {
         output::line(&format!("  now           {}", client.shown.why));
     }
     if let Some(paused) = paused(client) {
         output::line(&format!("  and           {paused}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_ends_with_the_day_that_is_named_or_at_the_moment() {
+        let zone = jiff::tz::TimeZone::system();
+        let at = |text: &str| {
+            let local = text.parse::<jiff::civil::DateTime>().map(|local| local.to_zoned(zone.clone()));
+            local.ok().and_then(Result::ok).map(|at| at.timestamp().as_second())
+        };
+        let end = |text: &str| end(text, 1_000).ok();
+        assert_eq!(end("8h"), Some(1_000 + 8 * 3_600));
+        assert_eq!(end("2026-11-24"), at("2026-11-24T23:59:59"));
+        assert_eq!(end("2026-11-24T06:00"), at("2026-11-24T06:00:00"));
+        assert_eq!(end("1970-01-02T00:00:00Z"), Some(86_400));
+        assert_eq!(end("yesterday"), None);
     }
 }
