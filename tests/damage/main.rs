@@ -362,8 +362,8 @@ fn the_scrub_puts_a_damaged_export_aside_and_makes_one_anew() {
         exports().into_iter().max().is_some_and(|newest| newest >= name && fs::read(newest).unwrap() != bytes)
     });
     let chores = server.home.json(&["chores"]);
-    let made = chores.as_array().unwrap().iter().filter(|chore| chore["kind"] == "export");
-    assert!(made.last().is_some_and(|chore| chore["asked_by"] == "timer"), "{chores}");
+    let mut made = chores.as_array().unwrap().iter().filter(|chore| chore["kind"] == "export");
+    assert!(made.next_back().is_some_and(|chore| chore["asked_by"] == "timer"), "{chores}");
     server.home.run(&["check"]).ok();
     let alerts = server.home.json(&["alerts"]);
     assert!(alerts.as_array().unwrap().is_empty(), "{alerts}");

@@ -4,6 +4,8 @@
 //! that it copies from (its *bases*) as references that mark no member that there is: they are used, and not owned by that. Its
 //! payload is a [`Program`] of copies and inserts. Who has the bases makes the chunk again with [`rebuild`], which believes nothing but the id.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::bundle;
@@ -173,16 +175,18 @@ impl Program {
     }
 
     /// The stretch of each base within which all is that is copied from it.
-    pub fn stretches(&self, bases: usize) -> Vec<std::ops::Range<usize>> {
-        let mut stretches = vec![usize::MAX..0; bases];
+    pub fn stretches(&self, bases: usize) -> Vec<Range<usize>> {
+        let mut stretches: Vec<Option<Range<usize>>> = vec![None; bases];
         for step in &self.steps {
             if let Step::Copy { base, at, len } = *step
                 && let Some(stretch) = stretches.get_mut(base)
             {
-                *stretch = stretch.start.min(at)..stretch.end.max(at + len);
+                let before = stretch.take().unwrap_or(at..at + len);
+                *stretch = Some(before.start.min(at)..before.end.max(at + len));
             }
         }
-        stretches
+        // Every base is used: the format says so.
+        stretches.into_iter().map(Option::unwrap_or_default).collect()
     }
 
     /// The payload of a patch (docs/format.md, "Payloads").

@@ -155,13 +155,11 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
     // From before it learns what is there until its last word.
     let pass = Presence::enter(&vault, wants_backup, &client);
     let owning = Arc::clone(&vault);
-    let owned = tokio::task::spawn_blocking(move || owning.vault.owned(client_id)).await;
+    let owned =
+        tokio::task::spawn_blocking(move || owning.vault.owned(client_id).map_err(Ending::from)).await;
     let (reports_in, reports) = mpsc::unbounded_channel();
     let (reads, read_requests) = mpsc::channel(16);
-    let owned = match owned
-        .map_err(|e| Ending::new(end::STORAGE, e.to_string()))
-        .and_then(|o| o.map_err(Ending::from))
-    {
+    let owned = match owned.unwrap_or_else(|error| Err(Ending::new(end::STORAGE, error.to_string()))) {
         Ok(owned) => Arc::new(Mutex::new(owned)),
         Err(ending) => return turn_away((session, writer), (desk, &client), ending).await,
     };
