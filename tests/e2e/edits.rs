@@ -13,6 +13,7 @@ use backhaul_proto::wire::{self, frame::Body};
 use backhaul_proto::{end, feature};
 use backhaul_tests::{Home, TestServer, trees};
 
+use crate::patches::{lose_largest_pack, saved};
 use crate::peer::{Peer, hello, welcomed};
 use crate::prune::{in_days, json};
 
@@ -33,13 +34,6 @@ fn edit(tree: &Path, names: impl Iterator<Item = usize>, line: &str) {
         content.insert_str(middle, line);
         fs::write(path, content).unwrap();
     }
-}
-
-/// The snapshot, bytes sent, bytes stored.
-fn saved(client: &Home) -> (String, u64, u64) {
-    let report = client.json(&["backup"]);
-    let number = |name: &str| report[name].as_u64().unwrap();
-    (report["snapshot"].as_str().unwrap().to_owned(), number("bytes_sent"), number("bytes_stored"))
 }
 
 fn assert_is(client: &Home, snapshot: &str, tree: &Path, copy: &Path) {
@@ -111,11 +105,7 @@ fn edits_of_files_that_are_lost_come_back_with_the_next_run() {
     assert!(sent * 5 < whole, "{sent} of {whole}");
     let copy = copy_of(&tree, &dir.path().join("edited"));
     server.stop();
-    let largest = server.packs().into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
-    let mut bytes = fs::read(&largest).unwrap();
-    bytes[64..].fill(0);
-    fs::write(&largest, bytes).unwrap();
-    fs::remove_dir_all(server.home.path().join("server/vaults/main/parity")).unwrap();
+    lose_largest_pack(&server);
     server.home.run(&["check", "--read-data", "--repair"]).expect(13);
     server.start();
     fs::write(tree.join("040.txt"), text(400, 77)).unwrap();

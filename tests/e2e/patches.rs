@@ -42,10 +42,20 @@ fn assert_is(client: &Home, snapshot: &str, file: &Path, content: &[u8]) {
     assert!(restored == content, "{snapshot} is not as it was");
 }
 
-fn saved(client: &Home) -> (String, u64, u64) {
+/// The snapshot, bytes sent, bytes stored.
+pub fn saved(client: &Home) -> (String, u64, u64) {
     let report = client.json(&["backup"]);
     let number = |name: &str| report[name].as_u64().unwrap();
     (report["snapshot"].as_str().unwrap().to_owned(), number("bytes_sent"), number("bytes_stored"))
+}
+
+/// Of the largest pack nothing is left that could be read, nor what would make it good.
+pub fn lose_largest_pack(server: &TestServer) {
+    let largest = server.packs().into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    bytes[64..].fill(0);
+    fs::write(&largest, bytes).unwrap();
+    fs::remove_dir_all(server.home.path().join("server/vaults/main/parity")).unwrap();
 }
 
 fn database(dir: &Path, count: usize) -> (PathBuf, PathBuf, Vec<u8>) {
@@ -113,13 +123,7 @@ fn a_base_that_is_damaged_is_named_and_the_next_run_heals_what_is_built_on_it() 
     let (new, sent, _) = saved(&client);
     assert!(sent * 12 < whole);
     server.stop();
-    // Of the bases' pack nothing is left that could be read, nor what would make it good.
-    let vault = server.home.path().join("server/vaults/main");
-    let largest = server.packs().into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
-    let mut bytes = fs::read(&largest).unwrap();
-    bytes[64..].fill(0);
-    fs::write(&largest, bytes).unwrap();
-    fs::remove_dir_all(vault.join("parity")).unwrap();
+    lose_largest_pack(&server);
     let look = ["--json", "check", "--read-data", "--verify-content"];
     let found = server.home.run(&look).expect(13).json();
     let paths = |found: &Value| {

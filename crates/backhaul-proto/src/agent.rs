@@ -94,19 +94,25 @@ impl AgentSession {
         self.batches.is_empty() && self.signing.is_empty()
     }
 
+    /// The number of a batch of so many questions, if it may be asked.
+    fn next_batch(&mut self, questions: usize) -> Result<u64, SessionError> {
+        if self.phase != Phase::Open || !self.granted {
+            return Err(SessionError::Protocol("asked without a grant"));
+        }
+        if questions > BATCH_MAX || !self.may_ask() {
+            return Err(SessionError::Protocol("too many questions at once"));
+        }
+        let batch = self.next_batch;
+        self.next_batch += 1;
+        Ok(batch)
+    }
+
     /// Asks about at most [`BATCH_MAX`] contents; the answer carries the returned number.
     ///
     /// # Errors
     /// No grant, or a batch over the limits.
     pub fn ask(&mut self, queries: Vec<Query>) -> Result<u64, SessionError> {
-        if self.phase != Phase::Open || !self.granted {
-            return Err(SessionError::Protocol("asked without a grant"));
-        }
-        if queries.len() > BATCH_MAX || !self.may_ask() {
-            return Err(SessionError::Protocol("too many questions at once"));
-        }
-        let batch = self.next_batch;
-        self.next_batch += 1;
+        let batch = self.next_batch(queries.len())?;
         let prefixes: Vec<u8> = queries.iter().flat_map(|q| q.id.prefix().to_le_bytes()).collect();
         self.out.push_back(frame(Body::Ask(wire::Ask { batch, prefixes: prefixes.into() })));
         let answers = vec![None; queries.len()];
@@ -119,14 +125,7 @@ impl AgentSession {
     /// # Errors
     /// As [`AgentSession::ask`].
     pub fn sign(&mut self, spots: &[Spot]) -> Result<u64, SessionError> {
-        if self.phase != Phase::Open || !self.granted {
-            return Err(SessionError::Protocol("asked without a grant"));
-        }
-        if spots.len() > BATCH_MAX || !self.may_ask() {
-            return Err(SessionError::Protocol("too many questions at once"));
-        }
-        let batch = self.next_batch;
-        self.next_batch += 1;
+        let batch = self.next_batch(spots.len())?;
         self.out.push_back(frame(Body::Sign(signing::question(batch, spots))));
         self.signing.insert(batch, spots.len());
         Ok(batch)

@@ -111,7 +111,7 @@ impl<'a> Assembler<'a> {
     }
 
     fn ask_if_full(&mut self) -> Result<(), BackupError> {
-        if self.questions.are_full(WAITING_MAX) { self.ask() } else { Ok(()) }
+        if self.questions.is_full(WAITING_MAX) { self.ask() } else { Ok(()) }
     }
 
     fn step(&mut self, step: Step, found: &mut impl Iterator<Item = Parts>) -> Result<(), BackupError> {

@@ -49,11 +49,11 @@ pub(super) enum Past {
 
 /// Who knows what a file that has changed was like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// The sink is asked, if it says such things ([`super::former`]).
-    Asked,
+pub(super) enum KnownTo {
+    /// The sink, which is asked if it says such things ([`super::former`]).
+    Sink,
     /// Nobody but who keeps signatures of it.
-    Kept,
+    Signatures,
 }
 
 /// Which file signatures are of: a keyed hash of its path.
@@ -117,8 +117,8 @@ impl Drafts {
     }
 
     /// A file of that size is about to be read.
-    pub(super) fn begin(&self, path: &[u8], size: u64, past: Past, memory: Memory) -> Option<Reading<'_>> {
-        let changed_min = if self.is_helped && memory == Memory::Asked { NEW_MIN } else { CHANGED_MIN };
+    pub(super) fn begin(&self, path: &[u8], size: u64, past: Past, known_to: KnownTo) -> Option<Reading<'_>> {
+        let changed_min = if self.is_helped && known_to == KnownTo::Sink { NEW_MIN } else { CHANGED_MIN };
         let name = self.name(path);
         let known = file::Known::open(&self.path(&name), &self.scope);
         let free = self.room.saturating_sub(self.used.load(Ordering::Relaxed));

@@ -108,7 +108,7 @@ impl<'a> Questions<'a> {
     }
 
     /// True when the batch is to be asked about.
-    pub(super) fn are_full(&self, events_max: usize) -> bool {
+    pub(super) fn is_full(&self, events_max: usize) -> bool {
         let many = self.queries.len() > BATCH_MAX - AT_ONCE || self.held >= BATCH_BYTES;
         many || self.events.len() >= events_max
     }

@@ -15,7 +15,7 @@ use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::drafts::{Draft, Drafts, Memory, Past, Reading};
+use super::drafts::{Draft, Drafts, KnownTo, Past, Reading};
 use super::look::Look;
 use super::state::Fingerprint;
 use super::{BackupRequest, VaultParameters, count};
@@ -53,7 +53,7 @@ pub(super) struct Wanted {
 pub(super) struct Large {
     pub(super) path: Vec<u8>,
     pub(super) past: Past,
-    pub(super) memory: Memory,
+    pub(super) known_to: KnownTo,
 }
 
 /// What comes of a file, in order; the last is `Done` or `Failed`.
@@ -255,8 +255,8 @@ impl<'a> Readers<'a> {
         let (mut size, mut read) = (0, 0);
         let Opened { file, look, large, .. } = opened;
         let begin = |drafts: &'a Drafts| {
-            let Large { path, past, memory } = large.as_ref()?;
-            drafts.begin(path, look.size(), *past, *memory)
+            let Large { path, past, known_to } = large.as_ref()?;
+            drafts.begin(path, look.size(), *past, *known_to)
         };
         let mut reading = self.drafts.and_then(begin);
         while let Some(extent) = extents::next(file, size, look.size())? {

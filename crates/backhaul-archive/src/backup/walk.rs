@@ -11,7 +11,7 @@ use backhaul_object::entry::{Attribute, Body, Content, EXTENSION_WAY, Entry, Met
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::assemble::directory_entry;
-use super::drafts::{Memory, Past};
+use super::drafts::{KnownTo, Past};
 use super::excludes::{Reason, is_of_the_kernel};
 use super::look::Look;
 use super::read::{Large, Wanted};
@@ -263,8 +263,8 @@ impl<'a> Walk<'a> {
         let past = if record.is_some() { Past::Changed } else { Past::New };
         let is_large = size > u64::from(self.parameters.descriptor.member_max);
         let is_listed = record.as_ref().is_some_and(|record| matches!(record.content, Content::Flist(_)));
-        let memory = if is_listed { Memory::Kept } else { Memory::Asked };
-        let large = is_large.then(|| Large { path: path.clone(), past, memory });
+        let known_to = if is_listed { KnownTo::Signatures } else { KnownTo::Sink };
+        let large = is_large.then(|| Large { path: path.clone(), past, known_to });
         let wanted = Wanted { dir: Arc::clone(dir), name: name.clone(), large };
         let before = record.map(|record| record.content);
         self.steps.read(wanted, Step::Read { name: plain_name, path, link, size, before })

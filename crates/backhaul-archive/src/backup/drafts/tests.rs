@@ -237,7 +237,7 @@ fn when_there_is_no_room_what_never_changed_goes_first_and_then_the_oldest() {
     let state = scene.dir.path().join("state");
     let mut drafts = Drafts::open(&state, &scene.parameters(Patches::Taken)).unwrap();
     let make = |path: &[u8], size: u64, past| {
-        let mut reading = drafts.begin(path, size, past, super::Memory::Asked)?;
+        let mut reading = drafts.begin(path, size, past, KnownTo::Sink)?;
         let content = noise(size, 1 << 20);
         let (id, proof) = backhaul_object::seal::identify_content(&drafts.id_key, &content);
         assert!(reading.chunk(0, (id, proof), &content).is_none());
@@ -263,8 +263,8 @@ fn when_there_is_no_room_what_never_changed_goes_first_and_then_the_oldest() {
     assert_eq!(with_room(2 * one), [true, false, true, false]);
     assert_eq!(with_room(one), [false, false, true, false]);
     assert!(
-        drafts.begin(b"new", 9 << 20, Past::New, super::Memory::Asked).is_none(),
+        drafts.begin(b"new", 9 << 20, Past::New, KnownTo::Sink).is_none(),
         "no room for what never changed"
     );
-    assert!(drafts.begin(b"new", 1 << 20, Past::Changed, super::Memory::Asked).is_none());
+    assert!(drafts.begin(b"new", 1 << 20, Past::Changed, KnownTo::Sink).is_none());
 }
