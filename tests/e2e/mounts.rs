@@ -1,11 +1,12 @@
 //! Snapshots as folders: what is mounted is what was saved, by two comparisons that know nothing of mounts.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backhaul_tests::cases::{self, Cases};
+use backhaul_tests::clocks::off_by;
 use backhaul_tests::mounts::{Apart, Mount, can_mount};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::trees::{self, Regard};
@@ -81,6 +82,67 @@ fn a_mounted_snapshot_is_the_tree_that_was_saved_and_survives_a_restart_of_the_s
     let (status, said) = mount.umount();
     assert!(status.success(), "{said}");
     assert!(said.contains("is unmounted") && said.contains("looking for the server"), "{said}");
+}
+
+/// A mount may stay for months. What somebody has open of a snapshot that is forgotten and reclaimed meanwhile is read to its
+/// end; when nobody holds it back any more it has gone, and whoever still asks for it gets an error.
+#[test]
+fn what_is_open_in_a_mount_outlives_prunes() {
+    const LEN: usize = 24 << 20;
+    if !can_mount() {
+        return;
+    }
+    let policy = format!("{}keep = {{ last = 9, grace = \"1d\" }}\n", TestServer::quiet_policy());
+    let (dir, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().canonicalize().unwrap();
+    let mut server = TestServer::with_policy(&policy);
+    let client = server.client("desk", &[&tree]);
+    let (whole, newer) = (trees::noise(LEN, 1), trees::noise(LEN, 2));
+    fs::write(tree.join("one"), &whole).unwrap();
+    fs::write(tree.join("two"), trees::noise(LEN, 3)).unwrap();
+    let old = client.json(&["backup"])["snapshot"].as_str().unwrap().to_owned();
+    let mount = Mount::on(&client, point.path(), &[]);
+    let latest = point.path().join("desk/latest");
+    let open =
+        |name: &str| fs::File::open(within(&latest.canonicalize().unwrap(), &tree).join(name)).unwrap();
+    let (one, two) = (open("one"), open("two"));
+    let part = |file: &fs::File, from: usize, to: usize| {
+        let mut bytes = vec![0; to - from];
+        file.read_exact_at(&mut bytes, from as u64).map(|()| bytes)
+    };
+    assert!(part(&one, 0, 4_096).unwrap() == whole[..4_096] && part(&two, 0, 9).is_ok());
+    ["one", "two"].iter().for_each(|name| fs::remove_file(tree.join(name)).unwrap());
+    fs::write(tree.join("now"), &newer).unwrap();
+    client.run(&["-q", "backup"]).ok();
+    // By a clock that is set back since then: its grace is over.
+    server.stop();
+    let Some(mut forget) = off_by(5, server.home.command(&["forget", &old])) else { return };
+    let forgotten = forget.output().unwrap();
+    assert!(forgotten.status.success(), "{}", String::from_utf8_lossy(&forgotten.stderr));
+    server.start();
+    // From here on the mount has a session again.
+    assert!(part(&one, 5 << 20, 6 << 20).unwrap() == whole[5 << 20..6 << 20]);
+    let prune = || server.home.json(&["prune"]);
+    assert_eq!(prune()["snapshots"], 1);
+    let pruned = (0..3).map(|_| prune()).last().unwrap();
+    assert!(pruned["objects_condemned"].as_u64() > Some(10), "{pruned}");
+    assert!(pruned["waits_for"][0].as_str().is_some_and(|who| who.ends_with("of desk")), "{pruned}");
+    assert!(part(&one, 6 << 20, LEN).unwrap() == whole[6 << 20..], "it is read to its end");
+    let now = within(&latest.canonicalize().unwrap(), &tree).join("now");
+    assert!(fs::read(&now).unwrap() == newer);
+    // The session ends with the server.
+    server.stop();
+    server.start();
+    let mut gone = 0;
+    wait_until("what nobody holds back is gone", || {
+        gone += server.home.json(&["prune"])["objects"].as_u64().unwrap();
+        gone > 10
+    });
+    assert!(part(&two, LEN / 2, LEN / 2 + 4_096).is_err(), "never something else");
+    assert!(fs::read(&now).unwrap() == newer);
+    let (status, said) = mount.umount();
+    assert!(status.success(), "{said}");
+    server.home.run(&["check", "--read-data"]).ok();
 }
 
 #[test]

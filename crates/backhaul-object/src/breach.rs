@@ -8,6 +8,8 @@ pub enum Breach {
     UnsyncedPacks,
     /// L1: the manifest is written before what it needs.
     ManifestFirst,
+    /// L1: what was lost and comes back has its place in the index before its pack is durable.
+    RevivedEarly,
     /// L2: an error of the disk while a record is written is passed over.
     SwallowedWrite,
     /// L3: after a failed sync writing goes on, and the next sync is believed.

@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use backhaul_server::home::ServerHome;
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_tests::dice::Dice;
 use clap::ValueEnum;
 
-use crate::local::Failure;
-use crate::real::{Done, NAMES, Real};
+use crate::local::{Failure, Local};
+use crate::real::{Done, NAMES, Real, Running};
 use crate::stage::{CLIENTS, Stage};
 use crate::{place, trace};
 
@@ -36,6 +37,8 @@ pub enum Victim {
     Recover,
     /// A client that restores over files that have changed
     Restore,
+    /// The server, while it prunes
+    Prune,
 }
 
 /// When somebody is killed.
@@ -147,7 +150,7 @@ fn point(real: &Real<'_>, victim: Victim, when: When) -> Result<(bool, u64), Fai
     let vault = real.vault().display().to_string();
     let killed = match victim {
         Victim::Server => {
-            let (done, killed) = beside(real, when, &backup)?;
+            let (done, killed) = beside(real, when, NAMES[0], &backup)?;
             match done.code {
                 Some(0) => drop(acknowledged.insert(format!("{} {version}", NAMES[0]))),
                 // Who is cut off at the commit does not know, and says what to do.
@@ -176,9 +179,14 @@ fn point(real: &Real<'_>, victim: Victim, when: When) -> Result<(bool, u64), Fai
             fs::rename(&vault, &aside).map_err(|error| error.to_string())?;
             fs::remove_dir_all(real.home("server")).map_err(|error| error.to_string())?;
             let data = aside.display().to_string();
-            return recovered(real, when, &["server", "recover", &data, "--recovery-key-file", &key]);
+            recovered(real, when, &["server", "recover", &data, "--recovery-key-file", &key])?
         }
         Victim::Restore => return place::point(real, |args| ended(real, when, NAMES[0], args)),
+        Victim::Prune => {
+            forget_first(real)?;
+            acknowledged.retain(|name| !name.ends_with(" 1"));
+            pruned(real, when)?
+        }
     };
     after(real, &acknowledged).map(|restored| (killed, restored))
 }
@@ -247,13 +255,26 @@ impl Waiting {
     }
 }
 
-/// A client's command beside a server that is killed, and started again.
-fn beside(real: &Real<'_>, when: When, args: &[&str]) -> Result<(Done, bool), Failure> {
+/// The server that was killed; a command may be doing what it was asked for meanwhile, and have its home for that time.
+fn again(real: &Real<'_>) -> Result<Running, Failure> {
+    let begun = Instant::now();
+    loop {
+        match real.serve(&[]) {
+            Err(said) if said.contains("in use") && begun.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done.map_err(|said| format!("the server does not start again: {said}")),
+        }
+    }
+}
+
+/// A command beside a server that is killed, and started again.
+fn beside(real: &Real<'_>, when: When, role: &str, args: &[&str]) -> Result<(Done, bool), Failure> {
     let (mut running, mut killed) = match real.serve(&wrap(real, when)) {
         Ok(running) => (running, false),
-        Err(_) => (real.serve(&[]).map_err(|said| format!("the server does not start again: {said}"))?, true),
+        Err(_) => (again(real)?, true),
     };
-    let mut command = real.command(&[], NAMES[0], args);
+    let mut command = real.command(&[], role, args);
     let child =
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
     let mut waiting = Waiting::new(child);
@@ -270,7 +291,7 @@ fn beside(real: &Real<'_>, when: When, args: &[&str]) -> Result<(Done, bool), Fa
         if running.has_ended() {
             killed = true;
             drop(running);
-            running = real.serve(&[]).map_err(|said| format!("the server does not start again: {said}"))?;
+            running = again(real)?;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -292,6 +313,43 @@ fn twice(real: &Real<'_>, when: When, args: &[&str]) -> Result<bool, Failure> {
     }
 }
 
+/// The first snapshot of each client is forgotten, and what only the first of the first needs is condemned already: there
+/// is something of each kind for a prune to do.
+fn forget_first(real: &Real<'_>) -> Result<(), Failure> {
+    let key = ServerHome::at(&real.home("server")).vault_key().map_err(|error| error.to_string())?;
+    let local = Local::open_with(&real.vault(), key).map_err(|error| error.to_string())?;
+    let rows = local.vault.snapshots(None).map_err(|error| error.to_string())?;
+    let forget = |name: &str| {
+        let first = rows.iter().find(|row| row.client_name == name && row.sequence == 1);
+        first.map_or(Err(format!("{name} has no first snapshot")), |row| local.forget(row.client, 1))
+    };
+    forget(NAMES[0])?;
+    local.prune()?;
+    forget(NAMES[1])
+}
+
+/// A server that is killed while it prunes is started again, and the next prunes go on.
+fn pruned(real: &Real<'_>, when: When) -> Result<bool, Failure> {
+    // It takes less time than other things.
+    let when = match when {
+        When::Time(after) => When::Time(after / 5),
+        call @ When::Call(_) => call,
+    };
+    let (done, killed) = beside(real, when, "server", &["prune"])?;
+    match done.code {
+        Some(0) => {}
+        Some(1) if killed && done.said.contains("stopped meanwhile") => {}
+        code => return Err(format!("the prune of a server that was killed: {code:?} {}", done.said)),
+    }
+    for _ in 0..3 {
+        let again = real.run(&[], "server", &["prune"]);
+        if again.code != Some(0) {
+            return Err(format!("the next prune: {:?} {}", again.code, again.said));
+        }
+    }
+    Ok(killed)
+}
+
 /// A bit of every pack.
 fn spoil(real: &Real<'_>) -> Result<(), Failure> {
     for pack in backhaul_tests::trees::files(&real.vault().join("packs")) {
@@ -303,8 +361,8 @@ fn spoil(real: &Real<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A recovery that was killed is done again, or was done.
-fn recovered(real: &Real<'_>, when: When, args: &[&str]) -> Result<(bool, u64), Failure> {
+/// A recovery that was killed is done again, or was done; the clients are known, and find their snapshots.
+fn recovered(real: &Real<'_>, when: When, args: &[&str]) -> Result<bool, Failure> {
     fs::create_dir_all(real.home("server")).map_err(|error| error.to_string())?;
     let done = ended(real, when, "server", args)?;
     if done.code != Some(0) {
@@ -318,13 +376,8 @@ fn recovered(real: &Real<'_>, when: When, args: &[&str]) -> Result<(bool, u64), 
     let listed = real.run(&[], NAMES[0], &["--json", "snapshots"]);
     let rows: serde_json::Value = serde_json::from_str(&listed.said).unwrap_or_default();
     match rows.as_array().map(Vec::len) {
-        Some(2) => {}
-        _ => return Err(format!("after the recovery: {:?} {}", listed.code, listed.said)),
-    }
-    let next = real.run(&[], NAMES[0], &["backup", &real.stage.tree(CLIENTS[0], 3).display().to_string()]);
-    match next.code {
-        Some(0) => Ok((done.code != Some(0), 0)),
-        code => Err(format!("the next backup after the recovery: {code:?} {}", next.said)),
+        Some(2) => Ok(done.code != Some(0)),
+        _ => Err(format!("after the recovery: {:?} {}", listed.code, listed.said)),
     }
 }
 

@@ -10,7 +10,7 @@ use backhaul_store::{StoreError, rebuild};
 
 use crate::local::{Failure, Local};
 use crate::mend::mend;
-use crate::stage::{CLIENTS, Stage};
+use crate::stage::{CLIENTS, Stage, WRITER};
 use crate::story::{Told, first_again};
 
 /// A snapshot, by whose it is and its number.
@@ -126,7 +126,8 @@ pub fn verify(
         clean(&local)?;
     }
     if depth == Depth::Next {
-        for client in CLIENTS {
+        let is_writing = local.next(WRITER)? > 1;
+        for client in CLIENTS.into_iter().chain(is_writing.then_some(WRITER)) {
             let row = local.back_up(stage, client).map_err(|why| format!("the next backup failed: {why}"))?;
             whole(&local, stage, &row, scratch).map_err(|why| format!("after the next backup: {why}"))?;
             seen.restored += 1;
@@ -214,7 +215,7 @@ fn restored(
     let name = format!("snapshot {} of {}", row.sequence, row.client);
     let (tree, target) = (stage.tree(row.client, row.sequence), scratch.join("restored"));
     let _ = fs::remove_dir_all(&target);
-    if let Err(why) = local.restore(&tree, row, &target) {
+    if let Err(why) = local.restore(&stage.name(row.client, row.sequence), row, &target) {
         return Ok(Restored::Refused(format!("{name} does not restore: {why}")));
     }
     match stage.difference(&tree, &target) {

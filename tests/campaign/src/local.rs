@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use backhaul_archive::backup::joints::{Joint, Joints};
 use backhaul_archive::backup::{BackupRequest, Patches, Saved, VaultParameters, backup, excludes};
 use backhaul_archive::restore::{RestoreRequest, restore};
 use backhaul_object::descriptor::Descriptor;
@@ -16,7 +17,7 @@ use backhaul_object::snapshot::Snapshot;
 use backhaul_object::source::{
     Answer, Answers, ObjectSink, ObjectSource, Query, Signatures, Spot, TransferError,
 };
-use backhaul_object::{Compressed, Object, ObjectId, Sealed};
+use backhaul_object::{Compressed, FormatError, Kind, Object, ObjectId, Reference, Sealed, patch};
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::check::{Depth, Go, Mending, Report, Request, Round, Selection};
 use backhaul_store::index::Place;
@@ -101,6 +102,8 @@ impl Local {
             meanwhile: None,
             told: None,
             state: None,
+            lies_at: None,
+            patches: AtomicU64::new(0),
         }
     }
 
@@ -117,8 +120,9 @@ impl Local {
     /// # Errors
     /// The vault refused.
     pub fn back_up_as(&self, stage: &Stage, client: ClientId, sequence: u64) -> Result<SnapshotRow, Failure> {
-        let upload = self.begin(client);
-        let saved = upload.save(&stage.tree(client, sequence))?;
+        let mut upload = self.begin(client);
+        upload.lies_at = Some(stage.tree(client, sequence));
+        let saved = upload.save(&stage.name(client, sequence))?;
         upload.commit(&saved, sequence)
     }
 
@@ -130,7 +134,7 @@ impl Local {
         Ok(self.vault.last_sequence(client).map_err(said)? + 1)
     }
 
-    /// Restores a tree of a snapshot into a folder; all or an error.
+    /// Restores a tree, by its name in a snapshot, into a folder; all or an error.
     ///
     /// # Errors
     /// What could not be restored.
@@ -183,12 +187,8 @@ impl Local {
     /// # Errors
     /// The check could not be made.
     pub fn check(&self, mending: Mending) -> Result<Report, Failure> {
-        let (data_key, id_key) = (self.key.data_key(), self.key.id_key());
         let mut unpacker = Unpacker::new().map_err(said)?;
-        let mut inspect = |sealed: &Sealed| {
-            let opened = sealed.unseal(&data_key).and_then(|object| object.open(&id_key, &mut unpacker));
-            opened.map(drop).map_err(said)
-        };
+        let mut inspect = |sealed: &Sealed| self.opened(sealed, &mut unpacker).map(drop).map_err(said);
         let request = Request { depth: Depth::ReadData(Selection::All), mending, now: 5_000 };
         self.vault.check(&request, Some(&mut inspect), &|_| Go::On).map_err(said)
     }
@@ -197,10 +197,25 @@ impl Local {
         let refused = |error: StoreError| TransferError::Refused(error.to_string());
         let ordinal = self.vault.ordinal(&id).map_err(refused)?.ok_or(TransferError::NotFound(id))?;
         let sealed = self.vault.get(ordinal).map_err(refused)?;
-        let opened = sealed.unseal(&self.key.data_key());
-        opened
-            .and_then(|object| object.open(&self.key.id_key(), &mut Unpacker::new()?))
-            .map_err(|why| TransferError::Damaged { id, why })
+        let opened = Unpacker::new().and_then(|mut unpacker| self.opened(&sealed, &mut unpacker));
+        opened.map_err(|why| TransferError::Damaged { id, why })
+    }
+
+    /// An object, opened and hashed; a patch is made into its chunk.
+    fn opened(&self, sealed: &Sealed, unpacker: &mut Unpacker) -> Result<Object, FormatError> {
+        let (object, id_key) = (sealed.unseal(&self.key.data_key())?, self.key.id_key());
+        if object.header.kind != Kind::Patch {
+            return object.open(&id_key, unpacker);
+        }
+        patch::rebuild(&object, &id_key, unpacker, &mut |base: &Reference, unpacker| {
+            let there = self.vault.ordinal(&base.id).ok().flatten();
+            let there = there.and_then(|ordinal| self.vault.get(ordinal).ok());
+            let there = there.ok_or(FormatError::Invalid("a base that is not there"))?;
+            match there.header.kind {
+                Kind::Patch => Err(FormatError::Invalid("a base that is not whole")),
+                _ => patch::substance(&there.unseal(&self.key.data_key())?.open(&id_key, unpacker)?, base),
+            }
+        })
     }
 }
 
@@ -224,8 +239,11 @@ pub struct Upload<'a> {
     pub told: Option<Meanwhile>,
     /// Objects after which the line is cut.
     pub breaks_after: Option<u64>,
-    /// Where the client keeps what it knows.
+    /// Where the client keeps what it knows; with that, it sends patches.
     pub state: Option<PathBuf>,
+    /// Where the tree is read, if that is not what it is called.
+    pub lies_at: Option<PathBuf>,
+    patches: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -242,7 +260,7 @@ impl Upload<'_> {
             paths: vec![tree.to_path_buf()],
             exclude: excludes::Excludes::default(),
             skip: vec![],
-            joints: backhaul_archive::backup::joints::Joints::default(),
+            joints: self.joints(tree).map_err(said)?,
             one_file_system: false,
             state: self.state.as_deref(),
             // Later than every stamp: nothing changes while it is read.
@@ -254,13 +272,27 @@ impl Upload<'_> {
             id_key: self.local.key.id_key(),
             chunker_key: self.local.key.chunker_key(),
             generation: self.local.vault.generation_for(self.client).map_err(said)?,
-            patches: Patches::Refused,
+            patches: if self.state.is_some() { Patches::Taken } else { Patches::Refused },
         };
         let saved = backup(&request, &parameters, self).map_err(said)?;
         match saved.figures.errors.first() {
             Some((path, why)) => Err(format!("{}: {why}", path.display())),
             None => Ok(saved),
         }
+    }
+
+    fn joints(&self, name: &Path) -> std::io::Result<Joints> {
+        let Some(lies_at) = self.lies_at.as_deref().filter(|lies_at| *lies_at != name) else {
+            return Ok(Joints::default());
+        };
+        let root = Arc::new(std::fs::File::open("/")?.into());
+        let below = lies_at.strip_prefix("/").unwrap_or(lies_at).to_path_buf();
+        Ok(Joints::new(vec![Joint { path: name.to_path_buf(), root, below, volume: None }]))
+    }
+
+    /// How many chunks were sent as differences to others.
+    pub fn patches(&self) -> u64 {
+        self.patches.load(Ordering::Relaxed)
     }
 
     /// Makes the snapshot exist.
@@ -287,7 +319,7 @@ impl Upload<'_> {
         let snapshot = snapshot.encode().compress(&local.key.id_key(), &mut packer).map_err(said)?;
         let sealed = self.seal(snapshot).map_err(said)?;
         let edges = local.vault.resolve(&sealed.header.references).map_err(said)?;
-        let client_name = if self.client.0[0] == 1 { "ana" } else { "bea" };
+        let client_name = ["ana", "bea", "writer"][usize::from(self.client.0[0]) - 1];
         let commit = Commit { client_name, sequence, server_time: 1_000 + sequence, signature: vec![5; 70] };
         lock(&self.writing).commit(&sealed, &edges, commit).map_err(said)
     }
@@ -305,6 +337,7 @@ impl Upload<'_> {
         let edges = self.local.vault.resolve(&sealed.header.references).map_err(refused)?;
         let mut writing = lock(&self.writing);
         writing.append(&sealed, &edges).map_err(refused)?;
+        self.patches.fetch_add(u64::from(sealed.header.kind == Kind::Patch), Ordering::Relaxed);
         let puts = self.puts.fetch_add(1, Ordering::Relaxed) + 1;
         // A server makes what arrives durable every few seconds: here after each object, so that more can be cut.
         writing.flush().map_err(refused)?;

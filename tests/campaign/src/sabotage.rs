@@ -27,9 +27,10 @@ enum Suite {
 }
 
 /// Law, breach (as `backhaul_object::breach` names it), and what must turn red.
-const BREACHES: [(&str, &str, Suite); 11] = [
+const BREACHES: [(&str, &str, Suite); 12] = [
     ("L1", "UnsyncedPacks", Suite::Power(Story::Backup)),
     ("L1", "ManifestFirst", Suite::Power(Story::Backup)),
+    ("L1", "RevivedEarly", Suite::Kill(Story::Heal)),
     ("L2", "SwallowedWrite", Suite::Fault(Story::Backup)),
     ("L3", "RetriedSync", Suite::Sync(Story::Stubborn)),
     ("L4", "Unfenced", Suite::Kill(Story::Rely)),

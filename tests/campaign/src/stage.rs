@@ -10,6 +10,8 @@ use backhaul_tests::trees::{Regard, describe, noise};
 
 /// Two clients that have much in common.
 pub const CLIENTS: [ClientId; 2] = [ClientId([1; 16]), ClientId([2; 16])];
+/// One more, whose large file changes in place; only one story is of it.
+pub const WRITER: ClientId = ClientId([3; 16]);
 /// Versions of each client's tree; snapshot `n` is of version `n` modulo this.
 pub const VERSIONS: u64 = 12;
 
@@ -26,11 +28,16 @@ impl Stage {
     /// Makes the trees below a directory, or finds them there.
     pub fn at(dir: &Path) -> Self {
         let mut stage = Self { dir: dir.to_path_buf(), described: BTreeMap::new() };
-        for client in CLIENTS {
+        // A folder of this name must be there, though what is in it is read elsewhere.
+        fs::create_dir_all(stage.name(WRITER, 0)).unwrap();
+        for client in CLIENTS.into_iter().chain([WRITER]) {
             for version in 0..VERSIONS {
                 let tree = stage.tree(client, version);
                 if !tree.exists() {
-                    plant(&tree, client, version);
+                    match client {
+                        WRITER => plant_database(&tree, version),
+                        _ => plant(&tree, client, version),
+                    }
                 }
                 stage.described.insert(tree.clone(), describe(&tree, Regard::ButForHoles));
             }
@@ -46,6 +53,14 @@ impl Stage {
     /// The tree that is in a client's snapshot.
     pub fn tree(&self, client: ClientId, sequence: u64) -> PathBuf {
         self.dir.join(format!("trees/{}/{}", client.0[0], sequence % VERSIONS))
+    }
+
+    /// What it is called in that snapshot: what changes in place has the same name each time.
+    pub fn name(&self, client: ClientId, sequence: u64) -> PathBuf {
+        match client {
+            WRITER => self.dir.join(format!("trees/{}/live", client.0[0])),
+            _ => self.tree(client, sequence),
+        }
     }
 
     /// How what was restored differs from a tree that was saved.
@@ -76,4 +91,15 @@ fn plant(tree: &Path, client: ClientId, version: u64) {
     fs::write(tree.join("picture"), noise(150_000, common + version / 3)).unwrap();
     fs::write(tree.join("journal"), noise(20_000, dice.roll())).unwrap();
     std::os::unix::fs::symlink("letters/0", tree.join("link")).unwrap();
+}
+
+/// A file that is large enough for patches, in which a page is rewritten from version to version.
+fn plant_database(tree: &Path, version: u64) {
+    const PAGE: usize = 4_096;
+    fs::create_dir_all(tree).unwrap();
+    let mut pages = noise(150 * PAGE, Dice::of(98, 0).roll());
+    let at = (version as usize * 7 % 150) * PAGE;
+    pages[at..at + PAGE].copy_from_slice(&noise(PAGE, version));
+    fs::write(tree.join("database"), pages).unwrap();
+    fs::write(tree.join("note"), format!("note {version}")).unwrap();
 }

@@ -8,9 +8,13 @@ use backhaul_store::rebuild;
 use backhaul_tests::trees;
 use clap::ValueEnum;
 
+use crate::kill::copy;
 use crate::laws::Which;
 use crate::local::{Failure, Local};
-use crate::stage::{CLIENTS, Stage, VERSIONS};
+use crate::stage::{CLIENTS, Stage, VERSIONS, WRITER};
+
+/// Beside the prepared vault: what the client of [`Story::Patches`] knows.
+const KNOWN_BEFORE: &str = "known-before";
 
 /// A story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +45,8 @@ pub enum Story {
     Heal,
     /// A client tries again, whatever went wrong, and the vault is opened again if it asks for that
     Stubborn,
+    /// A large file that changes in place is saved as patches, over a repair, a prune and a rebuild
+    Patches,
 }
 
 /// What a story says it is about to do, and what it was told is done.
@@ -83,11 +89,20 @@ pub fn prepare(story: Story, dir: &Path, stage: &Stage, tell: &Tell<'_>) -> Resu
         return std::fs::create_dir_all(dir).map_err(|error| error.to_string());
     }
     let local = Local::create(dir).map_err(|error| error.to_string())?;
-    for client in CLIENTS {
-        back_up(&local, stage, client, tell)?;
+    if story == Story::Patches {
+        let state = dir.with_file_name(KNOWN_BEFORE);
+        let _ = std::fs::remove_dir_all(&state);
+        // The first that changes is whole, and what comes then is a difference to it.
+        for sequence in 1..=3 {
+            back_up_knowing(&local, stage, (WRITER, sequence), &state, tell)?;
+        }
+    } else {
+        for client in CLIENTS {
+            back_up(&local, stage, client, tell)?;
+        }
     }
     drop(local);
-    if story == Story::Mend {
+    if matches!(story, Story::Mend | Story::Patches) {
         let packs = trees::files(&dir.join("packs"));
         for pack in packs.iter().filter(|pack| pack.is_file()) {
             let mut bytes = std::fs::read(pack).map_err(|error| error.to_string())?;
@@ -193,14 +208,57 @@ pub fn first_again(next: u64) -> u64 {
 fn back_up_first(local: &Local, stage: &Stage, state: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
     let [ana, _] = CLIENTS;
     let sequence = first_again(local.next(ana)?);
-    let mut upload = local.begin(ana);
+    back_up_knowing(local, stage, (ana, sequence), state, tell).map(drop)
+}
+
+/// Saves a tree with what the client knows; returns how many chunks went as differences.
+fn back_up_knowing(
+    local: &Local,
+    stage: &Stage,
+    (client, sequence): Which,
+    state: &Path,
+    tell: &Tell<'_>,
+) -> Result<u64, Failure> {
+    let mut upload = local.begin(client);
     upload.state = Some(state.to_path_buf());
-    let mut saved = upload.save(&stage.tree(ana, sequence))?;
-    let known = saved.state.take();
-    tell(Told::Committing((ana, sequence)));
+    upload.lies_at = Some(stage.tree(client, sequence));
+    let mut saved = upload.save(&stage.name(client, sequence))?;
+    let (known, patches) = (saved.state.take(), upload.patches());
+    tell(Told::Committing((client, sequence)));
     upload.commit(&saved, sequence)?;
-    tell(Told::Committed((ana, sequence)));
-    known.map_or(Ok(()), |known| known.accept().map_err(|error| error.to_string()))
+    tell(Told::Committed((client, sequence)));
+    known.map_or(Ok(()), |known| known.accept().map_err(|error| error.to_string()))?;
+    Ok(patches)
+}
+
+/// The bases of patches outlive the snapshots that had them whole, and what is damaged, moved or numbered anew still fits.
+fn patches(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
+    let state = scratch.join("known-now");
+    let _ = std::fs::remove_dir_all(&state);
+    copy(&scratch.join(KNOWN_BEFORE), &state);
+    let local = open(dir)?;
+    mended(&local)?;
+    let save = |local: &Local, sequence| back_up_knowing(local, stage, (WRITER, sequence), &state, tell);
+    if save(&local, 4)? == 0 {
+        return Err("nothing was sent as a difference".to_owned());
+    }
+    (1..=3).try_for_each(|sequence| forget(&local, WRITER, sequence, tell))?;
+    (0..3).try_for_each(|_| local.prune())?;
+    save(&local, 5)?;
+    drop(local);
+    tell(Told::Rebuilding);
+    rebuild::rebuild(dir, [2; 16], Mending::Look, 5_000).map_err(|error| error.to_string())?;
+    tell(Told::Rebuilt);
+    save(&open(dir)?, 6).map(drop)
+}
+
+/// Makes good what [`prepare`] has damaged.
+fn mended(local: &Local) -> Result<(), Failure> {
+    let report = local.check(Mending::Mend)?;
+    match report.damage.is_empty() || !report.is_sound() {
+        true => Err(format!("it was not mended: {:?}", report.damage)),
+        false => Ok(()),
+    }
 }
 
 fn heal(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
@@ -267,12 +325,13 @@ impl Story {
         match self {
             Self::Heal => return heal(dir, stage, scratch, tell),
             Self::Stubborn => return stubborn(dir, stage, tell),
+            Self::Patches => return patches(dir, stage, scratch, tell),
             _ => {}
         }
         let local = open(dir)?;
         let [ana, bea] = CLIENTS;
         match self {
-            Self::Heal | Self::Stubborn => Ok(()),
+            Self::Heal | Self::Stubborn | Self::Patches => Ok(()),
             Self::Birth => back_up(&local, stage, ana, tell),
             Self::Backup => {
                 back_up(&local, stage, ana, tell)?;
@@ -285,10 +344,7 @@ impl Story {
             Self::Late => late(&local, stage, tell),
             Self::Rely => rely(&local, stage, tell),
             Self::Mend => {
-                let report = local.check(Mending::Mend)?;
-                if report.damage.is_empty() || !report.is_sound() {
-                    return Err(format!("it was not mended: {:?}", report.damage));
-                }
+                mended(&local)?;
                 back_up(&local, stage, ana, tell)
             }
             Self::Rebuild => back_up(&local, stage, ana, tell),
@@ -297,7 +353,7 @@ impl Story {
                 let rows = local.vault.snapshots(None).map_err(|error| error.to_string())?;
                 rows.iter().try_for_each(|row| {
                     let _ = std::fs::remove_dir_all(&target);
-                    local.restore(&stage.tree(row.client, row.sequence), row, &target)
+                    local.restore(&stage.name(row.client, row.sequence), row, &target)
                 })
             }
         }

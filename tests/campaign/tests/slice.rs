@@ -42,6 +42,7 @@ fn what_was_acknowledged_survives_power_cuts() {
         Story::Rely,
         Story::Mend,
         Story::Heal,
+        Story::Patches,
     ] {
         let recorded = power::record(&teller(), story, &stage, work.path()).unwrap();
         let outcome = recorded.explore(story, &stage, work.path(), (1, 60), 3);
@@ -111,7 +112,7 @@ fn what_was_acknowledged_survives_kills() {
     let work = memory();
     let stage = Stage::at(work.path());
     let teller = teller();
-    for story in [Story::Backup, Story::Rebuild, Story::Mend, Story::Heal] {
+    for story in [Story::Backup, Story::Rebuild, Story::Mend, Story::Heal, Story::Patches] {
         let ground = Ground::new(&teller, story, &stage, work.path()).unwrap();
         let outcome = kill::sweep(&ground, (1, 13, 4), 3).unwrap();
         assert_eq!(outcome.broken, Vec::<String>::new());
@@ -155,8 +156,13 @@ fn a_server_a_client_and_a_command_that_are_killed_lose_nothing() {
     let stage = Stage::at(work.path());
     let real = Real::prepare(&stage, work.path(), 2).unwrap();
     let mut all = daemons::Outcome::default();
-    for (victim, nth) in [(Victim::Server, 9), (Victim::Agent, 20), (Victim::Export, 8), (Victim::Restore, 5)]
-    {
+    for (victim, nth) in [
+        (Victim::Server, 9),
+        (Victim::Agent, 20),
+        (Victim::Export, 8),
+        (Victim::Restore, 5),
+        (Victim::Prune, 30),
+    ] {
         all.add(daemons::sweep(&real, victim, [When::Call(nth)], 1));
     }
     assert_eq!(all.broken, Vec::<String>::new());

@@ -5,6 +5,7 @@ use super::rows::{self, LOST, PLACE_LEN};
 use super::{Index, Location, Ordinal};
 use crate::error::StoreError;
 use backhaul_object::Header;
+use backhaul_object::breach::Breach;
 
 impl Index {
     /// Forgets where an object is: it is lost, and wanted. Its name and its references stay.
@@ -25,6 +26,9 @@ impl Index {
         rows::place(at)?;
         if !self.has_members(lost, header)? {
             self.append_members(lost, header)?;
+        }
+        if Breach::RevivedEarly.is_on() {
+            return self.places.patch(lost.0 * PLACE_LEN, &rows::place(at)?);
         }
         self.revived.insert(lost.0, at);
         Ok(())

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod basics;
+mod beside;
 mod cut;
 mod kills;
 mod opinion;
