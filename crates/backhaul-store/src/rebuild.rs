@@ -332,7 +332,12 @@ fn fill(
             index.append_lost();
         }
         let blob = blob_of(packs.rows, record);
-        let entered = read_header(packs.blobs, &blob, record).and_then(|header| {
+        // A disk that refuses may do so for the moment only: it is asked once more before something counts as lost.
+        let header = match read_header(packs.blobs, &blob, record) {
+            Err(StoreError::Io { .. }) => read_header(packs.blobs, &blob, record),
+            header => header,
+        };
+        let entered = header.and_then(|header| {
             let edges = resolve(&mut index, &header, &mut gaps)?;
             let at = Location { pack: record.pack, offset: record.offset, len: record.len };
             let ordinal = index.append(&header, at, &edges)?;
