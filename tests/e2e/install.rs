@@ -59,7 +59,9 @@ fn both_units_are_printed_and_systemd_finds_no_fault() {
                 assert!(unit.lines().any(|one| one == line), "no {line:?} in {unit}");
             }
             assert!(!unit.contains("ProtectHome") && !unit.contains("PrivateTmp"), "it hides files: {unit}");
-            assert_eq!(unit.contains("Nice=10"), role == "agent", "{unit}");
+            for weight in ["Nice=10", "CPUWeight=20", "IOWeight=20", "IOSchedulingClass=best-effort"] {
+                assert_eq!(unit.lines().any(|one| one == weight), role == "agent", "{weight}: {unit}");
+            }
             let path = dir.path().join(format!("backhaul-{role}.service"));
             fs::write(&path, unit).unwrap();
             assert_eq!(complaints(&path, !user.is_empty()), "", "{role} {user:?}");

@@ -82,6 +82,12 @@ fn sent(machine: &Namespace, link: &str) -> u64 {
     shown[0]["stats64"]["tx"]["bytes"].as_u64().unwrap()
 }
 
+/// Bytes that a process has read of files so far: what comes over sockets is received, and does not count.
+fn read_of_files(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap();
+    io.lines().find_map(|line| line.strip_prefix("rchar: ")).unwrap().parse().unwrap()
+}
+
 /// Says a figure past the capture of tests.
 fn measured(what: &str, figure: Duration) {
     use std::io::Write;
@@ -129,6 +135,7 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     server.join(&laptop, "laptop", &["--initiator", "hybrid"], &[&tree]);
     let agent = laptop.start(&["-v", "agent", "run", "--no-listen"]);
     wait_until("much is there", || server.vault_bytes() > 150 * MEGABYTE);
+    let before = read_of_files(agent.pid());
     netns::freeze(agent.pid());
     // The NAT forgets it, and the network is another one that does not work at first.
     relay.forget();
@@ -153,6 +160,9 @@ fn a_laptop_that_slept_in_an_upload_finds_its_way_and_sends_only_what_was_missin
     assert_one_run(&server, "laptop", "join");
     wait_until("its link stands", || is_linked(&server, "laptop"));
     agent.says("the run goes on");
+    // The walk goes on where it was: whoever began anew would read all 200 MB of it.
+    let read = read_of_files(agent.pid()) - before;
+    assert!((MEGABYTE..80 * MEGABYTE).contains(&read), "{read} bytes were read after 150 MB were there");
     // All of it once, what nobody had said to be durable when it slept (100 MB were seen on a busy disk), and headers;
     // with all that had arrived sent again it would be 350 MB and more.
     let up = relay.counts().up.bytes;
