@@ -57,6 +57,18 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// Of links that stand, keys come from X25519 alone. Nothing is said over them that were worth keeping until somebody breaks
+/// that, and a hello with a key of ML-KEM takes 2 KiB of the server's memory for as long as the link stands.
+fn provider_for(manner: Manner) -> Arc<CryptoProvider> {
+    match manner {
+        Manner::ToServer(Use::Standing(_)) => Arc::new(CryptoProvider {
+            kx_groups: vec![rustls::crypto::aws_lc_rs::kx_group::X25519],
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        }),
+        Manner::ToServer(Use::Work) | Manner::ToAgent => provider(),
+    }
+}
+
 fn roots(authority: &CertificateDer<'static>) -> Result<Arc<RootCertStore>, NetError> {
     let mut store = RootCertStore::empty();
     store.add(authority.clone()).map_err(certificate)?;
@@ -245,12 +257,12 @@ pub async fn dial_agent(address: &str, identity: &Identity, client: &str) -> Res
 }
 
 /// What a session is dialled with: our certificate, and the authority that we trust.
-pub(crate) fn client_tls(identity: &Identity) -> Result<rustls::ClientConfig, NetError> {
+pub(crate) fn client_tls(identity: &Identity, manner: Manner) -> Result<rustls::ClientConfig, NetError> {
     let authority = identity.authority().ok_or_else(|| certificate("no authority"))?;
     let verifier = WebPkiServerVerifier::builder_with_provider(roots(authority)?, provider())
         .build()
         .map_err(certificate)?;
-    rustls::ClientConfig::builder_with_provider(provider())
+    rustls::ClientConfig::builder_with_provider(provider_for(manner))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(certificate)?
         .with_webpki_verifier(verifier)
@@ -278,7 +290,8 @@ async fn dial_role(
     alpn: &[u8],
     manner: Manner,
 ) -> Result<Link, NetError> {
-    let (connection, endpoint) = dial(address, client_config(client_tls(identity)?, alpn, manner)?).await?;
+    let (connection, endpoint) =
+        dial(address, client_config(client_tls(identity, manner)?, alpn, manner)?).await?;
     let peer = peer(&connection)?;
     if peer.role != role {
         connection.close(1u32.into(), b"this certificate is for another purpose");

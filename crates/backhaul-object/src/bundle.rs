@@ -3,7 +3,9 @@
 //! Payload: one varint per member, 0 for a dropped member and length + 1 for a present one, then the
 //! present members' bytes in order. The id is over the member ids (see [`Object::identify`]).
 
-use std::io::Read;
+mod cutter;
+
+pub use cutter::Cutter;
 
 use bytes::Bytes;
 
@@ -11,7 +13,7 @@ use crate::codec::{FormatError, Reader, Write};
 use crate::header::{Compressor, Header, Kind, MEMBERS_MAX, PLAIN_MAX};
 use crate::ids::{ObjectId, Proof};
 use crate::keys::IdKey;
-use crate::seal::{Compressed, Object, Packer, identify_content};
+use crate::seal::{Compressed, Object, identify_content};
 
 /// A bundle being filled, in path order.
 #[derive(Default)]
@@ -107,51 +109,6 @@ pub fn contents(object: &Object) -> Result<Bytes, FormatError> {
         len += member.ok_or(FormatError::Invalid("a bundle with members left out"))?.len();
     }
     Ok(object.payload.slice(object.payload.len() - len..))
-}
-
-/// Longest length of a member in the table: [`PLAIN_MAX`] has 24 bits.
-const LENGTH_MAX: usize = 4;
-
-/// A bundle with only the members of a bitmap (as in a reference): the id stays, other contents and proofs go. It is
-/// unpacked no further than to the last of them, and not re-hashed: that is for who opens what is left.
-///
-/// # Errors
-/// Not a bundle, or a payload that breaks the format.
-pub fn part_of(whole: &Compressed, wanted: &[u8], packer: &mut Packer) -> Result<Compressed, FormatError> {
-    if whole.header.kind != Kind::Bundle {
-        return Err(FormatError::Invalid("not a bundle"));
-    }
-    let is_wanted = |n: usize| wanted.get(n / 8).is_some_and(|byte| byte >> (n % 8) & 1 == 1);
-    let broken = |_| FormatError::Truncated("bundle");
-    let (mut provides, total) = (whole.header.provides.clone(), u64::from(whole.header.plain_len));
-    let mut unpacking = whole.unpacking()?.take(total);
-    let mut plain = Vec::new();
-    let table_max = (provides.len() * LENGTH_MAX) as u64;
-    unpacking.by_ref().take(table_max).read_to_end(&mut plain).map_err(broken)?;
-    let mut r = Reader::new(&plain);
-    let lengths =
-        provides.iter().map(|_| r.count("member length", PLAIN_MAX)).collect::<Result<Vec<_>, _>>()?;
-    let mut at = plain.len() - r.rest().len();
-    let (mut payload, mut picked) = (Vec::new(), Vec::new());
-    for (n, length) in lengths.into_iter().enumerate() {
-        let content = at..at + length.saturating_sub(1);
-        at = content.end;
-        if length > 0 && is_wanted(n) {
-            payload.put_varint(length as u64);
-            picked.push(content);
-        } else {
-            payload.put_varint(0);
-            provides[n].1 = Proof([0; 16]);
-        }
-    }
-    let end = picked.last().map_or(0, |last| last.end);
-    let missing = end.saturating_sub(plain.len()) as u64;
-    unpacking.take(missing).read_to_end(&mut plain).map_err(broken)?;
-    for content in picked {
-        payload.extend_from_slice(plain.get(content).ok_or(FormatError::Truncated("bundle member"))?);
-    }
-    let part = Object { kind: Kind::Bundle, references: Vec::new(), provides, payload: Bytes::from(payload) };
-    part.compress_as(whole.header.id, whole.header.proof, packer)
 }
 
 /// A bundle with none of its members, from its header: it tells their ids, by which whoever has their contents recognises

@@ -3,8 +3,6 @@
 //! A managed vault's agents send [`Compressed`] inside TLS; the server opens, re-hashes and seals it. In a
 //! sealed vault the agent seals. Either way the record at rest is the same.
 
-use std::io::Read;
-
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
 use zstd::zstd_safe::CParameter;
@@ -25,7 +23,7 @@ const GAIN_SHIFT: u32 = 5;
 const LEVEL: i32 = 3;
 /// What differs from it for bundles: tables that stay in a core's own cache (docs/decisions/0013).
 const BUNDLES: [CParameter; 2] = [CParameter::ChainLog(14), CParameter::HashLog(15)];
-const NO_CONTEXT: FormatError = FormatError::Invalid("zstd context");
+pub(crate) const NO_CONTEXT: FormatError = FormatError::Invalid("zstd context");
 
 /// An object in the clear.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -220,14 +218,6 @@ impl Compressed {
             return Err(FormatError::Mismatch("id"));
         }
         Ok(object)
-    }
-
-    /// The payload from its beginning on, as far as it is read; its length is not checked.
-    pub(crate) fn unpacking(&self) -> Result<Box<dyn Read + '_>, FormatError> {
-        Ok(match self.header.compressor {
-            Compressor::Raw => Box::new(&self.body[..]),
-            Compressor::Zstd => Box::new(zstd::Decoder::with_buffer(&self.body[..]).map_err(|_| NO_CONTEXT)?),
-        })
     }
 
     pub(crate) fn unpack(&self, unpacker: &mut Unpacker) -> Result<Object, FormatError> {

@@ -1,7 +1,7 @@
 //! Patches: what is found as a difference makes the same chunk again, and what somebody made up makes nothing else.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use backhaul_object::bundle::{BundleBuilder, part_of};
+use backhaul_object::bundle::{BundleBuilder, Cutter};
 use backhaul_object::codec::Write;
 use backhaul_object::header::{PLAIN_MAX, Reference};
 use backhaul_object::keys::{IdKey, VaultKey};
@@ -216,7 +216,7 @@ fn a_bundle_is_a_base_if_it_is_marked_as_what_it_is_and_has_all_its_members() {
         assert!(matches!(make(&of(members), &bundle), Err(FormatError::Invalid(_))));
     }
     let stored = bundle.compress(&key, &mut Packer::new(3).unwrap()).unwrap();
-    let part = part_of(&stored, &[1], &mut Packer::new(3).unwrap()).unwrap();
+    let part = Cutter::new().unwrap().part_of(&stored, &[1]).unwrap();
     let part = patch::unpack_base(&part, &mut Unpacker::new().unwrap()).unwrap();
     assert!(matches!(make(&of(2), &part), Err(FormatError::Invalid(_))));
 }

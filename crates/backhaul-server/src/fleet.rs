@@ -46,6 +46,8 @@ pub use versions::Version;
 
 /// How long one process waits for another's transaction.
 const BUSY: Duration = Duration::from_secs(10);
+/// Of the database's pages kept in memory, in KiB: it is small, and the system has it, too.
+const CACHE_KIB: i64 = 256;
 /// How long a join code is good.
 pub const INVITATION_TTL: u64 = 48 * 3_600;
 
@@ -186,6 +188,7 @@ impl Fleet {
         db.pragma_update(None, "journal_mode", "WAL")?;
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
+        db.pragma_update(None, "cache_size", -CACHE_KIB)?;
         // One that reads before it writes would fail at once, without waiting, if another process has written meanwhile.
         db.set_transaction_behavior(rusqlite::TransactionBehavior::Immediate);
         // Every command opens this: only a new program writes here.

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use backhaul_object::bundle::{self, BundleBuilder};
+use backhaul_object::bundle::{BundleBuilder, Cutter};
 use backhaul_object::entry::{Body, Content, Entry, Metadata};
 use backhaul_object::flist;
 use backhaul_object::keys::IdKey;
@@ -53,13 +53,14 @@ impl ObjectSource for Source {
         self.parts.lock().unwrap().extend(wanted.iter().filter(|one| !one.members.is_empty()).cloned());
         let whole = self.read(&wanted.iter().map(|one| one.id).collect::<Vec<_>>())?;
         let (mut packer, mut unpacker) = (Packer::new(1).unwrap(), Unpacker::new().unwrap());
+        let mut cutter = Cutter::new().unwrap();
         let mut part = |(object, one): (Object, &Reference)| {
             if one.members.is_empty() {
                 return Ok(object);
             }
             let damaged = |why| TransferError::Damaged { id: one.id, why };
             let packed = object.compress(&self.key, &mut packer).map_err(damaged)?;
-            let part = bundle::part_of(&packed, &one.members, &mut packer).map_err(damaged)?;
+            let part = cutter.part_of(&packed, &one.members).map_err(damaged)?;
             part.open(&self.key, &mut unpacker).map_err(damaged)
         };
         whole.into_iter().zip(wanted).map(&mut part).collect()

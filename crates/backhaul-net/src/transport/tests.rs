@@ -96,7 +96,8 @@ impl Pair {
         let mut agent = End::new("127.0.0.1:40000", None, late[0]);
         let server = End::new("127.0.0.1:8440", Some(config), late[1]);
         let manner = Manner::ToServer(Use::Standing(KEEP_ALIVE));
-        let dial = client_config(client_tls(&issue(Role::Agent)).unwrap(), ALPN_PUSH, manner).unwrap();
+        let dial =
+            client_config(client_tls(&issue(Role::Agent), manner).unwrap(), ALPN_PUSH, manner).unwrap();
         agent.connection = Some(agent.endpoint.connect(now, dial, server.address, TLS_NAME).unwrap());
         Self { ends: [agent, server], now }
     }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backhaul_net::link::{ObjectWriter, Streams};
-use backhaul_object::bundle;
-use backhaul_object::seal::Packer;
+use backhaul_object::bundle::{self, Cutter};
 use backhaul_object::{Compressed, FormatError, Header, Kind, Reference};
 use backhaul_proto::end;
 use backhaul_store::{Owned, Pass, ReaderPass, StoreError};
@@ -90,9 +89,9 @@ impl Reading {
         let (vault, owned) = (Arc::clone(vault), Arc::clone(owned));
         let task = tokio::task::spawn_blocking(move || {
             foresee(&vault, &owned, &wanted);
-            let mut packer = None;
+            let mut cutter = None;
             for one in wanted {
-                if found.blocking_send(read(&vault, &owned, &one, &mut packer)).is_err() {
+                if found.blocking_send(read(&vault, &owned, &one, &mut cutter)).is_err() {
                     return;
                 }
             }
@@ -158,7 +157,7 @@ fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &[Reference]) {
     vault.vault.foresee(&mine);
 }
 
-fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, packer: &mut Option<Packer>) -> Reply {
+fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, cutter: &mut Option<Cutter>) -> Reply {
     let Reference { id, members } = wanted;
     let absent = || Reply::Failure { damaged: false, text: "not there, or not yours to read".to_owned() };
     let ordinal = match vault.vault.ordinal(id) {
@@ -192,9 +191,9 @@ fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, packer: &mu
     let object = object.and_then(|object| {
         let sent = match (part, wants_part(&object, members)) {
             (None, false) => Ok(object),
-            (None, true) => part_of(&object, members, packer),
-            (Some(mine), false) => part_of(&object, &mine, packer),
-            (Some(mine), true) => part_of(&object, &both(&mine, members), packer),
+            (None, true) => part_of(&object, members, cutter),
+            (Some(mine), false) => part_of(&object, &mine, cutter),
+            (Some(mine), true) => part_of(&object, &both(&mine, members), cutter),
         };
         sent.map_err(|why| StoreError::Damaged { what: format!("object {id}"), why: why.to_string() })
     });
@@ -221,11 +220,11 @@ fn both(a: &[u8], b: &[u8]) -> Vec<u8> {
 fn part_of(
     object: &Compressed,
     members: &[u8],
-    packer: &mut Option<Packer>,
+    cutter: &mut Option<Cutter>,
 ) -> Result<Compressed, FormatError> {
-    let packer = match packer {
-        Some(packer) => packer,
-        None => packer.insert(Packer::new(1)?),
+    let cutter = match cutter {
+        Some(cutter) => cutter,
+        None => cutter.insert(Cutter::new()?),
     };
-    bundle::part_of(object, members, packer)
+    cutter.part_of(object, members)
 }
