@@ -37,6 +37,10 @@ impl World {
         self.change(key, |person| {
             person.nudge = Some(nudged);
             person.nudges.push(nudged);
+            if asked_for {
+                // One nudge for one wish, also of before a crash; what comes of it is wanted.
+                (person.nudge_wanted, person.manual) = (false, true);
+            }
         });
         let open = |person: &&Person| person.nudge.is_some_and(|open| now.boot < open.at + NUDGE_TTL);
         let open = self.people.iter().filter(open).count();

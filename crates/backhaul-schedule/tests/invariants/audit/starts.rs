@@ -128,7 +128,7 @@ impl World {
         if self.serving != Serving::Open {
             self.fail(2, format!("starts while {:?}", self.serving));
         }
-        if person.manual || (person.resumes && by != By::Dial) {
+        if person.manual || person.nudge_wanted || (person.resumes && by != By::Dial) {
             return;
         }
         if *event == Event::ClockJumped {
