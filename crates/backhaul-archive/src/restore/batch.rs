@@ -250,14 +250,14 @@ impl Writer<'_, '_> {
         if is_linked || self.stays(job) {
             self.engine.report.skipped(|| job.path());
         } else {
-            self.linked(job);
+            self.linked(job, act_on(there.as_ref()));
         }
     }
 
     /// A further name counts as a file without bytes of its own.
-    fn linked(&self, job: &FileJob) {
+    fn linked(&self, job: &FileJob, act: Act) {
         self.engine.report.file(0);
-        self.engine.report.act(Act::Create, &job.path());
+        self.engine.report.act(act, &job.path());
     }
 
     /// A further name of a file; where it cannot be linked, it gets the content.
@@ -268,8 +268,8 @@ impl Writer<'_, '_> {
             _ => Err(None),
         };
         match linked {
-            Ok(true) => self.linked(&job),
-            Ok(false) => self.engine.report.skipped(|| job.path()),
+            Ok(Some(act)) => self.linked(&job, act),
+            Ok(None) => self.engine.report.skipped(|| job.path()),
             Err(_) if self.stays(&job) => self.engine.report.skipped(|| job.path()),
             Err(why) => {
                 if let Some(why) = why {
@@ -321,8 +321,19 @@ impl Engine<'_> {
     }
 }
 
-/// Links `job`'s name to a file of this restore; false when what is there stays.
-fn link(engine: &Engine<'_>, place: &Target, dir: &[u8], name: &[u8], job: &FileJob) -> Result<bool, String> {
+/// What is done where something is to be made.
+pub(super) fn act_on(there: Option<&fs::Stat>) -> Act {
+    if there.is_some() { Act::Replace } else { Act::Create }
+}
+
+/// Links `job`'s name to a file of this restore; none when what is there stays.
+fn link(
+    engine: &Engine<'_>,
+    place: &Target,
+    dir: &[u8],
+    name: &[u8],
+    job: &FileJob,
+) -> Result<Option<Act>, String> {
     let text = |error: Errno| error.to_string();
     let from = place.dir(dir).map_err(text)?;
     let to = place.dir(&job.dir).map_err(text)?;
@@ -335,10 +346,10 @@ fn link(engine: &Engine<'_>, place: &Target, dir: &[u8], name: &[u8], job: &File
         && (place::same_inode(&first, &stat)
             || place::judge(&stat, &job.metadata, engine.request.overwrite, || false) != Verdict::Write)
     {
-        return Ok(false);
+        return Ok(None);
     }
     let make = |to_name: &[u8]| linkat(&from, name, &to, to_name, AtFlags::empty());
     let make_way = |dir: &OwnedFd| engine.make_way(dir, &job.name, &job.path());
     part::put(&to, (&job.name, Found::of(there.as_ref())), make, |_| Ok(()), &make_way)?;
-    Ok(true)
+    Ok(Some(act_on(there.as_ref())))
 }

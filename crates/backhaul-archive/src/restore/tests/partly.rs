@@ -420,6 +420,10 @@ fn a_dry_run_says_what_a_restore_does_with_files_where_folders_go_and_with_links
     for overwrite in [Overwrite::Never, Overwrite::IfChanged] {
         let said = run(&dry, true, overwrite);
         assert_eq!(said, run(&wet, false, overwrite), "{overwrite:?}");
+        // A further name that was another file's is replaced; it is not new.
+        let act = |name: &str| said.0.iter().find(|(_, path)| path == Path::new(name)).unwrap().0;
+        let expected = if overwrite == Overwrite::Never { Act::Keep } else { Act::Replace };
+        assert_eq!((act("a"), act("b")), (expected, expected));
         assert_eq!(fs::read(dry.join("a")).unwrap(), b"older");
     }
     assert_eq!(fs::read(wet.join("folder/in")).unwrap(), b"x");
