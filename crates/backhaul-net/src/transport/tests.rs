@@ -87,15 +87,16 @@ struct Pair {
 }
 
 impl Pair {
-    fn standing(late: [Duration; 2]) -> Self {
+    fn new(wanted: Use, late: [Duration; 2]) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let authority = Authority::create(time).unwrap();
         let issue = |role| authority.issue_own(role, "desk", time).unwrap();
-        let (_, config) = server_configs(&issue(Role::Server), &[ALPN_PUSH], Keeper::Server).unwrap();
+        let (work, standing) = server_configs(&issue(Role::Server), &[ALPN_PUSH], Keeper::Server).unwrap();
+        let config = if wanted == Use::Work { work } else { standing };
         let now = Instant::now();
         let mut agent = End::new("127.0.0.1:40000", None, late[0]);
         let server = End::new("127.0.0.1:8440", Some(config), late[1]);
-        let manner = Manner::ToServer(Use::Standing(KEEP_ALIVE));
+        let manner = Manner::ToServer(wanted);
         let dial =
             client_config(client_tls(&issue(Role::Agent), manner).unwrap(), ALPN_PUSH, manner).unwrap();
         agent.connection = Some(agent.endpoint.connect(now, dial, server.address, TLS_NAME).unwrap());
@@ -122,12 +123,22 @@ impl Pair {
 fn an_idle_link_is_one_pair_of_packets_in_25_seconds_though_both_ends_are_late() {
     let none = Duration::ZERO;
     for late in [[none, none], [none, LATE], [LATE, none], [LATE, LATE]] {
-        let mut pair = Pair::standing(late);
+        let mut pair = Pair::new(Use::Standing(KEEP_ALIVE), late);
         pair.run(KEEP_ALIVE * 2);
         let before = pair.ends[0].traffic();
         pair.run(KEEP_ALIVE * 40);
         let after = pair.ends[0].traffic();
         let (sent, received) = (after.0 - before.0, after.1 - before.1);
         assert!((38..=40).contains(&sent) && (38..=40).contains(&received), "{late:?}: {sent}, {received}");
+    }
+}
+
+/// A hello with a key of ML-KEM-768 (1,184 bytes) does not fit into one datagram of 1,200.
+#[test]
+fn data_has_keys_that_outlast_a_quantum_computer_and_an_idle_link_small_ones() {
+    for (wanted, datagrams) in [(Use::Work, 2), (Use::Standing(KEEP_ALIVE), 1)] {
+        let mut pair = Pair::new(wanted, [Duration::ZERO; 2]);
+        let server = pair.ends[1].address;
+        assert_eq!(pair.ends[0].drive(pair.now, server).len(), datagrams, "{wanted:?}");
     }
 }
