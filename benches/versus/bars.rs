@@ -43,7 +43,7 @@ pub const BARS: [Bar; 9] = [
     Bar { name: "first backup, wall", step: Step::First, quantity: Wall, with: &PEERS, most: each([0.6, 0.7, 0.6, 0.7, 0.7]) },
     Bar { name: "first backup, beside `tar | zstd -3 -T2`", step: Step::First, quantity: Wall, with: &["tar|zstd"], most: only_s1(1.0) },
     Bar { name: "again, beside `rsync -a`", step: Step::Again, quantity: Wall, with: &["rsync"], most: each([1.0, 1.0, 1.0, 1.0, 1.2]) },
-    Bar { name: "repository after the first, beyond an empty one", step: Step::First, quantity: Added, with: &PEERS, most: each([0.95, 1.0, 0.95, 0.9, 0.8]) },
+    Bar { name: "what the first takes, beyond what an empty one does", step: Step::First, quantity: Added, with: &PEERS, most: each([0.95, 1.0, 0.95, 0.9, 0.8]) },
     Bar { name: "bytes added by the next day", step: Step::Churn, quantity: Added, with: &PEERS, most: each([0.6, 0.8, 0.35, 0.6, 0.6]) },
     Bar { name: "restore, wall", step: Step::Restore, quantity: Wall, with: &PEERS, most: each([1.0, 1.0, 0.8, 0.8, 1.0]) },
     Bar { name: "restore, beside `zstd -d | tar x`", step: Step::Restore, quantity: Wall, with: &["tar|zstd"], most: only_s1(1.1) },
