@@ -30,7 +30,7 @@ enum Suite {
 const BREACHES: [(&str, &str, Suite); 12] = [
     ("L1", "UnsyncedPacks", Suite::Power(Story::Backup)),
     ("L1", "ManifestFirst", Suite::Power(Story::Backup)),
-    ("L1", "RevivedEarly", Suite::Kill(Story::Heal)),
+    ("L1", "RevivedEarly", Suite::Power(Story::Heal)),
     ("L2", "SwallowedWrite", Suite::Fault(Story::Backup)),
     ("L3", "RetriedSync", Suite::Sync(Story::Stubborn)),
     ("L4", "Unfenced", Suite::Kill(Story::Rely)),
