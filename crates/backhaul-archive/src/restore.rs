@@ -81,6 +81,13 @@ pub enum Act {
     Delete,
 }
 
+impl Act {
+    /// What it is to make something where this is.
+    fn upon(there: Option<&rustix::fs::Stat>) -> Self {
+        if there.is_some() { Self::Replace } else { Self::Create }
+    }
+}
+
 /// Hears of what is done.
 pub type Tell = dyn Fn(Act, &Path) + Send + Sync;
 

@@ -250,7 +250,7 @@ impl Writer<'_, '_> {
         if is_linked || self.stays(job) {
             self.engine.report.skipped(|| job.path());
         } else {
-            self.linked(job, act_on(there.as_ref()));
+            self.linked(job, Act::upon(there.as_ref()));
         }
     }
 
@@ -321,11 +321,6 @@ impl Engine<'_> {
     }
 }
 
-/// What is done where something is to be made.
-pub(super) fn act_on(there: Option<&fs::Stat>) -> Act {
-    if there.is_some() { Act::Replace } else { Act::Create }
-}
-
 /// Links `job`'s name to a file of this restore; none when what is there stays.
 fn link(
     engine: &Engine<'_>,
@@ -351,5 +346,5 @@ fn link(
     let make = |to_name: &[u8]| linkat(&from, name, &to, to_name, AtFlags::empty());
     let make_way = |dir: &OwnedFd| engine.make_way(dir, &job.name, &job.path());
     part::put(&to, (&job.name, Found::of(there.as_ref())), make, |_| Ok(()), &make_way)?;
-    Ok(Some(act_on(there.as_ref())))
+    Ok(Some(Act::upon(there.as_ref())))
 }

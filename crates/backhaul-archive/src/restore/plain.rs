@@ -5,8 +5,6 @@ use std::os::fd::OwnedFd;
 use backhaul_object::entry::{Body, Entry, Special};
 use rustix::fs::{AtFlags, linkat};
 
-use super::Mode;
-use super::batch::act_on;
 use super::fetch::{Found, join};
 use super::folders::Folder;
 use super::look::Looked;
@@ -14,6 +12,7 @@ use super::part;
 use super::place::{self, Missed, Target, Verdict};
 use super::run::Run;
 use super::same::Right;
+use super::{Act, Mode};
 
 const DIFFERS: &str = "differs from the snapshot: another link or special file";
 
@@ -73,7 +72,7 @@ impl Run<'_, '_> {
         if let Some(missed) = missed {
             self.engine.report.missed(&path, missed);
         }
-        self.engine.report.act(act_on(found.as_ref()), &path);
+        self.engine.report.act(Act::upon(found.as_ref()), &path);
         match entry.body {
             Body::Special(_) => self.engine.report.special(),
             _ => self.engine.report.symlink(),

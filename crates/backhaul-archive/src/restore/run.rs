@@ -9,7 +9,7 @@ use backhaul_object::entry::{Body, Content, Entry};
 use backhaul_object::source::TransferError;
 use rustix::fs::Stat;
 
-use super::batch::{Batch, Links, Order, Writer, Writing, act_on};
+use super::batch::{Batch, Links, Order, Writer, Writing};
 use super::fetch::{Engine, FileJob, Found, join};
 use super::folders::Folder;
 use super::look::{self, Batches, Looked};
@@ -17,7 +17,7 @@ use super::place::{self, Verdict};
 use super::same::Right;
 use super::scan::{Scan, Seen};
 use super::select::Choice;
-use super::{Extent, Mode, RestoreError};
+use super::{Act, Extent, Mode, RestoreError};
 use crate::browse::walker::Start;
 
 pub(super) struct Run<'r, 'a> {
@@ -216,8 +216,7 @@ impl Run<'_, '_> {
         }
         let job = self.job(entry, found.as_ref());
         if write {
-            let act = act_on(found.as_ref());
-            self.engine.report.act(act, &job.path());
+            self.engine.report.act(Act::upon(found.as_ref()), &job.path());
         }
         if write && self.engine.request.dry_run {
             self.rehearse_way(found.as_ref(), &job.dir, &job.name)?;
