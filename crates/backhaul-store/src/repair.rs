@@ -71,6 +71,10 @@ impl Vault {
             }
         })?;
         let readable = self.readable(&row, &pack_blob(&name), needed)?;
+        // If all of it is readable, the new pack takes the place of this one, for it has the same name.
+        for old in [pack_blob(&name), sidecar_blob(&name)] {
+            put_aside(&*self.shared.blobs, &old, now)?;
+        }
         {
             let mut state = self.state();
             ordinals.iter().try_for_each(|ordinal| state.index.mark_lost(*ordinal))?;
@@ -86,12 +90,20 @@ impl Vault {
         state.catalog.remove_pack(number)?;
         state.packs.remove(&number);
         drop(state);
-        let blob = pack_blob(&name);
-        for gone in [blob, sidecar_blob(&name)] {
-            put_aside(&*self.shared.blobs, &gone, now)?;
-            self.shared.blobs.remove(&gone)?;
+        self.remove_pack_files(&name)
+    }
+
+    /// Removes what is under a pack's name, and its parity. Whatever is written anew with its old numbers may be byte for
+    /// byte what it was before: then it is another pack's by now, and stays.
+    ///
+    /// # Errors
+    /// The disk refused.
+    pub(crate) fn remove_pack_files(&self, name: &PackId) -> Result<(), StoreError> {
+        if self.state().packs.values().any(|row| row.name == Some(*name)) {
+            return Ok(());
         }
-        Ok(())
+        self.shared.blobs.remove(&pack_blob(name))?;
+        self.shared.blobs.remove(&sidecar_blob(name))
     }
 }
 

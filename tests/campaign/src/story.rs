@@ -1,10 +1,11 @@
 //! What happens to a vault while the world fails: stories, told step by step.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backhaul_object::ids::ClientId;
+use backhaul_store::blobs::{Blobs, LocalBlobs};
 use backhaul_store::check::Mending;
-use backhaul_store::rebuild;
+use backhaul_store::{StoreError, rebuild};
 use backhaul_tests::trees;
 use clap::ValueEnum;
 
@@ -261,20 +262,28 @@ fn mended(local: &Local) -> Result<(), Failure> {
     }
 }
 
+/// Where a folder cannot be listed there is none: in another pack there may be what no client sends again.
+fn largest_pack(dir: &Path) -> Result<PathBuf, Failure> {
+    let said = |error: StoreError| error.to_string();
+    let blobs = LocalBlobs::new(dir);
+    let mut largest = (None, String::new());
+    for name in blobs.list("packs").map_err(said)? {
+        largest = largest.max((blobs.len(&name).map_err(said)?, name));
+    }
+    Ok(dir.join(largest.1))
+}
+
 fn heal(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
     let state = scratch.join("known");
     let _ = std::fs::remove_dir_all(&state);
     back_up_first(&open(dir)?, stage, &state, tell)?;
-    let packs = trees::files(&dir.join("packs"));
-    let Some(pack) = packs.iter().max_by_key(|pack| pack.metadata().map_or(0, |meta| meta.len())) else {
-        return Err("there is no pack".to_owned());
-    };
+    let pack = largest_pack(dir)?;
     tell(Told::Losing);
-    let bytes = std::fs::read(pack).map_err(|error| error.to_string())?;
+    let bytes = std::fs::read(&pack).map_err(|error| error.to_string())?;
     // Some of it can be read, and is saved.
     let mut rotten = bytes.clone();
     rotten[bytes.len() / 3..].fill(0);
-    std::fs::write(pack, rotten).map_err(|error| error.to_string())?;
+    std::fs::write(&pack, rotten).map_err(|error| error.to_string())?;
     let local = open(dir)?;
     let report = local.check(Mending::Mend)?;
     if report.affected.is_empty() {

@@ -42,8 +42,13 @@ impl Vault {
             match outcome {
                 Mend::Done(how) => {
                     exam = exams.one(row)?;
-                    if exam.flaw.is_none() {
-                        (damage.mended, verdict) = (Some(how), Verdict::Mended);
+                    match &exam.flaw {
+                        None => (damage.mended, verdict) = (Some(how), Verdict::Mended),
+                        Some(Flaw::Damaged(_)) => {}
+                        Some(Flaw::Unread(why)) => {
+                            damage.why += &format!("; {how}, and it cannot be read now: {why}");
+                            found.kept.insert(row.number);
+                        }
                     }
                 }
                 Mend::Beyond => {}

@@ -14,7 +14,6 @@ use crate::catalog::PackRow;
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Location, Ordinal};
 use crate::pack::{self, HEAD_LEN, Head, TRAILER_LEN};
-use crate::sidecar::sidecar_blob;
 use crate::vault::{State, Vault, open_name, pack_blob};
 use crate::writer::PackWriter;
 
@@ -217,8 +216,7 @@ impl Vault {
             row.name.iter().for_each(|name| self.shared.parity.add(*name, row.class, row.bytes));
         }
         for (_, name) in &journal.old {
-            self.shared.blobs.remove(&pack_blob(name))?;
-            self.shared.blobs.remove(&sidecar_blob(name))?;
+            self.remove_pack_files(name)?;
             watch.step(Step::Removed)?;
         }
         journal::remove(&self.shared.root)

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
@@ -29,10 +29,17 @@ struct Sectors {
     bad: Range<u64>,
     /// The blob is in another place of the disk now.
     is_moved: AtomicBool,
+    /// What the first read says after that.
+    refusal: Mutex<Option<Errno>>,
 }
 
 impl Sectors {
     fn look(&self, name: &str, offset: u64, len: usize) -> Result<(), StoreError> {
+        if self.is_moved.load(Ordering::Relaxed)
+            && let Some(refusal) = self.refusal.lock().unwrap().take()
+        {
+            return Err(refusal.into()).doing("open", Path::new(name));
+        }
         let is_there = name == self.blob && !self.is_moved.load(Ordering::Relaxed);
         let is_bad = is_there && offset < self.bad.end && offset + len as u64 > self.bad.start;
         let done = if is_bad { Err(Errno::IO.into()) } else { Ok(()) };
@@ -105,10 +112,11 @@ fn filled(root: &Path, chunks: &[Sealed]) -> String {
     packs.iter().max_by_key(bytes).unwrap().clone()
 }
 
-fn opened(root: &Path, blob: &str, bad: Range<u64>) -> Vault {
+fn opened(root: &Path, blob: &str, bad: Range<u64>, refusal: Option<Errno>) -> Vault {
     let mut vault = Vault::open(root).unwrap();
     let (disk, blob, is_moved) = (LocalBlobs::new(root), blob.to_owned(), AtomicBool::new(false));
-    Arc::get_mut(&mut vault.shared).unwrap().blobs = Arc::new(Sectors { disk, blob, bad, is_moved });
+    let sectors = Sectors { disk, blob, bad, is_moved, refusal: Mutex::new(refusal) };
+    Arc::get_mut(&mut vault.shared).unwrap().blobs = Arc::new(sectors);
     vault
 }
 
@@ -138,7 +146,7 @@ fn a_bad_sector_costs_no_more_than_what_it_touches() {
         if !has_parity {
             std::fs::remove_dir_all(root.join("parity")).unwrap();
         }
-        let vault = opened(&root, &blob, bad);
+        let vault = opened(&root, &blob, bad, None);
         let report = mended(&vault);
         let lost = report.damage.iter().filter(|damage| matches!(damage.what, Part::Object(_))).count();
         assert_eq!(lost, if has_parity { 0 } else { touched.len() }, "{:?}", report.damage);
@@ -152,4 +160,47 @@ fn a_bad_sector_costs_no_more_than_what_it_touches() {
             assert_eq!(is_there, has_parity || !touched.contains(&number));
         }
     }
+}
+
+fn assert_all_there(root: &Path, chunks: &[Sealed]) {
+    let vault = Vault::open(root).unwrap();
+    for chunk in chunks {
+        let ordinal = vault.ordinal(&chunk.header.id).unwrap().unwrap();
+        assert_eq!(vault.get(ordinal).unwrap().body, chunk.body);
+    }
+    assert!(mended(&vault).damage.is_empty());
+}
+
+/// Whatever is written anew under its own numbers is byte for byte what it was before it was damaged, and so has its name.
+#[test]
+fn a_pack_all_of_whose_records_are_whole_is_not_removed_with_the_damaged_one() {
+    let chunks: Vec<Sealed> = (0..20).map(|n| sealed(Kind::Chunk, &[], n)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("v");
+    let blob = filled(&root, &chunks);
+    let mut bytes = std::fs::read(root.join(&blob)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(root.join(&blob), &bytes).unwrap();
+    std::fs::remove_dir_all(root.join("parity")).unwrap();
+    let report = mended(&Vault::open(&root).unwrap());
+    assert!(report.is_sound() && !report.damage.is_empty(), "{:?}", report.damage);
+    assert_all_there(&root, &chunks);
+    let kept = LocalBlobs::new(&root).list("quarantine").unwrap();
+    assert!(kept.iter().any(|name| std::fs::read(root.join(name)).unwrap() == bytes), "{kept:?}");
+}
+
+/// That a pack cannot be read a moment after it was mended says nothing of what is in it.
+#[test]
+fn a_mended_pack_that_cannot_be_opened_at_once_stays() {
+    let chunks: Vec<Sealed> = (0..100).map(|n| sealed(Kind::Chunk, &[], n)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("v");
+    let blob = filled(&root, &chunks);
+    let vault = opened(&root, &blob, 40_960..45_056, Some(Errno::MFILE));
+    let before = vault.sealed_packs();
+    let report = mended(&vault);
+    assert!(report.damage.iter().any(|damage| damage.what != Part::Index), "{:?}", report.damage);
+    assert_eq!(vault.sealed_packs(), before);
+    drop(vault);
+    assert_all_there(&root, &chunks);
 }
