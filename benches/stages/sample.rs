@@ -9,7 +9,7 @@ use backhaul_archive::backup::{
 };
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::chunker::Chunker;
-use backhaul_object::descriptor::{Descriptor, INLINE_MAX};
+use backhaul_object::descriptor::{Descriptor, INLINE_WRITTEN};
 use backhaul_object::ids::VaultId;
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::{Packer, identify_content};
@@ -54,7 +54,7 @@ impl Sample {
             bytes += content.len() as u64;
             taken += 1;
             match content.len() {
-                ..=INLINE_MAX => {}
+                ..=INLINE_WRITTEN => {}
                 len if len <= descriptor.member_max as usize => small.push(content),
                 _ => big.push(content),
             }

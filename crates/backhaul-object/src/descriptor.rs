@@ -6,15 +6,19 @@ use crate::ids::VaultId;
 /// Version of the descriptor this crate writes.
 pub const DESCRIPTOR_VERSION: u8 = 1;
 
-/// Content up to this many bytes is kept inline in its directory entry.
+/// Content up to this many bytes is read where it is inline in its directory entry.
 pub const INLINE_MAX: usize = 512;
+
+/// Content up to this many bytes is written there (docs/decisions/0017-small-contents-in-bundles.md): a member of a bundle
+/// costs about as much beside its content.
+pub const INLINE_WRITTEN: usize = 64;
 
 /// What clients of one vault must agree on, or deduplication between them silently ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
     /// The vault.
     pub vault: VaultId,
-    /// Content over [`INLINE_MAX`] and up to this many bytes is a bundle member.
+    /// Content over [`INLINE_WRITTEN`] and up to this many bytes is a bundle member.
     pub member_max: u32,
     /// A bundle is closed when its members reach this many bytes.
     pub bundle_target: u32,

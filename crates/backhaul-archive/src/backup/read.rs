@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::chunker::Chunker;
-use backhaul_object::descriptor::INLINE_MAX;
+use backhaul_object::descriptor::INLINE_WRITTEN;
 use backhaul_object::entry::{Attribute, Metadata};
 use backhaul_object::seal::identify_content;
 use backhaul_object::{ObjectId, Proof};
@@ -214,7 +214,7 @@ impl<'a> Readers<'a> {
 
     fn small(&self, content: Vec<u8>) -> Part {
         let content = Bytes::from(content);
-        if content.len() <= INLINE_MAX {
+        if content.len() <= INLINE_WRITTEN {
             return Part::Inline(content);
         }
         let (id, proof) = identify_content(&self.parameters.id_key, &content);

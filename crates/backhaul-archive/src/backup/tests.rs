@@ -213,6 +213,23 @@ fn one_edit_sends_one_file_and_its_directories() {
     restored_equals(&sink, saved.root, tree.path());
 }
 
+/// A directory's leaf is written anew with each change in it: what is small is not in there with its content.
+#[test]
+fn one_edit_among_small_files_does_not_send_the_others() {
+    let (tree, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sink = Memory::new(parameters().id_key);
+    for i in 0..300 {
+        fs::write(tree.path().join(format!("{i:03}")), noise(300, i + 1)).unwrap();
+    }
+    save(tree.path(), Some(state.path()), &sink, later).unwrap().state.unwrap().accept().unwrap();
+    let before = sink.held.lock().unwrap().bytes;
+    fs::write(tree.path().join("007"), noise(301, 999)).unwrap();
+    let saved = save(tree.path(), Some(state.path()), &sink, later).unwrap();
+    let sent = sink.held.lock().unwrap().bytes - before;
+    assert!(before > 300 * 300 && sent < 30_000, "{before} bytes at first, then {sent}");
+    restored_equals(&sink, saved.root, tree.path());
+}
+
 /// A second edit within one tick of the clock leaves size and stamps as they were.
 #[test]
 fn a_file_whose_stamps_prove_nothing_is_read_again() {
