@@ -174,3 +174,33 @@ fn a_recovery_makes_a_lost_index_anew_and_passes_over_a_damaged_export() {
     assert!(backup["bytes_sent"].as_u64().unwrap() < 2_000, "{backup}");
     assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 2);
 }
+
+/// The disk with the packs is gone for good, and the catalog with it: what is left is who the clients are.
+#[test]
+fn a_recovery_without_packs_asks_first_and_the_next_backup_is_whole() {
+    let (lost, dir, out) = (made(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = grown(dir.path());
+    let daemon = lost.home.start(&["server", "run"]);
+    let client = joined(&lost.home, "desk", &tree);
+    client.run(&["backup"]).ok();
+    daemon.terminate();
+    lost.home.run(&["server", "export"]).ok();
+    let disk = tempfile::tempdir().unwrap();
+    let data = disk.path().join("data");
+    let moved = Command::new("mv").arg(lost.home.path().join("server/vaults/main")).arg(&data).status();
+    assert!(moved.unwrap().success());
+    fs::remove_dir_all(lost.home.path().join("server")).unwrap();
+    fs::remove_dir_all(data.join("packs")).unwrap();
+    fs::remove_file(data.join("catalog.sqlite")).unwrap();
+    let mut recover =
+        vec!["server", "recover", data.to_str().unwrap(), "--recovery-key-file", lost.key.to_str().unwrap()];
+    let refused = lost.home.run(&recover).expect(13);
+    assert!(refused.err.contains("is it mounted?") && refused.err.contains("--packs-are-lost"));
+    assert!(!lost.home.path().join("server/config.toml").exists());
+    recover.push("--packs-are-lost");
+    assert_eq!(lost.home.json(&recover)["clients"].as_u64(), Some(1));
+    let _daemon = lost.home.start(&["server", "run"]);
+    client.run(&["backup"]).ok();
+    client.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    same(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
+}

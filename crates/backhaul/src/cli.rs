@@ -261,6 +261,9 @@ pub enum ServerCommand {
         /// The file with what `server init` printed
         #[arg(long, value_name = "FILE")]
         recovery_key_file: PathBuf,
+        /// Go on even if most packs are not there, and give up what is in those
+        #[arg(long)]
+        packs_are_lost: bool,
     },
     /// Write the systemd unit, with this home and this program
     #[command(

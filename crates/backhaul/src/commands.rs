@@ -8,6 +8,7 @@ use clap::CommandFactory;
 use backhaul_agent::remote::Which;
 use backhaul_agent::ways::Ways;
 use backhaul_archive::mount::Audience;
+use backhaul_server::export::recover::Packs;
 use backhaul_server::fleet::Terms;
 
 use crate::cli::{AgentCommand, AlertsCommand, Cli, ClientCommand, Command, PolicyCommand, ServerCommand};
@@ -111,8 +112,9 @@ async fn server_command(context: &Context, command: ServerCommand) -> Done {
         ServerCommand::Init { listen, name } => server::init(context, listen, name),
         ServerCommand::Run { listen } => server::run(context, listen).await,
         ServerCommand::Export { copy_to } => recover::export(context, copy_to.as_deref()).await,
-        ServerCommand::Recover { dir, recovery_key_file } => {
-            recover::recover(context, &dir, &recovery_key_file)
+        ServerCommand::Recover { dir, recovery_key_file, packs_are_lost } => {
+            let packs = if packs_are_lost { Packs::Lost } else { Packs::Expected };
+            recover::recover(context, &dir, &recovery_key_file, packs)
         }
         ServerCommand::Install(args) => install::server(context, &args),
     }

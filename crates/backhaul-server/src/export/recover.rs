@@ -45,12 +45,27 @@ pub enum Rebuilt {
     No,
 }
 
+/// Whether the vault's packs are to be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packs {
+    /// They are there; if most are not, their folder is not mounted.
+    Expected,
+    /// Those that are not there will not come back.
+    Lost,
+}
+
 /// Makes a server in `home` from the vault in `dir`, which stays where it is. Until the last file is written there is no
 /// server, and the same can be done again.
 ///
 /// # Errors
-/// There is a server already, no vault, no export that can be used, or the wrong key.
-pub fn recover(dir: &Path, key: &RecoveryKey, home: &ServerHome, now: u64) -> Result<Recovered, ServerError> {
+/// There is a server already, no vault, no export that can be used, the wrong key, or no packs where there should be.
+pub fn recover(
+    dir: &Path,
+    key: &RecoveryKey,
+    home: &ServerHome,
+    packs: Packs,
+    now: u64,
+) -> Result<Recovered, ServerError> {
     if home.exists() {
         return Err(ServerError::Exists { path: home.dir().to_path_buf() });
     }
@@ -60,7 +75,7 @@ pub fn recover(dir: &Path, key: &RecoveryKey, home: &ServerHome, now: u64) -> Re
         return Err(StoreError::NotAVault { path: dir }.into());
     }
     let Chosen { path: export, made_at, vault_key, files, keyring, vault, damaged } = choose(&dir, key)?;
-    let (opened, rebuilt) = open_vault(&dir, now)?;
+    let (opened, rebuilt) = open_vault(&dir, packs, now)?;
     if opened.descriptor().vault != vault {
         let why = "it is the export of another vault".to_owned();
         return Err(ServerError::File { path: export, why });
@@ -137,11 +152,15 @@ fn choose(dir: &Path, key: &RecoveryKey) -> Result<Chosen, ServerError> {
 }
 
 /// Opens the vault; where catalog or index are lost, they are made anew.
-fn open_vault(dir: &Path, now: u64) -> Result<(Vault, Rebuilt), ServerError> {
+fn open_vault(dir: &Path, packs: Packs, now: u64) -> Result<(Vault, Rebuilt), ServerError> {
     match Vault::open(dir) {
         Ok(vault) => Ok((vault, Rebuilt::No)),
         Err(StoreError::Damaged { .. } | StoreError::Catalog(_) | StoreError::Io { .. }) => {
-            rebuild::rebuild(dir, random()?, Mending::Mend, now)?;
+            let way = match packs {
+                Packs::Expected => rebuild::rebuild,
+                Packs::Lost => rebuild::rebuild_from_what_is_left,
+            };
+            way(dir, random()?, Mending::Mend, now)?;
             Ok((Vault::open(dir)?, Rebuilt::Yes))
         }
         Err(error) => Err(error.into()),

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use backhaul_server::chores::Chore;
 use backhaul_server::export::Request;
-use backhaul_server::export::recover::{Rebuilt, Recovered, recover as stand_up};
+use backhaul_server::export::recover::{Packs, Rebuilt, Recovered, recover as stand_up};
 use backhaul_server::home::ServerHome;
 use backhaul_server::keyring::RecoveryKey;
 use backhaul_server::{ServerError, clock};
+use backhaul_store::StoreError;
 use serde_json::json;
 
 use super::chore::{ask, server_only};
@@ -31,7 +32,7 @@ pub async fn export(context: &Context, copy_to: Option<&Path>) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn recover(context: &Context, dir: &Path, key_file: &Path) -> Done {
+pub fn recover(context: &Context, dir: &Path, key_file: &Path, packs: Packs) -> Done {
     let doing = || format!("recovering a server from {}", dir.display());
     let text = std::fs::read_to_string(key_file)
         .map_err(|error| Failure::from(error).while_doing(format!("reading {}", key_file.display())))?;
@@ -42,9 +43,15 @@ pub fn recover(context: &Context, dir: &Path, key_file: &Path) -> Done {
     let hint = "`server init` printed it once, as 8 groups of 8 digits";
     let key = RecoveryKey::parse(&text).ok_or_else(|| Failure::from(wrong()).hint(hint))?;
     let home = ServerHome::at(&context.home);
-    let recovered = stand_up(dir, &key, &home, clock::now()).map_err(|error| {
-        let failure = Failure::from(error);
-        failure.while_doing(doing())
+    let recovered = stand_up(dir, &key, &home, packs, clock::now()).map_err(|error| {
+        let are_away = matches!(error, ServerError::Store(StoreError::PacksAway { .. }));
+        let failure = Failure::from(error).while_doing(doing());
+        match are_away {
+            true => {
+                failure.hint("is it mounted? then try again; without what is lost goes on --packs-are-lost")
+            }
+            false => failure,
+        }
     })?;
     if context.global.json {
         output::json(&describe(&home, &recovered));
