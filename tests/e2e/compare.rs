@@ -1,6 +1,7 @@
 //! What differs between snapshots, and folders as archives.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -73,6 +74,11 @@ fn a_folder_comes_out_as_a_tar_that_others_unpack() {
     fs::create_dir(&long).unwrap();
     fs::write(long.join("m".repeat(200)), b"long").unwrap();
     std::os::unix::fs::symlink("t".repeat(300), tree.join("to far away")).unwrap();
+    for name in ["user.a=b", "user.100%25", "user.=%3D="] {
+        let set =
+            rustix::fs::setxattr(long.join("m".repeat(200)), name, b"odd", rustix::fs::XattrFlags::empty());
+        set.unwrap();
+    }
     // A tar has none of these.
     for name in ["socket", "deep/socket-too"] {
         fs::remove_file(tree.join(name)).unwrap();
@@ -99,6 +105,33 @@ fn a_folder_comes_out_as_a_tar_that_others_unpack() {
     }
 }
 
+/// A name that no other program would read back is not changed into another.
+#[test]
+fn what_a_tar_has_no_place_for_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("letter"), b"dear ana").unwrap();
+    let odd = std::ffi::OsStr::from_bytes(b"user.\xff");
+    rustix::fs::setxattr(tree.join("letter"), odd, b"odd", rustix::fs::XattrFlags::empty()).unwrap();
+    fs::write(tree.join("log"), b"").unwrap();
+    let flagged = Command::new("chattr").arg("+d").arg(tree.join("log")).status();
+    assert!(flagged.unwrap().success());
+    let home = Home::new();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    home.run(&["-q", "backup", "--include-nodump", tree.to_str().unwrap()]).ok();
+    let tar = dir.path().join("out.tar");
+    let what = format!("latest:{}", tree.display());
+    let done = home.run(&["dump", &what, "--archive", "tar", "-o", tar.to_str().unwrap()]).expect(3);
+    for said in
+        ["letter: the name of an attribute of it is not UTF-8", "log: a tar archive has no inode flags"]
+    {
+        assert!(done.err.contains(said), "{}", done.err);
+    }
+    let listed = Command::new("tar").arg("tf").arg(&tar).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "letter\nlog\n");
+}
+
 #[test]
 fn a_zip_holds_files_folders_and_links_and_what_it_cannot_hold_is_named() {
     let dir = tempfile::tempdir().unwrap();
@@ -107,6 +140,7 @@ fn a_zip_holds_files_folders_and_links_and_what_it_cannot_hold_is_named() {
     let data = trees::noise(3_000_000, 5);
     fs::write(tree.join("sub/data"), &data).unwrap();
     std::os::unix::fs::symlink("sub/data", tree.join("link")).unwrap();
+    rustix::fs::setxattr(tree.join("sub"), "user.author", b"ana", rustix::fs::XattrFlags::empty()).unwrap();
     trees::special(&tree, "pipe", rustix::fs::FileType::Fifo, 0).unwrap();
     let home = Home::new();
     home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
@@ -114,6 +148,7 @@ fn a_zip_holds_files_folders_and_links_and_what_it_cannot_hold_is_named() {
     let what = format!("latest:{}", tree.display());
     let done = home.run(&["dump", &what, "--archive", "zip", "-o", zip.to_str().unwrap()]).expect(3);
     assert!(done.err.contains("pipe") && done.err.contains("no special files"), "{}", done.err);
+    assert!(done.err.contains("sub: a zip archive has no attributes"), "{}", done.err);
     let mut archive = zip::ZipArchive::new(fs::File::open(&zip).unwrap()).unwrap();
     let names: Vec<String> = archive.file_names().map(|name| name.unwrap().into_owned()).collect();
     assert_eq!(names, ["link", "sub/", "sub/data"]);

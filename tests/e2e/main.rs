@@ -45,4 +45,6 @@ mod stills;
 mod terms;
 mod transcript;
 mod trouble;
+mod walks;
 mod waves;
+mod within;

@@ -1,7 +1,7 @@
 //! A file, or all of a folder as one archive, written to a stream.
 //!
-//! Names in an archive are relative to the folder. What its form has no place for is left out and named:
-//! sockets in [`tar`](Form::Tar), all special files and what belongs to a file besides its mode and time in [`zip`](Form::Zip).
+//! Names in an archive are relative to the folder. What its form has no place for is left out and named: sockets and inode flags
+//! in [`tar`](Form::Tar); in [`zip`](Form::Zip) all special files, attributes and flags. No zip has owners, or says which names are one file's.
 
 use std::io::{self, Write};
 

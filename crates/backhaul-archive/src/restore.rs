@@ -38,6 +38,7 @@ mod compare;
 mod delete;
 mod fetch;
 mod folders;
+mod given;
 mod look;
 mod near;
 mod out;
@@ -66,6 +67,16 @@ pub enum Overwrite {
     IfNewer,
     /// It stays.
     Never,
+}
+
+/// How a large file takes the place of one that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replacing {
+    /// It is put together beside it, and what is there stays until it is whole.
+    #[default]
+    InOneStep,
+    /// What differs is written into it: no second copy is made, and an interruption leaves it half old and half new.
+    InPlace,
 }
 
 /// Something that a restore does.
@@ -102,6 +113,8 @@ pub struct RestoreRequest {
     pub dry_run: bool,
     /// What happens to what is already there.
     pub overwrite: Overwrite,
+    /// How that is done with a large file.
+    pub replacing: Replacing,
     /// Which part is wanted.
     pub select: Selection,
     /// Removes from the folders that are restored what the snapshot does not have, but for what the selection excludes.
@@ -124,6 +137,7 @@ impl RestoreRequest {
             verify: false,
             dry_run: false,
             overwrite: Overwrite::default(),
+            replacing: Replacing::default(),
             select: Selection::default(),
             delete: false,
             totals: None,

@@ -7,11 +7,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
+use crate::around;
 use crate::atomic::{AtomicFile, make_dirs, sync_parent};
 use crate::error::{Doing, StoreError};
 
 /// Files kept open for reading.
 const HANDLES_MAX: usize = 128;
+/// Bytes copied at once.
+const COPY_BLOCK: usize = 1 << 20;
 
 /// Where sealed packs and manifests live.
 pub trait Blobs: Send + Sync {
@@ -113,6 +116,23 @@ impl LocalBlobs {
         make_dirs(parent).doing("create", parent)?;
         Ok(())
     }
+
+    /// Makes a copy under another name, durably, with zeroes for what the disk has lost of it.
+    fn copy(&self, name: &str, copy: &Path) -> Result<(), StoreError> {
+        let temporary = copy.with_extension("tmp");
+        let file = File::create(&temporary).doing("create", &temporary)?;
+        let (mut at, mut block) = (0, vec![0; COPY_BLOCK]);
+        loop {
+            let n = around::read_into(self, name, at, &mut block)?;
+            file.write_all_at(&block[..n], at).doing("write", &temporary)?;
+            at += n as u64;
+            if n < block.len() {
+                break;
+            }
+        }
+        file.sync_all().doing("sync", &temporary)?;
+        fs::rename(&temporary, copy).doing("move into place", copy)
+    }
 }
 
 impl Blobs for LocalBlobs {
@@ -149,7 +169,7 @@ impl Blobs for LocalBlobs {
         match fs::hard_link(&path, &copy) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
             // Some file systems have no links.
-            Err(_) => drop(fs::copy(&path, &copy).doing("copy", &path)?),
+            Err(_) => self.copy(name, &copy)?,
             Ok(()) => {}
         }
         sync_parent(&copy).doing("sync the directory of", &copy)
@@ -158,11 +178,16 @@ impl Blobs for LocalBlobs {
     fn remove(&self, name: &str) -> Result<(), StoreError> {
         let path = self.root.join(name);
         self.forget(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error).doing("remove", &path),
-            Ok(()) => sync_parent(&path).doing("sync the directory of", &path),
-        }
+        let removed = match fs::remove_file(&path) {
+            // Whoever removed it may have ended before that was durable.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => match sync_parent(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                synced => return synced.doing("sync the directory of", &path),
+            },
+            removed => removed,
+        };
+        removed.doing("remove", &path)?;
+        sync_parent(&path).doing("sync the directory of", &path)
     }
 
     fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {

@@ -337,15 +337,17 @@ fn fill(
             Err(StoreError::Io { .. }) => read_header(packs.blobs, &blob, record),
             header => header,
         };
-        let entered = header.and_then(|header| {
-            let edges = resolve(&mut index, &header, &mut gaps)?;
-            let at = Location { pack: record.pack, offset: record.offset, len: record.len };
-            let ordinal = index.append(&header, at, &edges)?;
-            lose_if_baseless(&mut index, &header, ordinal, &edges)
-        });
-        match entered {
-            Ok(()) => report.objects += 1,
-            Err(error) => {
+        let edges = header.map(|header| (resolve(&mut index, &header, &mut gaps), header));
+        match edges {
+            Ok((Ok(edges), header)) => {
+                let at = Location { pack: record.pack, offset: record.offset, len: record.len };
+                let ordinal = index.append(&header, at, &edges)?;
+                lose_if_baseless(&mut index, &header, ordinal, &edges)?;
+                report.objects += 1;
+            }
+            // That the new index cannot be read says nothing of the object.
+            Ok((Err(error @ StoreError::Io { .. }), _)) => return Err(error),
+            Ok((Err(error), _)) | Err(error) => {
                 let why = format!("object number {}: {error}", record.ordinal.0);
                 report.damage.push(Damage::new(Part::File(blob), why));
                 gaps.add(Ordinal(index.objects()));

@@ -64,29 +64,32 @@ impl Vault {
     pub(crate) fn abandon_pack(&self, number: u32, needed: &Owned, now: u64) -> Result<(), StoreError> {
         let Some(row) = self.state().packs.get(&number).cloned() else { return Ok(()) };
         let Some(name) = row.name else { return Ok(()) };
-        let mut ordinals: Vec<Ordinal> = Vec::new();
-        self.each_located(&mut |ordinal, at| {
-            if at.pack == number {
-                ordinals.push(ordinal);
-            }
-        })?;
         let readable = self.readable(&row, &pack_blob(&name), needed)?;
         // If all of it is readable, the new pack takes the place of this one, for it has the same name.
         for old in [pack_blob(&name), sidecar_blob(&name)] {
             put_aside(&*self.shared.blobs, &old, now)?;
         }
-        {
-            let mut state = self.state();
-            ordinals.iter().try_for_each(|ordinal| state.index.mark_lost(*ordinal))?;
-        }
         let mut session = self.begin(row.session, row.client);
-        for (sealed, edges) in &readable {
-            session.append(sealed, edges)?;
+        for (ordinal, sealed, edges) in &readable {
+            session.move_here(*ordinal, sealed, edges)?;
         }
         session.finish()?;
+        // All that can be saved is in its new place, durably: what is left is lost.
+        let mut left: Vec<Ordinal> = Vec::new();
+        self.each_located(&mut |ordinal, at| {
+            if at.pack == number {
+                left.push(ordinal);
+            }
+        })?;
         let mut state = self.state();
+        for ordinal in left {
+            if state.index.location(ordinal)?.pack == number {
+                state.index.mark_lost(ordinal)?;
+            }
+        }
         // What is lost must be so on the disk before its pack goes.
         state.flush_index()?;
+        state.upkeeps += 1;
         state.catalog.remove_pack(number)?;
         state.packs.remove(&number);
         drop(state);
@@ -99,9 +102,12 @@ impl Vault {
     /// # Errors
     /// The disk refused.
     pub(crate) fn remove_pack_files(&self, name: &PackId) -> Result<(), StoreError> {
-        if self.state().packs.values().any(|row| row.name == Some(*name)) {
-            return Ok(());
+        let mut state = self.state();
+        if state.packs.values().any(|row| row.name == Some(*name)) {
+            // What was said of it is not said of what is there now.
+            return state.catalog.forget_check(name);
         }
+        drop(state);
         self.shared.blobs.remove(&pack_blob(name))?;
         self.shared.blobs.remove(&sidecar_blob(name))
     }
@@ -114,7 +120,7 @@ impl Vault {
         row: &PackRow,
         blob: &str,
         needed: &Owned,
-    ) -> Result<Vec<(Sealed, Vec<Edge>)>, StoreError> {
+    ) -> Result<Vec<(Ordinal, Sealed, Vec<Edge>)>, StoreError> {
         let Some(len) = self.shared.blobs.len(blob)? else { return Ok(Vec::new()) };
         let read = |offset, len| around::read(&*self.shared.blobs, blob, offset, len);
         let mut readable = Vec::new();
@@ -131,7 +137,7 @@ impl Vault {
                 let edges = state.index.edges(ordinal)?;
                 // Otherwise it is the patch that a chunk was before it came back whole.
                 if edges.len() == sealed.header.references.len() {
-                    readable.push((sealed, edges));
+                    readable.push((ordinal, sealed, edges));
                 }
             }
         }

@@ -58,14 +58,29 @@ impl WriteSession {
         if self.failed {
             return Err(StoreError::Poisoned);
         }
-        let result = self.try_append(sealed, edges);
+        let result = self.unreadable(&sealed.header.id).and_then(|bad| self.put(sealed, edges, bad));
         self.failed = result.is_err();
         result
     }
 
-    fn try_append(&mut self, sealed: &Sealed, edges: &[Edge]) -> Result<Ordinal, StoreError> {
+    /// Writes an object that has a number once more, in another place: that is where it is once this is durable.
+    ///
+    /// # Errors
+    /// The disk refused: the session is over, and the object is where it was.
+    pub(crate) fn move_here(
+        &mut self,
+        ordinal: Ordinal,
+        sealed: &Sealed,
+        edges: &[Edge],
+    ) -> Result<(), StoreError> {
+        let result = self.put(sealed, edges, Some(ordinal));
+        self.failed = result.is_err();
+        result.map(drop)
+    }
+
+    /// `bad`: a number under which it cannot serve, and which it takes if it can.
+    fn put(&mut self, sealed: &Sealed, edges: &[Edge], bad: Option<Ordinal>) -> Result<Ordinal, StoreError> {
         let vault = self.vault.clone();
-        let bad = self.unreadable(&sealed.header.id)?;
         let mut guard = vault.state();
         let state = &mut *guard;
         if state.poisoned {

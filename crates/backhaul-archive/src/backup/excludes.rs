@@ -69,6 +69,7 @@ pub(super) enum Reason {
     NoDump,
     Marked,
     Kernel,
+    Unmounted,
 }
 
 impl Reason {
@@ -79,6 +80,7 @@ impl Reason {
             Self::NoDump => "marked nodump",
             Self::Marked => "in folders marked as caches",
             Self::Kernel => "file systems of the kernel",
+            Self::Unmounted => "not mounted now",
         }
     }
 }
@@ -149,6 +151,16 @@ const OF_THE_KERNEL: [u64; 17] = [
     0xf97c_ff8c,
     0x6e73_6673,
 ];
+
+/// Where something is mounted once somebody opens it (`AUTOFS_SUPER_MAGIC`).
+const AUTOFS: u64 = 0x0187;
+
+/// Whether a directory waits for something to be mounted there: by a handle that only names it, and opens nothing.
+pub(super) fn is_unmounted(dir: &impl AsFd, name: &CStr) -> bool {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let named = rustix::fs::openat(dir, name, flags, Mode::empty());
+    named.and_then(rustix::fs::fstatfs).is_ok_and(|stat| stat.f_type as u64 & 0xffff_ffff == AUTOFS)
+}
 
 /// Whether a directory is on one of those.
 pub(super) fn is_of_the_kernel(dir: &impl AsFd) -> bool {

@@ -14,6 +14,7 @@ use backhaul_object::seal::identify_content;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
 use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::drafts::{Draft, Drafts, KnownTo, Past, Reading};
 use super::look::Look;
@@ -170,7 +171,12 @@ impl<'a> Readers<'a> {
     fn open(&self, wanted: &Wanted) -> std::io::Result<Opened> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let sampled = (self.request.now)();
-        let fd = rustix::fs::openat(&*wanted.dir, &wanted.name, flags, Mode::empty())?;
+        let open = |flags| rustix::fs::openat(&*wanted.dir, &wanted.name, flags, Mode::empty());
+        // Only the owner and root may leave the time of the last access as it is.
+        let fd = match open(flags | OFlags::NOATIME) {
+            Err(Errno::PERM) => open(flags),
+            done => done,
+        }?;
         let (attributes, unread) = attributes::read(&Handle::open(&fd));
         let file = File::from(fd);
         let look = self.look(&file)?;

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::assemble::directory_entry;
 use super::drafts::{KnownTo, Past};
-use super::excludes::{Reason, is_of_the_kernel};
+use super::excludes::{Reason, is_of_the_kernel, is_unmounted};
 use super::look::Look;
 use super::read::{Large, Wanted};
 use super::roots::Roots;
@@ -200,20 +200,20 @@ impl<'a> Walk<'a> {
                 Some(fd) => self.attributes(&Handle::open(fd))?,
                 None => self.named_attributes(dir, name)?,
             };
-            self.send(enter(attributes, 0))?;
-            self.send(Step::Missing(None))?;
-            return self.send(Step::Leave);
+            return self.closed(enter(attributes, 0), None);
+        }
+        if elsewhere.is_none() && !is_root && self.volume != look.volume() && is_unmounted(dir, name) {
+            return self.closed(enter(Vec::new(), 0), Some(Reason::Unmounted));
         }
         let open = || rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty());
         match elsewhere.unwrap_or_else(open) {
             Ok(fd) => {
                 let attributes = self.attributes(&Handle::open(&fd))?;
-                self.send(enter(attributes, flags::read(&fd)))?;
+                let entered = enter(attributes, flags::read(&fd));
                 if !is_root && self.volume != look.volume() && is_of_the_kernel(&fd) {
-                    self.send(Step::LeftOut(Reason::Kernel))?;
-                    self.send(Step::Missing(None))?;
-                    return self.send(Step::Leave);
+                    return self.closed(entered, Some(Reason::Kernel));
                 }
+                self.send(entered)?;
                 let outer = std::mem::replace(&mut self.volume, look.volume());
                 // What somebody names is wanted, whatever it is marked as.
                 let mark = if is_root { None } else { self.request.exclude.mark(&fd) };
@@ -232,6 +232,14 @@ impl<'a> Walk<'a> {
                 self.send(Step::Missing(None))?;
             }
         }
+        self.send(Step::Leave)
+    }
+
+    /// A directory that is kept without what is in it.
+    fn closed(&mut self, entered: Step, why: Option<Reason>) -> Result<(), Over> {
+        self.send(entered)?;
+        why.map_or(Ok(()), |why| self.send(Step::LeftOut(why)))?;
+        self.send(Step::Missing(None))?;
         self.send(Step::Leave)
     }
 

@@ -43,7 +43,7 @@ impl<'a> Tar<'a> {
         header.set_mtime(metadata.mtime_s.try_into().unwrap_or(0));
         let (mut records, written, in_header) = size.records(name);
         header.set_size(written);
-        let name = &in_header[..];
+        let (whole, name) = (name, &in_header[..]);
         let mut say = |key: &str, value: &[u8]| records.push((key.to_owned(), value.to_vec()));
         for (key, id) in [("uid", metadata.uid), ("gid", metadata.gid)] {
             // Seven octal digits.
@@ -71,8 +71,13 @@ impl<'a> Tar<'a> {
         // A further name has what its first has.
         let attributes = if kind == EntryType::Link { Vec::new() } else { entry.attributes() };
         for attribute in attributes {
-            let key = format!("SCHILY.xattr.{}", String::from_utf8_lossy(&attribute.name));
-            say(&key, &attribute.value);
+            match keyword(&attribute.name) {
+                Some(key) => say(&key, &attribute.value),
+                None => self.left_out.push((whole.to_vec(), "the name of an attribute of it is not UTF-8")),
+            }
+        }
+        if kind != EntryType::Link && entry.flags() != 0 {
+            self.left_out.push((whole.to_vec(), "a tar archive has no inode flags; all else of it is there"));
         }
         header.set_cksum();
         let records = records.iter().map(|(key, value)| (key.as_str(), &value[..]));
@@ -100,6 +105,12 @@ impl<'a> Tar<'a> {
         let padding = (BLOCK - written % BLOCK) % BLOCK;
         Ok(self.builder.get_mut().write_all(&[0; BLOCK as usize][..padding as usize])?)
     }
+}
+
+/// The key of an attribute, as GNU tar writes it: what ends a key there is in another form.
+fn keyword(attribute: &[u8]) -> Option<String> {
+    let name = std::str::from_utf8(attribute).ok()?;
+    Some(format!("SCHILY.xattr.{}", name.replace('%', "%25").replace('=', "%3D")))
 }
 
 /// What stands before a header: keys and values.

@@ -42,6 +42,10 @@ impl Archive for Zip<'_> {
             .compression_method(CompressionMethod::Deflated)
             .unix_permissions(entry.metadata.mode.into())
             .last_modified_time(time(entry.metadata.mtime_s));
+        if !entry.attributes().is_empty() || entry.flags() != 0 {
+            let why = "a zip archive has no attributes and inode flags; all else of it is there";
+            self.left_out.push((name.to_vec(), why));
+        }
         match &entry.body {
             Body::Directory { .. } | Body::Folded(_) => {
                 self.writer.add_directory(text, options).map_err(io::Error::from)?;

@@ -1,15 +1,13 @@
 //! Where the bytes of one file go: into a new file, or against the one that is there.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FallocateFlags, fallocate};
-
-use super::Mode;
 use super::compare::Comparer;
 use super::fetch::{Engine, FileJob, Found};
-use super::{part, place};
+use super::given::Given;
+use super::{Mode, Replacing, part, place};
 use crate::attributes::Others;
 use crate::dump::Sink;
 use crate::flags;
@@ -26,9 +24,11 @@ pub(super) struct Out<'o> {
 
 enum Opened {
     /// Under its own name: a small file where nothing was, whole within a moment.
-    Direct(File),
+    Direct(Given),
     /// Under another name until it is whole: whatever ends the restore, what was there stays.
-    Part(File, Vec<u8>),
+    Part(Given, Vec<u8>),
+    /// Into what is there.
+    Within(Given),
     Old(Comparer),
 }
 
@@ -53,15 +53,29 @@ impl<'o> Out<'o> {
             match place::create(self.dir, &self.job.name)? {
                 Some(file) => {
                     self.flag(&file);
-                    return Ok(Opened::Direct(file));
+                    return Given::new(file).map(Opened::Direct);
                 }
                 None if self.job.found == Found::Nothing => return Err(io::Error::other(part::MEANWHILE)),
                 None => {}
             }
         }
+        let old = match self.job.found {
+            Found::File(_) if self.engine.request.replacing == Replacing::InPlace => {
+                Given::within(self.dir, &self.job.name)
+            }
+            _ => None,
+        };
+        if let Some(old) = old {
+            self.flag(old.file());
+            return Ok(Opened::Within(old));
+        }
         let (file, part) = part::create_part(self.dir, self.job)?;
         self.flag(&file);
-        Ok(Opened::Part(file, part))
+        let mut given = Given::new(file)?;
+        if let (Found::File(_), Ok(old)) = (self.job.found, place::open_file(self.dir, &self.job.name)) {
+            given.share(&old)?;
+        }
+        Ok(Opened::Part(given, part))
     }
 
     /// Some flags can be set only while a file is empty.
@@ -74,8 +88,13 @@ impl<'o> Out<'o> {
     pub(super) fn end(mut self, written: Result<(), String>) -> Result<(), String> {
         let (engine, job, dir) = (self.engine, self.job, self.dir);
         let result = written.and_then(|()| match self.opened() {
-            Ok(Opened::Direct(file)) => dress(file, job, engine),
-            Ok(Opened::Part(file, part)) => {
+            Ok(Opened::Direct(given)) => dress(given.file(), job, engine),
+            Ok(Opened::Within(given)) => {
+                given.file().set_len(job.size).map_err(|error| error.to_string())?;
+                dress(given.file(), job, engine)
+            }
+            Ok(Opened::Part(given, part)) => {
+                let file = given.file();
                 // What was left of an earlier restore may have been longer.
                 file.set_len(job.size).map_err(|error| error.to_string())?;
                 dress(file, job, engine)?;
@@ -89,6 +108,9 @@ impl<'o> Out<'o> {
         let left = match (&self.open, &result) {
             // A later restore goes on with it.
             (Some(Opened::Part(..)), Err(_)) if engine.report.is_over().is_some() => return result,
+            (Some(Opened::Within(_)), Err(why)) => {
+                return Err(format!("{why}; it is half old and half new until it is restored again"));
+            }
             (Some(Opened::Direct(_)), Err(_)) => &job.name,
             (Some(Opened::Part(_, part)), Err(_)) => part,
             _ => return result,
@@ -113,25 +135,16 @@ fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> 
 impl Sink for Out<'_> {
     fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self.opened()? {
-            Opened::Direct(file) | Opened::Part(file, _) => file.write_all(bytes),
+            Opened::Direct(given) | Opened::Part(given, _) | Opened::Within(given) => {
+                given.put(bytes).map(drop)
+            }
             Opened::Old(comparer) => comparer.data(bytes),
         }
     }
 
     fn hole(&mut self, len: u64) -> io::Result<()> {
         match self.opened()? {
-            Opened::Direct(file) | Opened::Part(file, _) => {
-                let (at, old) = (file.stream_position()?, file.metadata()?.len());
-                let end = at.checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
-                if at < old {
-                    // Of an earlier restore. Where no hole can be made, the rest of it goes.
-                    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                    fallocate(&*file, how, at, len.min(old - at)).or_else(|_| file.set_len(at))?;
-                }
-                // Nothing else may follow that makes the file so long.
-                file.set_len(end.max(file.metadata()?.len()))?;
-                file.seek(SeekFrom::Start(end)).map(drop)
-            }
+            Opened::Direct(given) | Opened::Part(given, _) | Opened::Within(given) => given.hole(len),
             Opened::Old(comparer) => comparer.hole(len),
         }
     }

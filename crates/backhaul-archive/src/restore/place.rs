@@ -178,7 +178,7 @@ pub(crate) fn clear(dir: &OwnedFd, name: &[u8]) -> Result<(), String> {
 
 /// Makes a new file; `None` when something is there.
 pub(crate) fn create(dir: &OwnedFd, name: &[u8]) -> Result<Option<File>, Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR) {
         Ok(fd) => Ok(Some(File::from(fd))),
         Err(Errno::EXIST) => Ok(None),
@@ -273,6 +273,14 @@ impl Missed {
     }
 }
 
+/// The kernel takes this number for "as it is".
+const NOBODY_AT_ALL: u32 = u32::MAX;
+
+/// Whether an owner can be asked for.
+fn can_own(metadata: &Metadata) -> bool {
+    metadata.uid != NOBODY_AT_ALL && metadata.gid != NOBODY_AT_ALL
+}
+
 fn is_owned(stat: &Stat, metadata: &Metadata) -> bool {
     (stat.st_uid, stat.st_gid) == (metadata.uid, metadata.gid)
 }
@@ -294,8 +302,8 @@ pub(crate) fn apply(
     attributes: Option<(&[Attribute], Others)>,
 ) -> Result<Missed, Errno> {
     let stat = fs::fstat(fd)?;
-    let owned = is_owned(&stat, metadata)
-        || takes(fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid))))?;
+    let own = || fs::fchown(fd, Some(Uid::from_raw(metadata.uid)), Some(Gid::from_raw(metadata.gid)));
+    let owned = is_owned(&stat, metadata) || can_own(metadata) && takes(own())?;
     let unset = attributes.map(|(wanted, others)| attributes::write(&Handle::open(fd), wanted, others));
     if !is_of(&stat, metadata) {
         takes(fs::futimens(fd, &times(metadata)))?;
@@ -323,8 +331,8 @@ pub(crate) fn apply_to_plain(dir: &OwnedFd, name: &[u8], entry: &Entry) -> Resul
     }
     let handle = format!("/proc/self/fd/{}", fd.as_raw_fd());
     let (uid, gid) = (Uid::from_raw(metadata.uid), Gid::from_raw(metadata.gid));
-    let owned =
-        is_owned(&stat, metadata) || takes(fs::chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH))?;
+    let own = || fs::chownat(&fd, "", Some(uid), Some(gid), AtFlags::EMPTY_PATH);
+    let owned = is_owned(&stat, metadata) || can_own(metadata) && takes(own())?;
     let unset = attributes::write(&Handle::named(&fd), &entry.attributes(), Others::Go);
     let mode = RawMode::from(if owned { metadata.mode } else { metadata.mode & !0o6000 });
     let has_mode = !matches!(entry.body, Body::Symlink(_));
@@ -385,4 +393,23 @@ pub(crate) fn make_dir(
         _ => clear(dir, name)?,
     }
     make().map(|()| true).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// What the kernel takes for "as it is" is not the owner that was asked for, and others get no set-user-id file.
+    #[test]
+    fn an_owner_that_nobody_can_be_is_counted_and_has_no_set_user_id() {
+        let file = tempfile::tempfile().unwrap();
+        let stat = fs::fstat(&file).unwrap();
+        for (uid, gid) in [(u32::MAX, stat.st_gid), (stat.st_uid, u32::MAX), (u32::MAX, u32::MAX)] {
+            let metadata = Metadata { mode: 0o6755, uid, gid, mtime_s: 1, mtime_ns: 0 };
+            let missed = apply(&file, &metadata, None).unwrap();
+            assert!(missed.owner && !missed.time);
+            assert_eq!(fs::fstat(&file).unwrap().st_mode & 0o7777, 0o755);
+        }
+    }
 }

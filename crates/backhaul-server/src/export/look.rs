@@ -18,18 +18,27 @@ pub enum Newest {
     Damaged,
 }
 
-/// Why an export cannot serve, if it cannot.
-fn flaw(vault: &Vault, path: &Path) -> Option<String> {
+/// Why an export cannot serve.
+enum Flaw {
+    /// It is not what was written.
+    Damaged(String),
+    /// It could not be read now, which says nothing of what is in it.
+    Unread(String),
+}
+
+fn flaw(vault: &Vault, path: &Path) -> Option<Flaw> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         // The oldest goes when one is made, and this one was listed before.
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
-        Err(error) => return Some(error.to_string()),
+        Err(error) => {
+            return Some(Flaw::Unread(format!("it cannot be read now, and is left as it is: {error}")));
+        }
     };
     match Export::decode(&bytes) {
         Ok(export) if export.vault == vault.descriptor().vault => None,
-        Ok(_) => Some("it is of another vault".to_owned()),
-        Err(error) => Some(error.to_string()),
+        Ok(_) => Some(Flaw::Damaged("it is of another vault".to_owned())),
+        Err(error) => Some(Flaw::Damaged(error.to_string())),
     }
 }
 
@@ -48,9 +57,16 @@ pub fn look(vault: &Vault, mending: Mending, now: u64) -> Result<(Vec<Damage>, N
     };
     let (mut damage, mut newest) = (Vec::new(), Newest::Whole);
     for (place, (_, path)) in listed.iter().enumerate() {
-        let Some(why) = flaw(vault, path) else { continue };
+        let Some(flaw) = flaw(vault, path) else { continue };
         let name = format!("exports/{}", path.file_name().unwrap_or_default().to_string_lossy());
         let mut mended = None;
+        let why = match flaw {
+            Flaw::Damaged(why) => why,
+            Flaw::Unread(why) => {
+                damage.push(Damage { what: Part::File(name), why, mended });
+                continue;
+            }
+        };
         if mending == Mending::Mend {
             vault.put_away(&name, now)?;
             mended = Some("it is in quarantine/".to_owned());

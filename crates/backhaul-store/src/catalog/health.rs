@@ -78,6 +78,15 @@ impl Catalog {
         Ok(())
     }
 
+    /// Forgets what is known of a pack, as if nobody had read it yet.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn forget_check(&mut self, pack: &PackId) -> Result<(), StoreError> {
+        self.db.execute("DELETE FROM pack_checks WHERE pack = ?1", [pack.0])?;
+        Ok(())
+    }
+
     /// What is known of packs that were read.
     ///
     /// # Errors

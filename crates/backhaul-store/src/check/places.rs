@@ -45,7 +45,11 @@ impl Vault {
             report.damage.push(damage);
         }
         lost.retain(|item| !found.contains_key(&item.ordinal));
-        if may_mend { self.flush() } else { Ok(()) }
+        if !may_mend {
+            return Ok(());
+        }
+        self.state().upkeeps += 1;
+        self.flush()
     }
 
     /// What comes back is gone no more, durably: what has a place and is gone is told to nobody.

@@ -127,6 +127,10 @@ impl Vault {
                 hit.extend(bad.get(&at.pack));
             }
         }
+        // That it could not be read now is in the report, and is not kept.
+        for pack in kept.iter().filter_map(|number| bad.get(number)) {
+            self.state().catalog.forget_check(pack)?;
+        }
         if request.mending == Mending::Mend && is_index_right {
             for (number, pack) in bad.iter().filter(|(number, _)| !kept.contains(*number)) {
                 self.abandon_pack(*number, &needed, request.now)?;

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use backhaul_object::ShortId;
 
 use super::{Found, blob_of};
+use crate::around;
 use crate::bits::Bits;
 use crate::blobs::Blobs;
 use crate::catalog::PackRow;
@@ -21,7 +22,7 @@ fn id_of(blobs: &dyn Blobs, packs: &[PackRow], record: &Found) -> Option<ShortId
 }
 
 /// Which of the numbers that are gone have a record in a pack that a manifest reaches, and that is under no other number.
-/// While a manifest or a pack of metadata cannot be read, none: nobody knows what is needed.
+/// While a manifest or a pack of metadata is damaged, none: nobody knows what is needed.
 pub(super) fn needed_again(
     blobs: &dyn Blobs,
     packs: &[PackRow],
@@ -41,7 +42,8 @@ pub(super) fn needed_again(
     let asked: HashSet<ShortId> = ids.keys().copied().collect();
     let needed = Verifier::new(blobs, &mut pace).and_then(|verifier| verifier.needed(asked, &mut pace));
     let mut needed = match needed {
-        Err(StoreError::Unsure { .. } | StoreError::Io { .. }) => return Ok(Vec::new()),
+        Err(StoreError::Unsure { .. }) => return Ok(Vec::new()),
+        Err(error) if around::is_medium(&error) => return Ok(Vec::new()),
         needed => needed?,
     };
     if !needed.is_empty() {

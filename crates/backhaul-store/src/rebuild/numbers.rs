@@ -10,13 +10,33 @@ use crate::bits::Bits;
 use crate::blobs::Blobs;
 use crate::catalog::PackRow;
 use crate::check::{Damage, Part};
+use crate::error::StoreError;
 use crate::index::Ordinal;
 use crate::pack;
+use crate::reclaim::rows;
 
 /// Highest number that is ever given out.
 const NUMBER_MAX: u64 = 1 << 40;
 /// Numbers that may be missing between those that are known and those that are to be believed: a lost pack's.
 const SLACK: u64 = 1 << 20;
+
+/// From which number on none is believed that no checksum covers: `known` is the highest that is sure, of so many records.
+pub(super) fn limit(known: u64, records: usize) -> u64 {
+    known.saturating_add(records as u64 + SLACK).min(NUMBER_MAX)
+}
+
+/// The highest number that is sure before anything is made anew: the footer of a pack lists it, or it was reclaimed.
+pub(super) fn highest(blobs: &dyn Blobs, gone: &Bits) -> Result<Option<u64>, StoreError> {
+    let mut highest = gone.ranges().last().map(|range| range.end);
+    for name in blobs.list("packs")? {
+        match rows(blobs, &name) {
+            Ok(rows) => highest = highest.max(rows.iter().map(|row| row.ordinal.0).max()),
+            Err(error @ StoreError::Io { .. }) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    Ok(highest)
+}
 
 /// Packs, and which of them list numbers that no checksum covers.
 pub(super) struct Packs<'p> {
@@ -42,7 +62,7 @@ impl Packs<'_> {
         // Where nothing is covered, most numbers are right all the same.
         let middle = found.get(found.len() / 2).map_or(0, |record| record.ordinal.0.saturating_mul(2));
         let known = covered.max(reclaimed).unwrap_or(middle);
-        let limit = known.saturating_add(found.len() as u64 + SLACK).min(NUMBER_MAX);
+        let limit = limit(known, found.len());
         found.retain(|record| {
             let is_believed = record.ordinal.0 < if self.is_covered(record) { NUMBER_MAX } else { limit };
             if !is_believed {

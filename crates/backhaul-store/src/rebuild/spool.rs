@@ -8,12 +8,13 @@ use std::path::Path;
 use backhaul_object::Kind;
 use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
 
-use super::Report;
+use super::{Report, numbers};
 use crate::around;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::check::{Damage, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::pack::{self, Class, HEAD_LEN, Head, Row};
+use crate::reclaim::condemned;
 use crate::repair::put_aside;
 use crate::vault::pack_blob;
 use crate::writer::{PackWriter, scan};
@@ -30,19 +31,25 @@ pub(super) fn seal_open(
 ) -> Result<HashSet<PackId>, StoreError> {
     let spool = LocalBlobs::new(root);
     let mut uncovered = HashSet::new();
-    for name in spool.list("open")? {
-        let found = Found::read(&spool, &name)?;
+    let open = spool.list("open")?.into_iter().map(|name| Found::read(&spool, &name));
+    let mut open = open.collect::<Result<Vec<_>, _>>()?;
+    if open.is_empty() {
+        return Ok(uncovered);
+    }
+    disbelieve(&mut open, numbers::highest(&spool, condemned::load(root)?.gone())?);
+    for found in open {
+        let name = &found.name;
         let sealed = match found.stand() {
             Stand::Empty => continue,
             Stand::Sealed | Stand::Whole => {
-                let (file, id, _) = PackWriter::resume(&root.join(&name), found.rows.clone())?.finish()?;
+                let (file, id, _) = PackWriter::resume(&root.join(name), found.rows.clone())?.finish()?;
                 spool.adopt(&file, &pack_blob(&id))?;
                 Some(id).filter(|_| found.stand() == Stand::Whole)
             }
             Stand::Damaged(why) => {
                 let sealed = save(root, &spool, (vault, &found))?;
-                put_aside(&spool, &name, now)?;
-                spool.remove(&name)?;
+                put_aside(&spool, name, now)?;
+                spool.remove(name)?;
                 let mut damage = Damage::new(Part::File(name.clone()), why);
                 if sealed.is_some() {
                     let count = found.rows.len();
@@ -67,6 +74,24 @@ struct Found {
     rows: Vec<Row>,
     /// What follows the last whole record.
     rest: Vec<u8>,
+    /// The disk has lost a part of it, which then reads as zeroes.
+    is_holed: bool,
+    /// Records were left out: their numbers were never given out.
+    is_disbelieved: bool,
+}
+
+/// Leaves out records with numbers that cannot be right. Once they stand in a footer they would be believed.
+fn disbelieve(open: &mut [Found], highest: Option<u64>) {
+    let mut numbers: Vec<u64> = open.iter().flat_map(|found| &found.rows).map(|row| row.ordinal.0).collect();
+    numbers.sort_unstable();
+    // Where nothing is sure, most are right all the same.
+    let middle = numbers.get(numbers.len() / 2).map_or(0, |number| number.saturating_mul(2));
+    let limit = numbers::limit(highest.unwrap_or(middle), numbers.len());
+    for found in open.iter_mut().filter(|found| found.stand() != Stand::Sealed) {
+        let before = found.rows.len();
+        found.rows.retain(|row| row.ordinal.0 < limit);
+        found.is_disbelieved = found.rows.len() < before;
+    }
 }
 
 /// What such a file is.
@@ -90,10 +115,18 @@ impl Found {
         let rows = scan(size, &read)?;
         let end = rows.last().map_or(HEAD_LEN as u64, |row| u64::from(row.offset) + row.len());
         let rest = read(end, size.saturating_sub(end) as usize)?;
-        Ok(Self { name: name.to_owned(), head, rows, rest })
+        let whole = spool.read(name, 0, size as usize);
+        let is_holed = whole.is_err_and(|error| around::is_medium(&error));
+        Ok(Self { name: name.to_owned(), head, rows, rest, is_holed, is_disbelieved: false })
     }
 
     fn stand(&self) -> Stand {
+        if self.is_holed {
+            return Stand::Damaged("the disk cannot read all of it");
+        }
+        if self.is_disbelieved {
+            return Stand::Damaged("a number in it was never given out");
+        }
         let mut end = HEAD_LEN as u64;
         for row in &self.rows {
             if u64::from(row.offset) != end {

@@ -5,6 +5,7 @@ use std::path::Path;
 use backhaul_object::codec::{FormatError, Reader, Write};
 
 use super::fence::{Condemned, Fence};
+use crate::around;
 use crate::atomic::AtomicFile;
 use crate::bits::Bits;
 use crate::error::{Doing, StoreError};
@@ -100,8 +101,20 @@ fn get_set(r: &mut Reader<'_>) -> Result<Bits, FormatError> {
 
 /// What was written down; nothing when the file is missing or damaged. Then nothing is condemned, which costs another
 /// epoch and never an object: what is gone is gone from the index as well.
-pub(crate) fn load(root: &Path) -> Fence {
-    std::fs::read(root.join(FILE)).ok().and_then(|bytes| decode(&bytes).ok()).unwrap_or_default()
+///
+/// # Errors
+/// It cannot be read now.
+pub(crate) fn load(root: &Path) -> Result<Fence, StoreError> {
+    let path = root.join(FILE);
+    match std::fs::read(&path).doing("read", &path) {
+        Ok(bytes) => Ok(decode(&bytes).unwrap_or_default()),
+        Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(Fence::default())
+        }
+        // A bad sector is damage like any other.
+        Err(error) if around::is_medium(&error) => Ok(Fence::default()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Writes it down, durably.
@@ -120,5 +133,23 @@ impl State {
             self.fence = fence;
         }
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// Nothing is condemned where nothing was written down, or what was is damaged; a disk that refuses says neither.
+    #[test]
+    fn what_cannot_be_read_now_is_not_taken_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(load(dir.path()).is_ok());
+        std::fs::write(dir.path().join(FILE), b"damaged").unwrap();
+        assert!(load(dir.path()).unwrap().condemned().is_empty());
+        std::fs::remove_file(dir.path().join(FILE)).unwrap();
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        assert!(load(dir.path()).is_err());
     }
 }

@@ -79,8 +79,16 @@ impl Vault {
     }
 
     /// Removes packs in which nothing is needed.
-    pub(super) fn drop_packs(&self, dead: &[PackUse], watch: &mut dyn Watch) -> Result<u64, StoreError> {
+    pub(super) fn drop_packs(
+        &self,
+        dead: &[PackUse],
+        planned: u64,
+        watch: &mut dyn Watch,
+    ) -> Result<u64, StoreError> {
         let _upkeep = self.upkeep();
+        if self.state().upkeeps != planned {
+            return Ok(0);
+        }
         let old = self.named(dead);
         let freed = self.bytes_of(&old);
         self.carry_out(&Journal { generation: self.generation(), new: Vec::new(), old }, watch)?;
@@ -92,10 +100,14 @@ impl Vault {
         &self,
         group: &[PackUse],
         records: &mut BTreeMap<u32, Vec<Record>>,
+        planned: u64,
         watch: &mut dyn Watch,
     ) -> Result<(u64, u64), StoreError> {
         let _upkeep = self.upkeep();
         let Some(first) = group.first() else { return Ok((0, 0)) };
+        if self.state().upkeeps != planned {
+            return Ok((0, 0));
+        }
         // Repair may have given one up meanwhile.
         if group.iter().any(|pack| !self.state().packs.contains_key(&pack.number)) {
             return Ok((0, 0));

@@ -257,6 +257,8 @@ impl Vault {
     /// Frees the room of what is gone: dead packs first, which needs none.
     fn free(&self, watch: &mut dyn Watch, report: &mut Report, agreed: &Agreed) -> Result<(), StoreError> {
         let none = Bits::default();
+        // What a repair moves from here on is not in the plan: then it ends, and the next pass goes on.
+        let planned = self.state().upkeeps;
         let packs = self.usage(&none)?;
         let plan = plan(&packs);
         if plan.packs().next().is_none() {
@@ -266,13 +268,13 @@ impl Vault {
             self.second_opinion(&packs, &none, watch)?;
         }
         report.packs += plan.dead.len() as u64;
-        report.bytes_freed += self.drop_packs(&plan.dead, watch)?;
+        report.bytes_freed += self.drop_packs(&plan.dead, planned, watch)?;
         let mut records = BTreeMap::new();
         for (i, group) in plan.compact.iter().enumerate() {
             if records.is_empty() {
                 records = self.records_of(&plan.compact[i..], RECORDS_MAX)?;
             }
-            match self.compact(group, &mut records, watch) {
+            match self.compact(group, &mut records, planned, watch) {
                 Ok((written, freed)) => {
                     report.packs += group.len() as u64;
                     report.compacted += group.len() as u64;

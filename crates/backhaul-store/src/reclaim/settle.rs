@@ -19,7 +19,7 @@ pub(crate) fn without_condemned(root: &Path) -> Result<Fence, StoreError> {
     if journal::load(root).is_err() {
         journal::remove(root)?;
     }
-    let before = condemned::load(root);
+    let before = condemned::load(root)?;
     // What is leaving still is: until the new caches are in their place the old ones have it, and may be opened again.
     Ok(Fence::restore(before.epoch(), Vec::new(), before.gone().clone(), before.leaving().clone()))
 }

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use crate::blobs::{Blobs, LocalBlobs};
+use crate::catalog::Verdict;
 use crate::check::{Depth, Go, Mending, Part, Report, Request, Selection};
 use crate::error::{Doing, StoreError};
 use crate::session::Commit;
@@ -164,6 +165,11 @@ fn a_bad_sector_costs_no_more_than_what_it_touches() {
 
 fn assert_all_there(root: &Path, chunks: &[Sealed]) {
     let vault = Vault::open(root).unwrap();
+    let checks = vault.state().catalog.checks().unwrap();
+    assert!(
+        checks.iter().all(|check| check.verdict != Verdict::Damaged),
+        "what is said of packs is of those"
+    );
     for chunk in chunks {
         let ordinal = vault.ordinal(&chunk.header.id).unwrap().unwrap();
         assert_eq!(vault.get(ordinal).unwrap().body, chunk.body);
@@ -202,5 +208,33 @@ fn a_mended_pack_that_cannot_be_opened_at_once_stays() {
     assert!(report.damage.iter().any(|damage| damage.what != Part::Index), "{:?}", report.damage);
     assert_eq!(vault.sealed_packs(), before);
     drop(vault);
+    assert_all_there(&root, &chunks);
+}
+
+/// Until what is readable of a pack is in another, durably, nothing of it is given up.
+#[test]
+fn a_pack_that_cannot_be_written_anew_keeps_what_it_has() {
+    let chunks: Vec<Sealed> = (0..20).map(|n| sealed(Kind::Chunk, &[], n)).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("v");
+    let blob = filled(&root, &chunks);
+    let mut bytes = std::fs::read(root.join(&blob)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(root.join(&blob), &bytes).unwrap();
+    std::fs::remove_dir_all(root.join("parity")).unwrap();
+    let vault = Vault::open(&root).unwrap();
+    // As on a disk that is full.
+    std::fs::rename(root.join("open"), root.join("away")).unwrap();
+    std::fs::write(root.join("open"), b"").unwrap();
+    let request = Request { depth: Depth::ReadData(Selection::All), mending: Mending::Mend, now: 77 };
+    assert!(vault.check(&request, None, &|_| Go::On).is_err());
+    std::fs::remove_file(root.join("open")).unwrap();
+    std::fs::rename(root.join("away"), root.join("open")).unwrap();
+    for chunk in &chunks {
+        let ordinal = vault.ordinal(&chunk.header.id).unwrap().unwrap();
+        assert_eq!(vault.get(ordinal).unwrap().body, chunk.body);
+    }
+    drop(vault);
+    assert!(mended(&Vault::open(&root).unwrap()).is_sound());
     assert_all_there(&root, &chunks);
 }

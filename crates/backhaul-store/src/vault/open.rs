@@ -65,8 +65,10 @@ pub(crate) fn decode_descriptor(bytes: &[u8]) -> Option<Descriptor> {
 /// comes next does.
 fn sync_log(root: &Path) -> Result<(), StoreError> {
     let log = root.join("catalog.sqlite-wal");
-    // One that cannot be opened SQLite will tell of.
-    fs::File::open(&log).map_or(Ok(()), |open| open.sync_all()).doing("sync", &log)
+    match fs::File::open(&log) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        opened => opened.and_then(|open| open.sync_all()).doing("sync", &log),
+    }
 }
 
 /// Whoever had the vault before may have ended between making or moving something and making that durable; and SQLite
@@ -84,15 +86,24 @@ fn catalog_damaged(root: &Path, why: &str) -> StoreError {
     StoreError::damaged(root.join("catalog.sqlite").display().to_string(), why)
 }
 
+/// What SQLite could not do now, which says nothing of what is in the file.
+fn is_of_the_moment(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{
+        CannotOpen, DatabaseBusy, DiskFull, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure,
+    };
+    let now = [CannotOpen, DatabaseBusy, DiskFull, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure];
+    error.sqlite_error_code().is_some_and(|code| now.contains(&code))
+}
+
 /// The catalog of the vault that `descriptor` describes, its generation and what it counts.
 fn open_catalog(root: &Path, descriptor: &Descriptor) -> Result<(Catalog, [u8; 16], Counts), StoreError> {
     let path = root.join("catalog.sqlite");
-    if !path.exists() {
+    if !path.try_exists().doing("look for", &path)? {
         return Err(catalog_damaged(root, REBUILD));
     }
     sync_log(root)?;
     let catalog = Catalog::open(&path).map_err(|error| match error {
-        StoreError::Catalog(_) => catalog_damaged(root, REBUILD),
+        StoreError::Catalog(error) if !is_of_the_moment(&error) => catalog_damaged(root, REBUILD),
         other => other,
     })?;
     sync_folders(root)?;
@@ -109,7 +120,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     let lock = lock(root)?;
     let (mut catalog, generation, counts) = open_catalog(root, &descriptor)?;
     let (index, counts) = open_index(root, &mut catalog, counts)?;
-    let fence = condemned::load(root);
+    let fence = condemned::load(root)?;
     let is_reclaimed = counts.objects.checked_sub(1).is_some_and(|last| fence.gone().has(Ordinal(last)));
     if counts.newest.is_some() && index.counts()? != counts && !is_reclaimed {
         let why = "it is not the index of this catalog; run `backhaul check --rebuild-index`";
@@ -129,6 +140,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         fence,
         uploads,
         next_pack,
+        upkeeps: 0,
         poisoned: false,
     };
     let blobs: Arc<dyn Blobs> = Arc::new(LocalBlobs::new(root));
@@ -172,7 +184,8 @@ impl Vault {
             match row.name {
                 Some(sealed) => {
                     let (blob, file) = (pack_blob(&sealed), self.shared.root.join(&name));
-                    if self.shared.blobs.len(&blob)?.is_none() && file.exists() {
+                    // What stands in its place already is what it was before it was damaged, if it has its name.
+                    if self.shared.spool.len(&name)?.is_some() {
                         self.shared.blobs.adopt(&file, &blob)?;
                         self.shared.parity.add(sealed, row.class, row.bytes);
                     }

@@ -63,6 +63,10 @@ pub struct RestoreArgs {
     /// What happens to files that are already there
     #[arg(long, value_enum, default_value_t = OverwriteArg::IfChanged)]
     pub overwrite: OverwriteArg,
+    /// Write what differs right into large files that are there: no room for a second copy is taken, and if it is interrupted they are
+    /// half old and half new until it is done again
+    #[arg(long, conflicts_with = "to_client")]
+    pub in_place: bool,
     /// On the server: have another client restore it on its machine, if the owner of that allows it; --client says whose snapshot it is
     #[arg(long, value_name = "NAME", requires = "client")]
     pub to_client: Option<String>,

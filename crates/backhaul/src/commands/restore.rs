@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use backhaul_archive::patterns::{Case, Patterns};
 use backhaul_archive::restore::{
-    Act, Overwrite, RestoreProgress, RestoreRequest, Restored, Selection, Tell, restore,
+    Act, Overwrite, Replacing, RestoreProgress, RestoreRequest, Restored, Selection, Tell, restore,
 };
 use serde_json::json;
 
@@ -38,6 +38,7 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
             OverwriteArg::IfNewer => Overwrite::IfNewer,
             OverwriteArg::Never => Overwrite::Never,
         },
+        replacing: if args.in_place { Replacing::InPlace } else { Replacing::InOneStep },
         select: Selection { include: patterns(&args.include)?, exclude: patterns(&args.exclude)? },
         delete: args.delete,
         tell: (context.global.verbose > 0 && !context.global.json).then(|| Arc::new(named) as Arc<Tell>),

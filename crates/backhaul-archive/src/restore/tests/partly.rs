@@ -28,12 +28,9 @@ fn bundles_read(source: &Source) -> Vec<usize> {
     often.into_values().collect()
 }
 
-/// Where a part of a file of the sample would be.
-fn part_of(sample: &Sample, from: &str) -> String {
-    let Located::Entry(entry) = Tree::new(&sample.source, sample.root).lookup(from.as_bytes()).unwrap()
-    else {
-        panic!()
-    };
+/// Where a part of a file would be.
+fn part_of(source: &Source, root: ObjectId, from: &str) -> String {
+    let Located::Entry(entry) = Tree::new(source, root).lookup(from.as_bytes()).unwrap() else { panic!() };
     let Body::File { size, content, .. } = entry.body else { panic!() };
     let job = fetch::FileJob {
         dir: Arc::from(&b""[..]),
@@ -72,6 +69,32 @@ fn only_chunks_that_differ_are_fetched() {
     // Of `big` three chunks of 2 MiB end beyond what was left of it, or were changed.
     assert_eq!(fetched(&sample.source), (64 << 10) + (2 << 20) + (2 << 20) + (1 << 20));
     assert!(fs::read(at("long")).unwrap() == sample.long && fs::read(at("big")).unwrap() == sample.big);
+}
+
+/// Right into the file that is there, unless it has further names: those would change with it.
+#[test]
+fn in_place_a_file_stays_what_it_is_and_has_what_differs() {
+    let sample = sample();
+    let temp = tempfile::tempdir().unwrap();
+    let at = |name: &str| temp.path().join("home/ana").join(name);
+    let request = RestoreRequest { verify: false, ..again(&sample, temp.path()) };
+    restore(&sample.source, sample.root, None, &request).unwrap();
+    let before = picture(temp.path());
+    let inode = |name: &str| std::os::unix::fs::MetadataExt::ino(&at(name).metadata().unwrap());
+    let (long, big) = (inode("long"), inode("big"));
+    write_at(&at("long"), 20 << 20, b"changed");
+    fs::File::options().write(true).open(at("long")).unwrap().set_len(45 << 20).unwrap();
+    write_at(&at("big"), 5 << 20, b"changed");
+    fs::hard_link(at("big"), temp.path().join("further")).unwrap();
+    fetched(&sample.source);
+    let request = RestoreRequest { replacing: Replacing::InPlace, ..request };
+    let done = restore(&sample.source, sample.root, None, &request).unwrap();
+    assert_eq!((done.errors, done.files), (vec![], 2));
+    assert_eq!(fetched(&sample.source), (64 << 10) + (2 << 20));
+    assert!(inode("long") == long && inode("big") != big);
+    assert_eq!(&fs::read(temp.path().join("further")).unwrap()[5 << 20..][..7], b"changed");
+    fs::remove_file(temp.path().join("further")).unwrap();
+    assert!(picture(temp.path()) == before);
 }
 
 /// Many bundles, in which few files of a tree that is there were changed.
@@ -179,7 +202,7 @@ fn an_interrupted_file_goes_on_where_it_was() {
     let temp = tempfile::tempdir().unwrap();
     let request = RestoreRequest { verify: false, ..again(&sample, temp.path()) };
     let at = |name: &str| temp.path().join("home/ana").join(name);
-    let (long, part) = (at("long"), at(&part_of(&sample, "/home/ana/long")));
+    let (long, part) = (at("long"), at(&part_of(&sample.source, sample.root, "/home/ana/long")));
     // Until a session lasts long enough to begin with that file.
     let mut lasts = 1;
     let had = loop {
@@ -210,7 +233,7 @@ fn an_interrupted_restore_over_a_file_goes_on_from_both() {
     let at = |name: &str| temp.path().join("home/ana").join(name);
     restore(&sample.source, sample.root, None, &request).unwrap();
     // The second half is another.
-    let (long, part) = (at("long"), at(&part_of(&sample, "/home/ana/long")));
+    let (long, part) = (at("long"), at(&part_of(&sample.source, sample.root, "/home/ana/long")));
     write_at(&long, 20 << 20, &noise(20 << 20, 99));
     let old = fs::read(&long).unwrap();
     let mut lasts = 1;
@@ -241,7 +264,7 @@ fn what_is_planted_where_a_part_would_be_is_neither_used_nor_harmed() {
     for plant in ["a link", "a second name", "a file of another mode", "a folder"] {
         fs::create_dir_all(&home).unwrap();
         fs::write(&victim, b"victim").unwrap();
-        let part = home.join(part_of(&sample, "/home/ana/long"));
+        let part = home.join(part_of(&sample.source, sample.root, "/home/ana/long"));
         match plant {
             "a link" => symlink(&victim, &part).unwrap(),
             "a second name" => fs::hard_link(&victim, &part).unwrap(),
@@ -266,13 +289,25 @@ fn nothing_of_what_was_left_behind_stays_in_the_file() {
     let content = Content::Chunks(std::mem::take(&mut pieces));
     let root = source.tree(dir([(b"f", Item::File(content, size, None))]));
     let temp = tempfile::tempdir().unwrap();
-    fs::write(temp.path().join(".f.backhaul-part"), noise(25 << 20, 9)).unwrap();
+    let (part, file) = (temp.path().join(part_of(&source, root, "/f")), temp.path().join("f"));
+    fs::write(&part, noise(25 << 20, 9)).unwrap();
+    // The mark of a part.
+    fs::set_permissions(&part, std::os::unix::fs::PermissionsExt::from_mode(0o1600)).unwrap();
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&path.metadata().unwrap());
+    let left = inode(&part);
     let request =
         RestoreRequest { id_key: Some(source.key.clone()), ..request(temp.path(), Overwrite::Always) };
     assert_eq!(restore(&source, root, None, &request).unwrap().errors, []);
     let mut expected = vec![0; size as usize];
     expected[20 << 20..(20 << 20) + data.len()].copy_from_slice(&data);
-    assert!(fs::read(temp.path().join("f")).unwrap() == expected);
+    assert!(fs::read(&file).unwrap() == expected && inode(&file) == left, "it went on with the part");
+    // Neither of what was in the file's place.
+    fs::write(&file, noise(25 << 20, 10)).unwrap();
+    let request = RestoreRequest { replacing: Replacing::InPlace, ..request };
+    assert_eq!(restore(&source, root, None, &request).unwrap().errors, []);
+    assert!(fs::read(&file).unwrap() == expected && inode(&file) == left);
+    let room = |path: &Path| std::os::unix::fs::MetadataExt::blocks(&path.metadata().unwrap()) * 512;
+    assert!(room(&file) < 2 << 20, "holes are holes again");
 }
 
 fn patterns(texts: &[&str]) -> crate::patterns::Patterns {

@@ -1,0 +1,157 @@
+//! What a backup does to what it saves: it leaves no trace there, starts nothing, and is not led elsewhere.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use backhaul_tests::netns::skipped;
+use backhaul_tests::volumes::Volume;
+use backhaul_tests::{Home, trees};
+use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
+
+/// Most that a backup takes that waits for nothing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_file_that_is_read_keeps_the_time_of_its_last_access() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("letter");
+    fs::write(&path, trees::noise(300_000, 1)).unwrap();
+    // So long ago that reading would change it.
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 1_000_000_000, tv_nsec: 0 },
+        last_modification: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+    };
+    rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::empty()).unwrap();
+    let home = Home::new();
+    home.run(&["-q", "quickstart", dir.path().to_str().unwrap()]).ok();
+    let saved = path.metadata().unwrap().atime();
+    // The proof of a quickstart reads the originals; a backup does not.
+    rustix::fs::utimensat(CWD, &path, &times, rustix::fs::AtFlags::empty()).unwrap();
+    fs::File::options().append(true).open(&path).unwrap().set_len(300_001).unwrap();
+    home.run(&["-q", "backup", dir.path().to_str().unwrap()]).ok();
+    assert_eq!(path.metadata().unwrap().atime(), 1_000_000_000, "after the first it was {saved}");
+    // Otherwise this could not fail.
+    fs::read(&path).unwrap();
+    assert_ne!(path.metadata().unwrap().atime(), 1_000_000_000);
+}
+
+/// Whoever opens what waits to be mounted is held up until that is done, and here nobody does it.
+#[test]
+fn what_is_mounted_when_somebody_looks_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, point) = (dir.path().join("tree"), dir.path().join("tree/point"));
+    fs::create_dir_all(&point).unwrap();
+    fs::write(tree.join("letter"), "dear ana").unwrap();
+    let home = Home::new();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    // Whom the kernel takes for the one who mounts, so that it holds up all others.
+    let mut nobody = Command::new("sleep").arg("600").process_group(0).stdout(Stdio::null()).spawn().unwrap();
+    let (asked, asks) = std::io::pipe().unwrap();
+    let options = format!("fd=0,pgrp={},minproto=5,maxproto=5,direct", nobody.id());
+    let mounted = Command::new("mount")
+        .args(["-t", "autofs", "-o", &options, "backhaul-test"])
+        .arg(&point)
+        .stdin(Stdio::from(OwnedFd::from(asks)))
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        nobody.kill().unwrap();
+        nobody.wait().unwrap();
+        return skipped("no autofs can be mounted here");
+    }
+    let mut backup = home.command(&["--json", "backup", tree.to_str().unwrap()]);
+    let mut backup = backup.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while backup.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let is_over = backup.try_wait().unwrap().is_some();
+    // Nobody answers any more: whoever waits is let go.
+    drop(asked);
+    Command::new("umount").arg("-l").arg(&point).status().unwrap();
+    nobody.kill().unwrap();
+    nobody.wait().unwrap();
+    let done = backup.wait_with_output().unwrap();
+    assert!(is_over, "it waits for somebody to mount something");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("not mounted now"));
+    let listed = home.run(&["ls", "-l", &format!("latest:{}", tree.display())]).ok().out;
+    assert!(listed.contains("letter") && listed.contains("point"), "{listed}");
+}
+
+/// Somebody who may write to a folder swaps things in it for links to what only root may read.
+#[test]
+fn a_link_that_takes_the_place_of_something_is_not_followed() {
+    const SECRET: &str = "the secret of another";
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(outside.path().join("secret"), SECRET).unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir(at("folder")).unwrap();
+    for n in 0..200 {
+        fs::write(at("folder").join(format!("{n:03}")), format!("file {n}")).unwrap();
+        fs::write(at(&format!("file-{n:03}")), "my own, and just as long as the other").unwrap();
+    }
+    symlink(outside.path(), at("to-folder")).unwrap();
+    symlink(outside.path().join("secret"), at("to-file")).unwrap();
+    let (home, stop) = (Home::new(), AtomicBool::new(false));
+    let path = dir.path().to_str().unwrap();
+    home.run(&["-q", "quickstart", path]).ok();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let swap = |one: &str, other: &str| {
+                rustix::fs::renameat_with(CWD, at(one), CWD, at(other), RenameFlags::EXCHANGE).unwrap();
+            };
+            while !stop.load(Ordering::Relaxed) {
+                swap("folder", "to-folder");
+                for n in (0..200).step_by(10) {
+                    swap(&format!("file-{n:03}"), "to-file");
+                }
+            }
+        });
+        for _ in 0..8 {
+            let done = home.run(&["-q", "backup", path]);
+            assert!(matches!(done.code, 0 | 3), "{}", done.err);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    for row in home.json(&["snapshots"]).as_array().unwrap() {
+        let out = tempfile::tempdir().unwrap();
+        let id = row["id"].as_str().unwrap();
+        home.run(&["-q", "restore", &format!("{id}:{path}"), "-t", out.path().to_str().unwrap()]).ok();
+        for file in trees::files(out.path()).iter().filter(|file| file.symlink_metadata().unwrap().is_file())
+        {
+            assert_ne!(fs::read_to_string(file).unwrap(), SECRET, "{}", file.display());
+        }
+    }
+}
+
+/// On two file systems, the same inode numbers are not the same files.
+#[test]
+fn names_of_one_file_are_those_of_one_file_system() {
+    let volumes = [Volume::new("tmpfs", 4, ""), Volume::new("tmpfs", 4, "")];
+    let [Some(one), Some(other)] = &volumes else { return };
+    let made = |volume: &Volume, text: &str| {
+        fs::write(volume.path().join("first"), text).unwrap();
+        fs::hard_link(volume.path().join("first"), volume.path().join("second")).unwrap();
+        volume.path().join("first").metadata().unwrap().ino()
+    };
+    if made(one, "on the one") != made(other, "on the other") {
+        return skipped("two new file systems do not number their files alike");
+    }
+    let (home, out) = (Home::new(), tempfile::tempdir().unwrap());
+    let paths = [one.path(), other.path()];
+    let names = paths.each_ref().map(|path| path.to_str().unwrap());
+    home.run(&["-q", "quickstart", names[0], names[1]]).ok();
+    home.run(&["-q", "restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    let back = |path: &Path| out.path().join(path.strip_prefix("/").unwrap());
+    for path in &paths {
+        trees::assert_equal(path, &back(path));
+        assert_eq!(back(path).join("first").metadata().unwrap().nlink(), 2);
+    }
+}
