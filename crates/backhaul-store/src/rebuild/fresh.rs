@@ -34,6 +34,8 @@ pub(super) fn write_catalog(
     if index.exists() {
         fs::remove_dir_all(&index).doing("remove", &index)?;
     }
+    // The old of one beside the new of the other would be opened, and lead to other packs: names need not become durable in order.
+    crate::atomic::sync_parent(&path).doing("sync", root)?;
     fs::rename(&new, &index).doing("move into place", &index)?;
     fs::rename(&fresh, &path).doing("move into place", &path)?;
     crate::atomic::sync_parent(&path).doing("sync", root)

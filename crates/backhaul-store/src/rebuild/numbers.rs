@@ -1,11 +1,12 @@
 //! Which record is to have which number. A footer's checksum covers the numbers it lists; those that stand in records
 //! only are covered by none, and one flipped bit makes of them anything.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use backhaul_object::{Kind, ObjectId};
 
 use super::{Found, Report, blob_of};
+use crate::around;
 use crate::bits::Bits;
 use crate::blobs::Blobs;
 use crate::catalog::PackRow;
@@ -25,17 +26,36 @@ pub(super) fn limit(known: u64, records: usize) -> u64 {
     known.saturating_add(records as u64 + SLACK).min(NUMBER_MAX)
 }
 
-/// The highest number that is sure before anything is made anew: the footer of a pack lists it, or it was reclaimed.
-pub(super) fn highest(blobs: &dyn Blobs, gone: &Bits) -> Result<Option<u64>, StoreError> {
-    let mut highest = gone.ranges().last().map(|range| range.end);
-    for name in blobs.list("packs")? {
-        match rows(blobs, &name) {
-            Ok(rows) => highest = highest.max(rows.iter().map(|row| row.ordinal.0).max()),
-            Err(error @ StoreError::Io { .. }) => return Err(error),
-            Err(_) => {}
+/// What is sure of numbers before anything is made anew.
+pub(super) struct Sure {
+    /// The highest that the footer of a pack lists, or that was reclaimed.
+    pub highest: Option<u64>,
+    /// Which objects have those that were asked about, by the footers.
+    pub owners: HashMap<u64, Vec<ObjectId>>,
+}
+
+impl Sure {
+    /// Reads the footers of all packs.
+    pub(super) fn read(blobs: &dyn Blobs, gone: &Bits, asked: &HashSet<u64>) -> Result<Self, StoreError> {
+        let highest = gone.ranges().last().map(|range| range.end);
+        let mut sure = Self { highest, owners: HashMap::new() };
+        for name in blobs.list("packs")? {
+            let rows = match rows(blobs, &name) {
+                Err(error @ StoreError::Io { .. }) => return Err(error),
+                rows => rows.unwrap_or_default(),
+            };
+            sure.highest = sure.highest.max(rows.iter().map(|row| row.ordinal.0).max());
+            for row in rows.iter().filter(|row| asked.contains(&row.ordinal.0)) {
+                sure.owners.entry(row.ordinal.0).or_default().extend(id_at(blobs, &name, row.offset)?);
+            }
         }
+        Ok(sure)
     }
-    Ok(highest)
+}
+
+/// The id of the object in a record, if it is one.
+pub(super) fn id_at(blobs: &dyn Blobs, blob: &str, offset: u32) -> Result<Option<ObjectId>, StoreError> {
+    Ok(pack::decode_record_id(&around::read(blobs, blob, u64::from(offset), pack::ID_END)?))
 }
 
 /// Packs, and which of them list numbers that no checksum covers.

@@ -8,7 +8,8 @@ use std::path::Path;
 use backhaul_object::Kind;
 use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
 
-use super::{Report, numbers};
+use super::Report;
+use super::numbers::{self, Sure};
 use crate::around;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::check::{Damage, Part};
@@ -36,7 +37,9 @@ pub(super) fn seal_open(
     if open.is_empty() {
         return Ok(uncovered);
     }
-    disbelieve(&mut open, numbers::highest(&spool, condemned::load(root)?.gone())?);
+    let asked = open.iter().flat_map(|found| &found.rows).map(|row| row.ordinal.0).collect();
+    let sure = Sure::read(&spool, condemned::load(root)?.gone(), &asked)?;
+    open.iter_mut().try_for_each(|found| found.disbelieve(&spool, &sure, asked.len()))?;
     for found in open {
         let name = &found.name;
         let sealed = match found.stand() {
@@ -80,20 +83,6 @@ struct Found {
     is_disbelieved: bool,
 }
 
-/// Leaves out records with numbers that cannot be right. Once they stand in a footer they would be believed.
-fn disbelieve(open: &mut [Found], highest: Option<u64>) {
-    let mut numbers: Vec<u64> = open.iter().flat_map(|found| &found.rows).map(|row| row.ordinal.0).collect();
-    numbers.sort_unstable();
-    // Where nothing is sure, most are right all the same.
-    let middle = numbers.get(numbers.len() / 2).map_or(0, |number| number.saturating_mul(2));
-    let limit = numbers::limit(highest.unwrap_or(middle), numbers.len());
-    for found in open.iter_mut().filter(|found| found.stand() != Stand::Sealed) {
-        let before = found.rows.len();
-        found.rows.retain(|row| row.ordinal.0 < limit);
-        found.is_disbelieved = found.rows.len() < before;
-    }
-}
-
 /// What such a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stand {
@@ -120,12 +109,35 @@ impl Found {
         Ok(Self { name: name.to_owned(), head, rows, rest, is_holed, is_disbelieved: false })
     }
 
+    /// Leaves out records with numbers that cannot be right: none so high was given out, or another object has it. Once they
+    /// stand in a footer they would be believed.
+    fn disbelieve(&mut self, spool: &LocalBlobs, sure: &Sure, records: usize) -> Result<(), StoreError> {
+        if self.stand() == Stand::Sealed {
+            return Ok(());
+        }
+        // Where nothing is sure, most are right all the same.
+        let middle = self.rows.get(self.rows.len() / 2).map_or(0, |row| row.ordinal.0.saturating_mul(2));
+        let limit = numbers::limit(sure.highest.unwrap_or(middle), records);
+        let (name, before) = (&self.name, self.rows.len());
+        let mut wrong = HashSet::new();
+        for row in &self.rows {
+            let owners = sure.owners.get(&row.ordinal.0).map_or(&[][..], Vec::as_slice);
+            let id = numbers::id_at(spool, name, row.offset)?;
+            if row.ordinal.0 >= limit || id.is_some_and(|id| owners.iter().any(|owner| *owner != id)) {
+                wrong.insert(row.offset);
+            }
+        }
+        self.rows.retain(|row| !wrong.contains(&row.offset));
+        self.is_disbelieved = self.rows.len() < before;
+        Ok(())
+    }
+
     fn stand(&self) -> Stand {
         if self.is_holed {
             return Stand::Damaged("the disk cannot read all of it");
         }
         if self.is_disbelieved {
-            return Stand::Damaged("a number in it was never given out");
+            return Stand::Damaged("a number in it is not the one that was given out");
         }
         let mut end = HEAD_LEN as u64;
         for row in &self.rows {

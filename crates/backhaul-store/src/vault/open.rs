@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow, SnapshotRow};
 use crate::error::{Doing, StoreError};
 use crate::index::{Index, Ordinal, convert};
 use crate::manifest::{MANIFEST_MAX, Manifest, copy_name, manifest_name};
+use crate::pack::{ID_END, Row, decode_record_id};
 use crate::parity::ParityWorker;
 use crate::reclaim::condemned;
 use crate::vault::{
@@ -205,6 +206,7 @@ impl Vault {
                         );
                         return Err(StoreError::damaged(name, why));
                     }
+                    self.compare_numbers(row.number, &name, &records)?;
                     let writer = PackWriter::resume(&self.shared.root.join(&name), records)?;
                     let writing = Writing { writer, dirty: true, complete: true };
                     self.state().writers.insert(row.number, writing);
@@ -213,6 +215,29 @@ impl Vault {
         }
         self.sweep_open()?;
         self.flush()
+    }
+
+    /// Whether the numbers in an open pack are those of its objects. Its footer would cover them, and whoever makes the index
+    /// anew believes footers.
+    fn compare_numbers(&self, pack: u32, name: &str, records: &[Row]) -> Result<(), StoreError> {
+        for record in records {
+            let raw = self.shared.spool.read(name, u64::from(record.offset), ID_END)?;
+            let (state, id) = (self.state(), decode_record_id(&raw).map(|id| id.short()));
+            let is_known = record.ordinal.0 < state.index.objects() && {
+                let at = state.index.location(record.ordinal)?;
+                // It may be lost or reclaimed, or have come back in another pack.
+                let is_elsewhere = at.len == 0 || Some(state.index.short(record.ordinal)?) == id;
+                (at.pack, at.offset) == (pack, record.offset) || is_elsewhere
+            };
+            if !is_known {
+                let why = format!(
+                    "number {} in it is that of no object in it; run `backhaul check --rebuild-index`, which saves what is whole",
+                    record.ordinal.0
+                );
+                return Err(StoreError::damaged(name, why));
+            }
+        }
+        Ok(())
     }
 
     /// Enters manifests that the catalog has not seen: the manifest file is what makes a snapshot exist.
