@@ -119,7 +119,9 @@ impl LocalBlobs {
 
     /// Makes a copy under another name, durably, with zeroes for what the disk has lost of it.
     fn copy(&self, name: &str, copy: &Path) -> Result<(), StoreError> {
-        let temporary = copy.with_extension("tmp");
+        let mut temporary = copy.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
         let file = File::create(&temporary).doing("create", &temporary)?;
         let (mut at, mut block) = (0, vec![0; COPY_BLOCK]);
         loop {
@@ -259,6 +261,19 @@ impl Blobs for LocalBlobs {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    /// As where there are no links.
+    #[test]
+    fn a_copy_has_all_bytes_and_leaves_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = LocalBlobs::new(dir.path());
+        let bytes: Vec<u8> = (0..3 * COPY_BLOCK + 7).map(|n| (n / 11) as u8).collect();
+        blobs.put("packs/ab/x", &bytes).unwrap();
+        fs::create_dir(dir.path().join("quarantine")).unwrap();
+        blobs.copy("packs/ab/x", &dir.path().join("quarantine/77.1-x")).unwrap();
+        assert!(fs::read(dir.path().join("quarantine/77.1-x")).unwrap() == bytes);
+        assert_eq!(fs::read_dir(dir.path().join("quarantine")).unwrap().count(), 1);
+    }
 
     /// A sidecar may be made by two at once; whoever is last wins, and nobody fails.
     #[test]
