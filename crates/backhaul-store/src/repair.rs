@@ -89,7 +89,7 @@ impl Vault {
         }
         // What is lost must be so on the disk before its pack goes.
         state.flush_index()?;
-        state.upkeeps += 1;
+        state.places_given += 1;
         state.catalog.remove_pack(number)?;
         state.packs.remove(&number);
         drop(state);

@@ -76,7 +76,7 @@ pub(crate) struct State {
     pub(crate) uploads: BTreeMap<SessionId, Upload>,
     pub(crate) next_pack: u32,
     /// How often repair has given objects other places: whoever has planned by the old ones must plan anew.
-    pub(crate) upkeeps: u64,
+    pub(crate) places_given: u64,
     /// After a failed sync nobody knows what is on disk: writing ends until the vault is opened again.
     pub(crate) poisoned: bool,
 }

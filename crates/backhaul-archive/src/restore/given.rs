@@ -21,6 +21,11 @@ pub(super) struct Given {
 }
 
 impl Given {
+    /// One that was made just now.
+    pub(super) fn fresh(file: File) -> Self {
+        Self { file, there: 0 }
+    }
+
     /// One that is open for reading and writing.
     pub(super) fn new(file: File) -> io::Result<Self> {
         let there = file.metadata()?.len();

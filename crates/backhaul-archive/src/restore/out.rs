@@ -1,4 +1,4 @@
-//! Where the bytes of one file go: into a new file, or against the one that is there.
+//! Where the bytes of one file go: into a new file, into the one that is there, or against it.
 
 use std::fs::File;
 use std::io;
@@ -53,7 +53,7 @@ impl<'o> Out<'o> {
             match place::create(self.dir, &self.job.name)? {
                 Some(file) => {
                     self.flag(&file);
-                    return Given::new(file).map(Opened::Direct);
+                    return Ok(Opened::Direct(Given::fresh(file)));
                 }
                 None if self.job.found == Found::Nothing => return Err(io::Error::other(part::MEANWHILE)),
                 None => {}

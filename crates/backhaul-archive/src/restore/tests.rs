@@ -22,6 +22,7 @@ use super::*;
 mod hostile;
 mod partly;
 mod races;
+mod selected;
 
 pub(crate) struct Source {
     pub(crate) objects: HashMap<ObjectId, Object>,
@@ -224,6 +225,11 @@ fn picture(top: &Path) -> BTreeMap<Vec<u8>, (u32, i64, i64, Vec<u8>)> {
         }
     }
     out
+}
+
+/// A restore into a folder, with the key that makes ids.
+fn again(sample: &Sample, target: &Path) -> RestoreRequest {
+    RestoreRequest { id_key: Some(sample.source.key.clone()), ..request(target, Overwrite::IfChanged) }
 }
 
 #[test]

@@ -48,7 +48,7 @@ impl Vault {
         if !may_mend {
             return Ok(());
         }
-        self.state().upkeeps += 1;
+        self.state().places_given += 1;
         self.flush()
     }
 

@@ -78,21 +78,21 @@ impl Vault {
         Ok(records)
     }
 
-    /// Removes packs in which nothing is needed.
+    /// Removes packs in which nothing is needed; none when a repair has made the plan untrue.
     pub(super) fn drop_packs(
         &self,
         dead: &[PackUse],
         planned: u64,
         watch: &mut dyn Watch,
-    ) -> Result<u64, StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let _upkeep = self.upkeep();
-        if self.state().upkeeps != planned {
-            return Ok(0);
+        if self.state().places_given != planned {
+            return Ok(None);
         }
         let old = self.named(dead);
         let freed = self.bytes_of(&old);
         self.carry_out(&Journal { generation: self.generation(), new: Vec::new(), old }, watch)?;
-        Ok(freed)
+        Ok(Some(freed))
     }
 
     /// Writes what is needed of some packs into a new one, and removes them. Returns bytes written and freed.
@@ -105,7 +105,7 @@ impl Vault {
     ) -> Result<(u64, u64), StoreError> {
         let _upkeep = self.upkeep();
         let Some(first) = group.first() else { return Ok((0, 0)) };
-        if self.state().upkeeps != planned {
+        if self.state().places_given != planned {
             return Ok((0, 0));
         }
         // Repair may have given one up meanwhile.

@@ -258,7 +258,7 @@ impl Vault {
     fn free(&self, watch: &mut dyn Watch, report: &mut Report, agreed: &Agreed) -> Result<(), StoreError> {
         let none = Bits::default();
         // What a repair moves from here on is not in the plan: then it ends, and the next pass goes on.
-        let planned = self.state().upkeeps;
+        let planned = self.state().places_given;
         let packs = self.usage(&none)?;
         let plan = plan(&packs);
         if plan.packs().next().is_none() {
@@ -267,14 +267,17 @@ impl Vault {
         if !agreed.covers(&plan) {
             self.second_opinion(&packs, &none, watch)?;
         }
+        let Some(freed) = self.drop_packs(&plan.dead, planned, watch)? else { return Ok(()) };
         report.packs += plan.dead.len() as u64;
-        report.bytes_freed += self.drop_packs(&plan.dead, planned, watch)?;
+        report.bytes_freed += freed;
         let mut records = BTreeMap::new();
         for (i, group) in plan.compact.iter().enumerate() {
             if records.is_empty() {
                 records = self.records_of(&plan.compact[i..], RECORDS_MAX)?;
             }
             match self.compact(group, &mut records, planned, watch) {
+                // It was given up, or what a repair did has made the plan untrue.
+                Ok((0, 0)) => {}
                 Ok((written, freed)) => {
                     report.packs += group.len() as u64;
                     report.compacted += group.len() as u64;

@@ -177,17 +177,23 @@ fn assert_all_there(root: &Path, chunks: &[Sealed]) {
     assert!(mended(&vault).damage.is_empty());
 }
 
+/// A vault with a pack of which all records are whole, but not what follows them, and no parity; and the bytes of that pack.
+fn with_a_wrong_end(root: &Path, chunks: &[Sealed]) -> Vec<u8> {
+    let blob = filled(root, chunks);
+    let mut bytes = std::fs::read(root.join(&blob)).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(root.join(&blob), &bytes).unwrap();
+    std::fs::remove_dir_all(root.join("parity")).unwrap();
+    bytes
+}
+
 /// Whatever is written anew under its own numbers is byte for byte what it was before it was damaged, and so has its name.
 #[test]
 fn a_pack_all_of_whose_records_are_whole_is_not_removed_with_the_damaged_one() {
     let chunks: Vec<Sealed> = (0..20).map(|n| sealed(Kind::Chunk, &[], n)).collect();
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("v");
-    let blob = filled(&root, &chunks);
-    let mut bytes = std::fs::read(root.join(&blob)).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(root.join(&blob), &bytes).unwrap();
-    std::fs::remove_dir_all(root.join("parity")).unwrap();
+    let bytes = with_a_wrong_end(&root, &chunks);
     let report = mended(&Vault::open(&root).unwrap());
     assert!(report.is_sound() && !report.damage.is_empty(), "{:?}", report.damage);
     assert_all_there(&root, &chunks);
@@ -217,11 +223,7 @@ fn a_pack_that_cannot_be_written_anew_keeps_what_it_has() {
     let chunks: Vec<Sealed> = (0..20).map(|n| sealed(Kind::Chunk, &[], n)).collect();
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("v");
-    let blob = filled(&root, &chunks);
-    let mut bytes = std::fs::read(root.join(&blob)).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(root.join(&blob), &bytes).unwrap();
-    std::fs::remove_dir_all(root.join("parity")).unwrap();
+    with_a_wrong_end(&root, &chunks);
     let vault = Vault::open(&root).unwrap();
     // As on a disk that is full.
     std::fs::rename(root.join("open"), root.join("away")).unwrap();

@@ -141,7 +141,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         fence,
         uploads,
         next_pack,
-        upkeeps: 0,
+        places_given: 0,
         poisoned: false,
     };
     let blobs: Arc<dyn Blobs> = Arc::new(LocalBlobs::new(root));
