@@ -47,6 +47,8 @@ pub mod revived;
 pub mod scrub;
 pub mod session;
 pub mod sidecar;
+#[cfg(test)]
+mod testing;
 pub mod vault;
 pub mod writer;
 

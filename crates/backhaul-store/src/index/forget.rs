@@ -16,6 +16,11 @@ impl Index {
         self.leaving = leaving;
     }
 
+    /// True for what was let go, from before its row is cleared.
+    pub(crate) fn is_leaving(&self, ordinal: Ordinal) -> bool {
+        self.leaving.has(ordinal)
+    }
+
     /// Clears the rows of `from..to` that are among the leaving.
     ///
     /// # Errors

@@ -7,118 +7,36 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use backhaul_object::descriptor::Descriptor;
-use backhaul_object::ids::{ClientId, SessionId, VaultId};
-use backhaul_object::keys::VaultKey;
-use backhaul_object::seal::Packer;
-use backhaul_object::{Kind, Object, Reference, Sealed};
-use bytes::Bytes;
+use backhaul_object::{Kind, Sealed};
 use rustix::io::Errno;
 
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::Verdict;
 use crate::check::{Depth, Go, Mending, Part, Report, Request, Selection};
-use crate::error::{Doing, StoreError};
-use crate::session::Commit;
+use crate::error::Doing;
+use crate::testing::{Tampered, filled, sealed};
 use crate::vault::Vault;
 use crate::writer::scan;
 
-/// Reads that touch a bad stretch of a blob fail, as a disk fails them.
-struct Sectors {
-    disk: LocalBlobs,
-    blob: String,
-    bad: Range<u64>,
-    /// The blob is in another place of the disk now.
-    is_moved: AtomicBool,
-    /// What the first read says after that.
-    refusal: Mutex<Option<Errno>>,
-}
-
-impl Sectors {
-    fn look(&self, name: &str, offset: u64, len: usize) -> Result<(), StoreError> {
-        if self.is_moved.load(Ordering::Relaxed)
-            && let Some(refusal) = self.refusal.lock().unwrap().take()
-        {
+/// Reads that touch a bad stretch of a blob fail, as a disk fails them, until a new one has taken its name, in another place
+/// of the disk; and the first read after that says `refusal`.
+fn opened(root: &Path, blob: &str, bad: Range<u64>, refusal: Option<Errno>) -> Vault {
+    let is_moved = Arc::new(AtomicBool::new(false));
+    let (blob, moved, refusal) = (blob.to_owned(), Arc::clone(&is_moved), Mutex::new(refusal));
+    let adopted = blob.clone();
+    let before_read = move |name: &str, offset: u64, len: usize| {
+        let is_moved = is_moved.load(Ordering::Relaxed);
+        if is_moved && let Some(refusal) = refusal.lock().unwrap().take() {
             return Err(refusal.into()).doing("open", Path::new(name));
         }
-        let is_there = name == self.blob && !self.is_moved.load(Ordering::Relaxed);
-        let is_bad = is_there && offset < self.bad.end && offset + len as u64 > self.bad.start;
+        let is_bad = name == blob && !is_moved && offset < bad.end && offset + len as u64 > bad.start;
         let done = if is_bad { Err(Errno::IO.into()) } else { Ok(()) };
         done.doing("read", Path::new(name))
-    }
-}
-
-impl Blobs for Sectors {
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.disk.put(name, bytes)
-    }
-
-    fn adopt(&self, file: &Path, name: &str) -> Result<(), StoreError> {
-        self.is_moved.fetch_or(name == self.blob, Ordering::Relaxed);
-        self.disk.adopt(file, name)
-    }
-
-    fn read(&self, name: &str, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        self.look(name, offset, len)?;
-        self.disk.read(name, offset, len)
-    }
-
-    fn read_into(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<usize, StoreError> {
-        self.look(name, offset, out.len())?;
-        self.disk.read_into(name, offset, out)
-    }
-
-    fn keep_as(&self, name: &str, copy: &str) -> Result<(), StoreError> {
-        self.disk.keep_as(name, copy)
-    }
-
-    fn remove(&self, name: &str) -> Result<(), StoreError> {
-        self.disk.remove(name)
-    }
-
-    fn len(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        self.disk.len(name)
-    }
-
-    fn list(&self, prefix: &str) -> Result<Vec<String>, StoreError> {
-        self.disk.list(prefix)
-    }
-}
-
-fn sealed(kind: Kind, references: &[&Sealed], seed: u64) -> Sealed {
-    let key = VaultKey::new([7; 32]);
-    let mut content = vec![0; 3_000];
-    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut content);
-    let references = references.iter().map(|to| Reference::whole(to.header.id)).collect();
-    let object = Object { kind, references, provides: vec![], payload: Bytes::from(content) };
-    let packed = object.compress(&key.id_key(), &mut Packer::new(1).unwrap()).unwrap();
-    packed.seal(&key.data_key(), [3; 24]).unwrap()
-}
-
-/// A snapshot of a hundred chunks in one pack, and the name of that.
-fn filled(root: &Path, chunks: &[Sealed]) -> String {
-    let vault = Vault::create(root, &Descriptor::managed(VaultId([9; 16])), [1; 16]).unwrap();
-    let mut session = vault.begin(SessionId([1; 16]), ClientId([1; 16]));
-    let node = sealed(Kind::Node, &chunks.iter().collect::<Vec<_>>(), 1_000);
-    let snap = sealed(Kind::Snap, &[&node], 1_001);
-    for object in chunks.iter().chain([&node]) {
-        let edges = vault.resolve(&object.header.references).unwrap();
-        session.append(object, &edges).unwrap();
-    }
-    let edges = vault.resolve(&snap.header.references).unwrap();
-    let commit = Commit { client_name: "ana", sequence: 1, server_time: 1, signature: vec![5; 70] };
-    session.commit(&snap, &edges, commit).unwrap();
-    let packs = vault.shared.blobs.list("packs").unwrap();
-    let bytes = |name: &&String| vault.shared.blobs.len(name).unwrap();
-    packs.iter().max_by_key(bytes).unwrap().clone()
-}
-
-fn opened(root: &Path, blob: &str, bad: Range<u64>, refusal: Option<Errno>) -> Vault {
-    let mut vault = Vault::open(root).unwrap();
-    let (disk, blob, is_moved) = (LocalBlobs::new(root), blob.to_owned(), AtomicBool::new(false));
-    let sectors = Sectors { disk, blob, bad, is_moved, refusal: Mutex::new(refusal) };
-    Arc::get_mut(&mut vault.shared).unwrap().blobs = Arc::new(sectors);
-    vault
+    };
+    let before_adopt = move |name: &str| {
+        moved.fetch_or(name == adopted, Ordering::Relaxed);
+    };
+    Tampered::open(root, Box::new(before_read), Box::new(before_adopt))
 }
 
 fn mended(vault: &Vault) -> Report {
