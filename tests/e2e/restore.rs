@@ -1,5 +1,6 @@
 //! Restores onto what is there.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -154,10 +155,10 @@ fn devices_come_back_for_root_and_are_named_for_everybody_else() {
     assert_eq!(fs::read(into.join("disk")).unwrap(), b"mine", "what cannot be replaced stays");
 }
 
-/// Who is not root gets the contents of what was root's, and hears how much of what else; what would run as its owner runs as
-/// nobody else.
+/// Who is not root gets the contents of what was root's, and hears what else is missing, and of which; what would run as its
+/// owner runs as nobody else.
 #[test]
-fn what_only_root_may_set_is_counted_for_everybody_else() {
+fn what_only_root_may_set_is_named_for_everybody_else() {
     if !rustix::process::geteuid().is_root() {
         return skipped("only root may make what others cannot have back");
     }
@@ -167,6 +168,7 @@ fn what_only_root_may_set_is_counted_for_everybody_else() {
     for name in ["plain", "runs as its owner", "folder/plain"] {
         fs::write(tree.join(name), name).unwrap();
     }
+    (0..30).for_each(|n| fs::write(tree.join(format!("{n:02}")), "one of many").unwrap());
     std::os::unix::fs::chown(tree.join("runs as its owner"), Some(1_234), Some(1_234)).unwrap();
     fs::set_permissions(tree.join("runs as its owner"), fs::Permissions::from_mode(0o6755)).unwrap();
     symlink("plain", tree.join("link")).unwrap();
@@ -180,17 +182,30 @@ fn what_only_root_may_set_is_counted_for_everybody_else() {
     fs::set_permissions(out.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let to = out.path().join("to");
     let args = ["--json", "restore", &from, "-t", to.to_str().unwrap()];
-    for expected in [
-        // Five names, and the folder that they are in.
-        &["owner not set: not root (6 entries)", "1 attributes and flags of the system not set: not root"][..],
-        // The folder that it is restored into was there, and stays as it is.
-        &["owner not set: not root (5 entries)", "1 attributes and flags of the system not set: not root"],
-    ] {
+    let mut all = vec![String::new()];
+    let files = trees::files(&tree).into_iter().chain([tree.join("folder")]);
+    all.extend(files.map(|path| path.strip_prefix(&tree).unwrap().to_str().unwrap().to_owned()));
+    assert_eq!(all.len(), 36);
+    // The second time, the folder that it is restored into was there, and stays as it is.
+    for owned in [&all[..], &all[1..]] {
         let done = user.run(&args).expect(3).json();
-        let errors = done["errors"].as_array().unwrap();
-        let said: Vec<&str> = errors.iter().map(|error| error["error"].as_str().unwrap()).collect();
+        assert_eq!(done["errors"].as_array().unwrap().len(), 0, "{done}");
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let unset = done["unset"].as_array().unwrap().iter();
+        let said: BTreeSet<_> = unset.map(|unset| (text(&unset["path"]), text(&unset["error"]))).collect();
+        let at = |name: &str| to.join(name).to_str().unwrap().trim_end_matches('/').to_owned();
+        let mut expected: BTreeSet<_> =
+            owned.iter().map(|name| (at(name), "owner not set: not root".to_owned())).collect();
+        expected.insert((at("plain"), "attribute trusted.backhaul not set: not root".to_owned()));
         assert_eq!(said, expected, "{done}");
     }
+    let said = user.run(&args[1..]).expect(3).err;
+    assert!(
+        said.contains(&format!("restored, but: {}: owner not set: not root\n", to.join("01").display())),
+        "{said}"
+    );
+    assert!(said.contains("and 15 more: owner not set: not root (--json names all)"), "{said}");
+    assert_eq!(said.matches("owner not set").count(), 21, "{said}");
     for name in ["plain", "runs as its owner", "folder/plain"] {
         assert_eq!(fs::read_to_string(to.join(name)).unwrap(), name);
     }

@@ -193,14 +193,16 @@ fn so_far(progress: &RestoreProgress) -> wire::RestoreProgress {
 
 /// What of the result travels; paths are those that people know.
 fn result(restored: Restored, place: &Path, target: &Path) -> wire::RestoreResult {
-    let Restored { files, dirs, symlinks, special, bytes, skipped, deleted, errors } = restored;
-    let (mut told, mut room, all) = (Vec::new(), ERRORS_BYTES, errors.len());
-    for (path, why) in errors.into_iter().take(ERRORS_MAX) {
+    let Restored { files, dirs, symlinks, special, bytes, skipped, deleted, errors, unset } = restored;
+    let (mut told, mut room, all) = (Vec::new(), ERRORS_BYTES, errors.len() + unset.len());
+    let errors = errors.into_iter().map(|error| (error, false));
+    let amiss = errors.chain(unset.into_iter().map(|unset| (unset, true)));
+    for ((path, why), is_there) in amiss.take(ERRORS_MAX) {
         let path = path.strip_prefix(place).map_or(path.clone(), |rest| target.join(rest));
         let path = path.as_os_str().as_bytes().to_vec();
         let Some(left) = room.checked_sub(path.len() + why.len()) else { break };
         room = left;
-        told.push(wire::RestoreError { path: path.into(), why });
+        told.push(wire::RestoreError { path: path.into(), why, is_there });
     }
     let errors_more = (all - told.len()) as u64;
     let failure = String::new();

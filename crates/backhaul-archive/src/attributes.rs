@@ -105,15 +105,6 @@ pub(crate) fn read(handle: &Handle<'_>) -> (Vec<Attribute>, Vec<String>) {
     (found, unread)
 }
 
-/// What could not be set.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Unset {
-    /// For root only, and this is not root.
-    pub(crate) privileged: u64,
-    /// The others, in words.
-    pub(crate) failed: Vec<String>,
-}
-
 /// What happens to attributes that are not wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Others {
@@ -123,9 +114,9 @@ pub(crate) enum Others {
     Go,
 }
 
-/// Sets attributes.
-pub(crate) fn write(handle: &Handle<'_>, wanted: &[Attribute], others: Others) -> Unset {
-    let mut unset = Unset::default();
+/// Sets attributes. Returns what could not be set, and why.
+pub(crate) fn write(handle: &Handle<'_>, wanted: &[Attribute], others: Others) -> Vec<String> {
+    let mut unset = Vec::new();
     let there = match others {
         Others::Stay => Vec::new(),
         Others::Go => handle.list(&mut Vec::new()).unwrap_or_default(),
@@ -138,18 +129,17 @@ pub(crate) fn write(handle: &Handle<'_>, wanted: &[Attribute], others: Others) -
     let is_list = |attribute: &&Attribute| attribute.name.starts_with(b"system.posix_acl_");
     let lists = wanted.iter().filter(is_list);
     for attribute in wanted.iter().filter(|attribute| !is_list(attribute)).chain(lists) {
-        match handle.set(attribute) {
-            Ok(()) => {}
+        let why = match handle.set(attribute) {
+            Ok(()) => continue,
             Err(Errno::PERM)
                 if !attribute.name.starts_with(b"user.") && !rustix::process::geteuid().is_root() =>
             {
-                unset.privileged += 1;
+                "not root".to_owned()
             }
-            Err(error) => {
-                let name = String::from_utf8_lossy(&attribute.name);
-                unset.failed.push(format!("attribute {name} not set: {error}"));
-            }
-        }
+            Err(error) => error.to_string(),
+        };
+        let name = String::from_utf8_lossy(&attribute.name);
+        unset.push(format!("attribute {name} not set: {why}"));
     }
     unset
 }

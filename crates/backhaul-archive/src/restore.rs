@@ -190,6 +190,15 @@ pub struct Restored {
     pub deleted: u64,
     /// What could not be restored, by its place under the target.
     pub errors: Vec<(PathBuf, String)>,
+    /// What is there, and which part of its metadata could not be set.
+    pub unset: Vec<(PathBuf, String)>,
+}
+
+impl Restored {
+    /// True when all is as it was.
+    pub fn is_whole(&self) -> bool {
+        self.errors.is_empty() && self.unset.is_empty()
+    }
 }
 
 /// Why a restore ended early.

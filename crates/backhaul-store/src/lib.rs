@@ -48,7 +48,7 @@ pub mod scrub;
 pub mod session;
 pub mod sidecar;
 #[cfg(test)]
-mod testing;
+mod tests;
 pub mod vault;
 pub mod writer;
 

@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, RawMode, Stat, Stat
 use rustix::io::Errno;
 
 use super::Overwrite;
-use crate::attributes::{self, Handle, Others, Unset};
+use crate::attributes::{self, Handle, Others};
 use crate::beneath::{self, dir_flags};
 use crate::flags;
 
@@ -261,15 +261,15 @@ pub(crate) struct Missed {
     pub(crate) mode: bool,
     /// The time, or it was rounded.
     pub(crate) time: bool,
-    /// Attributes.
-    pub(crate) attributes: Unset,
+    /// Attributes, each with what was in the way.
+    pub(crate) attributes: Vec<String>,
 }
 
 impl Missed {
     /// By what is there in the end: there are file systems that take what they do not keep.
     fn of(stat: &Stat, metadata: &Metadata) -> Self {
         let (owner, time) = (!is_owned(stat, metadata), !is_of(stat, metadata));
-        Self { owner, mode: false, time, attributes: Unset::default() }
+        Self { owner, mode: false, time, attributes: Vec::new() }
     }
 }
 

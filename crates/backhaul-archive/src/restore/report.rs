@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +26,37 @@ pub(crate) struct Flagged {
     pub(crate) of: Option<Stat>,
 }
 
+/// The reason why not, where this is root.
+fn or_not_root(why: &str) -> String {
+    if rustix::process::geteuid().is_root() { why.to_owned() } else { "not root".to_owned() }
+}
+
+/// What is wrong, and with what; of very many only how many.
+#[derive(Default)]
+struct Named {
+    list: Vec<(PathBuf, String)>,
+    further: u64,
+}
+
+impl Named {
+    fn add(&mut self, path: PathBuf, why: String) {
+        if self.list.len() < ERRORS_MAX {
+            self.list.push((path, why));
+        } else {
+            self.further += 1;
+        }
+    }
+
+    /// In the order of paths.
+    fn sorted(mut self, target: &Path, what: &str) -> Vec<(PathBuf, String)> {
+        self.list.sort();
+        if self.further > 0 {
+            self.list.push((target.to_owned(), format!("{} further {what} are not listed", self.further)));
+        }
+        self.list
+    }
+}
+
 /// What is collected.
 pub(crate) struct Report {
     target: PathBuf,
@@ -38,12 +69,9 @@ pub(crate) struct Report {
     bytes: AtomicU64,
     skipped: AtomicU64,
     deleted: AtomicU64,
-    unowned: AtomicU64,
-    mode_missed: AtomicU64,
-    time_missed: AtomicU64,
-    unprivileged: AtomicU64,
-    unnamed: AtomicU64,
-    errors: Mutex<Vec<(PathBuf, String)>>,
+    errors: Mutex<Named>,
+    /// What is there, but not all of its metadata: nothing of it takes the place of an error.
+    unset: Mutex<Named>,
     flagged: Mutex<Vec<Flagged>>,
     fatal: Mutex<Option<TransferError>>,
 }
@@ -62,12 +90,8 @@ impl Report {
             bytes: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             deleted: AtomicU64::new(0),
-            unowned: AtomicU64::new(0),
-            mode_missed: AtomicU64::new(0),
-            time_missed: AtomicU64::new(0),
-            unprivileged: AtomicU64::new(0),
-            unnamed: AtomicU64::new(0),
-            errors: Mutex::new(Vec::new()),
+            errors: Mutex::default(),
+            unset: Mutex::default(),
             flagged: Mutex::new(Vec::new()),
             fatal: Mutex::new(None),
         }
@@ -114,7 +138,7 @@ impl Report {
     /// Tells whoever wants to hear.
     pub(crate) fn act(&self, act: Act, relative: &[u8]) {
         if let Some(tell) = &self.tell {
-            tell(act, &self.target.join(OsStr::from_bytes(relative)));
+            tell(act, &self.at(relative));
         }
     }
 
@@ -122,13 +146,33 @@ impl Report {
         count(&self.progress.verified, 1);
     }
 
+    /// The target itself has an empty path.
+    fn at(&self, relative: &[u8]) -> PathBuf {
+        match relative {
+            [] => self.target.clone(),
+            _ => self.target.join(OsStr::from_bytes(relative)),
+        }
+    }
+
     /// Something of an entry's metadata could not be set.
     pub(crate) fn missed(&self, relative: &[u8], missed: Missed) {
-        count(&self.unowned, u64::from(missed.owner));
-        count(&self.mode_missed, u64::from(missed.mode));
-        count(&self.time_missed, u64::from(missed.time));
-        count(&self.unprivileged, missed.attributes.privileged);
-        missed.attributes.failed.into_iter().for_each(|why| self.error(relative, why));
+        let Missed { owner, mode, time, attributes } = missed;
+        if owner {
+            self.unset(
+                relative,
+                format!("owner not set: {}", or_not_root("this file system does not take it")),
+            );
+        }
+        for what in [mode.then_some("mode"), time.then_some("time")].into_iter().flatten() {
+            self.unset(relative, format!("{what} not set as it was: this file system does not take it"));
+        }
+        attributes.into_iter().for_each(|why| self.unset(relative, why));
+    }
+
+    fn unset(&self, relative: &[u8], why: String) {
+        count(&self.progress.errors, 1);
+        let path = self.at(relative);
+        self.unset.lock().unwrap_or_else(PoisonError::into_inner).add(path, why);
     }
 
     /// What was one thing with another name is one of its own.
@@ -138,11 +182,12 @@ impl Report {
 
     /// Some of an entry's inode flags were set, or could not be.
     pub(crate) fn flagged(&self, relative: &[u8], flags: u32, set: Result<(), Errno>) {
-        match set {
-            Ok(()) => {}
-            Err(Errno::PERM) if !rustix::process::geteuid().is_root() => count(&self.unprivileged, 1),
-            Err(error) => self.error(relative, format!("inode flags {flags:#x} not set: {error}")),
-        }
+        let why = match set {
+            Ok(()) => return,
+            Err(Errno::PERM) => or_not_root(&Errno::PERM.to_string()),
+            Err(error) => error.to_string(),
+        };
+        self.unset(relative, format!("inode flags {flags:#x} not set: {why}"));
     }
 
     /// Notes flags that are set when all else is done.
@@ -161,12 +206,8 @@ impl Report {
 
     pub(crate) fn error(&self, relative: &[u8], why: String) {
         count(&self.progress.errors, 1);
-        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        if errors.len() < ERRORS_MAX {
-            errors.push((self.target.join(OsStr::from_bytes(relative)), why));
-        } else {
-            count(&self.unnamed, 1);
-        }
+        let path = self.at(relative);
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner).add(path, why);
     }
 
     /// The session is over; the first reason is kept.
@@ -179,33 +220,9 @@ impl Report {
     }
 
     pub(crate) fn finish(self) -> Restored {
-        let mut errors = self.errors.into_inner().unwrap_or_else(PoisonError::into_inner);
-        errors.sort();
-        let unowned = self.unowned.load(Ordering::Relaxed);
-        if unowned > 0 {
-            let why = match rustix::process::geteuid().is_root() {
-                true => format!("owner not set: this file system does not take it ({unowned} entries)"),
-                false => format!("owner not set: not root ({unowned} entries)"),
-            };
-            errors.push((self.target.clone(), why));
-        }
-        for (what, missed) in [("mode", &self.mode_missed), ("time", &self.time_missed)] {
-            let n = missed.load(Ordering::Relaxed);
-            if n > 0 {
-                let why =
-                    format!("{what} not set as it was: this file system does not take it ({n} entries)");
-                errors.push((self.target.clone(), why));
-            }
-        }
-        let unprivileged = self.unprivileged.load(Ordering::Relaxed);
-        if unprivileged > 0 {
-            let why = format!("{unprivileged} attributes and flags of the system not set: not root");
-            errors.push((self.target.clone(), why));
-        }
-        let unnamed = self.unnamed.load(Ordering::Relaxed);
-        if unnamed > 0 {
-            errors.push((self.target.clone(), format!("{unnamed} further errors are not listed")));
-        }
+        let taken = |named: Mutex<Named>| named.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let errors = taken(self.errors).sorted(&self.target, "errors");
+        let unset = taken(self.unset).sorted(&self.target, "parts of metadata");
         Restored {
             files: self.files.load(Ordering::Relaxed),
             dirs: self.dirs.load(Ordering::Relaxed),
@@ -215,6 +232,7 @@ impl Report {
             skipped: self.skipped.load(Ordering::Relaxed),
             deleted: self.deleted.load(Ordering::Relaxed),
             errors,
+            unset,
         }
     }
 }

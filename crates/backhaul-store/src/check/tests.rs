@@ -13,7 +13,7 @@ use crate::error::StoreError;
 use crate::mark::{NIGHT, State};
 use crate::pack::HEAD_LEN;
 use crate::reclaim::{self, Step, Watch};
-use crate::testing::{ANA, Tampered, create, sealed, snapshot};
+use crate::tests::{ANA, Tampered, create, sealed, snapshot};
 use crate::vault::{Marking, Vault};
 
 const NOW: u64 = 1_700_000_000;

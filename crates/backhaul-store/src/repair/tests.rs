@@ -14,7 +14,7 @@ use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::Verdict;
 use crate::check::{Depth, Go, Mending, Part, Report, Request, Selection};
 use crate::error::Doing;
-use crate::testing::{Tampered, filled, sealed};
+use crate::tests::{Tampered, filled, sealed};
 use crate::vault::Vault;
 use crate::writer::scan;
 

@@ -1,6 +1,7 @@
 //! `restore`: bring files back.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,6 +20,9 @@ use crate::reader::Reader;
 use crate::selector;
 
 mod elsewhere;
+
+/// Paths named on a terminal that have something in common; `--json` names all.
+const NAMED_MAX: usize = 20;
 
 pub async fn run(context: &Context, args: RestoreArgs) -> Done {
     if let Some(client) = &args.to_client {
@@ -58,7 +62,11 @@ pub async fn run(context: &Context, args: RestoreArgs) -> Done {
         failure.while_doing(format!("restoring {} to {}", args.what.display(), args.target.display()))
     })?;
     tell(context, &id.to_string(), &args, &restored);
-    Ok(ExitCode::from(if restored.errors.is_empty() { 0 } else { code::PARTIAL }))
+    Ok(exit_code(&restored))
+}
+
+fn exit_code(restored: &Restored) -> ExitCode {
+    ExitCode::from(if restored.is_whole() { 0 } else { code::PARTIAL })
 }
 
 /// One thing that is done, or would be.
@@ -80,18 +88,34 @@ fn describe(progress: &Arc<RestoreProgress>) -> impl Fn() -> String + Send + 'st
     }
 }
 
+/// What is not as it was. What many have in common is said of the first of them.
+fn complain(word: &str, errors: &[(PathBuf, String)]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (path, why) in errors {
+        let count = counts.entry(why).or_default();
+        *count += 1;
+        if *count <= NAMED_MAX {
+            output::complain(&format!("{word}: {}: {why}", path.display()));
+        }
+    }
+    for (why, count) in counts.into_iter().filter(|(_, count)| *count > NAMED_MAX) {
+        output::complain(&format!("and {} more: {why} (--json names all)", count - NAMED_MAX));
+    }
+}
+
 fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
     if context.global.json {
-        let errors: Vec<_> = restored
-            .errors
-            .iter()
-            .map(|(path, error)| json!({ "path": path.to_string_lossy(), "error": error }))
-            .collect();
+        let named = |amiss: &[(PathBuf, String)]| -> Vec<_> {
+            let one =
+                |(path, error): &(PathBuf, String)| json!({ "path": path.to_string_lossy(), "error": error });
+            amiss.iter().map(one).collect()
+        };
         let mut document = json!({
             "snapshot": id, "target": args.target, "files": restored.files, "dirs": restored.dirs,
             "symlinks": restored.symlinks, "special": restored.special, "bytes": restored.bytes, "skipped": restored.skipped,
             "deleted": restored.deleted,
-            "dry_run": args.dry_run, "verified": args.verify && restored.errors.is_empty(), "errors": errors,
+            "dry_run": args.dry_run, "verified": args.verify && restored.errors.is_empty(),
+            "errors": named(&restored.errors), "unset": named(&restored.unset),
         });
         if let Some(client) = &args.to_client {
             document["to_client"] = json!(client);
@@ -99,9 +123,8 @@ fn tell(context: &Context, id: &str, args: &RestoreArgs, restored: &Restored) {
         output::json(&document);
         return;
     }
-    for (path, why) in &restored.errors {
-        output::complain(&format!("not restored: {}: {why}", path.display()));
-    }
+    complain("not restored", &restored.errors);
+    complain("restored, but", &restored.unset);
     let verb = if args.dry_run { "would restore" } else { "restored" };
     let on = args.to_client.as_ref().map(|client| format!(" on {client}")).unwrap_or_default();
     let target = format!("{}{on}", args.target.display());

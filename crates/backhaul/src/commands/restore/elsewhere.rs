@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,10 +10,10 @@ use backhaul_archive::restore::{RestoreProgress, Restored};
 use backhaul_proto::errand::News;
 use backhaul_proto::wire;
 
-use super::{describe, tell};
+use super::{describe, exit_code, tell};
 use crate::cli::{OverwriteArg, RestoreArgs};
 use crate::commands::{Context, Done};
-use crate::failure::{Failure, code};
+use crate::failure::Failure;
 use crate::output::Progress;
 use crate::reader::Reader;
 use crate::selector;
@@ -40,7 +39,7 @@ pub async fn run(context: &Context, args: &RestoreArgs, client: &str) -> Done {
         restored.errors.push((args.target.clone(), format!("{more} further errors are not listed")));
     }
     tell(context, &id, args, &restored);
-    Ok(ExitCode::from(if restored.errors.is_empty() { 0 } else { code::PARTIAL }))
+    Ok(exit_code(&restored))
 }
 
 fn order(
@@ -94,6 +93,10 @@ fn order(
 fn restored(result: wire::RestoreResult) -> Restored {
     let path = |path: &[u8]| PathBuf::from(OsStr::from_bytes(path));
     let wire::RestoreResult { files, dirs, symlinks, special, bytes, skipped, deleted, errors, .. } = result;
-    let errors = errors.into_iter().map(|error| (path(&error.path), error.why)).collect();
-    Restored { files, dirs, symlinks, special, bytes, skipped, deleted, errors }
+    let (unset, errors): (Vec<_>, Vec<_>) = errors.into_iter().partition(|error| error.is_there);
+    let named = |errors: Vec<wire::RestoreError>| {
+        errors.into_iter().map(|error| (path(&error.path), error.why)).collect()
+    };
+    let (errors, unset) = (named(errors), named(unset));
+    Restored { files, dirs, symlinks, special, bytes, skipped, deleted, errors, unset }
 }
