@@ -29,6 +29,7 @@ mod mounts;
 mod networks;
 mod night;
 mod orders;
+mod passes;
 mod patches;
 mod peer;
 mod prune;

@@ -58,6 +58,10 @@ async fn knowing_an_id_is_not_enough_and_a_shared_bundle_shows_only_the_shared_m
             assert!(of_ana.read(&[secret]).is_ok());
             assert!(matches!(of_bea.read(&[secret]), Err(TransferError::NotFound(id)) if id == secret));
         }
+        // Where another's objects lie is not told: they are last, like what is nowhere, in the order of the question.
+        let nowhere = ObjectId([1; 32]);
+        assert_eq!(of_bea.arrange(&[ana_root, nowhere, bundle]).unwrap(), [2, 0, 1]);
+        assert_eq!(of_ana.arrange(&[nowhere, ana_root]).unwrap(), [1, 0]);
         let whole = backhaul_object::bundle::members(&of_ana.read(&[bundle]).unwrap()[0]).unwrap();
         assert!(whole.iter().all(Option::is_some));
         let object = &of_bea.read(&[bundle]).unwrap()[0];

@@ -47,6 +47,7 @@ pub(crate) const SOFTWARE: &str = concat!("backhaul ", env!("CARGO_PKG_VERSION")
 enum Command {
     Ask(Vec<Query>, Sender<Vec<backhaul_object::source::Answer>>),
     Sign(Vec<Spot>, Sender<Vec<Kin>>),
+    Arrange(Vec<ObjectId>, Sender<Vec<usize>>),
     Read(Vec<Reference>, Sender<Result<Vec<Compressed>, TransferError>>),
     Commit(Box<Commitment>, Sender<wire::Committed>),
     List(wire::List, Sender<Vec<wire::SnapshotRow>>),
@@ -195,6 +196,8 @@ pub struct Welcome {
     pub grant: Option<(u64, Option<ObjectId>)>,
     /// The restore that the session is for.
     pub errand: Option<wire::RestoreOrder>,
+    /// True when the server says in which order objects lie.
+    pub arranges: bool,
 }
 
 /// An open session.
@@ -324,6 +327,7 @@ fn refused(failure: Option<Failure>) -> AgentError {
 }
 
 fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
+    let has = |name| welcome.features.iter().any(|one| one == name);
     let key =
         |raw: &[u8]| <[u8; 32]>::try_from(raw).map_err(|_| FormatError::Invalid("key of a wrong length"));
     let grant = match &welcome.grant {
@@ -333,6 +337,7 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
     };
     let generation = <[u8; 16]>::try_from(&welcome.generation[..])
         .map_err(|_| FormatError::Invalid("generation of a wrong length"))?;
+    let (patches, arranges) = ([feature::PATCH, feature::SIGN].map(has), has(feature::ARRANGE));
     Ok(Welcome {
         client: welcome.client,
         client_id: ClientId::try_from(&welcome.client_id[..])?,
@@ -341,9 +346,7 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
             id_key: IdKey::new(key(&welcome.id_key)?),
             chunker_key: ChunkerKey::new(key(&welcome.chunker_key)?),
             generation,
-            patches: match [feature::PATCH, feature::SIGN]
-                .map(|name| welcome.features.iter().any(|one| one == name))
-            {
+            patches: match patches {
                 [false, _] => Patches::Refused,
                 [true, false] => Patches::Taken,
                 [true, true] => Patches::Helped,
@@ -351,6 +354,7 @@ fn understand(welcome: wire::Welcome) -> Result<Welcome, AgentError> {
         },
         grant,
         errand: welcome.errand,
+        arranges,
     })
 }
 

@@ -48,6 +48,15 @@ pub trait ObjectSource: Send + Sync {
     fn read_parts(&self, wanted: &[Reference]) -> Result<Vec<Object>, TransferError> {
         self.read(&wanted.iter().map(|one| one.id).collect::<Vec<_>>())
     }
+
+    /// The order in which objects are read with the least effort, as places in `ids`: each once. As asked for, where nobody
+    /// knows better.
+    ///
+    /// # Errors
+    /// The session is over.
+    fn arrange(&self, ids: &[ObjectId]) -> Result<Vec<usize>, TransferError> {
+        Ok((0..ids.len()).collect())
+    }
 }
 
 /// One question: is this content there?

@@ -11,7 +11,7 @@ use crate::errand::News;
 use crate::goodbye::Goodbye;
 use crate::pages::Pages;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, frame, signing};
+use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, Retry, SessionError, arranging, frame, signing};
 
 /// What a frame from the server means.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,8 @@ pub enum Event {
     Answers(u64, Vec<Answer>),
     /// What the contents of a batch are like.
     Signatures(u64, Vec<Kin>),
+    /// The order in which the objects of the oldest such question lie.
+    Arranged(Vec<usize>),
     /// So many objects are durable.
     Durable(u64),
     /// The snapshot exists.
@@ -59,6 +61,8 @@ pub struct AgentSession {
     batches: HashMap<u64, Batch>,
     /// Contents in questions about what they are like.
     signing: HashMap<u64, usize>,
+    /// Objects in questions in which order they lie, the oldest first.
+    arranging: VecDeque<usize>,
     durable: u64,
     lists: Pages,
     out: VecDeque<wire::Frame>,
@@ -73,6 +77,7 @@ impl AgentSession {
             next_batch: 0,
             batches: HashMap::new(),
             signing: HashMap::new(),
+            arranging: VecDeque::new(),
             durable: 0,
             lists: Pages::default(),
             out: VecDeque::from([frame(Body::Hello(versioned(hello)))]),
@@ -164,6 +169,12 @@ impl AgentSession {
         self.out.push_back(frame(Body::Read(wire::Read { ids, members: members.collect() })));
     }
 
+    /// Asks in which order at most [`ARRANGE_MAX`](crate::ARRANGE_MAX) objects lie; answers come in the order of the questions.
+    pub fn arrange(&mut self, ids: &[ObjectId]) {
+        self.arranging.push_back(ids.len());
+        self.out.push_back(frame(Body::Arrange(arranging::question(ids))));
+    }
+
     /// Asks for the snapshots.
     pub fn list(&mut self, list: wire::List) {
         self.lists.ask();
@@ -217,6 +228,11 @@ impl AgentSession {
                 let asked = self.signing.remove(&batch);
                 let asked = asked.ok_or(SessionError::Protocol("signatures that nobody asked for"))?;
                 Ok(Some(Event::Signatures(batch, signing::kin(signatures, asked)?)))
+            }
+            (Body::Arranged(arranged), Phase::Open) => {
+                let asked = self.arranging.pop_front();
+                let asked = asked.ok_or(SessionError::Protocol("an order that nobody asked for"))?;
+                Ok(Some(Event::Arranged(arranging::order(&arranged, asked)?)))
             }
             (Body::Durable(durable), _) if durable.objects >= self.durable => {
                 self.durable = durable.objects;

@@ -6,6 +6,7 @@
 //! - [`attend`]: [`attend::AttendSession`], an agent that waits to be told something;
 //! - [`goodbye`]: how an agent leaves;
 //! - [`signing`]: what contents that are there are like;
+//! - `arranging`: in which order objects lie;
 //! - [`errand`]: what is heard of a restore that was ordered from an agent;
 //! - [`data`]: the framing of objects on the data streams.
 //!
@@ -18,6 +19,7 @@
 //! - a frame that is out of turn or over a limit ends the session with a code, never a panic.
 
 pub mod agent;
+mod arranging;
 pub mod attend;
 pub mod data;
 pub mod errand;
@@ -47,12 +49,17 @@ pub const LIST_BYTES_MAX: usize = 256 << 20;
 /// Ids in one read request.
 pub const READ_MAX: usize = 4_096;
 
+/// Ids in one question in which order they lie.
+pub const ARRANGE_MAX: usize = 16_384;
+
 /// What a peer can do beyond the least, in its hello or welcome (docs/protocol.md, "A session").
 pub mod feature {
     /// The server takes chunks as differences to others.
     pub const PATCH: &str = "patch";
     /// The server tells what contents that are there are like, so that later ones can be sent as differences.
     pub const SIGN: &str = "sign";
+    /// The server tells in which order objects lie, so that they can be read in that.
+    pub const ARRANGE: &str = "arrange";
 }
 
 /// Codes of [`wire::End`] (docs/protocol.md, "End codes").

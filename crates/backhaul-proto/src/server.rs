@@ -13,7 +13,9 @@ use crate::agent::split_proofs;
 use crate::errand::News;
 use crate::goodbye::Goodbye;
 use crate::wire::{self, frame::Body};
-use crate::{BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, frame, signing};
+use crate::{
+    BATCH_MAX, BATCHES_IN_FLIGHT_MAX, PROTOCOL, READ_MAX, Retry, SessionError, arranging, frame, signing,
+};
 
 /// Bytes of snapshot rows in one frame; a single row is smaller than what is left of a frame.
 const PAGE_BYTES: usize = 256 << 10;
@@ -31,6 +33,8 @@ pub enum Request {
     Prove(u64, Vec<(ObjectId, Proof)>),
     /// What are these contents like?
     Sign(u64, Vec<Spot>),
+    /// In which order do these objects lie?
+    Arrange(Vec<ObjectId>),
     /// Make the snapshot.
     Commit(wire::Commit),
     /// List the snapshots.
@@ -159,6 +163,7 @@ impl ServerSession {
             (Body::List(list), _) => Ok(Request::List(list)),
             (Body::Stats(_), _) => Ok(Request::Stats),
             (Body::Read(read), _) => on_read(&read),
+            (Body::Arrange(arrange), Phase::Open) => Ok(Request::Arrange(arranging::ids(&arrange)?)),
             (Body::RestoreOrder(order), Phase::Open) if !self.granted => Ok(Request::Order(Box::new(order))),
             (body, Phase::Open) if !self.granted => {
                 News::of(body).map(Request::News).ok_or(SessionError::Protocol("frame out of turn"))
@@ -261,6 +266,11 @@ impl ServerSession {
     /// Says what the contents of a batch are like.
     pub fn signatures(&mut self, batch: u64, kin: &[Kin]) {
         self.out.push_back(frame(Body::Signatures(signing::answer(batch, kin))));
+    }
+
+    /// Says in which order the objects of the oldest such question lie.
+    pub fn arranged(&mut self, order: Vec<u32>) {
+        self.out.push_back(frame(Body::Arranged(wire::Arranged { order })));
     }
 
     /// Acknowledges; says nothing when nothing new is durable.

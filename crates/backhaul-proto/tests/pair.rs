@@ -74,6 +74,8 @@ impl Pair {
                 let described = spots.iter().enumerate().step_by(2);
                 self.server.signatures(batch, &described.map(kin).collect::<Vec<_>>());
             }
+            // Backwards.
+            Request::Arrange(ids) => self.server.arranged((0..ids.len() as u32).rev().collect()),
             Request::Commit(commit) => {
                 self.server.durable(commit.objects);
                 self.server.committed(wire::Committed { sequence: 1, ..Default::default() });
@@ -196,7 +198,7 @@ proptest! {
     }
 
     #[test]
-    fn no_frame_out_of_turn_panics_or_is_accepted(picks in proptest::collection::vec(0usize..11, 1..30)) {
+    fn no_frame_out_of_turn_panics_or_is_accepted(picks in proptest::collection::vec(0usize..13, 1..30)) {
         let mut server = ServerSession::new();
         let mut agent = AgentSession::new(hello());
         for pick in picks {
@@ -210,6 +212,8 @@ proptest! {
                 6 => wire::frame::Body::Read(wire::Read { ids: vec![vec![1; 3].into()], ..Default::default() }),
                 8 => wire::frame::Body::Sign(wire::Sign { batch: 1, ids: vec![vec![1; 32].into()], members: vec![0] }),
                 9 => wire::frame::Body::Signatures(wire::Signatures::default()),
+                11 => wire::frame::Body::Arrange(wire::Arrange { ids: vec![1; 32].into() }),
+                12 => wire::frame::Body::Arranged(wire::Arranged { order: vec![0] }),
                 7 => wire::frame::Body::Durable(wire::Durable { objects: 1 }),
                 _ => wire::frame::Body::List(wire::List::default()),
             };
@@ -268,6 +272,25 @@ fn what_is_read_of_bundles_arrives_as_it_was_asked_for_and_within_limits() {
     {
         let read = wire::frame::Body::Read(wire::Read { ids, members });
         assert!(pair.server.handle(wire::Frame { body: Some(read) }).is_err());
+    }
+}
+
+#[test]
+fn orders_come_as_they_were_asked_for_and_are_of_what_was_asked_about() {
+    let mut pair = Pair::new();
+    pair.settle();
+    let ids: Vec<ObjectId> = (0..5).map(|n| ObjectId([n; 32])).collect();
+    pair.agent.arrange(&ids);
+    pair.agent.arrange(&ids[..2]);
+    pair.settle();
+    let orders: Vec<_> = pair.events.iter().filter(|event| matches!(event, Event::Arranged(_))).collect();
+    assert_eq!(orders, [&Event::Arranged(vec![4, 3, 2, 1, 0]), &Event::Arranged(vec![1, 0])]);
+    // Nobody asked; or about others.
+    let arranged = |order| wire::Frame { body: Some(wire::frame::Body::Arranged(wire::Arranged { order })) };
+    assert!(pair.agent.handle(arranged(vec![0])).is_err());
+    for order in [vec![], vec![0], vec![0, 0], vec![0, 2], vec![0, 1, 2]] {
+        pair.agent.arrange(&ids[..2]);
+        assert!(pair.agent.handle(arranged(order.clone())).is_err(), "{order:?}");
     }
 }
 

@@ -11,6 +11,7 @@ use backhaul_proto::errand::News;
 use backhaul_proto::server::{Request, ServerSession};
 use backhaul_proto::{PROTOCOL, end, feature, wire};
 use backhaul_store::Owned;
+use backhaul_store::vault::Stats;
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
@@ -227,7 +228,7 @@ impl Conversation {
         let bytes = |raw: &[u8]| Bytes::copy_from_slice(raw);
         Ok(wire::Welcome {
             protocol: PROTOCOL,
-            features: [feature::PATCH, feature::SIGN].map(str::to_owned).to_vec(),
+            features: [feature::PATCH, feature::SIGN, feature::ARRANGE].map(str::to_owned).to_vec(),
             software: SOFTWARE.to_owned(),
             server_time: clock::now(),
             client: client.name.clone(),
@@ -330,6 +331,10 @@ impl Conversation {
                 let kin = tokio::task::block_in_place(|| signing::sign(&self.vault, &self.owned, &spots))?;
                 self.session.signatures(batch, &kin);
             }
+            Request::Arrange(ids) => {
+                let order = tokio::task::block_in_place(|| reads::arrange(&self.vault, &self.owned, &ids));
+                self.session.arranged(order);
+            }
             Request::Commit(commit) => self.on_commit(commit).await?,
             Request::List(request) => {
                 self.is_modest()?;
@@ -337,22 +342,21 @@ impl Conversation {
                 let rows = tokio::task::block_in_place(list)?;
                 self.session.snapshots(rows);
             }
-            Request::Stats => {
-                self.is_modest()?;
-                let stats = tokio::task::block_in_place(|| self.vault.vault.stats())?;
-                self.session.stats(wire::VaultStats {
-                    objects: stats.objects,
-                    packs: stats.packs,
-                    bytes_on_disk: stats.bytes_on_disk,
-                    snapshots: stats.snapshots,
-                });
-            }
+            Request::Stats => self.on_stats()?,
             Request::Read(wanted) => {
                 let gone = |_| Ending::new(end::STORAGE, "reading has stopped");
                 self.reads.send(wanted).await.map_err(gone)?;
             }
         }
         Ok(false)
+    }
+
+    fn on_stats(&mut self) -> Result<(), Ending> {
+        self.is_modest()?;
+        let Stats { objects, packs, bytes_on_disk, snapshots } =
+            tokio::task::block_in_place(|| self.vault.vault.stats())?;
+        self.session.stats(wire::VaultStats { objects, packs, bytes_on_disk, snapshots });
+        Ok(())
     }
 
     fn on_order<D: Desk>(&mut self, order: wire::RestoreOrder, desk: &D) -> Result<(), Ending> {

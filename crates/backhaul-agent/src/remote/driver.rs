@@ -1,6 +1,6 @@
 //! The tasks of a session: frames in, frames and objects out, replies to reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -10,7 +10,7 @@ use backhaul_net::link::{FrameReader, FrameWriter};
 use backhaul_net::{Link, NetError};
 use backhaul_object::Compressed;
 use backhaul_object::source::{Answer, Kin, TransferError};
-use backhaul_proto::agent::{AgentSession, Event};
+use backhaul_proto::agent::AgentSession;
 use backhaul_proto::errand::News;
 use backhaul_proto::goodbye::Goodbye;
 use backhaul_proto::{Retry, SessionError, end, wire};
@@ -21,6 +21,8 @@ use super::trace::{describe, traced};
 use super::{Adopting, Answered, Command, Commitment, Limits, Opening, Shared, Waiting, lost, travelling};
 use crate::clock::Stopwatch;
 use crate::ways::Leaving;
+
+mod events;
 
 /// How often a session shows that it goes on, where it has nothing to say.
 const HEARTBEAT: Duration = Duration::from_secs(60);
@@ -53,6 +55,8 @@ pub(super) struct Driver {
     sent: u64,
     asked: HashMap<u64, Sender<Vec<Answer>>>,
     signing: HashMap<u64, Sender<Vec<Kin>>>,
+    /// The oldest question first.
+    arranging: VecDeque<Sender<Vec<usize>>>,
     committed: Option<Sender<wire::Committed>>,
     /// With the time since each was asked for.
     lists: Vec<(Sender<Vec<wire::SnapshotRow>>, Stopwatch)>,
@@ -82,6 +86,7 @@ impl Driver {
             left: None,
             asked: HashMap::new(),
             signing: HashMap::new(),
+            arranging: VecDeque::new(),
             committed: None,
             lists: Vec::new(),
             stats: Vec::new(),
@@ -188,6 +193,7 @@ impl Driver {
         let asked = !self.asked.is_empty() || !self.signing.is_empty() || self.committed.is_some();
         let safe = self.shared.durable.load(Ordering::SeqCst);
         asked
+            || !self.arranging.is_empty()
             || !self.lists.is_empty()
             || !self.stats.is_empty()
             || self.shared.left.load(Ordering::SeqCst) > safe
@@ -233,6 +239,10 @@ impl Driver {
                 Ok(batch) => drop(self.signing.insert(batch, reply)),
                 Err(error) => self.broken(&error.to_string()),
             },
+            Command::Arrange(ids, reply) => {
+                self.session.arrange(&ids);
+                self.arranging.push_back(reply);
+            }
             Command::Read(wanted, reply) => {
                 self.session.read(&wanted);
                 let _ = reads.send(PendingRead { wanted, reply });
@@ -311,77 +321,6 @@ impl Driver {
                 self.shared.fail_with(code, error, retry);
                 std::ops::ControlFlow::Break(())
             }
-        }
-    }
-
-    fn on_event(&mut self, event: Event) {
-        // Whoever asked may have stopped waiting.
-        match event {
-            Event::Welcome(welcome) => {
-                // Before anybody can send anything.
-                let _ = self.shared.bounds.set(self.limits.with(&welcome.terms.unwrap_or_default()));
-                if let (Some(adopting), Some(terms)) = (&self.adopting, &welcome.terms)
-                    && let Some(applied) = adopting(terms)
-                {
-                    self.session.applied(applied);
-                }
-                if let Some(answer) = self.answer.take() {
-                    let _ = answer.send(Answered::Welcome(welcome));
-                }
-            }
-            Event::Queued(queued) => {
-                if let Some(waiting) = &self.waiting {
-                    waiting(&queued);
-                }
-            }
-            Event::Nudged(nudge) => self.on_nudge(nudge),
-            Event::Answers(batch, answers) => {
-                if let Some(reply) = self.asked.remove(&batch) {
-                    let _ = reply.send(answers);
-                }
-            }
-            Event::Signatures(batch, kin) => {
-                if let Some(reply) = self.signing.remove(&batch) {
-                    let _ = reply.send(kin);
-                }
-            }
-            Event::Durable(objects) => self.shared.durable.store(objects, Ordering::SeqCst),
-            Event::Committed(committed) => {
-                if let Some(reply) = self.committed.take() {
-                    let _ = reply.send(committed);
-                }
-            }
-            Event::Snapshots(rows) => {
-                if !self.lists.is_empty() {
-                    let _ = self.lists.remove(0).0.send(rows);
-                }
-            }
-            Event::News(news) => {
-                if let Some(ordered) = &self.ordered {
-                    let _ = ordered.send(news);
-                }
-            }
-            Event::Stats(stats) => {
-                if !self.stats.is_empty() {
-                    let _ = self.stats.remove(0).send(stats);
-                }
-            }
-        }
-    }
-}
-
-impl Driver {
-    /// The server dialled for nothing but this: it is answered, and the session ends.
-    fn on_nudge(&mut self, nudge: wire::Nudge) {
-        let unwilling = self.not_now.take().filter(|_| nudge.cause() != wire::Cause::Manual);
-        let answer = match &unwilling {
-            Some(_) => wire::NudgeAnswer::NotNow,
-            None => wire::NudgeAnswer::Accepted,
-        };
-        self.session.reply(wire::NudgeReply { id: nudge.id, answer: answer.into(), not_now: unwilling });
-        self.closing = true;
-        if let Some(waiting) = self.answer.take() {
-            let _ = waiting.send(Answered::Nudged(nudge));
         }
     }
 }

@@ -7,7 +7,7 @@ use backhaul_archive::backup::Patches;
 use backhaul_object::seal::Unpacker;
 use backhaul_object::source::{Answers, ObjectSink, ObjectSource, Query, Signatures, Spot, TransferError};
 use backhaul_object::{Compressed, FormatError, Object, ObjectId, Reference};
-use backhaul_proto::READ_MAX;
+use backhaul_proto::{ARRANGE_MAX, READ_MAX};
 
 use super::{Command, Remote};
 
@@ -60,5 +60,18 @@ impl ObjectSource for Remote {
             }
         }
         Ok(objects)
+    }
+
+    fn arrange(&self, ids: &[ObjectId]) -> Result<Vec<usize>, TransferError> {
+        if !self.welcome.arranges {
+            return Ok((0..ids.len()).collect());
+        }
+        let mut order = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(ARRANGE_MAX) {
+            let before = order.len();
+            let places = self.command(|reply| Command::Arrange(ids.to_vec(), reply))?;
+            order.extend(places.into_iter().map(|place| before + place));
+        }
+        Ok(order)
     }
 }

@@ -19,6 +19,8 @@ pub(super) fn describe(frame: &wire::Frame) -> String {
         Some(Body::Prove(prove)) => format!("Prove {} of {}", prove.batch, prove.proofs.len() / 48),
         Some(Body::Sign(sign)) => format!("Sign {} of {}", sign.batch, sign.ids.len()),
         Some(Body::Signatures(signed)) => format!("Signatures {} of {}", signed.batch, signed.signed.len()),
+        Some(Body::Arrange(arrange)) => format!("Arrange {}", arrange.ids.len() / 32),
+        Some(Body::Arranged(arranged)) => format!("Arranged {}", arranged.order.len()),
         Some(Body::Durable(durable)) => format!("Durable {}", durable.objects),
         Some(Body::Commit(commit)) => format!("Commit {}", commit.objects),
         Some(Body::Committed(_)) => "Committed".to_owned(),

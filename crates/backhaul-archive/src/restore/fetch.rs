@@ -17,7 +17,7 @@ use super::near;
 use super::out::Out;
 use super::part;
 use super::place::{self, Target};
-use super::plan::{Group, Task, plan};
+use super::plan::{Group, Task, arrange, plan};
 use super::report::Report;
 use super::{Mode, RestoreRequest};
 use crate::browse::is_fatal;
@@ -146,7 +146,7 @@ pub(crate) fn run(engine: &Engine<'_>, jobs: Vec<FileJob>, mode: Mode) -> Result
     let (large, small): (Vec<_>, Vec<_>) = jobs.into_iter().partition(FileJob::is_large);
     let shared = Shared { engine, place, mode, outcome: Mutex::default() };
     if !small.is_empty() {
-        run_small(&shared, plan(small));
+        run_small(&shared, plan(arrange(engine.source, small)?));
     }
     let large = Mutex::new(large.into_iter());
     std::thread::scope(|scope| {

@@ -1,8 +1,11 @@
-//! Which objects a batch of files needs, in which reads: each bundle once, and of it no more than what is wanted.
+//! Which objects a batch of files needs, in which reads: in the order in which they lie, each bundle once, and of it no more than
+//! what is wanted.
 
 use std::collections::HashMap;
 
 use backhaul_object::entry::Content;
+use backhaul_object::piece::Piece;
+use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{ObjectId, Reference};
 use bytes::Bytes;
 
@@ -89,6 +92,44 @@ fn members_wanted(jobs: &[FileJob]) -> HashMap<ObjectId, (Reference, u64)> {
         }
     }
     wanted
+}
+
+/// The object of which a file needs something first.
+fn first(job: &FileJob) -> Option<ObjectId> {
+    match &job.content {
+        Content::Member { bundle, .. } => Some(*bundle),
+        Content::Chunks(pieces) => pieces.iter().find_map(Piece::id),
+        Content::Empty | Content::Inline(_) | Content::Flist(_) => None,
+    }
+}
+
+/// Sorts files by where their contents lie, so that each pack is read once and forward, however many versions a tree is made of.
+/// What fits into one read is left as it is: its reader sorts that.
+///
+/// # Errors
+/// The session is over.
+pub(super) fn arrange(
+    source: &dyn ObjectSource,
+    mut jobs: Vec<FileJob>,
+) -> Result<Vec<FileJob>, TransferError> {
+    let (mut ids, mut numbers, mut bytes) = (Vec::new(), HashMap::new(), 0u64);
+    for job in &jobs {
+        let Some(id) = first(job) else { continue };
+        numbers.entry(id).or_insert_with(|| {
+            ids.push(id);
+            bytes = bytes.saturating_add(if job.size < BUNDLE_BYTES { BUNDLE_BYTES } else { job.size });
+            ids.len() - 1
+        });
+    }
+    if bytes <= READ_BYTES {
+        return Ok(jobs);
+    }
+    let mut ranks = vec![0; ids.len()];
+    for (rank, number) in source.arrange(&ids)?.into_iter().enumerate() {
+        ranks.get_mut(number).into_iter().for_each(|slot| *slot = rank);
+    }
+    jobs.sort_by_cached_key(|job| ranks.get(*numbers.get(&first(job)?)?).copied());
+    Ok(jobs)
 }
 
 /// Sorts files into reads: each bundle once, each chunk once per read, in the order of first use.

@@ -32,6 +32,8 @@ pub(crate) struct Source {
     reads: std::sync::Mutex<Vec<ObjectId>>,
     /// Those of which only some members were.
     parts: std::sync::Mutex<Vec<Reference>>,
+    /// Where what is there lies, if anybody knows.
+    places: HashMap<ObjectId, u64>,
     /// Reads until the session ends.
     lasts: std::sync::atomic::AtomicI64,
 }
@@ -47,6 +49,12 @@ impl ObjectSource for Source {
         }
         self.reads.lock().unwrap().extend(ids);
         ids.iter().map(get).collect()
+    }
+
+    fn arrange(&self, ids: &[ObjectId]) -> Result<Vec<usize>, TransferError> {
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|at| self.places.get(&ids[*at]));
+        Ok(order)
     }
 
     /// Nothing comes that was not asked for.
@@ -86,6 +94,7 @@ impl Source {
             key: IdKey::new([7; 32]),
             reads: std::sync::Mutex::default(),
             parts: std::sync::Mutex::default(),
+            places: HashMap::new(),
             lasts: i64::MAX.into(),
         }
     }

@@ -1,13 +1,15 @@
 //! Sends what a client may read. Of a bundle it sees only the members that are its own, and of these what it wants.
 
 use std::collections::VecDeque;
+use std::iter::zip;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backhaul_net::link::{ObjectWriter, Streams};
 use backhaul_object::bundle::{self, Cutter};
-use backhaul_object::{Compressed, FormatError, Header, Kind, Reference};
+use backhaul_object::{Compressed, FormatError, Header, Kind, ObjectId, Reference};
 use backhaul_proto::end;
+use backhaul_store::index::{Location, Ordinal};
 use backhaul_store::{Owned, Pass, ReaderPass, StoreError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -148,13 +150,31 @@ pub async fn serve(
 
 /// Replies go in the order of the request; the disk is asked in its own. Nothing that is another's is touched.
 fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &[Reference]) {
-    let found: Vec<_> = wanted.iter().filter_map(|one| vault.vault.ordinal(&one.id).ok().flatten()).collect();
-    let mine = {
-        let owned = lock(owned);
-        let is_mine = |ordinal| owned.has(ordinal) || owned.part(ordinal).is_some();
-        found.into_iter().filter(|ordinal| is_mine(*ordinal)).collect::<Vec<_>>()
-    };
-    vault.vault.foresee(&mine);
+    let found = mine(vault, owned, wanted.iter().map(|one| &one.id));
+    vault.vault.foresee(&found.into_iter().flatten().collect::<Vec<_>>());
+}
+
+/// In which order objects lie: by pack and offset. Last comes what is not there, or another's, in the order of the question.
+pub(super) fn arrange(vault: &OpenVault, owned: &Mutex<Owned>, ids: &[ObjectId]) -> Vec<u32> {
+    let places = vault.vault.places(&mine(vault, owned, ids.iter()));
+    let mut order: Vec<(bool, Option<Location>, u32)> =
+        zip(places, 0..).map(|(at, number)| (at.is_none(), at, number)).collect();
+    order.sort_unstable_by_key(|(is_nowhere, at, number)| {
+        (*is_nowhere, at.map(|at| (at.pack, at.offset)), *number)
+    });
+    order.into_iter().map(|(.., number)| number).collect()
+}
+
+/// The numbers of objects that the client may read.
+fn mine<'a>(
+    vault: &OpenVault,
+    owned: &Mutex<Owned>,
+    ids: impl Iterator<Item = &'a ObjectId>,
+) -> Vec<Option<Ordinal>> {
+    let found: Vec<_> = ids.map(|id| vault.vault.ordinal(id).ok().flatten()).collect();
+    let owned = lock(owned);
+    let is_mine = |ordinal: &Ordinal| owned.has(*ordinal) || owned.part(*ordinal).is_some();
+    found.into_iter().map(|ordinal| ordinal.filter(is_mine)).collect()
 }
 
 fn read(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &Reference, cutter: &mut Option<Cutter>) -> Reply {

@@ -34,6 +34,14 @@ fn stretches(mut places: Vec<Location>) -> Vec<Stretch> {
 }
 
 impl Vault {
+    /// Where objects are; of those that are not there, or without a number, nothing.
+    pub fn places(&self, ordinals: &[Option<Ordinal>]) -> Vec<Option<Location>> {
+        let state = self.state();
+        let place =
+            |ordinal: &Option<Ordinal>| state.index.location((*ordinal)?).ok().filter(|at| at.len > 0);
+        ordinals.iter().map(place).collect()
+    }
+
     /// Says which objects will be read next; whether that helps is the system's affair.
     pub fn foresee(&self, ordinals: &[Ordinal]) {
         let places = {

@@ -1,5 +1,7 @@
 //! Restores over what is there, and after an interruption: what is fetched, and what stays.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Bytes of chunks that were asked for since the last call.
@@ -149,6 +151,33 @@ fn bundles_that_end_within_folders_are_read_once() {
     assert_eq!((done.errors, done.files), (vec![], 9_000));
     assert_eq!(bundles_read(&source), [1; 9]);
     assert!(fs::read(temp.path().join("1285/4")).unwrap() == texts[8_999]);
+}
+
+/// By where they lie, not by the names of the files that need them.
+#[test]
+fn contents_are_read_in_the_order_in_which_they_lie() {
+    let (mut source, mut root, mut lie) = (Source::new(), BTreeMap::new(), Vec::new());
+    for n in 0..40u64 {
+        let content = noise(700_000, 2 * n);
+        let piece = source.chunk(&content);
+        // Evenly from three packs: the third file from the first, and so on.
+        source.places.insert(piece.id().unwrap(), n % 3 * 1_000 + n);
+        lie.push(piece.id().unwrap());
+        let file = Item::File(Content::Chunks(vec![piece]), content.len() as u64, None);
+        root.insert(format!("{n:02}").into_bytes(), file);
+    }
+    lie.sort_by_key(|id| source.places[id]);
+    let root = source.tree(root);
+    let temp = tempfile::tempdir().unwrap();
+    let request = RestoreRequest { verify: false, ..request(temp.path(), Overwrite::IfChanged) };
+    assert_eq!(restore(&source, root, None, &request).unwrap().errors, []);
+    let read: Vec<ObjectId> = std::mem::take(&mut *source.reads.lock().unwrap())
+        .into_iter()
+        .filter(|id| source.places.contains_key(id))
+        .collect();
+    // In reads of five, each of neighbours; the readers may overtake each other.
+    let reads: BTreeSet<&[ObjectId]> = read.chunks(5).collect();
+    assert_eq!(reads, lie.chunks(5).collect());
 }
 
 /// What a bundle says of its members tells which of the files that are there have their content, whatever else was changed.
