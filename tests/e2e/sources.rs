@@ -125,6 +125,11 @@ fn what_the_config_says_holds_for_every_run_and_the_command_line_comes_after_it(
     // What is named itself is saved, whatever it is marked as.
     home.run(&["-q", "backup", at("cache").to_str().unwrap()]).ok();
     assert_eq!(listed(&home, &at("cache")), ["CACHEDIR.TAG", "junk"]);
+    configure(&home, "exclude_caches", "false");
+    home.run(&["-q", "backup", path]).ok();
+    assert!(listed(&home, dir.path()).contains(&"cache/junk".to_owned()));
+    home.run(&["-q", "backup", path, "--exclude-caches"]).ok();
+    assert!(!listed(&home, dir.path()).contains(&"cache/junk".to_owned()));
 }
 
 #[test]
