@@ -9,32 +9,29 @@ use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{PackId, VaultId};
 use backhaul_object::{Header, Kind, Reference};
 
-use crate::around;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Index, Location, Ordinal};
 use crate::manifest::{MANIFEST_MAX, Manifest};
-use crate::pack::{self, Class, HEAD_LEN, Head, RECORD_HEAD_LEN, Row, TRAILER_LEN};
+use crate::pack::{self, RECORD_HEAD_LEN};
 use crate::reclaim::fence::Fence;
 use crate::reclaim::{condemned, without_condemned};
 use crate::repair::{self, Mend};
 use crate::vault::{Vault, lock, pack_blob, read_descriptor};
-use crate::writer::scan;
 
 mod again;
 mod away;
 mod fresh;
 mod numbers;
+mod packs;
 mod spool;
 
 use again::needed_again;
 use fresh::write_catalog;
 use numbers::Packs;
-
-/// Bytes read at once.
-const BLOCK: usize = 512 << 10;
+use packs::{is_clean, read_pack};
 
 /// What a rebuild found.
 #[derive(Debug, Clone, Default)]
@@ -138,14 +135,14 @@ fn gather(
     let mut all = Gathered::default();
     for name in blobs.list("packs")? {
         let number = all.packs.len() as u32 + 1;
-        let mut read = read_pack(blobs, &name, number);
+        let mut read = read_pack(blobs, &name, number, vault);
         if let (Err(why), Mending::Mend) = (is_clean(&read), mending)
             && let Some(how) = mend_blob(root, blobs, &name, now)?
         {
             let mut damage = Damage::new(Part::File(name.clone()), why);
             damage.mended = Some(how);
             report.damage.push(damage);
-            read = read_pack(blobs, &name, number);
+            read = read_pack(blobs, &name, number, vault);
         }
         match read {
             Ok(read) if read.vault != *vault => {
@@ -187,65 +184,6 @@ fn leave_out_gone(
     }
     found.retain(|record| !fence.gone().has(record.ordinal));
     Ok(fence)
-}
-
-/// A pack as it was found.
-struct Read {
-    row: PackRow,
-    vault: VaultId,
-    records: Vec<Row>,
-    /// Why its footer cannot be believed, if it cannot.
-    flaw: Option<String>,
-}
-
-fn is_clean(read: &Result<Read, StoreError>) -> Result<(), String> {
-    match read {
-        Ok(Read { flaw: None, .. }) => Ok(()),
-        Ok(Read { flaw: Some(flaw), .. }) => Err(flaw.clone()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Head and rows of a sealed pack. One of metadata is read whole: what its headers say becomes the index. Where it is
-/// damaged, its records are those that are whole.
-fn read_pack(blobs: &dyn Blobs, name: &str, number: u32) -> Result<Read, StoreError> {
-    let what = || name.to_owned();
-    let bytes = blobs.len(name)?.unwrap_or(0);
-    let read = |offset, len| around::read(blobs, name, offset, len);
-    let head = Head::decode(&read(0, HEAD_LEN)?).of(what)?;
-    let id: PackId = name.rsplit('/').next().unwrap_or_default().parse().of(what)?;
-    let footer = || {
-        let trailer = read(bytes.saturating_sub(TRAILER_LEN as u64), TRAILER_LEN)?;
-        let len = pack::footer_len(&trailer).of(what)?;
-        pack::decode_footer(&read(bytes.saturating_sub(len as u64), len)?).of(what)
-    };
-    let trusted = match head.class {
-        Class::Meta if hash(blobs, name)? != id => {
-            Err(StoreError::damaged(name, "its bytes do not hash to its name"))
-        }
-        _ => footer(),
-    };
-    let (records, flaw) = match trusted {
-        Ok(rows) => (rows, None),
-        Err(error @ StoreError::Io { .. }) => return Err(error),
-        Err(error) => (scan(bytes, &read)?, Some(error.to_string())),
-    };
-    let Head { class, session, client, vault } = head;
-    let objects = records.len() as u64;
-    let row = PackRow { number, name: Some(id), class, session, client, bytes, objects };
-    Ok(Read { row, vault, records, flaw })
-}
-
-fn hash(blobs: &dyn Blobs, name: &str) -> Result<PackId, StoreError> {
-    let (mut hasher, mut at, mut block) = (blake3::Hasher::new(), 0, vec![0; BLOCK]);
-    loop {
-        let n = around::read_into(blobs, name, at, &mut block)?;
-        hasher.update(&block[..n]);
-        at += n as u64;
-        if n < block.len() {
-            return Ok(PackId(*hasher.finalize().as_bytes()));
-        }
-    }
 }
 
 /// Mends a pack by its name alone.

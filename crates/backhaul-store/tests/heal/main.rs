@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod foreign;
+mod headless;
 mod lost;
 mod mended;
 mod numbers;
