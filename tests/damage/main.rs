@@ -338,6 +338,29 @@ fn a_damaged_export_is_named_and_made_anew() {
     server.home.run(&["check"]).ok();
 }
 
+/// That one cannot be read now says nothing of what is in it.
+#[test]
+fn an_export_that_cannot_be_read_is_named_and_left_where_it_is() {
+    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
+    let client = server.client("laptop", &[dir.path()]);
+    client.run(&["backup"]).ok();
+    server.home.run(&["server", "export"]).ok();
+    server.stop();
+    let vault = server.home.path().join("server/vaults/main");
+    let name = trees::files(&vault.join("exports")).into_iter().max().unwrap();
+    let away = vault.join("away");
+    fs::rename(&name, &away).unwrap();
+    // As on a disk that has too much to do, for root as well.
+    std::os::unix::fs::symlink(name.file_name().unwrap(), &name).unwrap();
+    let found = server.home.run(&["--json", "check", "--repair"]).expect(13).json();
+    let damage = found["damage"].as_array().unwrap();
+    let said = |text: &str| damage.iter().any(|damage| damage.to_string().contains(text));
+    assert!(said(name.file_name().unwrap().to_str().unwrap()) && said("cannot be read now"), "{found}");
+    assert!(name.is_symlink() && trees::files(&vault.join("quarantine")).is_empty());
+    fs::rename(&away, &name).unwrap();
+    server.home.run(&["check"]).ok();
+}
+
 /// The running server looks at them, too.
 #[test]
 fn the_scrub_puts_a_damaged_export_aside_and_makes_one_anew() {

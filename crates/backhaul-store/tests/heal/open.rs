@@ -18,7 +18,7 @@ fn chunks() -> Vec<Sealed> {
 }
 
 /// A vault as a crash leaves it: of one session, whose objects were acknowledged and are in a pack that is not sealed.
-fn crashed(dir: &Path) -> PathBuf {
+pub fn crashed(dir: &Path) -> PathBuf {
     let (root, copy) = (dir.join("v"), dir.join("crashed"));
     let vault = Vault::create(&root, &Descriptor::managed(VaultId([9; 16])), [1; 16]).unwrap();
     let mut session = vault.begin(SessionId([4; 16]), ANA);
@@ -36,7 +36,7 @@ fn rebuilt(root: &Path) -> (rebuild::Report, Vault) {
     (report, Vault::open(root).unwrap())
 }
 
-fn there(vault: &Vault) -> Vec<bool> {
+pub fn there(vault: &Vault) -> Vec<bool> {
     let has = |chunk: &Sealed| {
         let ordinal = vault.ordinal(&chunk.header.id).unwrap();
         ordinal.is_some_and(|ordinal| vault.get(ordinal).unwrap().body == chunk.body)

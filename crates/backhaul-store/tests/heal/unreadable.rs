@@ -174,3 +174,34 @@ fn no_sidecar_is_made_from_a_pack_that_is_not_what_its_name_says() {
     assert!(kept.into_iter().any(|bytes| bytes == [&good[..], b"x"].concat()));
     assert!(fs::read(&sidecar).unwrap() == good && check(&vault, Mending::Look).damage.is_empty());
 }
+
+/// Between its last byte and its place a pack is in `open/`. Whoever opens the vault in that moment moves it on; if it cannot
+/// even be looked at, it stays what it is, and the vault shut.
+#[test]
+fn a_pack_on_its_way_that_cannot_be_looked_at_is_not_swept_away() {
+    let dir = filled();
+    let before = dump(&Vault::open(dir.path()).unwrap());
+    for number in 1..=files(dir.path(), "packs").len() {
+        let open = dir.path().join(format!("open/{number}.pack"));
+        std::os::unix::fs::symlink(open.file_name().unwrap(), &open).unwrap();
+        let error = Vault::open(dir.path()).err().unwrap();
+        assert!(matches!(error, StoreError::Io { .. }), "{number}: {error}");
+        assert!(open.is_symlink(), "{number}");
+        fs::remove_file(&open).unwrap();
+    }
+    assert_eq!(dump(&Vault::open(dir.path()).unwrap()), before);
+}
+
+/// What is being written when the process ends is whole when it ends with a whole record; of what cannot be read nobody knows.
+#[test]
+fn a_pack_in_the_making_that_cannot_be_read_keeps_the_vault_shut_and_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = crate::open::crashed(dir.path());
+    let (path, away) = (root.join("open/1.pack"), dir.path().join("away"));
+    fs::rename(&path, &away).unwrap();
+    std::os::unix::fs::symlink("1.pack", &path).unwrap();
+    let error = Vault::open(&root).err().unwrap();
+    assert!(matches!(error, StoreError::Io { .. }) && path.is_symlink(), "{error}");
+    fs::rename(&away, &path).unwrap();
+    assert_eq!(crate::open::there(&Vault::open(&root).unwrap()), [true; 6]);
+}
