@@ -257,6 +257,16 @@ fn a_file_that_cannot_be_read_to_its_end_is_named_and_the_rest_is_saved() {
     assert_eq!(named(&saved), BTreeSet::from(["large".to_owned()]), "{saved}");
     assert!(saved["errors"][0]["error"].as_str().unwrap().contains("Input/output error"), "{saved}");
     other.run(&["-q", "restore", "latest", "-t", back.to_str().unwrap()]).ok();
+    // What was to be replaced by it is still what it was.
+    let kept = dir.path().join("kept");
+    fs::write(&kept, "before").unwrap();
+    let what = format!("latest:{}", tree.join("large").display());
+    let dumped = home.run(&["dump", &what, "-o", kept.to_str().unwrap()]);
+    assert!(dumped.code != 0 && dumped.err.contains("damaged"), "{}", dumped.err);
+    assert!(fs::read(&kept).unwrap() == b"before" && !dir.path().join("kept.part").exists());
+    let small = format!("latest:{}", tree.join("19").display());
+    home.run(&["dump", &small, "-o", kept.to_str().unwrap()]).ok();
+    assert!(fs::read(&kept).unwrap() == fs::read(tree.join("19")).unwrap());
     fs::remove_file(tree.join("large")).unwrap();
     trees::assert_equal(&tree, below(&back, "19").parent().unwrap());
 }

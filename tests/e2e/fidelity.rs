@@ -9,6 +9,7 @@ use std::process::Command;
 
 use backhaul_tests::cases::{self, Cases};
 use backhaul_tests::netns::skipped;
+use backhaul_tests::volumes::Volume;
 use backhaul_tests::{Home, trees};
 
 /// Lets go of what would outlive the test.
@@ -77,6 +78,27 @@ fn every_case_comes_back_for_root() {
         let copied = Command::new("cp").arg("-a").arg(tree.join(&name)).arg(&alone).status().unwrap();
         assert!(copied.success());
         trees::assert_equal(&alone, &to);
+    }
+}
+
+/// What they can hold, that is: none of them holds all.
+#[test]
+fn every_case_of_other_file_systems_comes_back() {
+    for kind in ["tmpfs", "btrfs"] {
+        let Some(volume) = Volume::new(kind, 1_500, "") else { continue };
+        let (tree, to) = (volume.path().join("tree"), volume.path().join("back"));
+        let _released = Released(vec![tree.clone(), to.clone()]);
+        let made = Cases::all(&tree, true);
+        assert!(made >= 2_500, "only {made} cases can be made on {kind}");
+        let home = Home::new();
+        let saved = home.json(&["quickstart", tree.to_str().unwrap()]);
+        assert_eq!(saved["errors"], serde_json::json!([]), "{kind}");
+        restore(&home, &tree, &to, &["--verify"]);
+        trees::assert_equal(&tree, &to);
+        change(&tree);
+        home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+        restore(&home, &tree, &to, &["--delete"]);
+        trees::assert_equal(&tree, &to);
     }
 }
 

@@ -200,6 +200,46 @@ async fn a_snapshot_of_lies_and_bombs_is_restored_but_for_what_is_named() {
     });
 }
 
+/// No reader ever comes to see them: the server looks at every name before it keeps a folder.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_with_names_that_are_none_is_not_taken_in() {
+    let (server, dir) = (TestServer::with_policy(&TestServer::due_policy()), tempfile::tempdir().unwrap());
+    let bad = server.client("bad", &[dir.path()]);
+    let planted = |name: &str| entry(name, file(8, Content::Inline(b"intruder".to_vec())));
+    let long = "x".repeat(256);
+    for names in [
+        &[".."][..],
+        &["."],
+        &[""],
+        &["a/b"],
+        &["../canary"],
+        &["a\0b"],
+        &[&long],
+        &["same", "same"],
+        &["z", "a"],
+    ] {
+        let (mut peer, _, mut forge) = granted(&bad).await;
+        forge.root(names.iter().copied().map(planted).collect());
+        let mut stream = peer.streams.open().await.unwrap();
+        let objects = forge.packed();
+        for object in &objects {
+            // It may have hung up by then.
+            let _ = stream.send(object).await;
+        }
+        let end = loop {
+            match peer.hear().await {
+                Some(frame::Body::End(end)) => break end,
+                Some(_) => {}
+                None => panic!("{names:?}: it hung up without a word"),
+            }
+        };
+        let is_named =
+            objects.iter().any(|object| end.text.contains(&format!("object {}", object.header.id)));
+        assert!(end.code == end::DATA && is_named, "{names:?}: {end:?}");
+    }
+    tokio::task::block_in_place(|| assert_eq!(bad.json(&["snapshots"]), serde_json::json!([])));
+}
+
 /// An id is a hash of what is in the object, ids that it refers to included: what refers to itself cannot be named, and what
 /// refers to something that comes later is refused.
 #[tokio::test(flavor = "multi_thread")]

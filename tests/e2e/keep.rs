@@ -8,6 +8,7 @@ use backhaul_tests::{Home, NO_NIGHT, TestServer, trees, wait_until};
 use serde_json::Value;
 
 use crate::json::assert_fits;
+use crate::prune;
 
 fn server(keep: &str) -> TestServer {
     let quiet = TestServer::quiet_policy();
@@ -124,13 +125,14 @@ fn what_cannot_be_meant_is_refused_and_no_client_can_forget() {
 
 #[test]
 fn the_brake_holds_everything_when_a_client_rewrites_its_files_at_once() {
-    let (server, dir) = (server("{ last = 1 }"), tempfile::tempdir().unwrap());
+    let (mut server, dir) = (server("{ last = 1, grace = \"1d\" }"), tempfile::tempdir().unwrap());
     let client = server.client("desk", &[dir.path()]);
     for number in 0..60 {
         fs::write(dir.path().join(format!("{number}.txt")), format!("line {number}\n").repeat(5_000))
             .unwrap();
     }
-    let before = snapshots(&client, dir.path(), 5);
+    let before = snapshots(&client, dir.path(), 6);
+    server.home.run(&["forget", &before[1]]).ok();
     // As ransomware does.
     let mut noise = 0x9e37_79b9_7f4a_7c15_u64;
     for number in 0..60 {
@@ -156,9 +158,48 @@ fn the_brake_holds_everything_when_a_client_rewrites_its_files_at_once() {
     assert!(refused.err.contains("--release-brake"), "{}", refused.err);
     assert_eq!(listed(&client, &[]).len(), 6);
 
+    // What was forgotten before stays, too, however long its grace is over.
+    server.stop();
+    for days in [2, 3, 4] {
+        let Some(pruned) = prune::in_days(days, &server.home, &["prune"]).map(prune::json) else { break };
+        assert_fits("prune.json", &pruned);
+        assert_eq!(
+            (&pruned["snapshots"], &pruned["held"]),
+            (&0.into(), &serde_json::json!(["desk"])),
+            "{pruned}"
+        );
+    }
+    server.start();
+    assert_eq!(listed(&client, &["--all"]).len(), 7);
     assert_fits("release-brake.json", &server.home.json(&["forget", "--release-brake", "--client", "desk"]));
     assert!(server.home.json(&["alerts"]).as_array().unwrap().is_empty());
+    server.stop();
+    if let Some(pruned) = prune::in_days(5, &server.home, &["prune"]).map(prune::json) {
+        assert_eq!((&pruned["snapshots"], &pruned["held"]), (&1.into(), &serde_json::json!([])), "{pruned}");
+    }
+    server.start();
     assert_eq!(server.home.json(&["forget", "--policy"])["forgotten"], 3);
+}
+
+/// All names are others, and what is in the files is not: nothing is sent that would show it.
+#[test]
+fn the_brake_holds_when_all_files_are_renamed_and_not_when_a_client_has_lost_its_state() {
+    let (server, dir) = (server("{ last = 1 }"), tempfile::tempdir().unwrap());
+    let client = server.client("desk", &[dir.path()]);
+    let at = |name: &str| dir.path().join(name);
+    for number in 0..60 {
+        fs::write(at(&format!("{number}.txt")), trees::noise(30_000, number)).unwrap();
+    }
+    snapshots(&client, dir.path(), 5);
+    let brake = || server.home.json(&["status"])[0]["brake"].clone();
+    fs::remove_dir_all(client.path().join("agent/state")).unwrap();
+    snapshots(&client, dir.path(), 1);
+    assert!(brake().is_null(), "{}", brake());
+    for number in 0..60 {
+        fs::rename(at(&format!("{number}.txt")), at(&format!("{number}.txt.locked"))).unwrap();
+    }
+    snapshots(&client, dir.path(), 1);
+    assert!(brake().as_str().is_some_and(|why| why.contains("other names")), "{}", brake());
 }
 
 /// A laptop's upload is cut again and again: its last session sends little, and all of them together rewrote everything.

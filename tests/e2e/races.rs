@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backhaul_tests::{Home, trees};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, FileType, RenameFlags, renameat_with};
 
 /// Folders in each other, and files in them that are replaced by links, too.
 const FOLDERS: [&str; 3] = ["top", "top/mid", "top/mid/low"];
-const FILES: [&str; 3] = ["top/00.txt", "top/mid/large", "top/mid/low/00.txt"];
+const FILES: [&str; 4] = ["top/00.txt", "top/mid/large", "top/mid/low/00.txt", "top/mid/pipe"];
 
 /// What is saved; and, with other contents, what lies outside under the same names.
 fn make(root: &Path, seed: u64) {
@@ -22,6 +22,9 @@ fn make(root: &Path, seed: u64) {
             fs::write(root.join(folder).join(format!("{n:02}.txt")), content).unwrap();
         }
         symlink(format!("seed {seed}"), root.join(folder).join("link")).unwrap();
+        trees::special(&root.join(folder), "pipe", FileType::Fifo, 0).unwrap();
+        trees::attribute(&root.join(folder), "user.seed", seed.to_string().as_bytes());
+        trees::attribute(&root.join(folder).join("00.txt"), "user.seed", seed.to_string().as_bytes());
     }
     fs::write(root.join("top/mid/large"), trees::noise(6_000_000, seed)).unwrap();
 }
@@ -95,6 +98,7 @@ fn whoever_swaps_folders_for_links_meanwhile_leads_a_restore_nowhere() {
             &["--overwrite", "always", "--delete"],
             &["--delete"],
             &["--overwrite", "if-newer", "--verify"],
+            &["--overwrite", "always", "--in-place"],
             &["--overwrite", "always", "--delete", "--verify"],
         ] {
             let done = home.run(&[&["-q", "restore", &from, "-t", to][..], more].concat());

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use backhaul_tests::cases;
 use backhaul_tests::netns::skipped;
 use backhaul_tests::{Home, trees, wait_until};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, IFlags, ioctl_getflags, ioctl_setflags};
 
 fn saved(dir: &Path) -> Home {
     let home = Home::new();
@@ -92,6 +93,81 @@ fn an_ordinary_user_gets_their_files_back_without_complaint() {
     assert!(make.status().unwrap().success());
     home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
     home.run(&["restore", "latest", "-t", out.path().join("back").to_str().unwrap()]).ok();
+}
+
+/// Their owner has taken rights from them since: he may give them back, and does.
+#[test]
+fn files_that_their_owner_may_not_open_any_more_are_put_right() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, tree, to) = (Home::unprivileged(), dir.path().join("mine"), out.path().join("back"));
+    for path in [dir.path(), out.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let sh = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        home.as_its_user(&mut command);
+        assert!(command.status().unwrap().success(), "{script}");
+    };
+    let (mine, back) = (tree.display(), to.display());
+    sh(&format!("mkdir {mine} && echo a > {mine}/a && echo b > {mine}/b && echo c > {mine}/c"));
+    let has_attributes = trees::attribute(&tree.join("b"), "user.note", b"kept");
+    sh(&format!("chmod 444 {mine}/b && chmod 600 {mine}/c"));
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let restore = || {
+        let what = format!("latest:{mine}");
+        home.run(&["restore", &what, "-t", to.to_str().unwrap()]).ok();
+        trees::assert_equal(&tree, &to);
+    };
+    restore();
+    sh(&format!("chmod 000 {back}/a && chmod 200 {back}/c"));
+    if has_attributes {
+        assert!(trees::attribute(&to.join("b"), "user.note", b"another"));
+    }
+    restore();
+}
+
+/// Immutable, and only to be appended to: whoever may set these flags restores over them, and so they are gone.
+#[test]
+fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked_for() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, to) = (dir.path().join("tree"), out.path().join("to"));
+    for folder in ["i", "a"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+        fs::write(tree.join(folder).join("text"), "as it was").unwrap();
+        fs::write(tree.join(folder).join("large"), trees::noise(9_000_000, 1)).unwrap();
+    }
+    let (home, from) = (saved(&tree), format!("latest:{}", tree.display()));
+    let restore = |more: &[&str]| home.run(&[&["restore", &from, "-t", to.to_str().unwrap()], more].concat());
+    for more in [&["--overwrite", "always", "--delete"][..], &["--delete"], &["--delete", "--in-place"]] {
+        restore(&["--delete"]).ok();
+        let _released = Released(to.clone());
+        for (folder, flag) in [("i", IFlags::IMMUTABLE), ("a", IFlags::APPEND)] {
+            let at = |name: &str| to.join(folder).join(name);
+            fs::write(at("text"), "changed since").unwrap();
+            fs::write(at("too much"), "not in the snapshot").unwrap();
+            let large = fs::File::options().write(true).open(at("large")).unwrap();
+            large.write_all_at(b"other", 5_000_000).unwrap();
+            for path in [at("text"), at("too much"), at("large"), to.join(folder)] {
+                let file = fs::File::open(&path).unwrap();
+                let set = ioctl_getflags(&file).and_then(|flags| ioctl_setflags(&file, flags | flag));
+                if set.is_err() {
+                    return skipped("such flags cannot be set here");
+                }
+            }
+        }
+        restore(more).ok();
+        trees::assert_equal(&tree, &to);
+    }
+}
+
+/// Lets go of what would outlive the test.
+struct Released(PathBuf);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        cases::release(&self.0);
+    }
 }
 
 #[test]

@@ -33,6 +33,9 @@ fn make(path: &Path, kind: &str) -> bool {
 /// A file of holes: its name, its length, and where how much noise is.
 type Layout = (&'static str, u64, &'static [(u64, usize)]);
 
+/// Of version 2: somebody may bind low ports.
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 /// A folder of cases and how many there are by now.
 pub struct Cases {
     root: PathBuf,
@@ -223,8 +226,7 @@ impl Cases {
         if privileged {
             let path = dir.join("capable");
             fs::write(&path, "c").unwrap();
-            let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            self.made += usize::from(attribute(&path, "security.capability", &capability));
+            self.made += usize::from(attribute(&path, "security.capability", &CAPABILITY));
         }
     }
 
@@ -245,6 +247,23 @@ impl Cases {
     fn owners(&mut self) {
         let dir = self.group("owners");
         let ids = [0, 1, 65_534, 65_535, 65_536, 0x7fff_ffff, 0x8000_0000, 0xffff_fffe];
+        // A change of owner takes these away.
+        for mode in [0o4755, 0o6755, 0o2711, 0o4000] {
+            let path = dir.join(format!("of another {mode:o}"));
+            fs::write(&path, "runs as its owner").unwrap();
+            lchown(&path, Some(1_234), Some(1_235)).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            self.made += 1;
+        }
+        for (name, attribute_of_it, value) in [
+            ("capable", "security.capability", &CAPABILITY[..]),
+            ("listed", "system.posix_acl_access", &acl(5)),
+        ] {
+            let path = dir.join(format!("of another {name}"));
+            fs::write(&path, name).unwrap();
+            lchown(&path, Some(1_234), Some(1_235)).unwrap();
+            self.made += usize::from(attribute(&path, attribute_of_it, value));
+        }
         for kind in self.kinds {
             for uid in ids {
                 for gid in ids {

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use backhaul_archive::backup::joints::Joints;
 use backhaul_archive::backup::stream::backup_stream;
-use backhaul_archive::backup::{BackupError, BackupRequest, Figures, Saved, backup, dry_run, state};
+use backhaul_archive::backup::{BackupError, BackupRequest, Figures, Follows, Saved, backup, dry_run, state};
 use backhaul_net::endpoint::dial_server;
 use backhaul_net::transport::Use;
 use backhaul_net::{Identity, Link, NetError};
@@ -331,7 +331,10 @@ fn commit(
     let manifest = manifest.encode().compress(&welcome.parameters.id_key, &mut Packer::new(3)?)?;
     let signature = sign(&manifest.header.id)?;
     let Figures { files_new, files_changed, .. } = saved.figures;
-    let changes = Changes { files_new, files_changed };
+    let changes = match saved.follows {
+        Follows::Run => Changes { files_new, files_changed },
+        Follows::Nothing => Changes::default(),
+    };
     let committed = tokio::task::block_in_place(|| remote.commit(manifest, signature, changes))?;
     if let Some(state) = saved.state.take() {
         state.accept()?;

@@ -146,6 +146,16 @@ pub struct Figures {
     pub left_out: Vec<(String, u64)>,
 }
 
+/// What a run could be compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Follows {
+    /// With nothing: it is the first, or what was known of the one before is lost. All files are new to it.
+    #[default]
+    Nothing,
+    /// With the last one of the same paths that was committed.
+    Run,
+}
+
 /// A tree that is in the vault and waits for its snapshot.
 pub struct Saved {
     /// The root directory.
@@ -154,6 +164,8 @@ pub struct Saved {
     pub totals: Totals,
     /// What happened.
     pub figures: Figures,
+    /// With what it was compared.
+    pub follows: Follows,
     /// To be accepted once the snapshot is committed.
     pub state: Option<PendingState>,
 }
@@ -212,6 +224,7 @@ pub fn backup(
     let name = StateName::new(&request.paths, parameters);
     let opened = request.state.map(|dir| state::open(dir, &name)).transpose()?;
     let (known, journal) = opened.map_or((None, None), |(known, journal)| (Some(known), Some(journal)));
+    let follows = known.as_ref().map_or_else(Follows::default, state::Known::follows);
     let (old_nodes, records) = known.map_or_else(Default::default, state::Known::split);
     let (jobs_in, jobs) = sync_channel(JOBS_MAX);
     let jobs = &std::sync::Mutex::new(jobs);
@@ -235,6 +248,7 @@ pub fn backup(
                 if let Some(drafts) = drafts {
                     drafts.make_room();
                 }
+                saved.follows = follows;
                 saved.figures.bytes_sent = request.progress.bytes_sent.load(Ordering::Relaxed);
                 saved
             }),

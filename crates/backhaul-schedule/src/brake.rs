@@ -181,11 +181,8 @@ fn rewritten(before: &Profile, run: &Profile) -> u64 {
 }
 
 /// New files that do not make the whole more have taken the place of others. A client that knows nothing of the run before
-/// calls all files new: that says nothing.
+/// calls none new.
 fn renamed(before: &Profile, run: &Profile) -> u64 {
-    if run.files_new + run.files_changed >= run.files {
-        return 0;
-    }
     run.files_new.saturating_sub(run.files.saturating_sub(before.files)).min(before.files)
 }
 
@@ -255,6 +252,9 @@ mod tests {
         assert_eq!(judge(&history(), &emptied), Some(Jump::Deleted { files: 500, of: 1_000 }));
         let renamed = Profile { files_new: 800, files_changed: 0, added: added(0, 0), ..calm(10) };
         assert_eq!(judge(&history(), &renamed), Some(Jump::Renamed { files: 800, of: 1_000 }));
+        // `mv Documents X`, where there is nothing else.
+        let all = Profile { files_new: 1_000, ..renamed };
+        assert_eq!(judge(&history(), &all), Some(Jump::Renamed { files: 1_000, of: 1_000 }));
         let copies = Profile {
             files: 1_900,
             files_new: 900,
@@ -274,7 +274,7 @@ mod tests {
             |sequence| Profile { files_changed: 700, added: added(700 * MIB, 5 * MIB), ..calm(sequence) };
         let history: Vec<Profile> = (1..10).map(churn).collect();
         assert_eq!(judge(&history, &churn(10)), None);
-        let forgetful = Profile { files_new: 1_000, files_changed: 0, added: added(0, 5 * MIB), ..calm(10) };
+        let forgetful = Profile { files_new: 0, files_changed: 0, added: added(0, 5 * MIB), ..calm(10) };
         assert_eq!(judge(&history, &forgetful), None, "a client that lost its state has renamed nothing");
         let small = Profile { files: 40, bytes: 4_000, ..Profile::default() };
         assert_eq!(judge(&[small], &Profile::default()), None, "a handful of files is not judged");

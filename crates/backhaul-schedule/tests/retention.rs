@@ -103,8 +103,73 @@ fn two_long_absences_that_become_one_cost_nothing() {
     assert_eq!(kept(&keep, &left), once);
 }
 
+/// The year and month of a day since 1970, by counting days.
+fn month_of(mut day: i64) -> (i64, usize) {
+    let is_leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let mut year = 1970;
+    while day >= 365 + i64::from(is_leap(year)) {
+        day -= 365 + i64::from(is_leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + i64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while day >= lengths[month] {
+        day -= lengths[month];
+        month += 1;
+    }
+    (year, month)
+}
+
+/// What is kept in UTC, where no gap is a break and all is whole: the newest of each of the newest periods that have any.
+fn model(last: usize, counts: [u32; 5], within: i64, snapshots: &[Snapshot]) -> BTreeSet<u64> {
+    let Some(newest) = snapshots.last() else { return BTreeSet::new() };
+    let mut kept: BTreeSet<u64> = snapshots.iter().rev().take(last.max(FLOOR)).map(|s| s.sequence).collect();
+    // Nobody ages by more than two days from one snapshot to the next.
+    let (mut age, mut newer) = (0, newest.at);
+    for snapshot in snapshots.iter().rev().take_while(|_| within > 0) {
+        age += (newer - snapshot.at).min(2 * DAY);
+        newer = snapshot.at;
+        if age <= within {
+            kept.insert(snapshot.sequence);
+        }
+    }
+    let period = |unit: usize, at: i64| {
+        let day = at / DAY;
+        let (year, month) = month_of(day);
+        // The first day of 1970 was a Thursday.
+        [at / HOUR, day, (day + 3) / 7, year * 12 + month as i64, year][unit]
+    };
+    for (unit, count) in counts.into_iter().enumerate() {
+        let mut seen = BTreeSet::new();
+        for snapshot in snapshots.iter().rev() {
+            let is_new = seen.insert(period(unit, snapshot.at));
+            if is_new && seen.len() <= count as usize {
+                kept.insert(snapshot.sequence);
+            }
+        }
+    }
+    kept
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::default())]
+
+    #[test]
+    fn each_rule_keeps_what_its_words_say(
+        start in 0..3 * YEAR,
+        gaps in prop::collection::vec(prop_oneof![60..6 * HOUR, 20 * HOUR..28 * HOUR, DAY..12 * DAY, 12 * DAY..89 * DAY], 0..80),
+        last in 0..6_u32,
+        counts in [0..30_u32, 0..20, 0..10, 0..14, 0..4],
+        within in prop_oneof![Just(0), HOUR..200 * DAY],
+    ) {
+        prop_assume!(last > 0 || counts.iter().any(|count| *count > 0));
+        let mut at = MONDAY + start;
+        let snapshots: Vec<Snapshot> = (1..).zip(gaps).map(|(i, gap)| { at += gap; plain(i, at) }).collect();
+        let Rules::Some { last: n, periods, tags, .. } = Rules::of(last, counts) else { unreachable!() };
+        let rules = Rules::Some { last: n, periods, within: Some(within).filter(|within| *within > 0), tags };
+        let keep = Keep { rules, zone: TimeZone::UTC, ..Keep::default() };
+        prop_assert_eq!(kept(&keep, &snapshots), model(last as usize, counts, within, &snapshots));
+    }
 
     #[test]
     fn a_rule_that_is_raised_drops_nothing(

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use backhaul_object::entry::Content;
 
 use super::look::Look;
-use super::{BackupError, VaultParameters};
+use super::{BackupError, Follows, VaultParameters};
 
 mod codec;
 mod file;
@@ -90,9 +90,15 @@ impl StateName {
 pub(super) struct Known {
     nodes: HashSet<u64>,
     records: Records,
+    follows: Follows,
 }
 
 impl Known {
+    /// Whether a run before is known.
+    pub(super) fn follows(&self) -> Follows {
+        self.follows
+    }
+
     /// Nodes that the server holds, by the first 8 bytes of their ids, and the files.
     pub(super) fn split(self) -> (HashSet<u64>, Records) {
         (self.nodes, self.records)
@@ -134,7 +140,10 @@ pub(super) fn open(dir: &Path, name: &StateName) -> Result<(Known, Journal), Bac
         fs::rename(&merged, &resume).map_err(failed(&resume))?;
         fs::remove_file(&new).map_err(failed(&new))?;
     }
-    let known = load(&[&resume, &state], name);
+    let mut known = load(&[&resume, &state], name);
+    if file::has_any(&state, &name.header) {
+        known.follows = Follows::Run;
+    }
     let journal = Journal::create(new, resume, state, &name.header)?;
     Ok((known, journal))
 }
@@ -147,7 +156,7 @@ pub(super) fn peek(dir: &Path, name: &StateName) -> Result<Known, BackupError> {
 
 fn load(paths: &[&Path], name: &StateName) -> Known {
     let nodes = paths.iter().flat_map(|path| file::nodes(path, &name.header)).collect();
-    Known { nodes, records: Records::open(paths, &name.header) }
+    Known { nodes, records: Records::open(paths, &name.header), follows: Follows::default() }
 }
 
 /// Forgets everything: the server no longer holds what the state refers to.

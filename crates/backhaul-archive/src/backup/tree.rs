@@ -11,7 +11,7 @@ use backhaul_object::{Object, ObjectId, Proof};
 use super::assemble::directory_entry;
 use super::outbound::Outbound;
 use super::state::{Journal, PendingState, Record};
-use super::{BackupError, Figures, Saved, VaultParameters};
+use super::{BackupError, Figures, Follows, Saved, VaultParameters};
 
 /// The part that draws directories and sends objects.
 pub(super) struct Tree<'a> {
@@ -130,6 +130,6 @@ impl<'a> Tree<'a> {
         let (root, totals) = write_root(done, key, &mut |id, object| self.emit(id, object));
         let figures = Figures { objects_sent: self.outbound.sent(), ..figures };
         let state = self.journal.map(|journal| PendingState { journal });
-        Ok(Saved { root, totals, figures, state })
+        Ok(Saved { root, totals, figures, follows: Follows::Nothing, state })
     }
 }

@@ -143,10 +143,11 @@ struct Shared<'s, 'a> {
 /// Writes or compares the files. Those that fail are in the report and in [`Outcome::failed`].
 pub(crate) fn run(engine: &Engine<'_>, jobs: Vec<FileJob>, mode: Mode) -> Result<Outcome, TransferError> {
     let Some(place) = engine.place else { return Ok(Outcome::default()) };
+    let jobs = arrange(engine.source, jobs)?;
     let (large, small): (Vec<_>, Vec<_>) = jobs.into_iter().partition(FileJob::is_large);
     let shared = Shared { engine, place, mode, outcome: Mutex::default() };
     if !small.is_empty() {
-        run_small(&shared, plan(arrange(engine.source, small)?));
+        run_small(&shared, plan(small));
     }
     let large = Mutex::new(large.into_iter());
     std::thread::scope(|scope| {

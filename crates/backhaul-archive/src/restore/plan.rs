@@ -99,7 +99,8 @@ fn first(job: &FileJob) -> Option<ObjectId> {
     match &job.content {
         Content::Member { bundle, .. } => Some(*bundle),
         Content::Chunks(pieces) => pieces.iter().find_map(Piece::id),
-        Content::Empty | Content::Inline(_) | Content::Flist(_) => None,
+        Content::Flist(id) => Some(*id),
+        Content::Empty | Content::Inline(_) => None,
     }
 }
 

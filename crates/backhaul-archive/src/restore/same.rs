@@ -1,6 +1,7 @@
 //! What is there with the right content: what belongs to it besides is put right, if it is not.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use backhaul_object::entry::{Attribute, Body, Entry, Metadata};
 use rustix::fs::{self, Mode, OFlags, Stat};
@@ -12,6 +13,9 @@ use super::place;
 use super::run::Run;
 use crate::attributes::{self, Handle, Others};
 use crate::flags;
+
+/// What the owner of a file needs to see to it.
+const OWNERS: Mode = Mode::RUSR.union(Mode::WUSR);
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +43,7 @@ impl Run<'_, '_> {
         let failed = |error: Errno| format!("metadata not set: {error}");
         let (attributes, report) = (entry.attributes(), &engine.report);
         if matches!(entry.body, Body::File { .. }) {
-            let file = place::open_file(dir, &entry.name).map_err(failed)?;
+            let file = open(dir, &entry.name, stat).map_err(failed)?;
             check(&fs::fstat(&file).map_err(failed)?, stat)?;
             let wrong_flags = entry.flags() | of_folder != 0 && flags::read(&file) != entry.flags();
             let right = is_right(stat, &entry.metadata) && has(&Handle::open(&file), &attributes, others);
@@ -50,6 +54,7 @@ impl Run<'_, '_> {
                 return Ok(Right::Elsewhere);
             }
             flags::release(&file);
+            make_writable(&file, stat);
             report.flagged(path, entry.flags(), flags::write(&file, entry.flags(), of_folder));
             let missed = place::apply(&file, &entry.metadata, Some((&attributes, others))).map_err(failed)?;
             report.missed(path, missed);
@@ -67,6 +72,32 @@ impl Run<'_, '_> {
             report.missed(path, missed);
         }
         Ok(Right::Now)
+    }
+}
+
+/// Opens a file to see to it. Its owner may have taken the right to read it from everybody, and gives it to himself again.
+fn open(dir: &OwnedFd, name: &[u8], judged: &Stat) -> Result<File, Errno> {
+    match place::open_file(dir, name) {
+        Err(Errno::ACCESS) => {
+            let named = named(dir, name)?;
+            if !place::same_inode(&fs::fstat(&named)?, judged) {
+                return Err(Errno::STALE);
+            }
+            // By a handle that only names it: a handle of that kind takes no mode itself.
+            let path = format!("/proc/self/fd/{}", named.as_raw_fd());
+            fs::chmod(path, Mode::from_raw_mode(judged.st_mode & 0o7777) | OWNERS)?;
+            place::open_file(dir, name)
+        }
+        opened => opened,
+    }
+}
+
+/// Attributes are set by who may write to a file; its mode is put right after them.
+fn make_writable(file: &File, stat: &Stat) {
+    let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
+    if !mode.contains(Mode::WUSR) {
+        // Where that is refused, so are they, and that is named.
+        let _ = fs::fchmod(file, mode | OWNERS);
     }
 }
 

@@ -93,6 +93,12 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
         vault.count_night(tools.now)?;
     }
     let held: HashSet<_> = tools.fleet.brakes()?.into_iter().map(|(client, _)| client).collect();
+    let mut holds: Vec<String> = held
+        .iter()
+        .filter_map(|client| tools.fleet.client_by_id(*client).transpose())
+        .map(|client| Ok(client?.name))
+        .collect::<Result<_, ServerError>>()?;
+    holds.sort();
     let aside_kept = tools.home.config()?.scrub.quarantine().map_err(ServerError::Usage)?;
     let pass = reclaim::Request { now: tools.now, held, dry_run: request.dry_run, aside_kept };
     let mut pacer = Pacer {
@@ -111,11 +117,12 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
         "bytes_freed": report.bytes_freed, "bytes_on_disk": report.bytes_on_disk,
         "objects_condemned": report.condemned, "bytes_condemned": report.bytes_condemned,
         "waits_for": report.waits_for, "no_room": report.no_room, "quarantine_removed": report.aside_removed,
+        "held": holds,
     });
-    Ok(Outcome { words: words(&report, request.dry_run), document })
+    Ok(Outcome { words: words(&report, &holds, request.dry_run), document })
 }
 
-fn words(report: &Report, dry_run: bool) -> String {
+fn words(report: &Report, holds: &[String], dry_run: bool) -> String {
     let count = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
     let (would, is) = if dry_run { ("would be ", "would be") } else { ("", "are") };
     let mut text = format!(
@@ -137,6 +144,11 @@ fn words(report: &Report, dry_run: bool) -> String {
         let files = count(report.aside_removed, "old file");
         text.push_str(&format!("; {files} of former repairs removed from quarantine/"));
     }
+    for client in holds {
+        text.push_str(&format!(
+            "; no snapshot of {client} goes: its brake holds (`backhaul forget --release-brake --client {client}`)"
+        ));
+    }
     if report.no_room {
         text.push_str("; there is no room to compact packs that are half dead");
     }
@@ -157,19 +169,26 @@ mod tests {
             ..Report::default()
         };
         assert_eq!(
-            words(&report, false),
+            words(&report, &[], false),
             "gone: 1 forgotten snapshot, 20 objects; freed: 3.0 MiB, 1.0 GiB left"
         );
         let report = Report { condemned: 1, bytes_condemned: 900, ..Report::default() };
         assert_eq!(
-            words(&report, false),
+            words(&report, &[], false),
             "gone: 0 forgotten snapshots, 0 objects; freed: 0 B, 0 B left; 1 object (900 B) are condemned and may \
              go with the next prune"
         );
         let report = Report { waits_for: vec!["a restore of desk-01".to_owned()], ..report };
         assert!(
-            words(&report, true)
+            words(&report, &[], true)
                 .ends_with("would be condemned and may go once a restore of desk-01 has ended")
         );
+        let held = words(&Report::default(), &["desk".to_owned()], false);
+        assert!(
+            held.contains("no snapshot of desk goes") && held.contains("--release-brake --client desk"),
+            "{held}"
+        );
+        let report = Report { no_room: true, ..Report::default() };
+        assert!(words(&report, &[], false).ends_with("no room to compact packs that are half dead"));
     }
 }

@@ -1,6 +1,7 @@
 //! `dump`: a file, or a folder as an archive, to a stream.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -55,21 +56,45 @@ fn write(
     let snapshot = reader.choose(snapshot, Some(path))?;
     let tree = Tree::new(&reader.remote, snapshot.manifest.root);
     let located = tree.lookup(path)?;
-    let mut out: Box<dyn Write> = match output {
-        Some(path) => Box::new(BufWriter::new(std::fs::File::create(path)?)),
-        None => Box::new(BufWriter::new(std::io::stdout().lock())),
-    };
-    let left_out = match (form, &located) {
-        (Some(form), _) => export(&reader.remote, &tree, path, form, &mut *out)?,
+    let pour = |mut out: &mut dyn Write| match (form, &located) {
+        (Some(form), _) => Ok(export(&reader.remote, &tree, path, form, out)?),
         (None, Located::Entry(entry)) if !entry.is_folder() => {
             dump_file(&reader.remote, entry, &mut out)?;
-            Vec::new()
+            Ok(Vec::new())
         }
-        (None, _) => {
-            return Err(Failure::usage("that is a folder")
-                .hint("--archive tar (or zip) writes all of it; `backhaul restore` brings folders back"));
-        }
+        (None, _) => Err(Failure::usage("that is a folder")
+            .hint("--archive tar (or zip) writes all of it; `backhaul restore` brings folders back")),
     };
+    match output {
+        Some(path) => into_file(path, pour),
+        None => buffered(std::io::stdout().lock(), pour),
+    }
+}
+
+fn buffered<T>(
+    out: impl Write,
+    pour: impl FnOnce(&mut dyn Write) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut out = BufWriter::new(out);
+    let done = pour(&mut out)?;
     out.flush()?;
-    Ok(left_out)
+    Ok(done)
+}
+
+/// What is there stays until all of the new is; a pipe or a device is written to as it comes.
+fn into_file<T>(path: &Path, pour: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return buffered(File::options().write(true).open(path)?, pour);
+    }
+    // The file that a link leads to, not the link.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    let written = File::create(&part).map_err(Failure::from).and_then(|file| buffered(file, pour));
+    let moved = written.and_then(|done| std::fs::rename(&part, &path).map(|()| done).map_err(Failure::from));
+    if moved.is_err() {
+        let _ = std::fs::remove_file(&part);
+    }
+    moved
 }

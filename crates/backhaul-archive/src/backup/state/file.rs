@@ -94,6 +94,11 @@ pub(super) fn nodes(path: &Path, header: &[u8; HEADER_LEN]) -> impl Iterator<Ite
     })
 }
 
+/// True when a file has anything.
+pub(super) fn has_any(path: &Path, header: &[u8; HEADER_LEN]) -> bool {
+    Items::open(path, header).next().is_some()
+}
+
 /// One file's records, read along with the walk.
 struct Layer {
     items: Items,
