@@ -123,6 +123,39 @@ fn what_cannot_be_meant_is_refused_and_no_client_can_forget() {
     assert_eq!((forgot["forgotten"].as_u64(), listed(&client, &[]).len()), (Some(1), 1));
 }
 
+/// Each client by its own policy, and what has a label by that.
+#[test]
+fn every_client_is_kept_by_its_own_rules_and_what_is_labelled_stays() {
+    let quiet = TestServer::quiet_policy();
+    let lab = quiet.replace("[policy.default]", "[policy.lab]");
+    let server = TestServer::with_policy(&format!(
+        "{quiet}keep = {{ last = 5 }}\n{lab}keep = {{ last = 1, tags = [\"legal\"] }}\n"
+    ));
+    let (of_desk, of_bench) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (desk, bench) = (server.client("desk", &[of_desk.path()]), Home::new());
+    server.join(&bench, "bench", &["--policy", "lab"], &[of_bench.path()]);
+    let ids = snapshots(&desk, of_desk.path(), 7);
+    fs::write(of_bench.path().join("contract"), "signed").unwrap();
+    let labelled = bench.json(&["backup", "--tag", "legal"])["snapshot"].as_str().unwrap().to_owned();
+    let others = snapshots(&bench, of_bench.path(), 6);
+
+    let planned = server.home.json(&["forget", "--policy", "--dry-run"]);
+    assert_fits("forget.json", &planned);
+    assert_eq!(server.home.json(&["forget", "--policy"])["forgotten"], 2 + 3);
+    let left = |home: &Home| -> Vec<String> { listed(home, &[]).into_iter().map(|(id, ..)| id).collect() };
+    let (mut desks, mut benchs) = (left(&desk), left(&bench));
+    desks.sort();
+    benchs.sort();
+    let sorted = |ids: &[String]| {
+        let mut ids = ids.to_vec();
+        ids.sort();
+        ids
+    };
+    assert_eq!(desks, sorted(&ids[2..]));
+    // The newest three stay whatever the rules say.
+    assert_eq!(benchs, sorted(&[&others[3..], &[labelled]].concat()));
+}
+
 #[test]
 fn the_brake_holds_everything_when_a_client_rewrites_its_files_at_once() {
     let (mut server, dir) = (server("{ last = 1, grace = \"1d\" }"), tempfile::tempdir().unwrap());

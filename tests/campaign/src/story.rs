@@ -157,11 +157,14 @@ fn cut(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
 }
 
 fn prune(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
-    let [ana, _] = CLIENTS;
-    back_up(local, stage, ana, tell)?;
-    back_up(local, stage, ana, tell)?;
-    for sequence in [1, 2] {
-        forget(local, ana, sequence, tell)?;
+    let [ana, bea] = CLIENTS;
+    for client in [ana, bea] {
+        back_up(local, stage, client, tell)?;
+        back_up(local, stage, client, tell)?;
+    }
+    // What both have had from the first is needed, and most of what lies with it is not any more.
+    for (client, sequence) in [(ana, 1), (ana, 2), (bea, 1), (bea, 2)] {
+        forget(local, client, sequence, tell)?;
     }
     // Condemned, still unreached, gone; compacted; and all is well with those who come then.
     (0..3).try_for_each(|_| local.prune())?;

@@ -8,9 +8,11 @@ use backhaul_campaign::flips::Flips;
 use backhaul_campaign::kill::Ground;
 use backhaul_campaign::real::Real;
 use backhaul_campaign::stage::Stage;
-use backhaul_campaign::story::Story;
+use backhaul_campaign::story::{Story, prepare};
 use backhaul_campaign::teller::Teller;
 use backhaul_campaign::{fault, kill, misplace, power, record, rot, sync, trace, twice};
+use backhaul_store::pack::{HEAD_LEN, Head};
+use backhaul_tests::trees;
 
 fn teller() -> Teller {
     Teller { program: PathBuf::from(env!("CARGO_BIN_EXE_campaign")), breach: None }
@@ -112,7 +114,7 @@ fn what_was_acknowledged_survives_kills() {
     let work = memory();
     let stage = Stage::at(work.path());
     let teller = teller();
-    for story in [Story::Backup, Story::Rebuild, Story::Mend, Story::Heal, Story::Patches] {
+    for story in [Story::Backup, Story::Rebuild, Story::Prune, Story::Mend, Story::Heal, Story::Patches] {
         let ground = Ground::new(&teller, story, &stage, work.path()).unwrap();
         let outcome = kill::sweep(&ground, (1, 13, 4), 3).unwrap();
         assert_eq!(outcome.broken, Vec::<String>::new());
@@ -129,10 +131,24 @@ fn what_was_acknowledged_survives_faults_and_each_is_said() {
     let work = memory();
     let stage = Stage::at(work.path());
     let teller = teller();
-    let ground = Ground::new(&teller, Story::Backup, &stage, work.path()).unwrap();
-    let outcome = fault::sweep(&ground, 25, 3).unwrap();
-    assert_eq!(outcome.broken, Vec::<String>::new());
-    assert!(outcome.refused > 5, "{outcome:?}");
+    for (story, step) in [(Story::Backup, 25), (Story::Rebuild, 50), (Story::Prune, 70)] {
+        let ground = Ground::new(&teller, story, &stage, work.path()).unwrap();
+        let outcome = fault::sweep(&ground, step, 3).unwrap();
+        assert_eq!(outcome.broken, Vec::<String>::new());
+        assert!(outcome.refused > 5, "{story:?}: {outcome:?}");
+    }
+}
+
+/// What is forgotten in that story is in packs with what is not: else nothing would be moved, whatever is done to it.
+#[test]
+fn the_story_of_pruning_moves_what_is_needed_into_new_packs() {
+    let work = memory();
+    let (stage, dir) = (Stage::at(work.path()), work.path().join("vault"));
+    prepare(Story::Prune, &dir, &stage, &|_| {}).unwrap();
+    Story::Prune.run(&dir, &stage, work.path(), &|_| {}).unwrap();
+    let head = |path: PathBuf| Head::decode(&std::fs::read(path).unwrap()[..HEAD_LEN]).unwrap();
+    let sessions = trees::files(&dir.join("packs")).into_iter().map(head).map(|head| head.session.0);
+    assert!(sessions.into_iter().any(|session| session == [0; 16]), "none was written by reclaim");
 }
 
 /// The real program, each kind of file once or so.
