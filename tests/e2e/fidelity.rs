@@ -7,19 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use backhaul_tests::cases::{self, Cases};
+use backhaul_tests::cases::{self, Cases, Released};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::volumes::Volume;
 use backhaul_tests::{Home, trees};
-
-/// Lets go of what would outlive the test.
-struct Released(Vec<PathBuf>);
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        self.0.iter().for_each(|path| cases::release(path));
-    }
-}
 
 fn restore(home: &Home, from: &Path, to: &Path, more: &[&str]) {
     let what = format!("latest:{}", from.display());

@@ -5,20 +5,12 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use backhaul_tests::cases::{self, Cases};
+use backhaul_tests::cases::{Cases, Released};
 use backhaul_tests::clocks::off_by;
 use backhaul_tests::mounts::{Apart, Mount, can_mount};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::trees::{self, Regard};
 use backhaul_tests::{Home, TestServer, wait_until};
-
-struct Released(PathBuf);
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        cases::release(&self.0);
-    }
-}
 
 /// Where a tree is below a folder of a mount.
 fn within(folder: &Path, tree: &Path) -> PathBuf {
@@ -51,7 +43,7 @@ fn a_mounted_snapshot_is_the_tree_that_was_saved_and_survives_a_restart_of_the_s
     }
     let (dir, point) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let tree = dir.path().canonicalize().unwrap().join("tree");
-    let _released = Released(dir.path().to_owned());
+    let _released = Released(vec![dir.path().to_owned()]);
     assert!(Cases::all(&tree, true) >= 2_500);
     // Nothing that only holes make large: both comparisons read zeros for hours.
     let is_large = |path: &PathBuf| fs::symlink_metadata(path).unwrap().len() > 1 << 30;

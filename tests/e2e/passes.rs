@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use backhaul_tests::netns::skipped;
@@ -47,8 +47,11 @@ fn reads_while(pid: u32, traces: &Path, doing: impl FnOnce()) -> Vec<Read> {
         .spawn()
         .unwrap();
     wait_until("it is traced", || {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        !status.contains("TracerPid:\t0\n")
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
+        let is_traced = |task: PathBuf| {
+            fs::read_to_string(task.join("status")).is_ok_and(|status| !status.contains("TracerPid:\t0\n"))
+        };
+        threads.into_iter().all(is_traced)
     });
     doing();
     Command::new("kill").arg(tracing.id().to_string()).status().unwrap();
@@ -61,9 +64,10 @@ fn reads_while(pid: u32, traces: &Path, doing: impl FnOnce()) -> Vec<Read> {
 }
 
 #[test]
-fn a_tree_of_many_versions_comes_back_with_each_pack_read_once_and_forward() {
-    if Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_err() {
-        return skipped("there is no strace");
+fn a_tree_of_many_versions_comes_back_with_each_pack_read_once() {
+    let tried = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        return skipped("nothing can be traced here");
     }
     let (server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
     let (tree, to, traces) = (dir.path().join("tree"), dir.path().join("to"), dir.path().join("traces"));
@@ -99,7 +103,8 @@ fn a_tree_of_many_versions_comes_back_with_each_pack_read_once_and_forward() {
         let spans: BTreeSet<(u64, u64)> = reads.iter().map(|read| (read.offset, read.len)).collect();
         assert!(reads.len() <= spans.len() + 1, "{pack}: {reads:?}");
     }
-    // Once in the first batch, which is small so that writing begins, and once in that of the rest; by several readers.
+    // Once in the first batch, which is small so that writing begins, and once in that of the rest; several reads are under way
+    // where one pack ends and the next begins. By the names of the files it is 59.
     let switches = contents.windows(2).filter(|pair| pair[0].pack != pair[1].pack).count();
-    assert!(switches < 4 * VERSIONS, "{switches} times from one pack to another in {} reads", contents.len());
+    assert!(switches < 40, "{switches} times from one pack to another in {} reads", contents.len());
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
-use backhaul_tests::cases;
+use backhaul_tests::cases::Released;
 use backhaul_tests::netns::skipped;
 use backhaul_tests::{Home, trees, wait_until};
 use rustix::fs::{FileType, IFlags, ioctl_getflags, ioctl_setflags};
@@ -112,7 +112,7 @@ fn files_that_their_owner_may_not_open_any_more_are_put_right() {
     let (mine, back) = (tree.display(), to.display());
     sh(&format!("mkdir {mine} && echo a > {mine}/a && echo b > {mine}/b && echo c > {mine}/c"));
     let has_attributes = trees::attribute(&tree.join("b"), "user.note", b"kept");
-    sh(&format!("chmod 444 {mine}/b && chmod 600 {mine}/c"));
+    sh(&format!("chmod 444 {mine}/b && chmod 600 {mine}/c && echo d > {mine}/d"));
     home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
     let restore = || {
         let what = format!("latest:{mine}");
@@ -120,6 +120,14 @@ fn files_that_their_owner_may_not_open_any_more_are_put_right() {
         trees::assert_equal(&tree, &to);
     };
     restore();
+    sh(&format!(
+        "chmod 000 {back}/a && chmod 200 {back}/c && chmod 000 {back}/d && ln {back}/d {back}/../elsewhere"
+    ));
+    // What has a name elsewhere is not touched there, and is made anew here.
+    let (elsewhere, d) = (out.path().join("elsewhere"), to.join("d"));
+    restore();
+    assert_eq!(fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o7777, 0);
+    assert!(fs::metadata(&elsewhere).unwrap().ino() != fs::metadata(&d).unwrap().ino());
     sh(&format!("chmod 000 {back}/a && chmod 200 {back}/c"));
     if has_attributes {
         assert!(trees::attribute(&to.join("b"), "user.note", b"another"));
@@ -141,7 +149,7 @@ fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked
     let restore = |more: &[&str]| home.run(&[&["restore", &from, "-t", to.to_str().unwrap()], more].concat());
     for more in [&["--overwrite", "always", "--delete"][..], &["--delete"], &["--delete", "--in-place"]] {
         restore(&["--delete"]).ok();
-        let _released = Released(to.clone());
+        let _released = Released(vec![to.clone()]);
         for (folder, flag) in [("i", IFlags::IMMUTABLE), ("a", IFlags::APPEND)] {
             let at = |name: &str| to.join(folder).join(name);
             fs::write(at("text"), "changed since").unwrap();
@@ -158,15 +166,6 @@ fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked
         }
         restore(more).ok();
         trees::assert_equal(&tree, &to);
-    }
-}
-
-/// Lets go of what would outlive the test.
-struct Released(PathBuf);
-
-impl Drop for Released {
-    fn drop(&mut self) {
-        cases::release(&self.0);
     }
 }
 

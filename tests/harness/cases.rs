@@ -337,6 +337,15 @@ impl Cases {
     }
 }
 
+/// Lets go, in the end, of what would outlive a test.
+pub struct Released(pub Vec<PathBuf>);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|path| release(path));
+    }
+}
+
 /// Takes away what forbids to change or remove things below a folder.
 pub fn release(root: &Path) {
     let mut open = vec![root.to_owned()];

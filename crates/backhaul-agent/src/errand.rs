@@ -194,7 +194,7 @@ fn so_far(progress: &RestoreProgress) -> wire::RestoreProgress {
 /// What of the result travels; paths are those that people know.
 fn result(restored: Restored, place: &Path, target: &Path) -> wire::RestoreResult {
     let Restored { files, dirs, symlinks, special, bytes, skipped, deleted, errors, unset } = restored;
-    let (mut told, mut room, all) = (Vec::new(), ERRORS_BYTES, errors.len() + unset.len());
+    let (mut told, mut room, all) = (Vec::new(), ERRORS_BYTES, (errors.len(), unset.len()));
     let errors = errors.into_iter().map(|error| (error, false));
     let amiss = errors.chain(unset.into_iter().map(|unset| (unset, true)));
     for ((path, why), is_there) in amiss.take(ERRORS_MAX) {
@@ -204,7 +204,9 @@ fn result(restored: Restored, place: &Path, target: &Path) -> wire::RestoreResul
         room = left;
         told.push(wire::RestoreError { path: path.into(), why, is_there });
     }
-    let errors_more = (all - told.len()) as u64;
+    let of_metadata = told.iter().filter(|error: &&wire::RestoreError| error.is_there).count();
+    let errors_more = (all.0 - (told.len() - of_metadata)) as u64;
+    let unset_more = (all.1 - of_metadata) as u64;
     let failure = String::new();
     wire::RestoreResult {
         files,
@@ -217,6 +219,7 @@ fn result(restored: Restored, place: &Path, target: &Path) -> wire::RestoreResul
         errors: told,
         errors_more,
         failure,
+        unset_more,
     }
 }
 

@@ -70,6 +70,11 @@ pub struct Head {
 }
 
 impl Head {
+    /// Of a pack of which nobody knows whose session wrote it.
+    pub(crate) fn of_nobody(class: Class, vault: VaultId) -> Self {
+        Self { class, vault, session: SessionId([0; 16]), client: ClientId([0; 16]) }
+    }
+
     /// Canonical bytes.
     pub fn encode(&self) -> [u8; HEAD_LEN] {
         let mut out = [0; HEAD_LEN];

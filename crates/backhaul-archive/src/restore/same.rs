@@ -43,10 +43,16 @@ impl Run<'_, '_> {
         let failed = |error: Errno| format!("metadata not set: {error}");
         let (attributes, report) = (entry.attributes(), &engine.report);
         if matches!(entry.body, Body::File { .. }) {
-            let file = open(dir, &entry.name, stat).map_err(failed)?;
-            check(&fs::fstat(&file).map_err(failed)?, stat)?;
+            let file = match open(dir, &entry.name, stat) {
+                Err(Errno::ACCESS) if stat.st_nlink != 1 && !is_right(stat, &entry.metadata) => {
+                    return Ok(Right::Elsewhere);
+                }
+                opened => opened.map_err(failed)?,
+            };
+            let now = fs::fstat(&file).map_err(failed)?;
+            check(&now, stat)?;
             let wrong_flags = entry.flags() | of_folder != 0 && flags::read(&file) != entry.flags();
-            let right = is_right(stat, &entry.metadata) && has(&Handle::open(&file), &attributes, others);
+            let right = is_right(&now, &entry.metadata) && has(&Handle::open(&file), &attributes, others);
             if right && !wrong_flags {
                 return Ok(Right::Now);
             }
@@ -54,9 +60,10 @@ impl Run<'_, '_> {
                 return Ok(Right::Elsewhere);
             }
             flags::release(&file);
-            make_writable(&file, stat);
+            make_writable(&file, &now);
             report.flagged(path, entry.flags(), flags::write(&file, entry.flags(), of_folder));
-            let missed = place::apply(&file, &entry.metadata, Some((&attributes, others))).map_err(failed)?;
+            let applied = place::apply(&file, &entry.metadata, Some((&attributes, others)));
+            let missed = applied.inspect_err(|_| put_back(&file, stat)).map_err(failed)?;
             report.missed(path, missed);
             report.flag_last(path, entry.flags(), Some(*stat));
         } else {
@@ -75,21 +82,31 @@ impl Run<'_, '_> {
     }
 }
 
-/// Opens a file to see to it. Its owner may have taken the right to read it from everybody, and gives it to himself again.
+/// Opens a file to see to it. Its owner may have taken the right to read it from everybody, and gives it to himself again;
+/// what it should be is set in any case then. Not to one that has further names: they may be outside of the target.
 fn open(dir: &OwnedFd, name: &[u8], judged: &Stat) -> Result<File, Errno> {
     match place::open_file(dir, name) {
-        Err(Errno::ACCESS) => {
+        Err(Errno::ACCESS) if judged.st_nlink == 1 => {
             let named = named(dir, name)?;
             if !place::same_inode(&fs::fstat(&named)?, judged) {
                 return Err(Errno::STALE);
             }
             // By a handle that only names it: a handle of that kind takes no mode itself.
             let path = format!("/proc/self/fd/{}", named.as_raw_fd());
-            fs::chmod(path, Mode::from_raw_mode(judged.st_mode & 0o7777) | OWNERS)?;
-            place::open_file(dir, name)
+            fs::chmod(&path, Mode::from_raw_mode(judged.st_mode & 0o7777) | OWNERS)?;
+            let opened = place::open_file(dir, name);
+            if opened.is_err() {
+                let _ = fs::chmod(path, Mode::from_raw_mode(judged.st_mode & 0o7777));
+            }
+            opened
         }
         opened => opened,
     }
+}
+
+/// Nothing more can be done for it: at least nobody may do more with it than before.
+fn put_back(file: &File, judged: &Stat) {
+    let _ = fs::fchmod(file, Mode::from_raw_mode(judged.st_mode & 0o7777));
 }
 
 /// Attributes are set by who may write to a file; its mode is put right after them.

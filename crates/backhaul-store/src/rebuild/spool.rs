@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use backhaul_object::Kind;
-use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
+use backhaul_object::ids::{PackId, VaultId};
 
 use super::Report;
 use super::numbers::{self, Sure};
@@ -163,8 +163,7 @@ impl Found {
 
     /// Its head, or as much of it as its records say.
     fn head(&self, vault: VaultId, first: Kind) -> Head {
-        let class = Class::of(first);
-        self.head.unwrap_or(Head { class, vault, session: SessionId([0; 16]), client: ClientId([0; 16]) })
+        self.head.unwrap_or(Head::of_nobody(Class::of(first), vault))
     }
 }
 

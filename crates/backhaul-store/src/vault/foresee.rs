@@ -36,10 +36,13 @@ fn stretches(mut places: Vec<Location>) -> Vec<Stretch> {
 impl Vault {
     /// Where objects are; of those that are not there, or without a number, nothing.
     pub fn places(&self, ordinals: &[Option<Ordinal>]) -> Vec<Option<Location>> {
-        let state = self.state();
-        let place =
-            |ordinal: &Option<Ordinal>| state.index.location((*ordinal)?).ok().filter(|at| at.len > 0);
-        ordinals.iter().map(place).collect()
+        let some = |ordinals: &[Option<Ordinal>]| -> Vec<Option<Location>> {
+            let state = self.state();
+            let place = |ordinal: &Option<Ordinal>| state.index.location((*ordinal)?).ok();
+            ordinals.iter().map(|ordinal| place(ordinal).filter(|at| at.len > 0)).collect()
+        };
+        // Whoever else needs the state gets it in between.
+        ordinals.chunks(1_024).flat_map(some).collect()
     }
 
     /// Says which objects will be read next; whether that helps is the system's affair.

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use backhaul_object::descriptor::Descriptor;
+use backhaul_object::ids::VaultId;
 use backhaul_store::check::Mending;
 use backhaul_store::index::Ordinal;
 use backhaul_store::{Vault, rebuild};
@@ -53,4 +55,23 @@ fn a_rebuild_loses_nothing_of_a_pack_whose_head_is_damaged_and_has_no_parity() {
         let kept = files(dir.path(), "quarantine");
         assert!(kept.iter().any(|path| fs::read(path).unwrap() == bytes), "{kept:?}");
     }
+}
+
+/// Whatever is wrong with it besides: of what is another's nothing gets in.
+#[test]
+fn a_damaged_pack_of_another_vault_stays_anothers() {
+    let (dir, theirs) = (filled(), tempfile::tempdir().unwrap());
+    let before = dump(&Vault::open(dir.path()).unwrap());
+    let other = Vault::create(theirs.path(), &Descriptor::managed(VaultId([8; 16])), [1; 16]).unwrap();
+    back_up(&other, ANA, 1, 9);
+    drop(other);
+    let pack = packs(theirs.path()).0;
+    flip(&pack, 5_000);
+    let place = dir.path().join("packs").join(pack.parent().unwrap().file_name().unwrap());
+    fs::create_dir_all(&place).unwrap();
+    fs::copy(&pack, place.join(pack.file_name().unwrap())).unwrap();
+    fs::remove_file(dir.path().join("catalog.sqlite")).unwrap();
+    let report = rebuild::rebuild(dir.path(), [2; 16], Mending::Mend, 78).unwrap();
+    assert!(report.damage.iter().any(|damage| damage.why.contains("another vault")), "{:?}", report.damage);
+    assert!(dump(&Vault::open(dir.path()).unwrap()) == before);
 }

@@ -1,8 +1,9 @@
 //! `dump`: a file, or a folder as an archive, to a stream.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{BufWriter, IsTerminal, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -81,20 +82,45 @@ fn buffered<T>(
     Ok(done)
 }
 
-/// What is there stays until all of the new is; a pipe or a device is written to as it comes.
+fn mode(bits: u32) -> Permissions {
+    Permissions::from_mode(bits)
+}
+
+/// What is there stays until all of the new is, and the new is as private as that; a pipe or a device is written to as it
+/// comes, and so is what cannot be replaced.
 fn into_file<T>(path: &Path, pour: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {
-    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return buffered(File::options().write(true).open(path)?, pour);
+    let there = std::fs::metadata(path).ok();
+    let is_file = there.as_ref().is_none_or(std::fs::Metadata::is_file);
+    // `/dev/stdout` may be a file of somebody who has more to say in it.
+    let is_stream = path.starts_with("/dev") || path.starts_with("/proc");
+    let leads_nowhere = there.is_none() && path.is_symlink();
+    if !is_file || is_stream || leads_nowhere {
+        let appends = is_file && is_stream;
+        return buffered(
+            File::options().write(true).append(appends).create(true).truncate(false).open(path)?,
+            pour,
+        );
     }
     // The file that a link leads to, not the link.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".part");
-    let part = path.with_file_name(name);
-    let written = File::create(&part).map_err(Failure::from).and_then(|file| buffered(file, pour));
-    let moved = written.and_then(|done| std::fs::rename(&part, &path).map(|()| done).map_err(Failure::from));
-    if moved.is_err() {
-        let _ = std::fs::remove_file(&part);
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let part = tempfile::Builder::new()
+        .prefix(".backhaul-")
+        .suffix(".part")
+        .permissions(mode(0o666))
+        .tempfile_in(folder);
+    let mut part = match (part, &there) {
+        (Err(_), Some(_)) => return buffered(File::create(path)?, pour),
+        (part, _) => part?,
+    };
+    if let Some(there) = there {
+        // Before anything is in it. Whoever may not give it to somebody keeps it.
+        part.as_file().set_permissions(mode(0o600))?;
+        let _ = std::os::unix::fs::fchown(&part, Some(there.uid()), Some(there.gid()));
+        part.as_file().set_permissions(there.permissions())?;
     }
-    moved
+    let done = buffered(part.as_file_mut(), pour)?;
+    part.as_file().sync_all()?;
+    part.persist(path).map_err(|error| error.error)?;
+    Ok(done)
 }

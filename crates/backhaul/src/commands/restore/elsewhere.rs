@@ -33,10 +33,14 @@ pub async fn run(context: &Context, args: &RestoreArgs, client: &str) -> Done {
     reader.close().await;
     let doing = || format!("restoring {} to {} on {client}", args.what.display(), args.target.display());
     let (id, result) = done.map_err(|failure| failure.while_doing(doing()))?;
-    let more = result.errors_more;
+    let (errors_more, unset_more) = (result.errors_more, result.unset_more);
     let mut restored = restored(result);
-    if more > 0 {
-        restored.errors.push((args.target.clone(), format!("{more} further errors are not listed")));
+    let target = || args.target.clone();
+    if errors_more > 0 {
+        restored.errors.push((target(), format!("{errors_more} further errors are not listed")));
+    }
+    if unset_more > 0 {
+        restored.unset.push((target(), format!("{unset_more} further parts of metadata are not listed")));
     }
     tell(context, &id, args, &restored);
     Ok(exit_code(&restored))
