@@ -194,6 +194,37 @@ fn of_names_that_the_target_takes_for_one_the_second_is_refused_each_time() {
     }
 }
 
+/// An entry has room for so many: what is left out is named, and the rest of the file is saved.
+#[test]
+fn attributes_for_which_there_is_no_room_are_named() {
+    let Some(volume) = Volume::new("tmpfs", 16, "") else { return };
+    let tree = volume.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("many"), "many").unwrap();
+    fs::write(tree.join("large"), "large").unwrap();
+    let set = (0..1_003)
+        .filter(|n| trees::attribute(&tree.join("many"), &format!("trusted.n{n:04}"), b"x"))
+        .count();
+    let large = (0..5)
+        .filter(|n| trees::attribute(&tree.join("large"), &format!("trusted.n{n}"), &[7; 60_000]))
+        .count();
+    if (set, large) != (1_003, 5) {
+        return skipped("a file cannot have so many attributes here");
+    }
+    let (home, back) = (Home::new(), volume.path().join("back"));
+    let saved = home.run(&["--json", "quickstart", tree.to_str().unwrap()]).expect(3).json();
+    let said: Vec<&str> =
+        saved["errors"].as_array().unwrap().iter().map(|error| error["error"].as_str().unwrap()).collect();
+    assert_eq!(said.iter().filter(|why| why.contains("is not saved")).count(), 3 + 1, "{said:?}");
+    home.run(&["-q", "restore", &format!("latest:{}", tree.display()), "-t", back.to_str().unwrap()]).ok();
+    let count = |name: &str| {
+        let mut names = vec![0; 64 << 10];
+        let len = rustix::fs::listxattr(back.join(name), &mut names[..]).unwrap();
+        names[..len].split(|byte| *byte == 0).filter(|name| name.starts_with(b"trusted.")).count()
+    };
+    assert_eq!((count("many"), count("large")), (1_000, 4));
+}
+
 /// The first file of a name below a folder.
 fn below(top: &Path, name: &str) -> PathBuf {
     let named = |path: &PathBuf| path.file_name().is_some_and(|last| last == name);

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use backhaul_tests::netns::skipped;
 use backhaul_tests::{Home, trees};
 use serde_json::json;
 
@@ -156,6 +157,25 @@ fn a_zip_holds_files_folders_and_links_and_what_it_cannot_hold_is_named() {
     std::io::Read::read_to_end(&mut archive.by_name("sub/data").unwrap(), &mut found).unwrap();
     assert!(found == data);
     assert!(archive.by_name("link").unwrap().is_symlink());
+
+    // To a pipe, and read by a program that is not ours.
+    let mut piped = home.command(&["dump", &what, "--archive", "zip"]);
+    let piped = piped.stdout(fs::File::create(&zip).unwrap()).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(piped.code(), Some(3));
+    let script = "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); assert z.testzip() is None; \
+        print([i.filename for i in z.infolist()]); sys.stdout.flush(); print(len(z.read('sub/data')))";
+    match Command::new("python3").args(["-c", script]).arg(&zip).output() {
+        Ok(read) => {
+            let said = String::from_utf8_lossy(&read.stdout);
+            assert_eq!(
+                said,
+                "['link', 'sub/', 'sub/data']\n3000000\n",
+                "{}",
+                String::from_utf8_lossy(&read.stderr)
+            );
+        }
+        Err(_) => skipped("there is no python3"),
+    }
 
     let folder = home.run(&["dump", &what]).expect(2);
     assert!(folder.err.contains("--archive"), "{}", folder.err);

@@ -95,6 +95,29 @@ fn an_ordinary_user_gets_their_files_back_without_complaint() {
     home.run(&["restore", "latest", "-t", out.path().join("back").to_str().unwrap()]).ok();
 }
 
+/// Name by name, with what would become of it; and nothing does.
+#[test]
+fn a_dry_run_says_of_each_name_what_would_become_of_it() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for name in ["same", "changed", "missing"] {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    let home = saved(dir.path());
+    let (from, to) = (format!("latest:{}", dir.path().display()), out.path().join("to"));
+    let restore =
+        |more: &[&str]| home.run(&[&["restore", &from, "-t", to.to_str().unwrap()], more].concat()).ok().out;
+    restore(&[]);
+    fs::remove_file(to.join("missing")).unwrap();
+    fs::write(to.join("changed"), "changed since").unwrap();
+    fs::write(to.join("more"), "more").unwrap();
+    let said = restore(&["--dry-run", "-v", "--delete"]);
+    for (act, name) in [("keep", "same"), ("replace", "changed"), ("new", "missing"), ("delete", "more")] {
+        assert!(said.contains(&format!("{act:<8} {}\n", to.join(name).display())), "{act} {name}: {said}");
+    }
+    assert!(!to.join("missing").exists() && to.join("more").exists());
+    assert_eq!(fs::read_to_string(to.join("changed")).unwrap(), "changed since");
+}
+
 /// Their owner has taken rights from them since: he may give them back, and does.
 #[test]
 fn files_that_their_owner_may_not_open_any_more_are_put_right() {

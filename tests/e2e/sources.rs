@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use backhaul_tests::{Home, TestServer, trees};
+use backhaul_tests::{Done, Home, TestServer, trees};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 /// A home that has joined its own server.
@@ -184,6 +184,10 @@ fn paths_come_from_lists_too() {
     fs::write(&list, format!("{}\0{}\0", at("one").display(), at("two\nlines").display())).unwrap();
     home.run(&["-q", "backup", "--files-from", list.to_str().unwrap()]).ok();
     assert_eq!(listed(&home, dir.path()), ["one", "two\nlines"]);
+    let mut piped = home.command(&["-q", "backup", "--files-from", "-"]);
+    piped.stdin(fs::File::open(&list).unwrap());
+    Done::of(piped).ok();
+    assert_eq!(listed(&home, dir.path()), ["one", "two\nlines"]);
     fs::write(&list, "").unwrap();
     home.run(&["-q", "backup", "--files-from", list.to_str().unwrap()]).expect(2);
 
@@ -253,14 +257,15 @@ fn programs_run_before_and_after_and_one_that_fails_before_stops_the_run() {
     // It makes what is then saved.
     configure(&home, "before", &format!("['sh', '-c', 'echo dump > {}/made']", tree.display()));
     let after = format!(
-        "['sh', '-c', 'echo $BACKHAUL_CLIENT $BACKHAUL_TRIGGER $BACKHAUL_RESULT >> {}']",
+        "['sh', '-c', 'echo \"$BACKHAUL_ERROR\" $BACKHAUL_SNAPSHOT $BACKHAUL_CLIENT $BACKHAUL_TRIGGER $BACKHAUL_RESULT >> {}']",
         log.display()
     );
     configure(&home, "after", &after);
-    home.run(&["-q", "backup"]).ok();
+    let id = home.json(&["backup"])["snapshot"].as_str().unwrap().to_owned();
     assert_eq!(listed(&home, &tree), ["f", "made"]);
     let said = fs::read_to_string(&log).unwrap();
-    assert!(said.trim().ends_with("manual complete") && said.lines().count() == 1, "{said}");
+    let client = home.json(&["snapshots"])[0]["client"].as_str().unwrap().to_owned();
+    assert_eq!(said.trim(), format!("{id} {client} manual complete"));
 
     let before = home.json(&["snapshots"]).as_array().unwrap().len();
     configure(&home, "before", "['sh', '-c', 'echo the database is down >&2; exit 4']");
@@ -268,6 +273,16 @@ fn programs_run_before_and_after_and_one_that_fails_before_stops_the_run() {
     for part in ["no backup was made", "exit status: 4", "the database is down"] {
         assert!(failed.err.contains(part), "{}", failed.err);
     }
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.lines().last().unwrap().contains("exit status: 4"), "the error is told, too: {said}");
+    let told = format!(
+        "['sh', '-c', 'echo \"before $BACKHAUL_TRIGGER $BACKHAUL_CLIENT\" >> {}; false']",
+        log.display()
+    );
+    configure(&home, "before", &told);
+    home.run(&["backup"]).expect(1);
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains(&format!("before manual {client}\n")), "{said}");
     configure(&home, "before", "['sleep', '60']");
     configure(&home, "hook_timeout", "'1s'");
     let failed = home.run(&["backup"]).expect(1);
@@ -276,7 +291,7 @@ fn programs_run_before_and_after_and_one_that_fails_before_stops_the_run() {
     let said = fs::read_to_string(&log).unwrap();
     assert_eq!(
         said.lines().filter(|line| line.ends_with("manual failed")).count(),
-        2,
+        3,
         "what was begun is undone"
     );
 
