@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +11,7 @@ use backhaul_tests::cases::{self, Cases, Released};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::volumes::Volume;
 use backhaul_tests::{Home, trees};
+use rustix::fs::{FallocateFlags, FileType, fallocate};
 
 fn restore(home: &Home, from: &Path, to: &Path, more: &[&str]) {
     let what = format!("latest:{}", from.display());
@@ -93,6 +94,22 @@ fn every_case_of_other_file_systems_comes_back() {
     }
 }
 
+/// As many as ext4 lets a file have.
+#[test]
+fn a_file_of_many_names_is_one_file_again() {
+    let Some(volume) = Volume::new("tmpfs", 200, "") else { return };
+    let (tree, to) = (volume.path().join("tree"), volume.path().join("back"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("first"), "one content").unwrap();
+    (1..65_000).for_each(|n| fs::hard_link(tree.join("first"), tree.join(format!("{n:05}"))).unwrap());
+    let home = Home::new();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    restore(&home, &tree, &to, &[]);
+    let first = fs::metadata(to.join("first")).unwrap();
+    assert_eq!((first.nlink(), fs::read_dir(&to).unwrap().count()), (65_000, 65_000));
+    assert_eq!(fs::read_to_string(to.join("64999")).unwrap(), "one content");
+}
+
 #[test]
 fn every_case_of_an_ordinary_user_comes_back_for_them() {
     let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -162,6 +179,17 @@ fn change(tree: &Path) {
     fs::remove_dir_all(at("times/dir 0 0")).unwrap();
     fs::write(at("times/dir 0 0"), "a file now").unwrap();
     fs::write(at("holes/all"), "no hole any more").unwrap();
+    let full = fs::File::options().write(true).open(at("holes/written zeros")).unwrap();
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let _ = fallocate(&full, how, 256 << 10, 512 << 10);
+    for (was, is) in [("times/file 1 0", FileType::Fifo), ("attributes/file empty", FileType::Socket)] {
+        fs::remove_file(at(was)).unwrap();
+        let (folder, name) = was.rsplit_once('/').unwrap();
+        trees::special(&at(folder), name, is, 0).unwrap();
+    }
+    fs::remove_file(at("times/fifo 1 0")).unwrap();
+    fs::write(at("times/fifo 1 0"), "a file now").unwrap();
+    fs::hard_link(at("sizes/513"), at("links/elsewhere/has one now")).unwrap();
     let file = fs::File::options().write(true).open(at("sizes/9437184")).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"changed", 5_000_000).unwrap();
     trees::attribute(&at("attributes/file text"), "user.text", b"changed");
@@ -181,7 +209,7 @@ fn scramble(to: &Path) {
             _ => drop(trees::special(
                 path.parent().unwrap(),
                 &String::from_utf8_lossy(path.file_name().unwrap().as_bytes()),
-                rustix::fs::FileType::Fifo,
+                FileType::Fifo,
                 0,
             )),
         }

@@ -149,6 +149,11 @@ impl Cases {
                 self.made += 2;
             }
         }
+        // A further name that is not saved.
+        let outside = dir.join("has a name outside");
+        fs::write(&outside, "one of two").unwrap();
+        let _ = fs::hard_link(&outside, self.root.with_file_name("a name outside"));
+        self.made += 1;
         let big = dir.join("big");
         fs::write(&big, noise(3_000_000, 3)).unwrap();
         for i in 0..100 {
@@ -186,9 +191,13 @@ impl Cases {
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         // Not every file system can.
         let _ = fallocate(&file, how, 512 << 10, 1 << 20);
+        let reserved = File::create(dir.join("reserved")).unwrap();
+        reserved.write_all_at(b"begins", 0).unwrap();
+        let _ = fallocate(&reserved, FallocateFlags::empty(), 0, 1 << 20);
+        let _ = fallocate(&reserved, FallocateFlags::KEEP_SIZE, 1 << 20, 1 << 20);
         let zeros = File::create(dir.join("written zeros")).unwrap();
         zeros.write_all_at(&vec![0; 1 << 20], 0).unwrap();
-        self.made += 3;
+        self.made += 4;
     }
 
     fn attributes(&mut self, privileged: bool) {
@@ -227,6 +236,13 @@ impl Cases {
             let path = dir.join("capable");
             fs::write(&path, "c").unwrap();
             self.made += usize::from(attribute(&path, "security.capability", &CAPABILITY));
+            // Version 3: of a namespace whose root is user 1000.
+            let path = dir.join("capable in a namespace");
+            fs::write(&path, "c").unwrap();
+            let mut of_namespace = [&CAPABILITY[..], &1_000u32.to_le_bytes()].concat();
+            of_namespace[3] = 3;
+            self.made += usize::from(attribute(&path, "security.capability", &of_namespace));
+            self.made += usize::from(attribute(&dir.join("many"), "security.backhaul", b"anything"));
         }
     }
 
@@ -318,7 +334,10 @@ impl Cases {
             0xffff_ffff,
             0x1_0000_0000,
             9_000_000_000,
+            // The year 2262, the last of ext4, and 9999: each file system has what it can.
+            9_223_372_037,
             15_032_385_535,
+            253_402_300_799,
         ];
         for kind in self.kinds {
             for tv_sec in seconds {

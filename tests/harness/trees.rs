@@ -178,8 +178,12 @@ pub fn describe(root: &Path, regard: Regard) -> BTreeMap<PathBuf, String> {
                 open.push(path.clone());
                 "dir".to_owned()
             } else {
-                let first = inodes.entry(meta.ino()).or_insert_with(|| name.clone()).clone();
-                let linked = if meta.nlink() > 1 { format!("{first:?}") } else { String::new() };
+                // Names that a file has elsewhere are not of this tree.
+                let linked = match inodes.get(&meta.ino()) {
+                    Some(first) => format!("{first:?}"),
+                    None => String::new(),
+                };
+                inodes.entry(meta.ino()).or_insert_with(|| name.clone());
                 let what = match FileType::from_raw_mode(meta.mode()) {
                     FileType::Symlink => format!("link to {:?}", fs::read_link(&path).unwrap()),
                     FileType::RegularFile => {
