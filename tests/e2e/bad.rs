@@ -296,6 +296,13 @@ fn a_file_that_cannot_be_read_to_its_end_is_named_and_the_rest_is_saved() {
     assert!(dumped.code != 0 && dumped.err.contains("damaged"), "{}", dumped.err);
     assert!(fs::read(&kept).unwrap() == b"before" && !dir.path().join("kept.part").exists());
     let small = format!("latest:{}", tree.join("19").display());
+    for (place, why) in
+        [(dir.path().join("no/where"), "its folder is not there"), (tree.clone(), "is a directory")]
+    {
+        let refused = home.run(&["dump", &small, "-o", place.to_str().unwrap()]).expect(1);
+        let said = format!("{} cannot be written: {why}", place.display());
+        assert!(refused.err.contains(&said) && refused.err.contains("hint: say -o"), "{}", refused.err);
+    }
     home.run(&["dump", &small, "-o", kept.to_str().unwrap()]).ok();
     assert!(fs::read(&kept).unwrap() == fs::read(tree.join("19")).unwrap());
     fs::remove_file(tree.join("large")).unwrap();

@@ -86,9 +86,19 @@ fn mode(bits: u32) -> Permissions {
     Permissions::from_mode(bits)
 }
 
+fn refused(path: &Path, error: &std::io::Error) -> Failure {
+    let why = match error.kind() {
+        std::io::ErrorKind::NotFound => "its folder is not there".to_owned(),
+        kind => kind.to_string(),
+    };
+    Failure::new(format!("{} cannot be written: {why}", path.display()))
+        .hint("say -o with a file in a folder that is there and may be written to; without -o it goes to standard output")
+}
+
 /// What is there stays until all of the new is, and the new is as private as that; a pipe or a device is written to as it
 /// comes, and so is what cannot be replaced.
 fn into_file<T>(path: &Path, pour: impl FnOnce(&mut dyn Write) -> Result<T, Failure>) -> Result<T, Failure> {
+    let refused = |error: std::io::Error| refused(path, &error);
     let there = std::fs::metadata(path).ok();
     let is_file = there.as_ref().is_none_or(std::fs::Metadata::is_file);
     // `/dev/stdout` may be a file of somebody who has more to say in it.
@@ -97,7 +107,13 @@ fn into_file<T>(path: &Path, pour: impl FnOnce(&mut dyn Write) -> Result<T, Fail
     if !is_file || is_stream || leads_nowhere {
         let appends = is_file && is_stream;
         return buffered(
-            File::options().write(true).append(appends).create(true).truncate(false).open(path)?,
+            File::options()
+                .write(true)
+                .append(appends)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .map_err(refused)?,
             pour,
         );
     }
@@ -110,8 +126,8 @@ fn into_file<T>(path: &Path, pour: impl FnOnce(&mut dyn Write) -> Result<T, Fail
         .permissions(mode(0o666))
         .tempfile_in(folder);
     let mut part = match (part, &there) {
-        (Err(_), Some(_)) => return buffered(File::create(path)?, pour),
-        (part, _) => part?,
+        (Err(_), Some(_)) => return buffered(File::create(path).map_err(refused)?, pour),
+        (part, _) => part.map_err(refused)?,
     };
     if let Some(there) = there {
         // Before anything is in it. Whoever may not give it to somebody keeps it.
