@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backhaul_tests::{TestServer, trees};
 use serde_json::Value;
@@ -313,17 +313,23 @@ fn a_damaged_manifest_locks_nobody_out() {
     assert_eq!(count(), 1);
 }
 
-/// Nobody else looks at what a recovery needs until it is needed.
-#[test]
-fn a_damaged_export_is_named_and_made_anew() {
+/// A server that has stopped, its vault, and the newest export of that.
+fn exported() -> (TestServer, PathBuf, PathBuf) {
     let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
     let client = server.client("laptop", &[dir.path()]);
     client.run(&["backup"]).ok();
     server.home.run(&["server", "export"]).ok();
     server.stop();
     let vault = server.home.path().join("server/vaults/main");
+    let newest = trees::files(&vault.join("exports")).into_iter().max().unwrap();
+    (server, vault, newest)
+}
+
+/// Nobody else looks at what a recovery needs until it is needed.
+#[test]
+fn a_damaged_export_is_named_and_made_anew() {
+    let (server, vault, name) = exported();
     let newest = || trees::files(&vault.join("exports")).into_iter().max().unwrap();
-    let name = newest();
     let mut bytes = fs::read(&name).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -341,13 +347,7 @@ fn a_damaged_export_is_named_and_made_anew() {
 /// That one cannot be read now says nothing of what is in it.
 #[test]
 fn an_export_that_cannot_be_read_is_named_and_left_where_it_is() {
-    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
-    let client = server.client("laptop", &[dir.path()]);
-    client.run(&["backup"]).ok();
-    server.home.run(&["server", "export"]).ok();
-    server.stop();
-    let vault = server.home.path().join("server/vaults/main");
-    let name = trees::files(&vault.join("exports")).into_iter().max().unwrap();
+    let (server, vault, name) = exported();
     let away = vault.join("away");
     fs::rename(&name, &away).unwrap();
     // As on a disk that has too much to do, for root as well.
@@ -364,17 +364,11 @@ fn an_export_that_cannot_be_read_is_named_and_left_where_it_is() {
 /// The running server looks at them, too.
 #[test]
 fn the_scrub_puts_a_damaged_export_aside_and_makes_one_anew() {
-    let (mut server, dir) = (TestServer::new(), tempfile::tempdir().unwrap());
-    let client = server.client("laptop", &[dir.path()]);
-    client.run(&["backup"]).ok();
-    server.home.run(&["server", "export"]).ok();
-    server.stop();
+    let (mut server, vault, name) = exported();
     let home = server.home.path().join("server");
     let config = fs::read_to_string(home.join("config.toml")).unwrap();
     fs::write(home.join("config.toml"), format!("{config}\n[scrub]\ncycle = \"2s\"\n")).unwrap();
-    let vault = home.join("vaults/main");
     let exports = || trees::files(&vault.join("exports"));
-    let name = exports().into_iter().max().unwrap();
     let mut bytes = fs::read(&name).unwrap();
     bytes.truncate(100);
     fs::write(&name, &bytes).unwrap();

@@ -18,8 +18,21 @@ fn restore(home: &Home, from: &Path, to: &Path, more: &[&str]) {
     home.run(&[&["-q", "restore", &what, "-t", to.to_str().unwrap()], more].concat()).ok();
 }
 
+/// Saves and restores a tree, and again when much has changed: onto what is there, exactly.
+fn there_and_back(tree: &Path, to: &Path) -> Home {
+    let home = Home::new();
+    let saved = home.json(&["quickstart", tree.to_str().unwrap()]);
+    assert_eq!(saved["errors"], serde_json::json!([]), "{}", tree.display());
+    restore(&home, tree, to, &["--verify"]);
+    trees::assert_equal(tree, to);
+    change(tree);
+    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+    restore(&home, tree, to, &["--delete"]);
+    trees::assert_equal(tree, to);
+    home
+}
+
 #[test]
-#[allow(clippy::too_many_lines, reason = "one story")]
 fn every_case_comes_back_for_root() {
     if !rustix::process::geteuid().is_root() {
         return skipped("only root may make most of it");
@@ -29,17 +42,7 @@ fn every_case_comes_back_for_root() {
     let _released = Released(vec![dir.path().to_owned(), out.path().to_owned()]);
     let made = Cases::all(&tree, true);
     assert!(made >= 2_500, "only {made} cases can be made here");
-    let home = Home::new();
-    let saved = home.json(&["quickstart", tree.to_str().unwrap()]);
-    assert_eq!(saved["errors"], serde_json::json!([]));
-    restore(&home, &tree, &to, &["--verify"]);
-    trees::assert_equal(&tree, &to);
-
-    // Again, when much has changed: onto what is there, exactly.
-    change(&tree);
-    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
-    restore(&home, &tree, &to, &["--delete"]);
-    trees::assert_equal(&tree, &to);
+    let home = there_and_back(&tree, &to);
 
     // Over things of other kinds.
     cases::release(&to);
@@ -82,15 +85,7 @@ fn every_case_of_other_file_systems_comes_back() {
         let _released = Released(vec![tree.clone(), to.clone()]);
         let made = Cases::all(&tree, true);
         assert!(made >= 2_500, "only {made} cases can be made on {kind}");
-        let home = Home::new();
-        let saved = home.json(&["quickstart", tree.to_str().unwrap()]);
-        assert_eq!(saved["errors"], serde_json::json!([]), "{kind}");
-        restore(&home, &tree, &to, &["--verify"]);
-        trees::assert_equal(&tree, &to);
-        change(&tree);
-        home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
-        restore(&home, &tree, &to, &["--delete"]);
-        trees::assert_equal(&tree, &to);
+        there_and_back(&tree, &to);
     }
 }
 

@@ -39,6 +39,7 @@ mod races;
 mod reads;
 mod recover;
 mod restore;
+mod rights;
 mod schedule;
 mod sources;
 mod sticks;

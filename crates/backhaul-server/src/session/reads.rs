@@ -150,8 +150,7 @@ pub async fn serve(
 
 /// Replies go in the order of the request; the disk is asked in its own. Nothing that is another's is touched.
 fn foresee(vault: &OpenVault, owned: &Mutex<Owned>, wanted: &[Reference]) {
-    let found = mine(vault, owned, wanted.iter().map(|one| &one.id));
-    vault.vault.foresee(&found.into_iter().flatten().collect::<Vec<_>>());
+    vault.vault.foresee(&mine(vault, owned, wanted.iter().map(|one| &one.id)));
 }
 
 /// In which order objects lie: by pack and offset. Last comes what is not there, or another's, in the order of the question.

@@ -46,11 +46,8 @@ impl Vault {
     }
 
     /// Says which objects will be read next; whether that helps is the system's affair.
-    pub fn foresee(&self, ordinals: &[Ordinal]) {
-        let places = {
-            let state = self.state();
-            ordinals.iter().filter_map(|ordinal| state.index.location(*ordinal).ok()).collect()
-        };
+    pub fn foresee(&self, ordinals: &[Option<Ordinal>]) {
+        let places = self.places(ordinals).into_iter().flatten().collect();
         for Stretch { pack, from, to } in stretches(places) {
             let sealed = self.state().packs.get(&pack).and_then(|row| row.name);
             match sealed {

@@ -1,0 +1,239 @@
+//! Who may set what: owners, modes, attributes, flags and devices, restored by root and by everybody else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::process::Command;
+
+use backhaul_tests::cases::Released;
+use backhaul_tests::netns::skipped;
+use backhaul_tests::{Home, trees};
+use rustix::fs::{FileType, IFlags, ioctl_getflags, ioctl_setflags};
+
+use crate::restore::saved;
+
+#[test]
+fn an_ordinary_user_gets_their_files_back_without_complaint() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, tree) = (Home::unprivileged(), dir.path().join("mine"));
+    for path in [dir.path(), out.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let script = format!("mkdir {0} && echo a > {0}/a", tree.display());
+    let mut make = Command::new("sh");
+    make.args(["-c", &script]);
+    home.as_its_user(&mut make);
+    assert!(make.status().unwrap().success());
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    home.run(&["restore", "latest", "-t", out.path().join("back").to_str().unwrap()]).ok();
+}
+
+/// Their owner has taken rights from them since: he may give them back, and does.
+#[test]
+fn files_that_their_owner_may_not_open_any_more_are_put_right() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, tree, to) = (Home::unprivileged(), dir.path().join("mine"), out.path().join("back"));
+    for path in [dir.path(), out.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let sh = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        home.as_its_user(&mut command);
+        assert!(command.status().unwrap().success(), "{script}");
+    };
+    let (mine, back) = (tree.display(), to.display());
+    sh(&format!("mkdir {mine} && echo a > {mine}/a && echo b > {mine}/b && echo c > {mine}/c"));
+    let has_attributes = trees::attribute(&tree.join("b"), "user.note", b"kept");
+    sh(&format!("chmod 444 {mine}/b && chmod 600 {mine}/c && echo d > {mine}/d"));
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let restore = || {
+        let what = format!("latest:{mine}");
+        home.run(&["restore", &what, "-t", to.to_str().unwrap()]).ok();
+        trees::assert_equal(&tree, &to);
+    };
+    restore();
+    sh(&format!(
+        "chmod 000 {back}/a && chmod 200 {back}/c && chmod 000 {back}/d && ln {back}/d {back}/../elsewhere"
+    ));
+    // What has a name elsewhere is not touched there, and is made anew here.
+    let (elsewhere, d) = (out.path().join("elsewhere"), to.join("d"));
+    restore();
+    assert_eq!(fs::metadata(&elsewhere).unwrap().permissions().mode() & 0o7777, 0);
+    assert!(fs::metadata(&elsewhere).unwrap().ino() != fs::metadata(&d).unwrap().ino());
+    sh(&format!("chmod 000 {back}/a && chmod 200 {back}/c"));
+    if has_attributes {
+        assert!(trees::attribute(&to.join("b"), "user.note", b"another"));
+    }
+    restore();
+}
+
+/// Immutable, and only to be appended to: whoever may set these flags restores over them, and so they are gone.
+#[test]
+fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked_for() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, to) = (dir.path().join("tree"), out.path().join("to"));
+    for folder in ["i", "a"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+        fs::write(tree.join(folder).join("text"), "as it was").unwrap();
+        fs::write(tree.join(folder).join("large"), trees::noise(9_000_000, 1)).unwrap();
+    }
+    let (home, from) = (saved(&tree), format!("latest:{}", tree.display()));
+    let restore = |more: &[&str]| home.run(&[&["restore", &from, "-t", to.to_str().unwrap()], more].concat());
+    for more in [&["--overwrite", "always", "--delete"][..], &["--delete"], &["--delete", "--in-place"]] {
+        restore(&["--delete"]).ok();
+        let _released = Released(vec![to.clone()]);
+        for (folder, flag) in [("i", IFlags::IMMUTABLE), ("a", IFlags::APPEND)] {
+            let at = |name: &str| to.join(folder).join(name);
+            fs::write(at("text"), "changed since").unwrap();
+            fs::write(at("too much"), "not in the snapshot").unwrap();
+            let large = fs::File::options().write(true).open(at("large")).unwrap();
+            large.write_all_at(b"other", 5_000_000).unwrap();
+            for path in [at("text"), at("too much"), at("large"), to.join(folder)] {
+                let file = fs::File::open(&path).unwrap();
+                let set = ioctl_getflags(&file).and_then(|flags| ioctl_setflags(&file, flags | flag));
+                if set.is_err() {
+                    return skipped("such flags cannot be set here");
+                }
+            }
+        }
+        restore(more).ok();
+        trees::assert_equal(&tree, &to);
+    }
+}
+
+#[test]
+fn devices_come_back_for_root_and_are_named_for_everybody_else() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may make devices");
+    }
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("dev");
+    fs::create_dir(&tree).unwrap();
+    let made = |name: &str, kind, device| trees::special(&tree, name, kind, device);
+    let null = rustix::fs::makedev(1, 3);
+    if made("null", FileType::CharacterDevice, null).is_err() {
+        return skipped("this machine lets nobody make devices");
+    }
+    made("disk", FileType::BlockDevice, rustix::fs::makedev(259, 1_048_575)).unwrap();
+    made("pipe", FileType::Fifo, 0).unwrap();
+    fs::hard_link(tree.join("null"), tree.join("zero")).unwrap();
+    let home = saved(&tree);
+    let from = format!("latest:{}", tree.display());
+    let done = home.json(&["restore", &from, "-t", out.path().to_str().unwrap(), "--verify"]);
+    assert_eq!((done["special"].as_u64(), done["verified"].as_bool()), (Some(4), Some(true)), "{done}");
+    trees::assert_equal(&tree, out.path());
+    let listed = home.run(&["ls", "-l", &from]).ok();
+    assert!(listed.out.contains("brw") && listed.out.contains("(259:1048575)"), "{}", listed.out);
+
+    // A socket has taken the place of a device meanwhile: that is seen, and put right.
+    fs::remove_file(out.path().join("disk")).unwrap();
+    trees::special(out.path(), "disk", FileType::Socket, 0).unwrap();
+    let kept = ["restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "never", "--verify"];
+    let done = home.run(&kept).expect(3);
+    assert!(done.err.contains("disk: differs from the snapshot"), "{}", done.err);
+    home.run(&["restore", &from, "-t", out.path().to_str().unwrap(), "--overwrite", "always"]).ok();
+    trees::assert_equal(&tree, out.path());
+
+    let (user, theirs) = (Home::unprivileged(), tempfile::tempdir().unwrap());
+    fs::set_permissions(theirs.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    Command::new("cp").arg("-a").arg(home.path().join(".")).arg(user.path()).status().unwrap();
+    Command::new("chown").arg("-R").arg("65534").arg(user.path()).status().unwrap();
+    let into = theirs.path().join("out");
+    fs::create_dir(&into).unwrap();
+    fs::write(into.join("disk"), b"mine").unwrap();
+    Command::new("chown").arg("-R").arg("65534").arg(&into).status().unwrap();
+    let done = user.run(&["restore", &from, "-t", into.to_str().unwrap()]).expect(3);
+    assert_eq!(done.err.matches("only root may make a device").count(), 3, "{}", done.err);
+    assert!(done.err.contains("null") && into.join("pipe").symlink_metadata().is_ok());
+    assert_eq!(fs::read(into.join("disk")).unwrap(), b"mine", "what cannot be replaced stays");
+}
+
+/// Who is not root gets the contents of what was root's, and hears what else is missing, and of which; what would run as its
+/// owner runs as nobody else.
+#[test]
+fn what_only_root_may_set_is_named_for_everybody_else() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root may make what others cannot have back");
+    }
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("folder")).unwrap();
+    for name in ["plain", "runs as its owner", "folder/plain"] {
+        fs::write(tree.join(name), name).unwrap();
+    }
+    (0..30).for_each(|n| fs::write(tree.join(format!("{n:02}")), "one of many").unwrap());
+    std::os::unix::fs::chown(tree.join("runs as its owner"), Some(1_234), Some(1_234)).unwrap();
+    fs::set_permissions(tree.join("runs as its owner"), fs::Permissions::from_mode(0o6755)).unwrap();
+    symlink("plain", tree.join("link")).unwrap();
+    if !trees::attribute(&tree.join("plain"), "trusted.backhaul", b"for root") {
+        return skipped("there are no attributes of the system here");
+    }
+    let (home, from) = (saved(&tree), format!("latest:{}", tree.display()));
+    let user = Home::unprivileged();
+    Command::new("cp").arg("-a").arg(home.path().join(".")).arg(user.path()).status().unwrap();
+    Command::new("chown").arg("-R").arg("65534").arg(user.path()).status().unwrap();
+    fs::set_permissions(out.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let to = out.path().join("to");
+    let args = ["--json", "restore", &from, "-t", to.to_str().unwrap()];
+    let mut all = vec![String::new()];
+    let files = trees::files(&tree).into_iter().chain([tree.join("folder")]);
+    all.extend(files.map(|path| path.strip_prefix(&tree).unwrap().to_str().unwrap().to_owned()));
+    assert_eq!(all.len(), 36);
+    // The second time, the folder that it is restored into was there, and stays as it is.
+    for owned in [&all[..], &all[1..]] {
+        let done = user.run(&args).expect(3).json();
+        assert_eq!(done["errors"].as_array().unwrap().len(), 0, "{done}");
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        let unset = done["unset"].as_array().unwrap().iter();
+        let said: BTreeSet<_> = unset.map(|unset| (text(&unset["path"]), text(&unset["error"]))).collect();
+        let at = |name: &str| to.join(name).to_str().unwrap().trim_end_matches('/').to_owned();
+        let mut expected: BTreeSet<_> =
+            owned.iter().map(|name| (at(name), "owner not set: not root".to_owned())).collect();
+        expected.insert((at("plain"), "attribute trusted.backhaul not set: not root".to_owned()));
+        assert_eq!(said, expected, "{done}");
+    }
+    let said = user.run(&args[1..]).expect(3).err;
+    assert!(
+        said.contains(&format!("restored, but: {}: owner not set: not root\n", to.join("01").display())),
+        "{said}"
+    );
+    assert!(said.contains("and 15 more: owner not set: not root (--json names all)"), "{said}");
+    assert_eq!(said.matches("owner not set").count(), 21, "{said}");
+    for name in ["plain", "runs as its owner", "folder/plain"] {
+        assert_eq!(fs::read_to_string(to.join(name)).unwrap(), name);
+    }
+    let mode = fs::metadata(to.join("runs as its owner")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o755);
+}
+
+/// Programs that set attributes do not change a file's own time, and a place may give attributes to what is made in it.
+#[test]
+fn attributes_come_back_are_seen_when_they_change_and_none_is_added() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("folder")).unwrap();
+    fs::write(tree.join("file"), trees::noise(600_000, 1)).unwrap();
+    fs::write(tree.join("folder/plain"), b"plain").unwrap();
+    if !trees::attribute(&tree.join("file"), "user.comment", b"first") {
+        return skipped("there are no extended attributes here");
+    }
+    trees::attribute(&tree.join("folder"), "user.comment", b"folder");
+    let (home, from) = (saved(&tree), format!("latest:{}", tree.display()));
+    // Whatever is made in the target inherits an access list.
+    assert!(trees::attribute(out.path(), "system.posix_acl_default", &trees::acl(7)));
+    let restore = |name: &str| {
+        let to = out.path().join(name);
+        home.run(&["restore", &from, "-t", to.to_str().unwrap()]).ok();
+        trees::assert_equal(&tree, &to);
+    };
+    restore("first");
+    // Nothing but the attribute is another, and nothing is sent for it but the entry.
+    assert!(trees::attribute(&tree.join("file"), "user.comment", b"second"));
+    let again = home.json(&["backup", tree.to_str().unwrap()]);
+    assert!(again["bytes_stored"].as_u64().unwrap() < 20_000, "{again}");
+    restore("second");
+    // A file that is known from the last run keeps them, though it is not read.
+    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+    restore("third");
+}
