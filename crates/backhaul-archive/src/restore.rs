@@ -4,7 +4,9 @@
 //!   opened beneath it without following symbolic links;
 //! - [`part`] is how what is there is replaced in one step; [`base`] and, of small files, [`near`] are what of it need not be
 //!   fetched;
-//! - [`plan`] turns a batch of files into few large reads; [`fetch`] has them read and writes them with several threads;
+//! - [`given`]: where blocks can be shared, or that is asked for, the file that is there is given what differs; [`out`] takes the
+//!   bytes of a file for all three;
+//! - [`plan`] turns a batch of files into few large reads, in the order in which a source says that they lie; [`fetch`] has them read and writes them with several threads;
 //! - [`scan`] walks the tree and takes what the [`select`]ion wants; threads behind it [`look`] what is there; and behind them
 //!   [`run`] makes [`folders`], keeps what is the [`same`], [`delete`]s what is too much; [`plain`] makes links, pipes, sockets and devices;
 //! - [`batch`]: behind that, a batch of files is written, then its hard links and the metadata of the directories that are
@@ -13,7 +15,8 @@
 //! Invariants:
 //! - nothing outside the target is written;
 //! - no file is left under its name with a part of its content: it is removed and named in the errors (a small new one
-//!   may be cut short if the machine dies in that moment; its time then tells a later restore);
+//!   may be cut short if the machine dies in that moment; its time then tells a later restore), unless it was asked for that a
+//!   file be written in place;
 //! - nothing goes before what replaces it is whole, and folders that were there lose nothing that is not in the snapshot;
 //! - memory is bounded by the batch limits, whatever the size of a file or directory; only hard links
 //!   cost memory by their number (one record per group), files that are to be immutable (a path each), and with `delete`

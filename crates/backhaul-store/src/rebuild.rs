@@ -1,4 +1,9 @@
 //! Making catalog and index anew from packs and manifests alone.
+//!
+//! - `away`: not while most packs are not there;
+//! - `spool`: packs that were being written are sealed first; `packs`: what a sealed one holds, whatever of it is damaged;
+//! - `numbers`: which of the records that claim a number has it; `again`: what was reclaimed and is needed all the same;
+//! - `fresh`: the new caches come into their place.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
