@@ -79,7 +79,7 @@ fn every_case_comes_back_for_root() {
 /// What they can hold, that is: none of them holds all.
 #[test]
 fn every_case_of_other_file_systems_comes_back() {
-    for kind in ["tmpfs", "btrfs"] {
+    for kind in ["tmpfs", "btrfs", "xfs"] {
         let Some(volume) = Volume::new(kind, 1_500, "") else { continue };
         let (tree, to) = (volume.path().join("tree"), volume.path().join("back"));
         let _released = Released(vec![tree.clone(), to.clone()]);

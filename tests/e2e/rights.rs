@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use backhaul_tests::cases::Released;
 use backhaul_tests::netns::skipped;
+use backhaul_tests::volumes::Volume;
 use backhaul_tests::{Home, trees};
 use rustix::fs::{FileType, IFlags, ioctl_getflags, ioctl_setflags};
 
@@ -99,6 +101,71 @@ fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked
         }
         restore(more).ok();
         trees::assert_equal(&tree, &to);
+    }
+}
+
+/// Which quota a file is counted by: it comes back, also over a file of another project, and where there are none it is said.
+#[test]
+fn projects_come_back_and_are_named_where_there_are_none() {
+    let Some(volume) = Volume::new("xfs", 400, "") else { return };
+    let (tree, to) = (volume.path().join("tree"), volume.path().join("to"));
+    fs::create_dir_all(tree.join("counted/below")).unwrap();
+    for name in ["counted/below/small", "counted/other", "free"] {
+        fs::write(tree.join(name), "content").unwrap();
+    }
+    fs::write(tree.join("counted/large"), trees::noise(3_000_000, 1)).unwrap();
+    let xfs = |command: &str, path: &Path| {
+        let done = Command::new("xfs_io").args(["-r", "-c", command]).arg(path).output().unwrap();
+        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    };
+    let project = |path: PathBuf| -> u32 {
+        xfs("lsproj", &path).trim().trim_start_matches("projid = ").parse().unwrap()
+    };
+    // What comes into it gets its project (+P).
+    xfs("chproj 4294967294", &tree.join("counted"));
+    xfs("chattr +P", &tree.join("counted"));
+    for (name, id) in [("below", 7), ("below/small", 8), ("large", 4_294_967_294_u32)] {
+        xfs(&format!("chproj {id}"), &tree.join("counted").join(name));
+    }
+    let names =
+        ["", "counted", "counted/below", "counted/below/small", "counted/other", "counted/large", "free"];
+    let same = |to: &Path| {
+        for name in names {
+            assert_eq!(project(to.join(name)), project(tree.join(name)), "{name}");
+        }
+    };
+    let home = saved(&tree);
+    // What has not changed is not opened, and keeps what is known of it.
+    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+    let from = format!("latest:{}", tree.display());
+    let restore = |to: &Path, more: &[&str]| {
+        home.run(&[&["--json", "restore", &from, "-t", to.to_str().unwrap()], more].concat())
+    };
+    restore(&to, &["--verify"]).ok();
+    same(&to);
+    assert!(xfs("lsattr", &to.join("counted")).contains('P'));
+    xfs("chproj 9", &to.join("counted/other"));
+    xfs("chproj 10", &to.join("counted/below"));
+    xfs("chproj 11", &to.join("free"));
+    restore(&to, &[]).ok();
+    assert_eq!(project(to.join("free")), 11, "it is in none in the snapshot: what the place gave it stays");
+    xfs("chproj 0", &to.join("free"));
+    same(&to);
+
+    // A new project alone is a change.
+    xfs("chproj 12", &tree.join("counted/below/small"));
+    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+    restore(&to, &[]).ok();
+    same(&to);
+
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let done = restore(elsewhere.path(), &[]).expect(3).json();
+    let unset = done["unset"].to_string();
+    for (name, id) in [("below", 7), ("below/small", 12), ("large", 4_294_967_294_u32)] {
+        let path = elsewhere.path().join("counted").join(name);
+        assert!(unset.contains(path.to_str().unwrap()), "{unset}");
+        assert!(unset.contains(&format!("project {id} not set: ")), "{unset}");
     }
 }
 

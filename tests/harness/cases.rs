@@ -11,6 +11,7 @@ use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, IFlags, Timespec, Timestamps, fallocate, ioctl_getflags,
     ioctl_setflags, makedev, utimensat,
 };
+use rustix::io::Errno;
 
 use crate::trees::{acl, attribute, noise, sparse, special};
 
@@ -134,7 +135,11 @@ impl Cases {
             .iter()
             .enumerate()
         {
-            symlink(to, dir.join(format!("symlink {i}"))).unwrap();
+            match symlink(to, dir.join(format!("symlink {i}"))) {
+                // XFS has room for 1,023 bytes.
+                Err(error) if error.raw_os_error() == Some(Errno::NAMETOOLONG.raw_os_error()) => continue,
+                done => done.unwrap(),
+            }
             self.made += 1;
         }
         symlink(OsStr::from_bytes(b"\xff\xfe\n"), dir.join("no utf-8")).unwrap();

@@ -121,10 +121,16 @@ fn nothing_panics_is_unsafe_or_waits_for_later() {
             // Build scripts talk to cargo on standard output.
             continue;
         }
-        for word in
-            [".unwrap()", ".expect(", "panic!(", "unreachable!(", "unsafe ", "TODO", "FIXME", "println!"]
-        {
+        for word in [".unwrap()", ".expect(", "panic!(", "unreachable!(", "TODO", "FIXME", "println!"] {
             assert!(!code(&text).contains(word), "{} has {word}", path.display());
+        }
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for (at, _) in
+            lines.iter().enumerate().filter(|(_, line)| line.contains("unsafe ") && !line.starts_with("//"))
+        {
+            let proof = lines[..at].iter().rev().take_while(|line| line.starts_with("//"));
+            let has_proof = proof.clone().any(|line| line.starts_with("// SAFETY: "));
+            assert!(has_proof, "{}:{} is unsafe without a proof", path.display(), at + 1);
         }
     }
 }

@@ -1,7 +1,8 @@
 //! A file, or all of a folder as one archive, written to a stream.
 //!
-//! Names in an archive are relative to the folder. What its form has no place for is left out and named: sockets and inode flags
-//! in [`tar`](Form::Tar); in [`zip`](Form::Zip) all special files, attributes and flags. No zip has owners, or says which names are one file's.
+//! Names in an archive are relative to the folder. What its form has no place for is left out and named: in
+//! [`tar`](Form::Tar) sockets, inode flags and projects; in [`zip`](Form::Zip) all special files and attributes as well. No zip has
+//! owners, or says which names are one file's.
 
 use std::io::{self, Write};
 

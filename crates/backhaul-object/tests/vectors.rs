@@ -8,7 +8,7 @@ use std::path::Path;
 use backhaul_object::bundle::{self, BundleBuilder};
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::entry::{Attribute, Body, Content, Device, Entry, Metadata, Special, Totals};
+use backhaul_object::entry::{Attribute, Body, Content, Device, Entry, Marks, Metadata, Special, Totals};
 use backhaul_object::flist;
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::VaultKey;
@@ -229,6 +229,25 @@ fn special_files() {
     assert_eq!(links, [Some(0x0102_0304_0506_0708), None, Some(9), None, None]);
     assert_eq!(node::decode(&objects[0].1).unwrap(), Node::Leaf(entries));
     check("special.txt", &sealed(objects.remove(0).1));
+}
+
+#[test]
+fn marked_files() {
+    let marked =
+        |name: &str, flags, project| file(name, Content::Empty, 0).with_marks(Marks { flags, project });
+    let entries = vec![
+        marked("both", 0x10, 7),
+        marked("flags", 0x4000_0000, 0),
+        marked("none", 0, 0),
+        marked("project", 0, u32::MAX),
+    ];
+    let (_, done) = directory(entries.clone());
+    let mut objects = Vec::new();
+    write_root(done, &key().id_key(), &mut |id, object| objects.push((id, object)));
+    let marks: Vec<_> = entries.iter().map(Entry::marks).map(|marks| (marks.flags, marks.project)).collect();
+    assert_eq!(marks, [(0x10, 7), (0x4000_0000, 0), (0, 0), (0, u32::MAX)]);
+    assert_eq!(node::decode(&objects[0].1).unwrap(), Node::Leaf(entries));
+    check("marks.txt", &sealed(objects.remove(0).1));
 }
 
 /// Where big directories are cut follows from names and key alone.

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use backhaul_object::entry::Content;
+use backhaul_object::entry::{Content, Marks};
 
 use super::look::Look;
 use super::{BackupError, Follows, VaultParameters};
@@ -57,8 +57,8 @@ pub struct Record {
     pub racy: bool,
     /// It has extended attributes: they are read again, for they are not here.
     pub attributes: bool,
-    /// Inode flags; a change of them shows in the stamps.
-    pub flags: u32,
+    /// Flags and project; a change of them shows in the stamps.
+    pub marks: Marks,
     /// Where its content is in the vault.
     pub content: Content,
 }

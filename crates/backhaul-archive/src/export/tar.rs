@@ -76,8 +76,11 @@ impl<'a> Tar<'a> {
                 None => self.left_out.push((whole.to_vec(), "the name of an attribute of it is not UTF-8")),
             }
         }
-        if kind != EntryType::Link && entry.flags() != 0 {
-            self.left_out.push((whole.to_vec(), "a tar archive has no inode flags; all else of it is there"));
+        if kind != EntryType::Link && !entry.marks().is_none() {
+            self.left_out.push((
+                whole.to_vec(),
+                "a tar archive has no inode flags and projects; all else of it is there",
+            ));
         }
         header.set_cksum();
         let records = records.iter().map(|(key, value)| (key.as_str(), &value[..]));

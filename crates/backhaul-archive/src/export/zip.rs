@@ -42,8 +42,8 @@ impl Archive for Zip<'_> {
             .compression_method(CompressionMethod::Deflated)
             .unix_permissions(entry.metadata.mode.into())
             .last_modified_time(time(entry.metadata.mtime_s));
-        if !entry.attributes().is_empty() || entry.flags() != 0 {
-            let why = "a zip archive has no attributes and inode flags; all else of it is there";
+        if !entry.attributes().is_empty() || !entry.marks().is_none() {
+            let why = "a zip archive has no attributes, inode flags and projects; all else of it is there";
             self.left_out.push((name.to_vec(), why));
         }
         match &entry.body {

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backhaul_object::ObjectId;
-use backhaul_object::entry::{Attribute, Content, Metadata};
+use backhaul_object::entry::{Attribute, Content, Marks, Metadata};
 use backhaul_object::header::MEMBERS_MAX;
 use backhaul_object::source::TransferError;
 use rustix::fs::{self, AtFlags, linkat};
@@ -20,7 +20,7 @@ use super::report::Flagged;
 use super::run::look;
 use super::{Act, Mode};
 use crate::attributes::Others;
-use crate::flags;
+use crate::marks::{self, Unmarked};
 
 /// A batch ends at this many files and the rest of the last one's bundle, or as many finished directories: their records are
 /// what it costs in memory.
@@ -107,7 +107,7 @@ pub(super) struct Leaf {
     /// None: they stay as they are.
     pub(super) attributes: Option<Vec<Attribute>>,
     pub(super) others: Others,
-    pub(super) flags: u32,
+    pub(super) marks: Marks,
 }
 
 /// The folder and the name of something.
@@ -209,12 +209,12 @@ impl Writer<'_, '_> {
         // What was left as it was has not been proven equal by its time and size.
         fetch::run(self.engine, kept, Mode::Compare)?;
         if let Some(place) = self.engine.place {
-            for Leaf { relative, metadata, attributes, others, flags } in leaves {
+            for Leaf { relative, metadata, attributes, others, marks } in leaves {
                 let attributes = attributes.as_deref().map(|wanted| (wanted, others));
                 self.engine.finish_dir(place, &relative, &metadata, attributes);
-                if flags::last_of(flags) != 0 {
+                if marks::last_of(marks) != 0 {
                     let of = place.dir(&relative).ok().and_then(|fd| fs::fstat(fd).ok());
-                    self.engine.report.flag_last(&relative, flags, of);
+                    self.engine.report.flag_last(&relative, marks, of);
                 }
             }
         }
@@ -312,11 +312,11 @@ impl Engine<'_> {
     pub(super) fn finish_flags(&self, place: &Target) {
         for Flagged { path, flags, of } in self.report.take_flagged() {
             let set = place.open_file(&path).and_then(|fd| match fs::fstat(&fd)? {
-                stat if of.is_some_and(|of| place::same_inode(&of, &stat)) => flags::write_last(&fd, flags),
+                stat if of.is_some_and(|of| place::same_inode(&of, &stat)) => marks::write_last(&fd, flags),
                 // Somebody has put something else there.
                 _ => Err(Errno::STALE),
             });
-            self.report.flagged(&path, flags, set);
+            self.report.unmarked(&path, set.map_err(|why| Unmarked::flags(flags, why)).err());
         }
     }
 }

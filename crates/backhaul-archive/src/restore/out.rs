@@ -10,7 +10,7 @@ use super::given::Given;
 use super::{Mode, Replacing, part, place};
 use crate::attributes::Others;
 use crate::dump::Sink;
-use crate::flags;
+use crate::marks;
 
 /// A file being written or compared; opened at the first byte, so that content which cannot be read at all
 /// replaces nothing.
@@ -52,7 +52,7 @@ impl<'o> Out<'o> {
         if !self.job.is_large() {
             match place::create(self.dir, &self.job.name)? {
                 Some(file) => {
-                    self.flag(&file);
+                    self.mark(&file);
                     return Ok(Opened::Direct(Given::fresh(file)));
                 }
                 None if self.job.found == Found::Nothing => return Err(io::Error::other(part::MEANWHILE)),
@@ -66,11 +66,11 @@ impl<'o> Out<'o> {
             _ => None,
         };
         if let Some(old) = old {
-            self.flag(old.file());
+            self.mark(old.file());
             return Ok(Opened::Within(old));
         }
         let (file, part) = part::create_part(self.dir, self.job)?;
-        self.flag(&file);
+        self.mark(&file);
         let mut given = Given::new(file)?;
         if let (Found::File(_), Ok(old)) = (self.job.found, place::open_file(self.dir, &self.job.name)) {
             given.share(&old)?;
@@ -79,9 +79,9 @@ impl<'o> Out<'o> {
     }
 
     /// Some flags can be set only while a file is empty.
-    fn flag(&self, file: &File) {
-        let set = flags::write(file, self.job.flags, self.job.of_folder);
-        self.engine.report.flagged(&self.job.path(), self.job.flags, set);
+    fn mark(&self, file: &File) {
+        let unset = marks::write(file, self.job.marks, self.job.of_folder);
+        self.engine.report.unmarked(&self.job.path(), unset);
     }
 
     /// Sets the metadata and puts the file into its place, or removes what is incomplete.
@@ -126,8 +126,8 @@ fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> 
     let missed = place::apply(file, &job.metadata, Some((&job.attributes, Others::Go)))
         .map_err(|error| format!("metadata not set: {error}"))?;
     engine.report.missed(&job.path(), missed);
-    if flags::last_of(job.flags) != 0 {
-        engine.report.flag_last(&job.path(), job.flags, rustix::fs::fstat(file).ok());
+    if marks::last_of(job.marks) != 0 {
+        engine.report.flag_last(&job.path(), job.marks, rustix::fs::fstat(file).ok());
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use backhaul_object::entry::Marks;
 use backhaul_object::source::TransferError;
 
 use rustix::fs::Stat;
@@ -13,7 +14,7 @@ use rustix::io::Errno;
 
 use super::place::Missed;
 use super::{Act, RestoreProgress, RestoreRequest, Restored, Tell, count};
-use crate::flags;
+use crate::marks::{self, Unmarked};
 
 /// Errors kept by name; further ones are counted.
 const ERRORS_MAX: usize = 100_000;
@@ -180,19 +181,20 @@ impl Report {
         self.error(relative, format!("made anew, not as a further name of what it was one with: {why}"));
     }
 
-    /// Some of an entry's inode flags were set, or could not be.
-    pub(crate) fn flagged(&self, relative: &[u8], flags: u32, set: Result<(), Errno>) {
-        let why = match set {
-            Ok(()) => return,
-            Err(Errno::PERM) => or_not_root(&Errno::PERM.to_string()),
-            Err(error) => error.to_string(),
-        };
-        self.unset(relative, format!("inode flags {flags:#x} not set: {why}"));
+    /// Some of an entry's marks could not be set.
+    pub(crate) fn unmarked(&self, relative: &[u8], unset: impl IntoIterator<Item = Unmarked>) {
+        for Unmarked { what, why } in unset {
+            let why = match why {
+                Errno::PERM => or_not_root(&Errno::PERM.to_string()),
+                error => error.to_string(),
+            };
+            self.unset(relative, format!("{what} not set: {why}"));
+        }
     }
 
     /// Notes flags that are set when all else is done.
-    pub(crate) fn flag_last(&self, relative: &[u8], flags: u32, of: Option<Stat>) {
-        let flags = flags::last_of(flags);
+    pub(crate) fn flag_last(&self, relative: &[u8], marks: Marks, of: Option<Stat>) {
+        let flags = marks::last_of(marks);
         if flags != 0 {
             let mut flagged = self.flagged.lock().unwrap_or_else(PoisonError::into_inner);
             flagged.push(Flagged { path: relative.to_vec(), flags, of });

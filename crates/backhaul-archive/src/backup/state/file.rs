@@ -14,7 +14,7 @@ use super::{Record, journal::BlockWriter};
 
 /// Magic, version, vault, generation.
 pub(super) const HEADER_LEN: usize = 40;
-const MAGIC: &[u8; 8] = b"BHSTATE\x02";
+const MAGIC: &[u8; 8] = b"BHSTATE\x03";
 /// Largest block that is read.
 const BLOCK_MAX: usize = 16 << 20;
 

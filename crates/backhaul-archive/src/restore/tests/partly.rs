@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use backhaul_object::entry::Marks;
+
 use super::*;
 
 /// Bytes of chunks that were asked for since the last call.
@@ -34,8 +36,8 @@ fn part_of(source: &Source, root: ObjectId, from: &str) -> String {
         name: entry.name,
         metadata: entry.metadata,
         attributes: vec![],
-        flags: 0,
-        of_folder: 0,
+        marks: Marks::default(),
+        of_folder: Marks::default(),
         size,
         content,
         link: None,
