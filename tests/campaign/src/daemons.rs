@@ -1,11 +1,10 @@
 //! `kill -9` of the real server, agent and commands, at system calls of theirs and at any time, while they work with each
-//! other. A server that was killed is started again; who was its client goes on by itself.
+//! other; or their disk fails. A server that was killed is started again; who was its client goes on by itself.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use backhaul_server::home::ServerHome;
 use backhaul_store::catalog::SnapshotRow;
@@ -13,12 +12,16 @@ use backhaul_tests::dice::Dice;
 use clap::ValueEnum;
 
 use crate::local::{Failure, Local};
-use crate::real::{Done, NAMES, Real, Running};
+use crate::real::{Done, NAMES, Real};
+use crate::record::Fault;
 use crate::stage::{CLIENTS, Stage};
 use crate::{place, trace};
 
-/// Longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+mod join;
+mod runs;
+
+use join::{NEWCOMER, joined};
+use runs::{beside, ended};
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -39,16 +42,45 @@ pub enum Victim {
     Restore,
     /// The server, while it prunes
     Prune,
+    /// A machine that joins
+    Join,
 }
 
-/// When somebody is killed.
+impl Victim {
+    /// Whose home it is in.
+    fn role(self) -> &'static str {
+        match self {
+            Self::Agent | Self::Restore => NAMES[0],
+            Self::Join => NEWCOMER,
+            _ => "server",
+        }
+    }
+}
+
+/// When something happens to somebody, and what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// At this call of a thread that changes something.
+    /// Killed at this call of a thread that changes something.
     Call(u64),
-    /// So long after the start.
+    /// Killed so long after the start.
     Time(Duration),
+    /// The disk fails.
+    Fault(Fault),
 }
+
+impl When {
+    /// True if this is how somebody may end to whom it happened: killed, or with words.
+    fn excuses(self, done: &Done) -> bool {
+        match (self, done.code) {
+            (_, None) => true,
+            (_, Some(PANICKED)) | (Self::Call(_) | Self::Time(_), Some(_)) => false,
+            (Self::Fault(_), Some(_)) => !done.said.trim().is_empty(),
+        }
+    }
+}
+
+/// What a program ends with that has a mistake.
+const PANICKED: i32 = 101;
 
 /// What came of many kills.
 #[derive(Debug, Clone, Default)]
@@ -113,7 +145,7 @@ pub fn sweep(real: &Real<'_>, victim: Victim, whens: impl IntoIterator<Item = Wh
                 outcome.killed += u64::from(killed);
                 outcome.restored += restored;
             }
-            Err(why) => outcome.broken.push(format!("{victim:?} killed at {when:?}: {why}")),
+            Err(why) => outcome.broken.push(format!("{victim:?} at {when:?}: {why}")),
         }
         if outcome.broken.len() >= most {
             break;
@@ -131,170 +163,104 @@ pub fn whens(seed: u64, calls: u64, step: u64, random: u64) -> Vec<When> {
 
 fn wrap(real: &Real<'_>, when: When) -> Vec<String> {
     match when {
-        When::Call(nth) => {
-            trace::inject(trace::CHANGES, "signal=KILL", nth, &real.home("server").with_file_name("trace"))
+        When::Call(nth) => trace::inject(trace::CHANGES, "signal=KILL", nth, &real.log()),
+        When::Fault(fault) => {
+            real.arm(Some(fault));
+            Vec::new()
         }
         When::Time(_) => Vec::new(),
     }
 }
 
-/// True if somebody was killed, and how many snapshots were restored afterwards.
+/// True if somebody was killed, or ended by itself with words, and how many snapshots were restored afterwards.
 fn point(real: &Real<'_>, victim: Victim, when: When) -> Result<(bool, u64), Failure> {
+    let mut acknowledged = prepared(real, victim)?;
+    let (ended_early, restored) = acted(real, victim, when, &mut acknowledged)?;
+    after(real, &acknowledged).map(|found| (ended_early, restored + found))
+}
+
+/// The same on a disk that fails; none if it did not. What comes before and after is not on it: a process that maps files of a
+/// disk that it serves itself waits for itself.
+pub(crate) fn struck(real: &Real<'_>, victim: Victim, fault: Fault) -> Result<Option<(bool, u64)>, Failure> {
+    let mut acknowledged = prepared(real, victim)?;
+    real.lay(victim.role())?;
+    let done = acted(real, victim, When::Fault(fault), &mut acknowledged);
+    let (struck, (ended_early, restored)) = (real.lift(), done?);
+    if !struck {
+        return Ok(None);
+    }
+    after(real, &acknowledged).map(|found| Some((ended_early, restored + found)))
+}
+
+/// Fresh homes, in which there is something to do for the victim; the snapshots that are in their vault.
+fn prepared(real: &Real<'_>, victim: Victim) -> Result<BTreeSet<String>, Failure> {
     real.reset();
     let version = real.next(NAMES[0]);
     let mut acknowledged: BTreeSet<String> =
         NAMES.iter().flat_map(|name| (1..version).map(move |n| format!("{name} {n}"))).collect();
+    match victim {
+        Victim::Repair => spoil(real)?,
+        Victim::Prune => {
+            forget_first(real)?;
+            acknowledged.retain(|name| !name.ends_with(" 1"));
+        }
+        _ => {}
+    }
+    Ok(acknowledged)
+}
+
+/// True if somebody was killed, or ended by itself with words; and how many snapshots were restored already.
+fn acted(
+    real: &Real<'_>,
+    victim: Victim,
+    when: When,
+    acknowledged: &mut BTreeSet<String>,
+) -> Result<(bool, u64), Failure> {
+    let version = acknowledged.iter().filter(|name| name.starts_with(NAMES[0])).count() as u64 + 1;
     let tree = real.stage.tree(CLIENTS[0], version).display().to_string();
     let backup = ["--json", "backup", &tree];
-    let key = real.key().display().to_string();
-    let vault = real.vault().display().to_string();
-    let killed = match victim {
+    let ended_early = match victim {
         Victim::Server => {
-            let (done, killed) = beside(real, when, NAMES[0], &backup)?;
+            let (done, ended_early) = beside(real, when, NAMES[0], &backup)?;
             match done.code {
                 Some(0) => drop(acknowledged.insert(format!("{} {version}", NAMES[0]))),
                 // Who is cut off at the commit does not know, and says what to do.
                 Some(1) if done.said.contains("run the same command again") => {}
+                _ if matches!(when, When::Fault(_)) && when.excuses(&done) => {}
                 code => return Err(format!("the client of a server that came back: {code:?} {}", done.said)),
             }
-            killed
+            ended_early || done.code != Some(0)
         }
         Victim::Agent => {
             let _running = real.serve(&[])?;
             let done = ended(real, when, NAMES[0], &backup)?;
             if done.code == Some(0) {
                 acknowledged.insert(format!("{} {version}", NAMES[0]));
+            } else if !when.excuses(&done) {
+                return Err(format!("the client: {:?} {}", done.code, done.said));
             }
             done.code != Some(0)
         }
         Victim::Rebuild => twice(real, when, &["check", "--rebuild-index"])?,
-        Victim::Repair => {
-            spoil(real)?;
-            twice(real, when, &["check", "--repair", "--read-data"])?
+        Victim::Repair => twice(real, when, &["check", "--repair", "--read-data"])?,
+        Victim::Export => {
+            let ended_early = twice(real, when, &["server", "export"])?;
+            // What was exported is a server.
+            recovered(real, None)?;
+            ended_early
         }
-        Victim::Export => twice(real, when, &["server", "export"])?,
-        Victim::Recover => {
-            let aside = real.home("server").with_file_name("data");
-            let _ = fs::remove_dir_all(&aside);
-            fs::rename(&vault, &aside).map_err(|error| error.to_string())?;
-            fs::remove_dir_all(real.home("server")).map_err(|error| error.to_string())?;
-            let data = aside.display().to_string();
-            recovered(real, when, &["server", "recover", &data, "--recovery-key-file", &key])?
+        Victim::Recover => recovered(real, Some(when))?,
+        Victim::Restore => {
+            let run = |args: &[&str]| ended(real, when, NAMES[0], args);
+            return place::point(real, run, &|done| when.excuses(done));
         }
-        Victim::Restore => return place::point(real, |args| ended(real, when, NAMES[0], args)),
-        Victim::Prune => {
-            forget_first(real)?;
-            acknowledged.retain(|name| !name.ends_with(" 1"));
-            pruned(real, when)?
+        Victim::Prune => pruned(real, when)?,
+        Victim::Join => {
+            acknowledged.insert(format!("{NEWCOMER} 1"));
+            joined(real, when)?
         }
     };
-    after(real, &acknowledged).map(|restored| (killed, restored))
-}
-
-/// A command in a role's home that is killed.
-fn ended(real: &Real<'_>, when: When, role: &str, args: &[&str]) -> Result<Done, Failure> {
-    let mut command = real.command(&wrap(real, when), role, args);
-    let child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
-    let mut waiting = Waiting::new(child);
-    loop {
-        if let Some(done) = waiting.done()? {
-            return Ok(done);
-        }
-        if let When::Time(after) = when
-            && waiting.since.elapsed() >= after
-        {
-            waiting.kill();
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// A process with its outputs, which are read while it runs.
-struct Waiting {
-    child: Child,
-    since: Instant,
-    outputs: Vec<std::thread::JoinHandle<Vec<u8>>>,
-}
-
-impl Waiting {
-    fn new(mut child: Child) -> Self {
-        fn listen(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
-            std::thread::spawn(move || {
-                let mut bytes = Vec::new();
-                let _ = from.read_to_end(&mut bytes);
-                bytes
-            })
-        }
-        let outputs = child.stdout.take().map(listen).into_iter().chain(child.stderr.take().map(listen));
-        let outputs = outputs.collect();
-        Self { child, since: Instant::now(), outputs }
-    }
-
-    fn kill(&mut self) {
-        let _ = self.child.kill();
-    }
-
-    /// What it came to, if it has ended.
-    fn done(&mut self) -> Result<Option<Done>, Failure> {
-        let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? else {
-            if self.since.elapsed() < PATIENCE {
-                return Ok(None);
-            }
-            self.kill();
-            let _ = self.child.wait();
-            return Err(format!("still at it after {PATIENCE:?}: {}", self.said()));
-        };
-        Ok(Some(Done { code: status.code(), said: self.said() }))
-    }
-
-    fn said(&mut self) -> String {
-        let all: Vec<u8> =
-            self.outputs.drain(..).flat_map(|output| output.join().unwrap_or_default()).collect();
-        String::from_utf8_lossy(&all).into_owned()
-    }
-}
-
-/// The server that was killed; a command may be doing what it was asked for meanwhile, and have its home for that time.
-fn again(real: &Real<'_>) -> Result<Running, Failure> {
-    let begun = Instant::now();
-    loop {
-        match real.serve(&[]) {
-            Err(said) if said.contains("in use") && begun.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            done => return done.map_err(|said| format!("the server does not start again: {said}")),
-        }
-    }
-}
-
-/// A command beside a server that is killed, and started again.
-fn beside(real: &Real<'_>, when: When, role: &str, args: &[&str]) -> Result<(Done, bool), Failure> {
-    let (mut running, mut killed) = match real.serve(&wrap(real, when)) {
-        Ok(running) => (running, false),
-        Err(_) => (again(real)?, true),
-    };
-    let mut command = real.command(&[], role, args);
-    let child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
-    let mut waiting = Waiting::new(child);
-    loop {
-        if let Some(done) = waiting.done()? {
-            return Ok((done, killed));
-        }
-        if let When::Time(after) = when
-            && !killed
-            && waiting.since.elapsed() >= after
-        {
-            running.kill();
-        }
-        if running.has_ended() {
-            killed = true;
-            drop(running);
-            running = again(real)?;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    Ok((ended_early, 0))
 }
 
 /// A command on the server that is killed, and then done again.
@@ -303,7 +269,7 @@ fn twice(real: &Real<'_>, when: When, args: &[&str]) -> Result<bool, Failure> {
     if done.code == Some(0) {
         return Ok(false);
     }
-    if done.code.is_some() {
+    if !when.excuses(&done) {
         return Err(format!("{args:?} ended with {:?} by itself: {}", done.code, done.said));
     }
     let again = real.run(&[], "server", args);
@@ -333,12 +299,13 @@ fn pruned(real: &Real<'_>, when: When) -> Result<bool, Failure> {
     // It takes less time than other things.
     let when = match when {
         When::Time(after) => When::Time(after / 5),
-        call @ When::Call(_) => call,
+        other => other,
     };
     let (done, killed) = beside(real, when, "server", &["prune"])?;
     match done.code {
         Some(0) => {}
         Some(1) if killed && done.said.contains("stopped meanwhile") => {}
+        _ if matches!(when, When::Fault(_)) && when.excuses(&done) => {}
         code => return Err(format!("the prune of a server that was killed: {code:?} {}", done.said)),
     }
     for _ in 0..3 {
@@ -361,12 +328,26 @@ fn spoil(real: &Real<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A recovery that was killed is done again, or was done; the clients are known, and find their snapshots.
-fn recovered(real: &Real<'_>, when: When, args: &[&str]) -> Result<bool, Failure> {
-    fs::create_dir_all(real.home("server")).map_err(|error| error.to_string())?;
-    let done = ended(real, when, "server", args)?;
+/// A server is made again from its vault. A recovery that was killed is done again, or was done; the clients are known, and
+/// find their snapshots.
+fn recovered(real: &Real<'_>, when: Option<When>) -> Result<bool, Failure> {
+    let (home, key) = (real.home("server"), real.key().display().to_string());
+    let aside = home.with_file_name("data");
+    let _ = fs::remove_dir_all(&aside);
+    fs::rename(real.vault(), &aside).map_err(|error| error.to_string())?;
+    fs::remove_dir_all(&home).map_err(|error| error.to_string())?;
+    fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+    let data = aside.display().to_string();
+    let args = ["server", "recover", &data, "--recovery-key-file", &key];
+    let done = match when {
+        Some(when) => ended(real, when, "server", &args)?,
+        None => real.run(&[], "server", &args),
+    };
     if done.code != Some(0) {
-        let again = real.run(&[], "server", args);
+        if !when.is_some_and(|when| when.excuses(&done)) {
+            return Err(format!("recovering: {:?} {}", done.code, done.said));
+        }
+        let again = real.run(&[], "server", &args);
         // It may have been done but for its last words.
         if again.code != Some(0) && !again.said.contains("already") {
             return Err(format!("recovering again: {:?} {}", again.code, again.said));

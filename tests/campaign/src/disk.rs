@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Component, Path};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The inode of the root directory.
 pub const ROOT: u64 = 1;
@@ -19,6 +21,8 @@ pub enum Kind {
     Folder,
     /// A regular file.
     File,
+    /// A symbolic link; its content is where it leads.
+    Link,
 }
 
 /// An inode.
@@ -28,6 +32,8 @@ pub struct Node {
     pub kind: Kind,
     /// Permissions.
     pub mode: u32,
+    /// When its content was changed, if somebody has said so.
+    pub mtime: SystemTime,
     /// Content of a file.
     pub bytes: Vec<u8>,
 }
@@ -67,7 +73,7 @@ pub struct Image {
 
 impl Default for Image {
     fn default() -> Self {
-        let root = Node { kind: Kind::Folder, mode: 0o755, bytes: Vec::new() };
+        let root = Node { kind: Kind::Folder, mode: 0o755, mtime: UNIX_EPOCH, bytes: Vec::new() };
         Self { nodes: HashMap::from([(ROOT, root)]), names: BTreeMap::new() }
     }
 }
@@ -85,10 +91,15 @@ impl Image {
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let meta = entry.metadata().unwrap();
-            let kind = if meta.is_dir() { Kind::Folder } else { Kind::File };
-            let bytes = if meta.is_dir() { Vec::new() } else { fs::read(entry.path()).unwrap() };
-            let child = self.next();
-            self.nodes.insert(child, Node { kind, mode: meta.permissions().mode() & 0o7777, bytes });
+            let (kind, bytes) = match meta.file_type() {
+                kind if kind.is_dir() => (Kind::Folder, Vec::new()),
+                kind if kind.is_symlink() => {
+                    (Kind::Link, fs::read_link(entry.path()).unwrap().into_os_string().into_encoded_bytes())
+                }
+                _ => (Kind::File, fs::read(entry.path()).unwrap()),
+            };
+            let (child, mode) = (self.next(), meta.permissions().mode() & 0o7777);
+            self.nodes.insert(child, Node { kind, mode, mtime: meta.modified().unwrap(), bytes });
             self.names.insert((ino, entry.file_name()), child);
             if meta.is_dir() {
                 self.load_into(&entry.path(), child);
@@ -106,6 +117,14 @@ impl Image {
         self.names.get(&(dir, name.to_owned())).copied()
     }
 
+    /// The inode at a path below the root.
+    pub fn at(&self, path: &Path) -> Option<u64> {
+        path.components().try_fold(ROOT, |dir, part| match part {
+            Component::Normal(name) => self.find(dir, name),
+            _ => Some(dir),
+        })
+    }
+
     /// Names in a directory.
     pub fn list(&self, dir: u64) -> impl Iterator<Item = (&OsString, u64)> {
         let from = (dir, OsString::new())..(dir + 1, OsString::new());
@@ -116,7 +135,7 @@ impl Image {
     pub fn apply(&mut self, op: &Op) {
         match op {
             Op::Born(ino, kind, mode) => {
-                let node = Node { kind: *kind, mode: *mode, bytes: Vec::new() };
+                let node = Node { kind: *kind, mode: *mode, mtime: UNIX_EPOCH, bytes: Vec::new() };
                 self.nodes.insert(*ino, node);
             }
             Op::Name(place, ino) => drop(self.names.insert(place.clone(), *ino)),
@@ -158,6 +177,7 @@ impl Image {
                 // Names that came back after a rename was lost could make a folder its own child.
                 Kind::Folder if depth < 16 => self.store_below(&path, child, depth + 1),
                 Kind::Folder => {}
+                Kind::Link => symlink(OsStr::from_bytes(&node.bytes), &path).unwrap(),
                 Kind::File => {
                     fs::write(&path, &node.bytes).unwrap();
                     fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).unwrap();

@@ -7,8 +7,8 @@
 //! - [`disk`], [`record`], [`states`]: a disk that writes down what is asked of it, and the states in which a cut leaves it;
 //! - [`trace`]: system calls that fail or kill;
 //! - [`real`]: the real program, in homes that are copied for each case;
-//! - [`place`]: a restore over what has changed, killed;
-//! - [`power`], [`sync`], [`twice`], [`kill`], [`fault`], [`daemons`], [`rot`], [`flips`], [`misplace`]: the suites, each a command;
+//! - [`place`]: a restore over what has changed, to which something happens;
+//! - [`power`], [`sync`], [`twice`], [`kill`], [`fault`], [`daemons`], [`around`], [`rot`], [`flips`], [`misplace`]: the suites, each a command;
 //! - [`golden`]: small vaults with every kind of file, for [`flips`];
 //! - [`sabotage`]: laws broken on purpose, which the suites must notice.
 //!
@@ -17,6 +17,7 @@
 //! - nothing that is tested says what is true: the oracle is the stage's and the story's.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "for tests only")]
 
+pub mod around;
 pub mod daemons;
 pub mod disk;
 pub mod fault;

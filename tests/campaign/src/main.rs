@@ -12,7 +12,7 @@ use backhaul_campaign::sabotage::{Bench, Verdict};
 use backhaul_campaign::stage::Stage;
 use backhaul_campaign::story::Story;
 use backhaul_campaign::teller::{self, Teller};
-use backhaul_campaign::{fault, kill, misplace, power, record, rot, sync, trace, twice};
+use backhaul_campaign::{around, fault, kill, misplace, power, record, rot, sync, trace, twice};
 use clap::{Parser, Subcommand, ValueEnum};
 
 const EXAMPLES: &str = "Examples:
@@ -80,6 +80,15 @@ enum Suite {
         /// So many at once, each with homes of its own
         #[arg(long, default_value_t = 2)]
         workers: usize,
+    },
+    /// Each place where the real server, agent and commands touch what is not the vault fails once
+    Around {
+        /// Who meets it; all if not given
+        #[arg(long, value_enum, value_delimiter = ',')]
+        victims: Vec<Victim>,
+        /// Every place, every second, …
+        #[arg(long, default_value_t = 1)]
+        step: u64,
     },
     /// Bits flip, ends and blocks go in every kind of file, and the real program is asked
     Rot {
@@ -216,6 +225,19 @@ fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<Stri
                 let daemons::Outcome { points, killed, restored, broken } = done;
                 let line = format!(
                     "daemons {victim:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
+                );
+                Ok((line, broken))
+            };
+            victims.iter().map(one).collect()
+        }
+        Suite::Around { victims, step } => {
+            tracer()?;
+            let victims = if victims.is_empty() { Victim::value_variants() } else { &victims[..] };
+            let one = |victim: &Victim| {
+                let done = around::sweep(stage, work, *victim, (seed, *step), args.most)?;
+                let around::Outcome { sites, refused, restored, broken } = done;
+                let line = format!(
+                    "around {victim:?} seed {seed}: {sites} faults ({refused} refused aloud), {restored} snapshots restored"
                 );
                 Ok((line, broken))
             };

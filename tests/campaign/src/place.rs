@@ -1,4 +1,4 @@
-//! A restore over files that have changed, by the real client, which is killed: each file is as it was or as it is to be,
+//! A restore over files that have changed, by the real client, which is killed or has a call that fails: each file is as it was or as it is to be,
 //! never something between, and the same restore again makes all of it right.
 
 use std::collections::BTreeMap;
@@ -20,13 +20,14 @@ fn contents(dir: &Path) -> Contents {
     files.map(|path| (path.strip_prefix(dir).unwrap().to_path_buf(), fs::read(&path).unwrap())).collect()
 }
 
-/// One kill; `run` runs a client's command, and kills it.
+/// One case; `run` runs a client's command, and something happens to it, which excuses it if it ends otherwise than well.
 ///
 /// # Errors
 /// The law that is broken.
 pub fn point(
     real: &Real<'_>,
     run: impl Fn(&[&str]) -> Result<Done, Failure>,
+    excuses: &dyn Fn(&Done) -> bool,
 ) -> Result<(bool, u64), Failure> {
     let running = real.serve(&[])?;
     let (tree, target) = (real.stage.tree(CLIENTS[0], 2), real.home("place"));
@@ -49,6 +50,9 @@ pub fn point(
     }
     let before = contents(&place);
     let done = run(&restore)?;
+    if done.code != Some(0) && !excuses(&done) {
+        return Err(format!("it ended with {:?}: {}", done.code, done.said));
+    }
     let names: Vec<&PathBuf> = before.keys().chain(after.keys()).collect();
     let found = contents(&place);
     for name in names {
@@ -56,6 +60,9 @@ pub fn point(
         if is != before.get(name) && is != after.get(name) {
             return Err(format!("{} is neither as it was nor as it is to be", name.display()));
         }
+    }
+    if let (Some(0), Some(why)) = (done.code, real.stage.difference(&tree, &place)) {
+        return Err(format!("it says that it went well, and {why}"));
     }
     let again = real.run(&[], NAMES[0], &restore);
     drop(running);

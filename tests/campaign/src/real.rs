@@ -5,14 +5,17 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use backhaul_server::home::ServerHome;
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_tests::{NO_NIGHT, TestServer};
 use rustix::process::{Pid, Signal};
 
+use crate::disk::Image;
 use crate::kill::copy;
 use crate::local::{Failure, Local};
+use crate::record::{Fault, Recorder};
 use crate::stage::{CLIENTS, Stage};
 
 /// Names of the clients, as [`CLIENTS`] are in order.
@@ -24,6 +27,7 @@ pub struct Real<'a> {
     pub stage: &'a Stage,
     work: PathBuf,
     program: PathBuf,
+    disk: Mutex<Option<Recorder>>,
 }
 
 /// What a command came to.
@@ -81,7 +85,12 @@ impl<'a> Real<'a> {
     /// # Errors
     /// A command failed.
     pub fn prepare(stage: &'a Stage, work: &Path, backups: u64) -> Result<Self, Failure> {
-        let real = Self { stage, work: work.to_path_buf(), program: backhaul_tests::binary().to_path_buf() };
+        let real = Self {
+            stage,
+            work: work.to_path_buf(),
+            program: backhaul_tests::binary().to_path_buf(),
+            disk: Mutex::default(),
+        };
         fs::create_dir_all(work.join("golden")).map_err(|error| error.to_string())?;
         let home = real.golden("server");
         let run = |home: &Path, args: &[&str]| {
@@ -131,6 +140,46 @@ impl<'a> Real<'a> {
     /// The copied home of a role.
     pub fn home(&self, name: &str) -> PathBuf {
         self.work.join("homes").join(name)
+    }
+
+    /// Where tracers write.
+    pub fn log(&self) -> PathBuf {
+        self.work.join("trace")
+    }
+
+    /// Puts the homes onto a disk that can fail, but for the vault and the homes of others than `role`.
+    ///
+    /// # Errors
+    /// It cannot be mounted.
+    pub fn lay(&self, role: &str) -> Result<(), Failure> {
+        let homes = self.work.join("homes");
+        let disk = Recorder::mount(Image::load(&homes), &homes, None).map_err(|error| error.to_string())?;
+        let vault = self.vault();
+        let vault = vault.strip_prefix(&homes).unwrap_or(&vault);
+        disk.spare(vault, &vault.join("exports"));
+        for other in ["server"].into_iter().chain(NAMES).filter(|other| *other != role) {
+            disk.spare(Path::new(other), Path::new("none"));
+        }
+        *self.disk.lock().unwrap() = Some(disk);
+        Ok(())
+    }
+
+    /// From now on the disk fails, or not any more.
+    pub fn arm(&self, fault: Option<Fault>) {
+        if let Some(disk) = &*self.disk.lock().unwrap() {
+            disk.arm(fault);
+        }
+    }
+
+    /// Takes the homes from the disk, as they are; true if it has failed.
+    pub fn lift(&self) -> bool {
+        let Some(disk) = self.disk.lock().unwrap().take() else { return false };
+        let failed = disk.failed();
+        let (_, image) = disk.finish();
+        let homes = self.work.join("homes");
+        let _ = fs::remove_dir_all(&homes);
+        image.store(&homes);
+        failed
     }
 
     /// The vault in the copied server's home.

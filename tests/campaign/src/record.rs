@@ -17,61 +17,16 @@ use fuser::{
 
 use crate::disk::{Image, Kind, Op};
 
+mod fault;
+
+use fault::Inner;
+pub use fault::{Failure, Fault, Touch};
+
 const TTL: Duration = Duration::from_secs(60);
 
 /// True where a file system can be mounted.
 pub fn available() -> bool {
     rustix::process::geteuid().is_root() && Path::new("/dev/fuse").exists()
-}
-
-/// What fails, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Of a write a part is done, and said to be.
-    Short,
-    /// A sync is refused. The kernel then drops what it could not write and believes it to be there: the next sync of the
-    /// same file goes well and saves nothing of it.
-    Sync,
-}
-
-/// The `nth` write or sync from now fails.
-#[derive(Debug, Clone, Copy)]
-pub struct Fault {
-    /// 0 is the next.
-    pub nth: u64,
-    /// How.
-    pub failure: Failure,
-}
-
-#[derive(Default)]
-struct Inner {
-    image: Image,
-    ops: Vec<Op>,
-    fault: Option<Fault>,
-    failed: bool,
-}
-
-impl Inner {
-    fn ask(&mut self, op: Op) {
-        self.image.apply(&op);
-        self.ops.push(op);
-    }
-
-    /// True if it is its turn to fail in this way.
-    fn fails(&mut self, how: Failure) -> bool {
-        let Some(fault) = self.fault.as_mut().filter(|fault| fault.failure == how) else { return false };
-        match fault.nth.checked_sub(1) {
-            Some(left) => {
-                fault.nth = left;
-                false
-            }
-            None => {
-                self.failed = true;
-                self.fault = None;
-                true
-            }
-        }
-    }
 }
 
 /// A mounted disk; it goes when this is dropped.
@@ -106,6 +61,16 @@ impl Recorder {
         Ok(Self { inner, _session: session })
     }
 
+    /// What is below a directory of the disk does not fail from now on, but for a part of it.
+    pub fn spare(&self, dir: &Path, but: &Path) {
+        lock(&self.inner).spare(dir, but);
+    }
+
+    /// A fault comes from now on, or none.
+    pub fn arm(&self, fault: Option<Fault>) {
+        lock(&self.inner).fault = fault;
+    }
+
     /// How many operations were asked for so far.
     pub fn asked(&self) -> usize {
         lock(&self.inner).ops.len()
@@ -136,17 +101,21 @@ impl Disk {
 
     fn attr(inner: &Inner, ino: u64) -> Option<FileAttr> {
         let node = inner.image.nodes.get(&ino)?;
-        let folder = node.kind == Kind::Folder;
+        let kind = match node.kind {
+            Kind::Folder => FileType::Directory,
+            Kind::File => FileType::RegularFile,
+            Kind::Link => FileType::Symlink,
+        };
         let size = node.bytes.len() as u64;
         Some(FileAttr {
             ino: INodeNo(ino),
             size,
             blocks: size.div_ceil(512),
             atime: UNIX_EPOCH,
-            mtime: UNIX_EPOCH,
+            mtime: node.mtime,
             ctime: UNIX_EPOCH,
             crtime: UNIX_EPOCH,
-            kind: if folder { FileType::Directory } else { FileType::RegularFile },
+            kind,
             perm: node.mode as u16,
             nlink: 1,
             uid: 0,
@@ -157,16 +126,30 @@ impl Disk {
         })
     }
 
-    fn make(&self, parent: INodeNo, name: &OsStr, kind: Kind, mode: u32) -> Option<FileAttr> {
+    fn make(
+        &self,
+        parent: INodeNo,
+        name: &OsStr,
+        (kind, mode): (Kind, u32),
+        content: &[u8],
+    ) -> Result<FileAttr, Errno> {
         let mut inner = self.lock();
+        inner.touch(if kind == Kind::File { Touch::Open } else { Touch::Name }, parent.0)?;
         let ino = inner.image.next();
         inner.ask(Op::Born(ino, kind, mode));
+        if !content.is_empty() {
+            inner.ask(Op::Write(ino, 0, content.to_vec()));
+        }
         inner.ask(Op::Name((parent.0, name.to_owned()), ino));
-        Self::attr(&inner, ino)
+        inner.inherit(parent.0, ino);
+        Self::attr(&inner, ino).ok_or(Errno::EIO)
     }
 
     fn unname(&self, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         let mut inner = self.lock();
+        if let Err(error) = inner.touch(Touch::Name, parent.0) {
+            return reply.error(error);
+        }
         match inner.image.find(parent.0, name) {
             Some(ino) if inner.image.list(ino).next().is_some() => reply.error(Errno::ENOTEMPTY),
             Some(_) => {
@@ -180,7 +163,10 @@ impl Disk {
 
 impl Filesystem for Disk {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        if let Err(error) = inner.touch(Touch::Look, parent.0) {
+            return reply.error(error);
+        }
         match inner.image.find(parent.0, name).and_then(|ino| Self::attr(&inner, ino)) {
             Some(attr) => reply.entry(&TTL, &attr, Generation(0)),
             None => reply.error(Errno::ENOENT),
@@ -203,7 +189,7 @@ impl Filesystem for Disk {
         _: Option<u32>,
         size: Option<u64>,
         _: Option<TimeOrNow>,
-        _: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
         _: Option<std::time::SystemTime>,
         _: Option<FileHandle>,
         _: Option<std::time::SystemTime>,
@@ -213,8 +199,15 @@ impl Filesystem for Disk {
         reply: ReplyAttr,
     ) {
         let mut inner = self.lock();
+        if let Err(error) = inner.touch(Touch::Change, ino.0) {
+            return reply.error(error);
+        }
         if let Some(size) = size {
             inner.ask(Op::Cut(ino.0, size));
+        }
+        if let (Some(TimeOrNow::SpecificTime(mtime)), Some(node)) = (mtime, inner.image.nodes.get_mut(&ino.0))
+        {
+            node.mtime = mtime;
         }
         if let (Some(mode), Some(node)) = (mode, inner.image.nodes.get_mut(&ino.0)) {
             node.mode = mode & 0o7777;
@@ -226,9 +219,23 @@ impl Filesystem for Disk {
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
-        match self.make(parent, name, Kind::Folder, mode & !umask) {
-            Some(attr) => reply.entry(&TTL, &attr, Generation(0)),
-            None => reply.error(Errno::EIO),
+        match self.make(parent, name, (Kind::Folder, mode & !umask), b"") {
+            Ok(attr) => reply.entry(&TTL, &attr, Generation(0)),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn symlink(&self, _: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        match self.make(parent, name, (Kind::Link, 0o777), target.as_os_str().as_encoded_bytes()) {
+            Ok(attr) => reply.entry(&TTL, &attr, Generation(0)),
+            Err(error) => reply.error(error),
+        }
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.lock().image.nodes.get(&ino.0) {
+            Some(node) => reply.data(&node.bytes),
+            None => reply.error(Errno::ENOENT),
         }
     }
 
@@ -242,9 +249,9 @@ impl Filesystem for Disk {
         _: i32,
         reply: ReplyCreate,
     ) {
-        match self.make(parent, name, Kind::File, mode & !umask & 0o7777) {
-            Some(attr) => reply.created(&TTL, &attr, Generation(0), FileHandle(0), FopenFlags::empty()),
-            None => reply.error(Errno::EIO),
+        match self.make(parent, name, (Kind::File, mode & !umask & 0o7777), b"") {
+            Ok(attr) => reply.created(&TTL, &attr, Generation(0), FileHandle(0), FopenFlags::empty()),
+            Err(error) => reply.error(error),
         }
     }
 
@@ -267,6 +274,9 @@ impl Filesystem for Disk {
         reply: ReplyEmpty,
     ) {
         let mut inner = self.lock();
+        if let Err(error) = inner.touch(Touch::Name, parent.0) {
+            return reply.error(error);
+        }
         let (from, to) = ((parent.0, name.to_owned()), (newparent.0, newname.to_owned()));
         let there = inner.image.find(to.0, newname);
         match inner.image.find(from.0, name) {
@@ -287,6 +297,9 @@ impl Filesystem for Disk {
 
     fn link(&self, _: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         let mut inner = self.lock();
+        if let Err(error) = inner.touch(Touch::Name, newparent.0) {
+            return reply.error(error);
+        }
         if inner.image.find(newparent.0, newname).is_some() {
             return reply.error(Errno::EEXIST);
         }
@@ -297,8 +310,11 @@ impl Filesystem for Disk {
         }
     }
 
-    fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::empty());
+    fn open(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        match self.lock().touch(Touch::Open, ino.0) {
+            Ok(()) => reply.opened(FileHandle(0), FopenFlags::empty()),
+            Err(error) => reply.error(error),
+        }
     }
 
     fn read(
@@ -312,7 +328,10 @@ impl Filesystem for Disk {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        if let Err(error) = inner.touch(Touch::Read, ino.0) {
+            return reply.error(error);
+        }
         let Some(node) = inner.image.nodes.get(&ino.0) else { return reply.error(Errno::ENOENT) };
         let from = (offset as usize).min(node.bytes.len());
         let to = (from + size as usize).min(node.bytes.len());
@@ -332,7 +351,10 @@ impl Filesystem for Disk {
         reply: ReplyWrite,
     ) {
         let mut inner = self.lock();
-        let taken = if inner.fails(Failure::Short) { &data[..data.len().div_ceil(2)] } else { data };
+        if let Err(error) = inner.touch(Touch::Write, ino.0) {
+            return reply.error(error);
+        }
+        let taken = if inner.fails(Failure::Short, ino.0) { &data[..data.len().div_ceil(2)] } else { data };
         inner.ask(Op::Write(ino.0, offset, taken.to_vec()));
         reply.written(taken.len() as u32);
     }
@@ -343,7 +365,7 @@ impl Filesystem for Disk {
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let mut inner = self.lock();
-        if inner.fails(Failure::Sync) {
+        if inner.fails(Failure::Sync, ino.0) {
             inner.ask(Op::Lost(ino.0));
             return reply.error(Errno::EIO);
         }
@@ -354,7 +376,7 @@ impl Filesystem for Disk {
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let mut inner = self.lock();
         // Names are of the journal, and stay due.
-        if inner.fails(Failure::Sync) {
+        if inner.fails(Failure::Sync, ino.0) {
             return reply.error(Errno::EIO);
         }
         inner.ask(Op::Sync(ino.0));
@@ -362,7 +384,12 @@ impl Filesystem for Disk {
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
-        let inner = self.lock();
+        let mut inner = self.lock();
+        if offset == 0
+            && let Err(error) = inner.touch(Touch::Read, ino.0)
+        {
+            return reply.error(error);
+        }
         for (at, (name, child)) in inner.image.list(ino.0).enumerate().skip(offset as usize) {
             let Some(attr) = Self::attr(&inner, child) else { continue };
             if reply.add(INodeNo(child), at as u64 + 1, attr.kind, name) {

@@ -50,9 +50,14 @@ impl Stage {
         Self { dir: dir.to_path_buf(), described: BTreeMap::new() }
     }
 
+    /// Where all trees are.
+    pub fn trees(&self) -> PathBuf {
+        self.dir.join("trees")
+    }
+
     /// The tree that is in a client's snapshot.
     pub fn tree(&self, client: ClientId, sequence: u64) -> PathBuf {
-        self.dir.join(format!("trees/{}/{}", client.0[0], sequence % VERSIONS))
+        self.trees().join(format!("{}/{}", client.0[0], sequence % VERSIONS))
     }
 
     /// What it is called in that snapshot: what changes in place has the same name each time.

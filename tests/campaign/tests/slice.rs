@@ -10,7 +10,7 @@ use backhaul_campaign::real::Real;
 use backhaul_campaign::stage::Stage;
 use backhaul_campaign::story::{Story, prepare};
 use backhaul_campaign::teller::Teller;
-use backhaul_campaign::{fault, kill, misplace, power, record, rot, sync, trace, twice};
+use backhaul_campaign::{around, fault, kill, misplace, power, record, rot, sync, trace, twice};
 use backhaul_store::pack::{HEAD_LEN, Head};
 use backhaul_tests::trees;
 
@@ -183,4 +183,19 @@ fn a_server_a_client_and_a_command_that_are_killed_lose_nothing() {
     }
     assert_eq!(all.broken, Vec::<String>::new());
     assert!(all.killed > 1, "{all:?}");
+}
+
+#[test]
+fn a_disk_that_fails_under_a_server_or_a_client_is_said_and_loses_nothing() {
+    if !record::available() {
+        eprintln!("SKIPPED: needs root and /dev/fuse");
+        return;
+    }
+    let work = memory();
+    let stage = Stage::at(work.path());
+    for (victim, step) in [(Victim::Server, 60), (Victim::Agent, 60), (Victim::Restore, 60)] {
+        let outcome = around::sweep(&stage, work.path(), victim, (7, step), 3).unwrap();
+        assert_eq!(outcome.broken, Vec::<String>::new());
+        assert!(outcome.sites > 2, "{victim:?}: {outcome:?}");
+    }
 }
