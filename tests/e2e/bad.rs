@@ -61,6 +61,42 @@ fn what_a_full_disk_has_no_room_for_is_named_and_leaves_nothing_of_itself() {
     assert!(there.len() + missing.len() == 53, "{there:?}: something of ours is left");
 }
 
+/// On btrfs, for which no user's quota files are needed.
+#[test]
+fn what_a_quota_has_no_room_for_is_named_and_comes_when_there_is_more() {
+    let Some(volume) = Volume::new("btrfs", 400, "") else { return };
+    let (dir, to) = (tempfile::tempdir().unwrap(), volume.path().join("counted"));
+    let tree = dir.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    for i in 0..12u64 {
+        fs::write(tree.join(format!("{i:02}")), trees::noise(3_000_000, i)).unwrap();
+    }
+    let btrfs = |args: &[&str]| {
+        let done = Command::new("btrfs").args(args).arg(&to).output().unwrap();
+        assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    btrfs(&["subvolume", "create"]);
+    btrfs(&["quota", "enable"]);
+    btrfs(&["qgroup", "limit", "16M"]);
+    let home = saved(&tree);
+    let done = partly(&home, &tree, &to);
+    let missing = named(&done);
+    assert!(missing.len() > 5 && missing.len() < 12, "{done}");
+    for error in done["errors"].as_array().unwrap() {
+        assert!(error["error"].as_str().unwrap().contains("quota exceeded"), "{error}");
+    }
+    for name in fs::read_dir(&tree).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()) {
+        let there = fs::read(to.join(&name)).unwrap_or_default();
+        assert!(missing.contains(&name) == there.is_empty(), "{name} is both, or neither");
+        assert!(there.is_empty() || there == fs::read(tree.join(&name)).unwrap(), "{name}");
+    }
+    btrfs(&["qgroup", "limit", "none"]);
+    let what = format!("latest:{}", tree.display());
+    let rest = home.json(&["restore", &what, "-t", to.to_str().unwrap()]);
+    assert_eq!(rest["files"].as_u64(), Some(missing.len() as u64), "{rest}");
+    trees::assert_equal(&tree, &to);
+}
+
 #[test]
 fn a_target_that_may_not_be_written_to_is_named_and_not_changed() {
     let dir = tempfile::tempdir().unwrap();

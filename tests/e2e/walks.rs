@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use backhaul_tests::netns::skipped;
 use backhaul_tests::volumes::Volume;
-use backhaul_tests::{Home, trees};
+use backhaul_tests::{Home, trees, wait_until};
 use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 
 /// Most that a backup takes that waits for nothing.
@@ -128,6 +128,66 @@ fn a_link_that_takes_the_place_of_something_is_not_followed() {
         {
             assert_ne!(fs::read_to_string(file).unwrap(), SECRET, "{}", file.display());
         }
+    }
+}
+
+/// True while a process is in the middle of a file.
+fn is_within(pid: u32, path: &Path) -> bool {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let of_file = entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == path));
+    let numbers: Vec<_> = of_file.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    numbers.iter().any(|number| {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+        let place = info.lines().find_map(|line| line.strip_prefix("pos:")).unwrap_or("0").trim().to_owned();
+        place.parse::<u64>().unwrap() > 0
+    })
+}
+
+/// What happens to a file of which a part is read already: it is named, what was saved of it was there, and the next run has it.
+#[test]
+fn a_file_that_becomes_another_while_it_is_read_is_named() {
+    const SIZE: usize = 48 << 20;
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, home) = (dir.path().join("tree"), Home::new());
+    let (file, before) = (tree.join("large"), trees::noise(SIZE, 1));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("other"), "not touched").unwrap();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let open = || fs::File::options().write(true).open(&file).unwrap();
+    let changes: [(&str, &dyn Fn(), usize); 5] = [
+        ("shrunk", &|| open().set_len(SIZE as u64 - 4_096).unwrap(), SIZE - 4_096),
+        ("emptied", &|| open().set_len(0).unwrap(), 0),
+        ("grown", &|| open().set_len(SIZE as u64 + 4_096).unwrap(), SIZE + 4_096),
+        ("rewritten", &|| open().write_all_at(b"another end", SIZE as u64 - 11).unwrap(), SIZE),
+        ("replaced", &|| fs::rename(tree.join("other"), &file).unwrap(), 11),
+    ];
+    for (what, change, len) in changes {
+        fs::write(&file, &before).unwrap();
+        let mut command = home.command(&["--json", "backup", tree.to_str().unwrap()]);
+        let backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let pid = rustix::process::Pid::from_child(&backup);
+        wait_until("it reads the file", || is_within(backup.id(), &file));
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        change();
+        rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+        let done = backup.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(3), "{what}: {}", String::from_utf8_lossy(&done.stderr));
+        let done: serde_json::Value = serde_json::from_slice(&done.stdout).unwrap();
+        let errors = done["errors"].as_array().unwrap();
+        assert_eq!((errors.len(), errors[0]["path"].as_str()), (1, file.to_str()), "{what}: {done}");
+        assert!(errors[0]["error"].as_str().unwrap().contains("changed while it was read"), "{what}: {done}");
+
+        let now = fs::read(&file).unwrap();
+        assert_eq!(now.len(), len, "{what}");
+        let (to, from) = (out.path().join(what), format!("latest:{}", tree.display()));
+        home.run(&["-q", "restore", &from, "-t", to.to_str().unwrap()]).ok();
+        let saved = fs::read(to.join("large")).unwrap();
+        assert!(!saved.is_empty() && saved.len() <= SIZE, "{what}: {} bytes", saved.len());
+        let was_there = |(at, byte): (usize, &u8)| before.get(at) == Some(byte) || now.get(at) == Some(byte);
+        assert!(saved.iter().enumerate().all(was_there), "{what}: something was saved that never was there");
+        home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+        home.run(&["-q", "restore", &from, "-t", to.to_str().unwrap(), "--delete"]).ok();
+        trees::assert_equal(&tree, &to);
     }
 }
 
