@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::chores::{Outcome, Tools};
-use crate::damage::{LostPath, LostPaths, lost_paths};
+use crate::damage::{LostPaths, describe, lost_paths};
 use crate::error::ServerError;
 use crate::export;
 use crate::export::look::{Newest, look};
@@ -123,7 +123,7 @@ pub fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outcome, Se
     if newest == Newest::Damaged && request.repair == Repair::Mend {
         export::carry_out(tools)?;
     }
-    let lost = lost_paths(vault, &report)?;
+    let lost = lost_paths(vault, &report, tools.home)?;
     Ok(Outcome { words: words(&report, &lost), document: document(request, &report, &lost) })
 }
 
@@ -159,9 +159,8 @@ pub fn words(report: &Report, lost: &LostPaths) -> String {
         (all, 0) => format!("{all} damaged"),
         (all, mended) => format!("{all} damaged, {mended} of them repaired"),
     };
-    let paths = match lost.paths.len() {
+    let paths = match lost.count {
         0 => String::new(),
-        n if lost.is_cut => format!(", more than {n} paths lost"),
         n => format!(", {n} paths lost"),
     };
     format!("{} packs, {} objects, {found}{paths}", report.packs, report.objects)
@@ -171,12 +170,6 @@ fn document(request: &Request, report: &Report, lost: &LostPaths) -> Value {
     let damage = |damage: &Damage| json!({ "what": damage.what.to_string(), "why": damage.why, "repaired": damage.mended });
     // Seconds here: whoever shows it makes a time of it.
     let snapshot = |row: &SnapshotRow| json!({ "id": row.id.to_string(), "client": row.client_name, "time": row.server_time });
-    let path = |lost: &LostPath| {
-        json!({
-            "client": lost.client, "snapshot": lost.snapshot.to_string(),
-            "path": String::from_utf8_lossy(&lost.path),
-        })
-    };
     json!({
         "packs": report.packs, "packs_read": report.packs_read, "objects": report.objects, "bytes": report.bytes,
         "read_data": request.reading != Reading::Nothing, "rebuilt": null, "unprotected": report.unprotected,
@@ -184,7 +177,7 @@ fn document(request: &Request, report: &Report, lost: &LostPaths) -> Value {
         "orphan_sidecars": report.aside.orphans,
         "damage": report.damage.iter().map(damage).collect::<Vec<_>>(),
         "snapshots_affected": report.affected.iter().map(snapshot).collect::<Vec<_>>(),
-        "lost": lost.paths.iter().map(path).collect::<Vec<_>>(), "lost_cut": lost.is_cut,
+        "lost": lost.paths.iter().map(describe).collect::<Vec<_>>(), "lost_count": lost.count, "lost_list": lost.list,
         "rebuild_advised": needs_rebuild(report), "sound": report.is_sound(),
     })
 }

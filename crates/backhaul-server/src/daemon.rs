@@ -72,7 +72,7 @@ pub(crate) struct Inner {
     stopping: AtomicBool,
     authority: Authority,
     listener: Listener,
-    home: ServerHome,
+    pub home: ServerHome,
     knocking: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
 }

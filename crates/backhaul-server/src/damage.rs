@@ -2,6 +2,8 @@
 //!
 //! Only folders that need something unreadable are opened, so this takes as long as the damage is large.
 
+use std::path::PathBuf;
+
 use backhaul_object::entry::{Body, Content, Entry};
 use backhaul_object::ids::ObjectId;
 use backhaul_object::node::{self, Node};
@@ -10,10 +12,16 @@ use backhaul_store::StoreError;
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_store::check::Report;
 
+use crate::home::ServerHome;
 use crate::session::OpenVault;
 
-/// Most paths that are listed.
-pub const PATHS_MAX: usize = 100_000;
+mod listed;
+
+use listed::Listed;
+pub(crate) use listed::describe;
+
+/// Most paths that are held in memory, and said in an answer.
+const PATHS_MAX: usize = 100_000;
 
 /// A path that cannot be restored whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,22 +37,25 @@ pub struct LostPath {
 /// What damage costs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LostPaths {
-    /// In the order of snapshots and paths.
+    /// In the order of snapshots and paths; the first of them, if there are many.
     pub paths: Vec<LostPath>,
-    /// There are more than are listed.
-    pub is_cut: bool,
+    /// How many there are.
+    pub count: u64,
+    /// A file with all of them, a document a line, if there are more than in `paths`; none also if it cannot be written.
+    pub list: Option<PathBuf>,
 }
 
-/// Lists the paths that damage costs, snapshot by snapshot.
+/// Lists the paths that damage costs, snapshot by snapshot; in a file in the server's directory, too, if there are many.
 ///
 /// # Errors
 /// The index cannot be read. Objects that cannot be read are what this is about.
-pub fn lost_paths(vault: &OpenVault, report: &Report) -> Result<LostPaths, StoreError> {
-    let mut search = Search { vault, report, found: LostPaths::default() };
+pub fn lost_paths(vault: &OpenVault, report: &Report, home: &ServerHome) -> Result<LostPaths, StoreError> {
+    let found = Listed::new(&home.dir().join("lost-paths.jsonl"), PATHS_MAX);
+    let mut search = Search { vault, report, found };
     for row in &report.affected {
         search.snapshot(row)?;
     }
-    Ok(search.found)
+    Ok(search.found.finish())
 }
 
 /// A folder to be looked into.
@@ -56,7 +67,7 @@ enum Folder {
 struct Search<'a> {
     vault: &'a OpenVault,
     report: &'a Report,
-    found: LostPaths,
+    found: Listed,
 }
 
 impl Search<'_> {
@@ -73,21 +84,13 @@ impl Search<'_> {
         };
         let mut open = vec![(Folder::Node(root), Vec::new())];
         while let Some((folder, path)) = open.pop() {
-            if self.found.is_cut {
-                return Ok(());
-            }
             self.folder(row, folder, path, &mut open)?;
         }
         Ok(())
     }
 
     fn lost(&mut self, row: &SnapshotRow, path: Vec<u8>) {
-        match self.found.paths.len() < PATHS_MAX {
-            true => {
-                self.found.paths.push(LostPath { snapshot: row.id, client: row.client_name.clone(), path })
-            }
-            false => self.found.is_cut = true,
-        }
+        self.found.add(LostPath { snapshot: row.id, client: row.client_name.clone(), path });
     }
 
     /// True when an object cannot be read, or needs one that cannot.

@@ -187,7 +187,7 @@ fn tell(inner: &Arc<Inner>, report: &Report) -> Result<(), ServerError> {
     if report.is_sound() {
         return Ok(());
     }
-    let lost = lost_paths(&inner.vault, report)?;
+    let lost = lost_paths(&inner.vault, report, &inner.home)?;
     let kind = AlertKind::Damage;
     inner.raise(&Alert {
         kind,

@@ -178,8 +178,12 @@ fn tell(context: &Context, mut document: Value) -> Done {
         let (id, client, path) = (text(&lost["snapshot"]), text(&lost["client"]), text(&lost["path"]));
         output::line(&format!("lost: {client} {}:{path}", &id[..12.min(id.len())]));
     }
-    if document["lost_cut"] == true {
-        output::line("lost: more than are listed here");
+    if number("lost_count") > all("lost").len() as u64 {
+        let all = match document["lost_list"].as_str() {
+            Some(file) => format!("all are in {file}"),
+            None => "the list of all could not be written (the log says why)".to_owned(),
+        };
+        output::line(&format!("lost: {} paths, of which these are the first; {all}", number("lost_count")));
     }
     let aside = &document["quarantine"];
     if let (Some(files @ 1..), Some(bytes)) = (aside["files"].as_u64(), aside["bytes"].as_u64()) {
