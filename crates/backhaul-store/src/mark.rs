@@ -14,6 +14,8 @@ const VERSION: u8 = 1;
 pub const REASON_MAX: usize = 400;
 /// A night is counted when the clock has moved by so many seconds since the last.
 pub const NIGHT: u64 = 20 * 3_600;
+/// By so much a clock is not put right again and again; in seconds.
+const SWING: u64 = 3_600;
 const DAY: u64 = 24 * 3_600;
 
 /// What was said about a snapshot last.
@@ -119,7 +121,7 @@ pub(crate) fn mark_name(client: ClientId, sequence: u64) -> String {
 }
 
 /// Nights that have passed over a vault, whatever its clock says: at most one in [`NIGHT`] seconds of the clock, and
-/// one for a jump of the clock however far.
+/// one for a jump of the clock however far, and however often it swings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Nights {
     /// So many.
@@ -132,7 +134,11 @@ impl Nights {
     /// Looks at the clock: what is there afterwards, and whether a night was counted.
     pub fn look(self, now: u64) -> (Self, bool) {
         match now {
-            // The clock was set back: it is believed, and a night begins now.
+            // The clock was set back: it is believed, and a night begins now. What was counted last may have been a jump: were it
+            // to stay counted, a clock that swings would count with each swing.
+            now if self.last_at.saturating_sub(now) >= SWING => {
+                (Self { count: self.count.saturating_sub(1), last_at: now }, false)
+            }
             now if now < self.last_at => (Self { last_at: now, ..self }, false),
             now if now - self.last_at < NIGHT => (self, false),
             now => (Self { count: self.count + 1, last_at: now }, true),
@@ -192,6 +198,8 @@ fn opened<'b>(bytes: &'b [u8], magic: &[u8; 4], what: &'static str) -> Result<Re
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const YEAR: u64 = 365 * DAY;
@@ -218,9 +226,27 @@ mod tests {
         let (ahead, counted) = nights.look(start + YEAR);
         assert!(counted && ahead.count == 2);
         let (back, counted) = ahead.look(start + 60);
-        assert!(!counted && back.count == 2);
-        assert_eq!(back.look(start + NIGHT).0.count, 2, "a night begins when the clock is set back");
-        assert_eq!(back.look(start + 60 + NIGHT).0.count, 3);
+        assert!(!counted && back.count == 1, "the jump was none");
+        assert_eq!(back.look(start + NIGHT).0.count, 1, "a night begins when the clock is set back");
+        assert_eq!(back.look(start + 60 + NIGHT).0.count, 2);
+        assert_eq!(ahead.look(start + YEAR - 1).0.count, 2, "a clock is put right by a second each day");
+    }
+
+    proptest! {
+        /// A clock that is wrong now and then by the same time, however long or short.
+        #[test]
+        fn a_clock_that_swings_counts_no_more_than_the_nights_and_one(
+            by in SWING..3 * YEAR,
+            looks in prop::collection::vec((0..4 * 3_600_u64, any::<bool>()), 1..300),
+        ) {
+            let start = 1_700_000_000;
+            let (mut nights, mut real) = (Nights { count: 0, last_at: start }, start);
+            for (passes, is_wrong) in looks {
+                real += passes;
+                nights = nights.look(if is_wrong { real + by } else { real }).0;
+                prop_assert!(nights.count <= (real - start) / NIGHT + 1, "{nights:?}");
+            }
+        }
     }
 
     #[test]
