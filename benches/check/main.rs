@@ -2,13 +2,14 @@
 //!
 //! `cargo run --release -p backhaul-benches --bin check -- [MIB] [DIR]` makes a vault of that much noise (default 1,024
 //! MiB) in chunks of 1 MiB and bundles' worth of nodes, and prints tab-separated figures; each comparison thrice, turn by
-//! turn. `b3sum` is taken from the PATH.
+//! turn. `b3sum` is taken from the PATH. With `backup FOLDER` it saves that folder, thrice, each time to a new server, by the real
+//! program, and says which part of the time parity takes.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark ends at the first surprise")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
@@ -16,9 +17,10 @@ use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
 use backhaul_store::check::{Depth, Go, Mending, Request, Selection};
-use backhaul_store::pack::Class;
+use backhaul_store::pack::{Class, HEAD_LEN, Head};
 use backhaul_store::session::Commit;
 use backhaul_store::{Vault, parity, rebuild};
+use backhaul_tests::TestServer;
 use bytes::Bytes;
 
 /// Bytes of a chunk.
@@ -98,9 +100,9 @@ fn write(root: &Path, mib: u64) -> (f64, f64) {
     (committed, start.elapsed().as_secs_f64())
 }
 
-/// Seconds of processor that this process has had.
-fn cpu() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+/// Seconds of processor that a process or thread has had.
+fn cpu(stat: &Path) -> f64 {
+    let stat = fs::read_to_string(stat).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     // User and system, in hundredths.
     fields[11..13].iter().map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
@@ -109,7 +111,8 @@ fn cpu() -> f64 {
 /// Makes the parity of all packs once more, alone; seconds of time and of processor.
 fn encode(files: &[PathBuf]) -> (f64, f64) {
     use std::os::unix::fs::FileExt;
-    let (start, before) = (Instant::now(), cpu());
+    let own = Path::new("/proc/self/stat");
+    let (start, before) = (Instant::now(), cpu(own));
     for path in files {
         let file = fs::File::open(path).unwrap();
         let name: PackId = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
@@ -119,7 +122,7 @@ fn encode(files: &[PathBuf]) -> (f64, f64) {
         };
         parity::encode(name, Class::Data, file.metadata().unwrap().len(), &mut read).unwrap();
     }
-    (start.elapsed().as_secs_f64(), cpu() - before)
+    (start.elapsed().as_secs_f64(), cpu(own) - before)
 }
 
 fn b3sum(files: &[PathBuf]) -> f64 {
@@ -129,8 +132,66 @@ fn b3sum(files: &[PathBuf]) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
+/// Seconds of processor that the thread that makes parity has had in a process, and whether it has nothing to do.
+fn parity_thread(pid: u32) -> f64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| task.path());
+    let is_it =
+        |task: &PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "parity");
+    tasks.filter(is_it).map(|task| cpu(&task.join("stat"))).sum()
+}
+
+/// The share of parity in a first backup of a folder: all that its thread does (it reads what was written, hashes it against its
+/// name, sums its blocks, computes and writes), and the code alone.
+fn backup(folder: &Path) {
+    println!("step\tround\tseconds\tof_the_backup");
+    let (mut threads, mut codes) = (Vec::new(), Vec::new());
+    for round in 1..=ROUNDS {
+        let server = TestServer::new();
+        let client = server.client("bench", &[folder]);
+        let (start, pid) = (Instant::now(), server.pid().unwrap());
+        client.run(&["-q", "backup"]).ok();
+        let wall = start.elapsed().as_secs_f64();
+        println!("backup\t{round}\t{wall:.2}\t");
+        // What is still to be done when the snapshot is there counts, too.
+        let mut thread = -1.0;
+        while thread < parity_thread(pid) {
+            thread = parity_thread(pid);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let code: f64 = server.packs().iter().map(|path| code_alone(path)).sum();
+        for (step, seconds, all) in
+            [("parity, its thread", thread, &mut threads), ("parity, the code", code, &mut codes)]
+        {
+            println!("{step}\t{round}\t{seconds:.2}\t{:.1} %", seconds / wall * 100.0);
+            all.push(seconds / wall * 100.0);
+        }
+    }
+    for (step, mut all, bar) in [("thread", threads, ""), ("code", codes, "\tbar: 10 %")] {
+        all.sort_by(f64::total_cmp);
+        println!("parity, the {step}\tmedian\t\t{:.1} %{bar}", all[ROUNDS / 2]);
+    }
+}
+
+/// Seconds in which the parity of a pack is computed that is in memory.
+fn code_alone(path: &Path) -> f64 {
+    let bytes = fs::read(path).unwrap();
+    let name: PackId = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let class = Head::decode(&bytes[..HEAD_LEN]).unwrap().class;
+    let mut read = |offset: u64, out: &mut [u8]| {
+        out.copy_from_slice(&bytes[offset as usize..][..out.len()]);
+        Ok(())
+    };
+    let start = Instant::now();
+    parity::encode(name, class, bytes.len() as u64, &mut read).unwrap();
+    start.elapsed().as_secs_f64()
+}
+
 fn main() {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).peekable();
+    if args.next_if_eq("backup").is_some() {
+        let folder = args.next().map(|folder| fs::canonicalize(folder).unwrap());
+        return backup(&folder.unwrap());
+    }
     let mib: u64 = args.next().map_or(1_024, |text| text.parse().unwrap());
     let base = args.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let dir = tempfile::tempdir_in(base).unwrap();

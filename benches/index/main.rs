@@ -82,20 +82,7 @@ fn life(count: u64) {
     }
     drop(session);
     row("insert (with packs and flushes)", count, start);
-    let batch = |what: &str, which: &dyn Fn(u64) -> u64, bar: &str| {
-        let mut times: Vec<f64> = (0..BATCHES)
-            .map(|round| {
-                let start = Instant::now();
-                for n in 0..BATCH {
-                    vault.find(id(which(round * BATCH + n)).prefix()).unwrap();
-                }
-                start.elapsed().as_secs_f64() * 1e3
-            })
-            .collect();
-        times.sort_by(f64::total_cmp);
-        let (median, worst) = (times[BATCHES as usize / 2], times[BATCHES as usize - 1]);
-        println!("{what}\t{BATCH}\t{median:.2} ms median, {worst:.2} ms worst of {BATCHES}\t{bar}");
-    };
+    let batch = |what: &str, which: &dyn Fn(u64) -> u64, bar: &str| batches(&vault, what, which, bar);
     batch("look up a batch, present, anywhere", &|n| n * 7_919 % count, "bar: 5 ms");
     batch("look up a batch, present, side by side", &|n| n % count, "");
     batch("look up a batch, absent", &|n| count + n, "bar: 5 ms");
@@ -113,6 +100,7 @@ fn life(count: u64) {
     let start = Instant::now();
     vault.owned(ClientId([9; 16])).unwrap();
     row("what a new client owns", count, start);
+    within(&vault, &dir.path().join("index"), count);
     drop(vault);
     let packs = trees(&dir.path().join("packs")) as f64 / f64::from(1 << 20);
     let start = Instant::now();
@@ -122,6 +110,43 @@ fn life(count: u64) {
         "rebuild\t{packs:.0} MiB of packs\t{:.0} MiB/s\tbar: 200",
         packs / start.elapsed().as_secs_f64()
     );
+}
+
+fn batches(vault: &Vault, what: &str, which: &dyn Fn(u64) -> u64, bar: &str) {
+    let mut times: Vec<f64> = (0..BATCHES)
+        .map(|round| {
+            let start = Instant::now();
+            for n in 0..BATCH {
+                vault.find(id(which(round * BATCH + n)).prefix()).unwrap();
+            }
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    let (median, worst) = (times[BATCHES as usize / 2], times[BATCHES as usize - 1]);
+    println!("{what}\t{BATCH}\t{median:.2} ms median, {worst:.2} ms worst of {BATCHES}\t{bar}");
+}
+
+/// Look-ups where the page cache has room for no more than 64 MiB of the index, in a control group of this process's own.
+fn within(vault: &Vault, index: &Path, count: u64) {
+    const ROOM: u64 = 64 << 20;
+    let group = Path::new("/sys/fs/cgroup/memory").join(format!("backhaul-bench-{}", std::process::id()));
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    let kib: u64 = anonymous.split_whitespace().next().unwrap().parse().unwrap();
+    let limit = (kib << 10) + ROOM;
+    let confined = std::fs::create_dir(&group)
+        .and_then(|()| std::fs::write(group.join("memory.limit_in_bytes"), limit.to_string()))
+        .and_then(|()| std::fs::write(group.join("cgroup.procs"), std::process::id().to_string()));
+    if let Err(error) = confined {
+        return println!("look up within 64 MiB\tnot measured: {error}");
+    }
+    evict(index);
+    batches(vault, "look up a batch, present, anywhere, 64 MiB of page cache", &|n| n * 7_919 % count, "");
+    batches(vault, "look up a batch, present, side by side, 64 MiB of page cache", &|n| n % count, "");
+    batches(vault, "look up a batch, absent, 64 MiB of page cache", &|n| count + n, "");
+    std::fs::write("/sys/fs/cgroup/memory/cgroup.procs", std::process::id().to_string()).unwrap();
+    std::fs::remove_dir(group).unwrap();
 }
 
 /// What the index takes on the disk and in memory.
