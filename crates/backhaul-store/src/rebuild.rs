@@ -92,7 +92,7 @@ fn make_anew(
 ) -> Result<Report, StoreError> {
     let blobs = LocalBlobs::new(root);
     let mut report = Report::default();
-    let saved = spool::seal_open(root, descriptor.vault, now, &mut report)?;
+    let saved = spool::seal_open((root, &blobs), descriptor.vault, now, &mut report)?;
     if mending == Mending::Mend {
         restore_manifests(&blobs, now, &mut report)?;
     }

@@ -11,7 +11,7 @@ use backhaul_object::ids::{PackId, VaultId};
 use super::Report;
 use super::numbers::{self, Sure};
 use crate::around;
-use crate::blobs::{Blobs, LocalBlobs};
+use crate::blobs::Blobs;
 use crate::check::{Damage, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::pack::{self, Class, HEAD_LEN, Head, Row};
@@ -25,21 +25,20 @@ use crate::writer::{PackWriter, scan};
 /// # Errors
 /// The disk refused: everything is still where it was, or in a sealed pack.
 pub(super) fn seal_open(
-    root: &Path,
+    (root, spool): (&Path, &dyn Blobs),
     vault: VaultId,
     now: u64,
     report: &mut Report,
 ) -> Result<HashSet<PackId>, StoreError> {
-    let spool = LocalBlobs::new(root);
     let mut uncovered = HashSet::new();
-    let open = spool.list("open")?.into_iter().map(|name| Found::read(&spool, &name));
+    let open = spool.list("open")?.into_iter().map(|name| Found::read(spool, &name));
     let mut open = open.collect::<Result<Vec<_>, _>>()?;
     if open.is_empty() {
         return Ok(uncovered);
     }
     let asked = open.iter().flat_map(|found| &found.rows).map(|row| row.ordinal.0).collect();
-    let sure = Sure::read(&spool, condemned::load(root)?.gone(), &asked)?;
-    open.iter_mut().try_for_each(|found| found.disbelieve(&spool, &sure, asked.len()))?;
+    let sure = Sure::read(spool, condemned::load(root)?.gone(), &asked)?;
+    open.iter_mut().try_for_each(|found| found.disbelieve(spool, &sure, asked.len()))?;
     for found in open {
         let name = &found.name;
         let sealed = match found.stand() {
@@ -50,8 +49,8 @@ pub(super) fn seal_open(
                 Some(id).filter(|_| found.stand() == Stand::Whole)
             }
             Stand::Damaged(why) => {
-                let sealed = save(root, &spool, (vault, &found))?;
-                put_aside(&spool, name, now)?;
+                let sealed = save(root, spool, (vault, &found))?;
+                put_aside(spool, name, now)?;
                 spool.remove(name)?;
                 let mut damage = Damage::new(Part::File(name.clone()), why);
                 if sealed.is_some() {
@@ -97,7 +96,7 @@ enum Stand {
 }
 
 impl Found {
-    fn read(spool: &LocalBlobs, name: &str) -> Result<Self, StoreError> {
+    fn read(spool: &dyn Blobs, name: &str) -> Result<Self, StoreError> {
         let size = spool.len(name)?.unwrap_or(0);
         let read = |offset, len| around::read(spool, name, offset, len);
         let head = Head::decode(&read(0, HEAD_LEN)?).ok();
@@ -111,7 +110,7 @@ impl Found {
 
     /// Leaves out records with numbers that cannot be right: none so high was given out, or another object has it. Once they
     /// stand in a footer they would be believed.
-    fn disbelieve(&mut self, spool: &LocalBlobs, sure: &Sure, records: usize) -> Result<(), StoreError> {
+    fn disbelieve(&mut self, spool: &dyn Blobs, sure: &Sure, records: usize) -> Result<(), StoreError> {
         if self.stand() == Stand::Sealed {
             return Ok(());
         }
@@ -170,7 +169,7 @@ impl Found {
 /// Writes what is whole of a damaged file into a new pack; none when nothing is.
 fn save(
     root: &Path,
-    spool: &LocalBlobs,
+    spool: &dyn Blobs,
     (vault, found): (VaultId, &Found),
 ) -> Result<Option<PackId>, StoreError> {
     // Not listed, and written over by the next try.
@@ -194,3 +193,6 @@ fn save(
     spool.adopt(&file, &pack_blob(&id))?;
     Ok(Some(id))
 }
+
+#[cfg(test)]
+mod tests;
