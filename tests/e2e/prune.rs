@@ -159,6 +159,31 @@ fn a_slow_prune_is_slow_and_stops_with_the_server_and_goes_on_after() {
 }
 
 /// Writes until there is no byte left.
+/// What a chore does is done once; that it begins and how it ended is written down as soon as that can be.
+#[test]
+fn a_chore_that_cannot_be_written_down_for_a_while_is_done_and_told_all_the_same() {
+    for state in ["running", "done"] {
+        let server = TestServer::new();
+        let db = rusqlite::Connection::open(server.home.path().join("server/fleet.sqlite")).unwrap();
+        db.execute_batch(&format!(
+            "CREATE TRIGGER refusal BEFORE UPDATE ON chores WHEN NEW.state = '{state}'
+             BEGIN SELECT RAISE(ABORT, 'the disk refused'); END;"
+        ))
+        .unwrap();
+        let mut prune = server.home.command(&["--json", "prune"]);
+        let mut prune = prune.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        server.says("the disk refused");
+        assert!(prune.try_wait().unwrap().is_none(), "it waits");
+        db.execute_batch("DROP TRIGGER refusal").unwrap();
+        wait_until("it is over", || prune.try_wait().unwrap().is_some());
+        let done = prune.wait_with_output().unwrap();
+        assert!(done.status.success(), "{state}: {}", String::from_utf8_lossy(&done.stderr));
+        let chores = server.home.json(&["chores"]);
+        let prunes = chores.as_array().unwrap().iter().filter(|chore| chore["kind"] == "prune");
+        assert_eq!(prunes.map(|chore| chore["state"].as_str().unwrap()).collect::<Vec<_>>(), ["done"]);
+    }
+}
+
 fn fill(dir: &Path) {
     let mut ballast = fs::File::create(dir.join("ballast")).unwrap();
     let block = vec![0; 1 << 20];

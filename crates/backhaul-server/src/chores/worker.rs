@@ -13,7 +13,7 @@ use super::{Chore, Outcome, Tools, carry_out, failure_kind};
 use crate::clock;
 use crate::daemon::POLL;
 use crate::error::ServerError;
-use crate::fleet::{AskedBy, ChoreRow, Fleet, Lane};
+use crate::fleet::{AskedBy, ChoreRow, FailureKind, Fleet, Lane};
 use crate::home::ServerHome;
 use crate::session::OpenVault;
 
@@ -39,7 +39,7 @@ impl Worker {
         let by_night = ByNight::new(&fleet)?;
         let round = |fleet, lane| {
             let (home, vault, bell) = (home.clone(), Arc::clone(&vault), bell.clone());
-            Round { lane, home, vault, fleet, stop: Arc::clone(&stop), bell }
+            Round { lane, home, vault, fleet, stop: Arc::clone(&stop), bell, ended: None }
         };
         let (mut checks, mut others) = (round(home.fleet()?, Lane::Checks), round(fleet, Lane::Others));
         let threads = vec![
@@ -60,8 +60,15 @@ pub fn work_off(home: &ServerHome) -> Result<(), ServerError> {
     let vault = Arc::new(OpenVault::new(home.vault()?, &home.vault_key()?));
     let fleet = home.fleet()?;
     fleet.abandon_chores(clock::now())?;
-    let mut round =
-        Round { lane: Lane::All, home: home.clone(), vault, fleet, stop: Arc::default(), bell: None };
+    let mut round = Round {
+        lane: Lane::All,
+        home: home.clone(),
+        vault,
+        fleet,
+        stop: Arc::default(),
+        bell: None,
+        ended: None,
+    };
     while round.next()? {}
     Ok(())
 }
@@ -77,6 +84,13 @@ impl Drop for Worker {
     }
 }
 
+/// How a chore ended.
+struct Ended {
+    id: i64,
+    /// Words and document of what it came to, or why it failed.
+    outcome: Result<(String, String), (String, FailureKind)>,
+}
+
 struct Round {
     lane: Lane,
     home: ServerHome,
@@ -84,6 +98,8 @@ struct Round {
     fleet: Fleet,
     stop: Arc<AtomicBool>,
     bell: Option<Arc<Notify>>,
+    /// What is done and could not be written down yet: somebody waits for it.
+    ended: Option<Ended>,
 }
 
 impl Round {
@@ -94,7 +110,10 @@ impl Round {
             match self.next() {
                 Ok(true) => continue,
                 Ok(false) => {}
-                Err(error) => tracing::error!("chores: {error}"),
+                Err(error) => {
+                    tracing::error!("chores: {error}; it is tried again");
+                    self.fleet.look_again();
+                }
             }
             std::thread::park_timeout(POLL);
         }
@@ -118,6 +137,9 @@ impl Round {
 
     /// Does the next chore; false when there is none.
     fn next(&mut self) -> Result<bool, ServerError> {
+        if let Some(ended) = self.ended.take() {
+            self.write_down(ended)?;
+        }
         // Looking costs nothing while nobody has written.
         if !self.fleet.has_changed()? {
             return Ok(false);
@@ -141,20 +163,32 @@ impl Round {
                 Err(_) => {}
             }
         }
-        match done {
+        let outcome = match done {
             Ok(outcome) => {
                 tracing::info!("{}: {}", row.kind, outcome.words);
-                let document = outcome.document.to_string();
-                self.fleet.end_chore(row.id, Ok((&outcome.words, &document)), clock::now())?;
+                Ok((outcome.words, outcome.document.to_string()))
             }
             Err(error) => {
                 tracing::warn!("{} failed: {error}", row.kind);
-                let why = (error.to_string(), failure_kind(&error));
-                self.fleet.end_chore(row.id, Err((&why.0, why.1)), clock::now())?;
+                Err((error.to_string(), failure_kind(&error)))
             }
-        }
-        self.bell.iter().for_each(|bell| bell.notify_one());
+        };
+        self.write_down(Ended { id: row.id, outcome })?;
         Ok(true)
+    }
+
+    /// Tells who waits that a chore is over.
+    fn write_down(&mut self, ended: Ended) -> Result<(), ServerError> {
+        let outcome = match &ended.outcome {
+            Ok((words, document)) => Ok((words.as_str(), document.as_str())),
+            Err((why, kind)) => Err((why.as_str(), *kind)),
+        };
+        let written = self.fleet.end_chore(ended.id, outcome, clock::now());
+        match written {
+            Ok(()) => self.bell.iter().for_each(|bell| bell.notify_one()),
+            Err(_) => self.ended = Some(ended),
+        }
+        written
     }
 
     /// Writes down whether something works that the server asks of itself.
