@@ -132,7 +132,7 @@ fn b3sum(files: &[PathBuf]) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Seconds of processor that the thread that makes parity has had in a process, and whether it has nothing to do.
+/// Seconds of processor that the thread that makes parity has had in a process.
 fn parity_thread(pid: u32) -> f64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().map(|task| task.path());
     let is_it =
@@ -158,6 +158,7 @@ fn backup(folder: &Path) {
             thread = parity_thread(pid);
             std::thread::sleep(Duration::from_millis(500));
         }
+        assert!(thread > 0.0, "nothing is known of it");
         let code: f64 = server.packs().iter().map(|path| code_alone(path)).sum();
         for (step, seconds, all) in
             [("parity, its thread", thread, &mut threads), ("parity, the code", code, &mut codes)]

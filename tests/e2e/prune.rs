@@ -158,7 +158,6 @@ fn a_slow_prune_is_slow_and_stops_with_the_server_and_goes_on_after() {
     assert_restores(&client, &tree);
 }
 
-/// Writes until there is no byte left.
 /// What a chore does is done once; that it begins and how it ended is written down as soon as that can be.
 #[test]
 fn a_chore_that_cannot_be_written_down_for_a_while_is_done_and_told_all_the_same() {
@@ -181,9 +180,17 @@ fn a_chore_that_cannot_be_written_down_for_a_while_is_done_and_told_all_the_same
         let chores = server.home.json(&["chores"]);
         let prunes = chores.as_array().unwrap().iter().filter(|chore| chore["kind"] == "prune");
         assert_eq!(prunes.map(|chore| chore["state"].as_str().unwrap()).collect::<Vec<_>>(), ["done"]);
+        let said = server.said();
+        assert_eq!(
+            said.lines().filter(|line| line.contains("prune: ")).count(),
+            1,
+            "it was done once: {said}"
+        );
+        assert_eq!(said.matches("the disk refused").count(), 1, "and said once: {said}");
     }
 }
 
+/// Writes until there is no byte left.
 fn fill(dir: &Path) {
     let mut ballast = fs::File::create(dir.join("ballast")).unwrap();
     let block = vec![0; 1 << 20];

@@ -104,36 +104,63 @@ fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked
     }
 }
 
+fn xfs(command: &str, path: &Path) -> String {
+    let done = Command::new("xfs_io").args(["-r", "-c", command]).arg(path).output().unwrap();
+    assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap()
+}
+
+fn project(path: PathBuf) -> u32 {
+    xfs("lsproj", &path).trim().trim_start_matches("projid = ").parse().unwrap()
+}
+
+/// A folder that gives its project to what comes into it (+P), and files of several projects in it and beside it.
+fn counted(tree: &Path) -> Vec<PathBuf> {
+    fs::create_dir_all(tree.join("counted/below")).unwrap();
+    fs::create_dir(tree.join("aside")).unwrap();
+    for (name, id) in [("", 3), ("counted", 4_294_967_294_u32), ("counted/below", 7)] {
+        xfs(&format!("chproj {id}"), &tree.join(name));
+    }
+    for name in ["", "counted"] {
+        xfs("chattr +P", &tree.join(name));
+    }
+    for (name, len) in [("below/small", 100), ("other", 100), ("huge", 9_000_000), ("first", 100)] {
+        fs::write(tree.join("counted").join(name), trees::noise(len, 1)).unwrap();
+    }
+    fs::write(tree.join("free"), "content").unwrap();
+    // Of another project than the folder that one of its names is in: so it could not be linked into it.
+    fs::hard_link(tree.join("counted/first"), tree.join("aside/one")).unwrap();
+    for (name, id) in
+        [("counted/below/small", 8), ("counted/huge", 5), ("aside/one", 9), ("free", 0), ("aside", 0)]
+    {
+        xfs(&format!("chproj {id}"), &tree.join(name));
+    }
+    let names = [
+        "",
+        "aside",
+        "aside/one",
+        "counted",
+        "counted/below",
+        "counted/below/small",
+        "counted/other",
+        "counted/huge",
+    ];
+    names.into_iter().chain(["counted/first", "free"]).map(PathBuf::from).collect()
+}
+
 /// Which quota a file is counted by: it comes back, also over a file of another project, and where there are none it is said.
 #[test]
 fn projects_come_back_and_are_named_where_there_are_none() {
     let Some(volume) = Volume::new("xfs", 400, "") else { return };
     let (tree, to) = (volume.path().join("tree"), volume.path().join("to"));
-    fs::create_dir_all(tree.join("counted/below")).unwrap();
-    for name in ["counted/below/small", "counted/other", "free"] {
-        fs::write(tree.join(name), "content").unwrap();
-    }
-    fs::write(tree.join("counted/large"), trees::noise(3_000_000, 1)).unwrap();
-    let xfs = |command: &str, path: &Path| {
-        let done = Command::new("xfs_io").args(["-r", "-c", command]).arg(path).output().unwrap();
-        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap()
-    };
-    let project = |path: PathBuf| -> u32 {
-        xfs("lsproj", &path).trim().trim_start_matches("projid = ").parse().unwrap()
-    };
-    // What comes into it gets its project (+P).
-    xfs("chproj 4294967294", &tree.join("counted"));
-    xfs("chattr +P", &tree.join("counted"));
-    for (name, id) in [("below", 7), ("below/small", 8), ("large", 4_294_967_294_u32)] {
-        xfs(&format!("chproj {id}"), &tree.join("counted").join(name));
-    }
-    let names =
-        ["", "counted", "counted/below", "counted/below/small", "counted/other", "counted/large", "free"];
+    fs::create_dir(&tree).unwrap();
+    let names = counted(&tree);
     let same = |to: &Path| {
-        for name in names {
-            assert_eq!(project(to.join(name)), project(tree.join(name)), "{name}");
+        for name in &names {
+            assert_eq!(project(to.join(name)), project(tree.join(name)), "{}", name.display());
         }
+        assert_eq!(fs::metadata(to.join("aside/one")).unwrap().nlink(), 2);
+        trees::assert_equal(&tree, to);
     };
     let home = saved(&tree);
     // What has not changed is not opened, and keeps what is known of it.
@@ -144,29 +171,52 @@ fn projects_come_back_and_are_named_where_there_are_none() {
     };
     restore(&to, &["--verify"]).ok();
     same(&to);
-    assert!(xfs("lsattr", &to.join("counted")).contains('P'));
-    xfs("chproj 9", &to.join("counted/other"));
-    xfs("chproj 10", &to.join("counted/below"));
-    xfs("chproj 11", &to.join("free"));
-    restore(&to, &[]).ok();
-    assert_eq!(project(to.join("free")), 11, "it is in none in the snapshot: what the place gave it stays");
-    xfs("chproj 0", &to.join("free"));
+    for name in ["", "counted"] {
+        assert!(xfs("lsattr", &to.join(name)).contains('P'));
+    }
+    // Over what is there: other contents, other projects.
+    for (name, id) in [("other", 9), ("below", 10), ("huge", 11)] {
+        xfs(&format!("chproj {id}"), &to.join("counted").join(name));
+    }
+    for name in ["counted/other", "counted/huge"] {
+        fs::write(to.join(name), "changed since").unwrap();
+    }
+    fs::remove_file(to.join("counted/first")).unwrap();
+    restore(&to, &["--overwrite", "always", "--delete"]).ok();
     same(&to);
 
     // A new project alone is a change.
     xfs("chproj 12", &tree.join("counted/below/small"));
     home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
-    restore(&to, &[]).ok();
+    restore(&to, &["--delete"]).ok();
     same(&to);
+}
 
-    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
-    let done = restore(elsewhere.path(), &[]).expect(3).json();
-    let unset = done["unset"].to_string();
-    for (name, id) in [("below", 7), ("below/small", 12), ("large", 4_294_967_294_u32)] {
-        let path = elsewhere.path().join("counted").join(name);
-        assert!(unset.contains(path.to_str().unwrap()), "{unset}");
-        assert!(unset.contains(&format!("project {id} not set: ")), "{unset}");
+#[test]
+fn projects_are_named_where_there_are_none() {
+    let Some(volume) = Volume::new("xfs", 400, "") else { return };
+    let tree = volume.path().join("tree");
+    fs::create_dir(&tree).unwrap();
+    counted(&tree);
+    let (home, elsewhere) = (saved(&tree), tempfile::tempdir_in("/dev/shm").unwrap());
+    let (from, to) = (format!("latest:{}", tree.display()), elsewhere.path().join("to"));
+    let done = home.run(&["--json", "restore", &from, "-t", to.to_str().unwrap()]).expect(3).json();
+    let unset: BTreeSet<(&str, &str)> = (done["unset"].as_array().unwrap().iter())
+        .map(|unset| (unset["path"].as_str().unwrap(), unset["error"].as_str().unwrap()))
+        .collect();
+    for (name, id) in [
+        ("", 3),
+        ("counted", 4_294_967_294_u32),
+        ("counted/below/small", 8),
+        ("counted/huge", 5),
+        ("aside/one", 9),
+    ] {
+        let (path, why) = (to.join(name), format!("project {id} not set: "));
+        let path = path.to_str().unwrap().trim_end_matches('/');
+        assert!(unset.iter().any(|(at, error)| *at == path && error.starts_with(&why)), "{name}: {unset:?}");
     }
+    assert!(!unset.iter().any(|(_, error)| error.contains("project 0")), "{unset:?}");
+    assert_eq!(done["errors"], serde_json::json!([]));
 }
 
 #[test]

@@ -128,9 +128,10 @@ fn nothing_panics_is_unsafe_or_waits_for_later() {
         for (at, _) in
             lines.iter().enumerate().filter(|(_, line)| line.contains("unsafe ") && !line.starts_with("//"))
         {
-            let proof = lines[..at].iter().rev().take_while(|line| line.starts_with("//"));
-            let has_proof = proof.clone().any(|line| line.starts_with("// SAFETY: "));
-            assert!(has_proof, "{}:{} is unsafe without a proof", path.display(), at + 1);
+            let mut proof = lines[..at].iter().rev().take_while(|line| line.starts_with("//"));
+            let has_proof = proof.any(|line| line.starts_with("// SAFETY: "));
+            let may_be = has_proof && path.ends_with("inode_flags/project.rs");
+            assert!(may_be, "{}:{} is unsafe", path.display(), at + 1);
         }
     }
 }

@@ -5,7 +5,7 @@
 //! [`ObjectSink`](backhaul_object::source::ObjectSink)) and never learns where they lead.
 //!
 //! - [`beneath`]: how anything is opened without being led elsewhere;
-//! - [`attributes`], [`marks`]: what files have besides content; [`extents`]: where they have any;
+//! - [`attributes`], [`inode_flags`]: what files have besides content; [`extents`]: where they have any;
 //! - [`patterns`]: what is meant by rules like those of gitignore;
 //! - [`backup`]: a tree of files into a sink;
 //! - [`restore`]: a snapshot back to files, or compared with them;
@@ -23,8 +23,8 @@ pub mod dump;
 pub mod export;
 mod extents;
 pub mod find;
+mod inode_flags;
 mod listing;
-mod marks;
 pub mod mount;
 pub mod patterns;
 pub mod restore;

@@ -291,15 +291,21 @@ fn start(
         Located::Entry(_) => (parent(absolute(from.unwrap_or_default())), Extent::One),
     };
     let engine = fetch::Engine { source, place: place.as_ref(), request, prefix, report };
-    run::run(&engine, mode, tree.start(&located), extent)?;
     // With `delete` a folder is exactly as it was, the target too.
     let exactly = request.delete && matches!(request.overwrite, Overwrite::Always | Overwrite::IfChanged);
-    if let (Some(place), true, Located::Entry(entry)) = (&place, (made || exactly) && changes, &located)
-        && entry.is_folder()
+    let top = match (&place, &located) {
         // One that only leads to what was saved says nothing of the target.
-        && !entry.is_way()
-    {
+        (Some(place), Located::Entry(entry)) if entry.is_folder() && !entry.is_way() => Some((place, entry)),
+        _ => None,
+    };
+    let top = top.filter(|_| (made || exactly) && changes);
+    if let Some((place, entry)) = top {
+        engine.begin_top(place, entry);
+    }
+    run::run(&engine, mode, tree.start(&located), extent)?;
+    if let Some((place, entry)) = top {
         engine.finish_dir(place, b"", &entry.metadata, Some((&entry.attributes(), Others::Go)));
+        engine.finish_top(place, entry);
     }
     Ok(engine.report.finish())
 }

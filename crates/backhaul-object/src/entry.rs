@@ -8,13 +8,13 @@ use crate::node::References;
 use crate::piece::Piece;
 
 mod attribute;
+mod inode_flags;
 mod left_out;
-mod marks;
 mod special;
 
 pub use attribute::Attribute;
+pub use inode_flags::{EXTENSION_FLAGS, EXTENSION_PROJECT, InodeFlags};
 pub use left_out::EXTENSION_LEFT_OUT;
-pub use marks::{EXTENSION_FLAGS, EXTENSION_PROJECT, Marks};
 pub use special::{Device, Special};
 
 /// Extension of a directory that was not saved itself, but leads to what was: it has no time of its own.
@@ -361,7 +361,7 @@ fn decode_one(
             EXTENSION_ATTRIBUTE if Attribute::from_extension(value).is_none() => {
                 return Err(FormatError::Invalid("extended attribute"));
             }
-            EXTENSION_FLAGS | EXTENSION_PROJECT => drop(marks::decode(value)?),
+            EXTENSION_FLAGS | EXTENSION_PROJECT => drop(inode_flags::decode(value)?),
             EXTENSION_LEFT_OUT => drop(left_out::decode(value)?),
             _ => {}
         }

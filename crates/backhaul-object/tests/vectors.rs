@@ -8,7 +8,9 @@ use std::path::Path;
 use backhaul_object::bundle::{self, BundleBuilder};
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::entry::{Attribute, Body, Content, Device, Entry, Marks, Metadata, Special, Totals};
+use backhaul_object::entry::{
+    Attribute, Body, Content, Device, Entry, InodeFlags, Metadata, Special, Totals,
+};
 use backhaul_object::flist;
 use backhaul_object::ids::{ClientId, VaultId};
 use backhaul_object::keys::VaultKey;
@@ -232,22 +234,24 @@ fn special_files() {
 }
 
 #[test]
-fn marked_files() {
-    let marked =
-        |name: &str, flags, project| file(name, Content::Empty, 0).with_marks(Marks { flags, project });
+fn flagged_files() {
+    let flagged = |name: &str, bits, project| {
+        file(name, Content::Empty, 0).with_inode_flags(InodeFlags { bits, project })
+    };
     let entries = vec![
-        marked("both", 0x10, 7),
-        marked("flags", 0x4000_0000, 0),
-        marked("none", 0, 0),
-        marked("project", 0, u32::MAX),
+        flagged("both", 0x10, 7),
+        flagged("flags", 0x4000_0000, 0),
+        flagged("none", 0, 0),
+        flagged("project", 0, u32::MAX),
     ];
     let (_, done) = directory(entries.clone());
     let mut objects = Vec::new();
     write_root(done, &key().id_key(), &mut |id, object| objects.push((id, object)));
-    let marks: Vec<_> = entries.iter().map(Entry::marks).map(|marks| (marks.flags, marks.project)).collect();
-    assert_eq!(marks, [(0x10, 7), (0x4000_0000, 0), (0, 0), (0, u32::MAX)]);
+    let flags: Vec<_> =
+        entries.iter().map(Entry::inode_flags).map(|flags| (flags.bits, flags.project)).collect();
+    assert_eq!(flags, [(0x10, 7), (0x4000_0000, 0), (0, 0), (0, u32::MAX)]);
     assert_eq!(node::decode(&objects[0].1).unwrap(), Node::Leaf(entries));
-    check("marks.txt", &sealed(objects.remove(0).1));
+    check("inode_flags.txt", &sealed(objects.remove(0).1));
 }
 
 /// Where big directories are cut follows from names and key alone.

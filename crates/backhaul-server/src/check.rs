@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::chores::{Outcome, Tools};
-use crate::damage::{LostPaths, describe, lost_paths};
+use crate::damage::{LongList, LostPaths, describe, lost_paths};
 use crate::error::ServerError;
 use crate::export;
 use crate::export::look::{Newest, look};
@@ -123,7 +123,10 @@ pub fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outcome, Se
     if newest == Newest::Damaged && request.repair == Repair::Mend {
         export::carry_out(tools)?;
     }
-    let lost = lost_paths(vault, &report, tools.home)?;
+    let lost =
+        lost_paths(vault, &report, LongList::File(&tools.home.dir().join("lost-paths.jsonl")), &|| {
+            if stop.load(Ordering::Relaxed) { Go::Stop } else { Go::On }
+        })?;
     Ok(Outcome { words: words(&report, &lost), document: document(request, &report, &lost) })
 }
 

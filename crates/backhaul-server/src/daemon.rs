@@ -72,7 +72,7 @@ pub(crate) struct Inner {
     stopping: AtomicBool,
     authority: Authority,
     listener: Listener,
-    pub home: ServerHome,
+    home: ServerHome,
     knocking: Arc<Semaphore>,
     sessions: Arc<Semaphore>,
 }

@@ -2,7 +2,8 @@
 //!
 //! Only folders that need something unreadable are opened, so this takes as long as the damage is large.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use backhaul_object::entry::{Body, Content, Entry};
 use backhaul_object::ids::ObjectId;
@@ -10,9 +11,8 @@ use backhaul_object::node::{self, Node};
 use backhaul_object::seal::Unpacker;
 use backhaul_store::StoreError;
 use backhaul_store::catalog::SnapshotRow;
-use backhaul_store::check::Report;
+use backhaul_store::check::{Go, Report};
 
-use crate::home::ServerHome;
 use crate::session::OpenVault;
 
 mod listed;
@@ -22,6 +22,14 @@ pub(crate) use listed::describe;
 
 /// Most paths that are held in memory, and said in an answer.
 const PATHS_MAX: usize = 100_000;
+
+/// Where all of them go when there are more: into a file, or nowhere.
+pub enum LongList<'a> {
+    /// For somebody who has asked.
+    File(&'a Path),
+    /// For who needs their number only.
+    None,
+}
 
 /// A path that cannot be restored whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,17 +49,23 @@ pub struct LostPaths {
     pub paths: Vec<LostPath>,
     /// How many there are.
     pub count: u64,
+    /// Whose they are.
+    pub clients: BTreeSet<String>,
     /// A file with all of them, a document a line, if there are more than in `paths`; none also if it cannot be written.
     pub list: Option<PathBuf>,
 }
 
-/// Lists the paths that damage costs, snapshot by snapshot; in a file in the server's directory, too, if there are many.
+/// Lists the paths that damage costs, snapshot by snapshot.
 ///
 /// # Errors
-/// The index cannot be read. Objects that cannot be read are what this is about.
-pub fn lost_paths(vault: &OpenVault, report: &Report, home: &ServerHome) -> Result<LostPaths, StoreError> {
-    let found = Listed::new(&home.dir().join("lost-paths.jsonl"), PATHS_MAX);
-    let mut search = Search { vault, report, found };
+/// The index cannot be read, or it is to stop. Objects that cannot be read are what this is about.
+pub fn lost_paths(
+    vault: &OpenVault,
+    report: &Report,
+    long: LongList<'_>,
+    stop: &dyn Fn() -> Go,
+) -> Result<LostPaths, StoreError> {
+    let mut search = Search { vault, report, found: Listed::new(long, PATHS_MAX), stop };
     for row in &report.affected {
         search.snapshot(row)?;
     }
@@ -68,6 +82,7 @@ struct Search<'a> {
     vault: &'a OpenVault,
     report: &'a Report,
     found: Listed,
+    stop: &'a dyn Fn() -> Go,
 }
 
 impl Search<'_> {
@@ -84,6 +99,9 @@ impl Search<'_> {
         };
         let mut open = vec![(Folder::Node(root), Vec::new())];
         while let Some((folder, path)) = open.pop() {
+            if (self.stop)() == Go::Stop {
+                return Err(StoreError::Interrupted);
+            }
             self.folder(row, folder, path, &mut open)?;
         }
         Ok(())

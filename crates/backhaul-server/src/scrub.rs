@@ -16,7 +16,7 @@ use crate::check;
 use crate::chores::{Chore, queue};
 use crate::clock;
 use crate::daemon::{Inner, aside, lock};
-use crate::damage::{LostPaths, lost_paths};
+use crate::damage::{LongList, LostPaths, lost_paths};
 use crate::error::ServerError;
 use crate::export;
 use crate::export::look::{Newest, look};
@@ -187,7 +187,9 @@ fn tell(inner: &Arc<Inner>, report: &Report) -> Result<(), ServerError> {
     if report.is_sound() {
         return Ok(());
     }
-    let lost = lost_paths(&inner.vault, report, &inner.home)?;
+    let lost = lost_paths(&inner.vault, report, LongList::None, &|| {
+        if inner.is_stopping() { Go::Stop } else { Go::On }
+    })?;
     let kind = AlertKind::Damage;
     inner.raise(&Alert {
         kind,
@@ -200,9 +202,7 @@ fn tell(inner: &Arc<Inner>, report: &Report) -> Result<(), ServerError> {
 }
 
 fn text(report: &Report, lost: &LostPaths) -> String {
-    let mut clients: Vec<&str> = lost.paths.iter().map(|lost| lost.client.as_str()).collect();
-    clients.sort_unstable();
-    clients.dedup();
+    let clients: Vec<&str> = lost.clients.iter().map(String::as_str).collect();
     let whose = match clients.len() {
         0 => String::new(),
         _ => format!(" (of {})", clients.join(", ")),

@@ -233,7 +233,7 @@ mod tests {
     }
 
     proptest! {
-        /// A clock that is wrong now and then by the same time, however long or short.
+        /// A clock that is wrong now and then by the same time, an hour or years.
         #[test]
         fn a_clock_that_swings_counts_no_more_than_the_nights_and_one(
             by in SWING..3 * YEAR,

@@ -149,8 +149,14 @@ impl Vault {
 pub(crate) fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
     match blobs.len(name) {
         Ok(None) => Ok(()),
-        _ => blobs
-            .keep_as(name, &aside::name(name, now, counted(blobs).map_or(u64::MAX, |nights| nights.count))),
+        _ => blobs.keep_as(
+            name,
+            &aside::name(
+                name,
+                now,
+                counted(blobs).map_or(u64::MAX, |nights| nights.unwrap_or_default().count),
+            ),
+        ),
     }
 }
 

@@ -145,3 +145,18 @@ fn nights_are_counted_and_a_lost_count_releases_nothing() {
     fs::write(dir.path().join("nights"), b"nonsense").unwrap();
     assert_eq!(Vault::nights(&vault).unwrap().count, 9);
 }
+
+#[test]
+fn what_is_forgotten_while_the_clock_is_ahead_does_not_make_a_night_of_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let vault = filled(dir.path());
+    let start = 100 * 86_400;
+    vault.count_night(start).unwrap();
+    for swing in 1..=5 {
+        let ahead = vault.count_night(start + swing * 120 + 86_400).unwrap();
+        assert_eq!(ahead.count, 2);
+        vault.mark(ANA, swing % 3 + 1, say(State::Forgotten)).unwrap();
+        vault.count_night(start + swing * 120 + 60).unwrap();
+        assert_eq!(vault.nights().unwrap().count, 1);
+    }
+}

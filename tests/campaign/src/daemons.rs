@@ -72,9 +72,9 @@ impl When {
     /// True if this is how somebody may end to whom it happened: killed, or with words.
     fn excuses(self, done: &Done) -> bool {
         match (self, done.code) {
-            (_, None) => true,
-            (_, Some(PANICKED)) | (Self::Call(_) | Self::Time(_), Some(_)) => false,
-            (Self::Fault(_), Some(_)) => !done.said.trim().is_empty(),
+            (Self::Call(_) | Self::Time(_), code) => code.is_none(),
+            (Self::Fault(_), None | Some(PANICKED)) => false,
+            (Self::Fault(_), Some(_)) => !done.said.trim().is_empty() && !done.said.contains("panicked at"),
         }
     }
 }

@@ -231,7 +231,7 @@ fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<Stri
             victims.iter().map(one).collect()
         }
         Suite::Around { victims, step } => {
-            tracer()?;
+            mounter()?;
             let victims = if victims.is_empty() { Victim::value_variants() } else { &victims[..] };
             let one = |victim: &Victim| {
                 let done = around::sweep(stage, work, *victim, (seed, *step), args.most)?;

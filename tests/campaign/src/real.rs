@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use backhaul_server::home::ServerHome;
 use backhaul_store::catalog::SnapshotRow;
@@ -43,9 +43,15 @@ pub struct Done {
 pub struct Running {
     child: Child,
     home: PathBuf,
+    said: Arc<Mutex<String>>,
 }
 
 impl Running {
+    /// What it has said since it listens.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
     /// True when it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().is_ok_and(|status| status.is_some())
@@ -236,8 +242,11 @@ impl<'a> Real<'a> {
         let mut said = String::new();
         while errors.read_line(&mut said).unwrap_or(0) > 0 {
             if said.contains("listening on ") {
-                std::thread::spawn(move || errors.read_to_end(&mut Vec::new()));
-                return Ok(Running { child, home: home.to_path_buf() });
+                let said: Arc<Mutex<String>> = Arc::default();
+                let all = Arc::clone(&said);
+                let listen = move |line: String| *all.lock().unwrap() += &(line + "\n");
+                std::thread::spawn(move || errors.lines().map_while(Result::ok).for_each(listen));
+                return Ok(Running { child, home: home.to_path_buf(), said });
             }
         }
         let _ = child.wait();

@@ -193,7 +193,7 @@ fn a_disk_that_fails_under_a_server_or_a_client_is_said_and_loses_nothing() {
     }
     let work = memory();
     let stage = Stage::at(work.path());
-    for (victim, step) in [(Victim::Server, 60), (Victim::Agent, 60), (Victim::Restore, 60)] {
+    for (victim, step) in [(Victim::Server, 60), (Victim::Agent, 6), (Victim::Restore, 30)] {
         let outcome = around::sweep(&stage, work.path(), victim, (7, step), 3).unwrap();
         assert_eq!(outcome.broken, Vec::<String>::new());
         assert!(outcome.sites > 2, "{victim:?}: {outcome:?}");

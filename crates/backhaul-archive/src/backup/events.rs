@@ -80,12 +80,12 @@ impl Draw {
             racy: read.racy,
             // What could not be read is tried again, and named again.
             attributes: !read.attributes.is_empty() || !read.unread.is_empty(),
-            marks: read.marks,
+            flags: read.flags,
             content: content.clone(),
         };
         let body = Body::File { size: read.size, content, link };
         let entry = Entry { name, metadata: read.metadata, body, extensions: vec![] };
-        let entry = entry.with_attributes(&read.attributes).with_marks(read.marks);
+        let entry = entry.with_attributes(&read.attributes).with_inode_flags(read.flags);
         Self::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
     }
 }

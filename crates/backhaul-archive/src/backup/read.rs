@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::chunker::Chunker;
 use backhaul_object::descriptor::INLINE_WRITTEN;
-use backhaul_object::entry::{Attribute, Marks, Metadata};
+use backhaul_object::entry::{Attribute, InodeFlags, Metadata};
 use backhaul_object::seal::identify_content;
 use backhaul_object::{ObjectId, Proof};
 use bytes::Bytes;
@@ -22,7 +22,7 @@ use super::state::Fingerprint;
 use super::{BackupRequest, VaultParameters, count};
 use crate::attributes::{self, Handle};
 use crate::extents::{self, Extent};
-use crate::marks;
+use crate::inode_flags;
 
 /// Reading threads: enough to hide the latency of one disk.
 pub(super) const THREADS: usize = 4;
@@ -95,7 +95,7 @@ pub(super) struct Outcome {
     pub(super) attributes: Vec<Attribute>,
     /// Attributes that are not saved, in words.
     pub(super) unread: Vec<String>,
-    pub(super) marks: Marks,
+    pub(super) flags: InodeFlags,
     /// It changed while it was read.
     pub(super) unstable: Option<&'static str>,
 }
@@ -242,11 +242,11 @@ impl<'a> Readers<'a> {
         let racy = unstable.is_some()
             || size != fingerprint.size
             || fingerprint.newest() >= sampled.saturating_sub(GRANULARITY_NS);
-        let (metadata, marks) = (look.metadata(), marks::read(&file));
+        let (metadata, flags) = (look.metadata(), inode_flags::read(&file));
         count(&self.request.progress.bytes_read, read);
         count(&self.request.progress.errors, unread.len() as u64);
         let outcome =
-            Outcome { metadata, fingerprint, size, read, racy, attributes, unread, marks, unstable };
+            Outcome { metadata, fingerprint, size, read, racy, attributes, unread, flags, unstable };
         Part::Done(Box::new(outcome))
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use backhaul_object::entry::{Content, Marks};
+use backhaul_object::entry::{Content, InodeFlags};
 
 use super::look::Look;
 use super::{BackupError, Follows, VaultParameters};
@@ -58,7 +58,7 @@ pub struct Record {
     /// It has extended attributes: they are read again, for they are not here.
     pub attributes: bool,
     /// Flags and project; a change of them shows in the stamps.
-    pub marks: Marks,
+    pub flags: InodeFlags,
     /// Where its content is in the vault.
     pub content: Content,
 }

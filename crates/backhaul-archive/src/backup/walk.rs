@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use backhaul_object::entry::{Attribute, Body, Content, EXTENSION_WAY, Entry, Marks, Metadata, Special};
+use backhaul_object::entry::{Attribute, Body, Content, EXTENSION_WAY, Entry, InodeFlags, Metadata, Special};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 
 use super::assemble::directory_entry;
@@ -20,8 +20,8 @@ use super::state::{Fingerprint, Record, Records};
 use super::step::{Over, Step, Steps};
 use super::{BackupRequest, VaultParameters, count, to_path};
 use crate::attributes::{self, Handle};
+use crate::inode_flags;
 use crate::listing::names_in;
-use crate::marks;
 
 /// Deepest folder that is entered: each level holds a descriptor and some of the walk's [`STACK`].
 const DEPTH_MAX: usize = 4_000;
@@ -190,9 +190,9 @@ impl<'a> Walk<'a> {
                 .refuse(name, "a subvolume that came while the backup began: it is saved the next time");
         }
         let device = device.or(self.request.one_file_system.then_some(look.volume()));
-        let enter = |attributes: Vec<Attribute>, marks: Marks| {
+        let enter = |attributes: Vec<Attribute>, flags: InodeFlags| {
             let entry = directory_entry(name.to_bytes().to_vec(), look.metadata());
-            Step::Enter(entry.with_attributes(&attributes).with_marks(marks))
+            Step::Enter(entry.with_attributes(&attributes).with_inode_flags(flags))
         };
         // A mount point is kept as an empty directory when the walk must stay on its file system.
         if device.is_some_and(|device| device != look.volume()) {
@@ -200,16 +200,16 @@ impl<'a> Walk<'a> {
                 Some(fd) => self.attributes(&Handle::open(fd))?,
                 None => self.named_attributes(dir, name)?,
             };
-            return self.closed(enter(attributes, Marks::default()), None);
+            return self.closed(enter(attributes, InodeFlags::default()), None);
         }
         if elsewhere.is_none() && !is_root && self.volume != look.volume() && is_unmounted(dir, name) {
-            return self.closed(enter(Vec::new(), Marks::default()), Some(Reason::Unmounted));
+            return self.closed(enter(Vec::new(), InodeFlags::default()), Some(Reason::Unmounted));
         }
         let open = || rustix::fs::openat(&**dir, name, DIRECTORY, Mode::empty());
         match elsewhere.unwrap_or_else(open) {
             Ok(fd) => {
                 let attributes = self.attributes(&Handle::open(&fd))?;
-                let entered = enter(attributes, marks::read(&fd));
+                let entered = enter(attributes, inode_flags::read(&fd));
                 if !is_root && self.volume != look.volume() && is_of_the_kernel(&fd) {
                     return self.closed(entered, Some(Reason::Kernel));
                 }
@@ -227,7 +227,7 @@ impl<'a> Walk<'a> {
                 self.volume = outer;
             }
             Err(error) => {
-                self.send(enter(Vec::new(), Marks::default()))?;
+                self.send(enter(Vec::new(), InodeFlags::default()))?;
                 self.unreadable(error)?;
                 self.send(Step::Missing(None))?;
             }
@@ -263,7 +263,7 @@ impl<'a> Walk<'a> {
             let attributes = if record.attributes { self.named_attributes(dir, name)? } else { Vec::new() };
             let body = Body::File { size: record.fingerprint.size, content: record.content.clone(), link };
             let entry = Entry { name: plain_name, metadata: look.metadata(), body, extensions: vec![] };
-            let entry = entry.with_attributes(&attributes).with_marks(record.marks);
+            let entry = entry.with_attributes(&attributes).with_inode_flags(record.flags);
             let record = Box::new(record);
             return self.send(Step::Known { entry, record });
         }

@@ -76,7 +76,7 @@ impl<'a> Tar<'a> {
                 None => self.left_out.push((whole.to_vec(), "the name of an attribute of it is not UTF-8")),
             }
         }
-        if kind != EntryType::Link && !entry.marks().is_none() {
+        if kind != EntryType::Link && !entry.inode_flags().is_none() {
             self.left_out.push((
                 whole.to_vec(),
                 "a tar archive has no inode flags and projects; all else of it is there",

@@ -42,7 +42,7 @@ impl Archive for Zip<'_> {
             .compression_method(CompressionMethod::Deflated)
             .unix_permissions(entry.metadata.mode.into())
             .last_modified_time(time(entry.metadata.mtime_s));
-        if !entry.attributes().is_empty() || !entry.marks().is_none() {
+        if !entry.attributes().is_empty() || !entry.inode_flags().is_none() {
             let why = "a zip archive has no attributes, inode flags and projects; all else of it is there";
             self.left_out.push((name.to_vec(), why));
         }

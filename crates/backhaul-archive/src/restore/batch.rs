@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backhaul_object::ObjectId;
-use backhaul_object::entry::{Attribute, Content, Marks, Metadata};
+use backhaul_object::entry::{Attribute, Content, Entry, InodeFlags, Metadata};
 use backhaul_object::header::MEMBERS_MAX;
 use backhaul_object::source::TransferError;
 use rustix::fs::{self, AtFlags, linkat};
@@ -20,7 +20,7 @@ use super::report::Flagged;
 use super::run::look;
 use super::{Act, Mode};
 use crate::attributes::Others;
-use crate::marks::{self, Unmarked};
+use crate::inode_flags::{self, Unflagged};
 
 /// A batch ends at this many files and the rest of the last one's bundle, or as many finished directories: their records are
 /// what it costs in memory.
@@ -107,7 +107,7 @@ pub(super) struct Leaf {
     /// None: they stay as they are.
     pub(super) attributes: Option<Vec<Attribute>>,
     pub(super) others: Others,
-    pub(super) marks: Marks,
+    pub(super) flags: InodeFlags,
 }
 
 /// The folder and the name of something.
@@ -209,12 +209,12 @@ impl Writer<'_, '_> {
         // What was left as it was has not been proven equal by its time and size.
         fetch::run(self.engine, kept, Mode::Compare)?;
         if let Some(place) = self.engine.place {
-            for Leaf { relative, metadata, attributes, others, marks } in leaves {
+            for Leaf { relative, metadata, attributes, others, flags } in leaves {
                 let attributes = attributes.as_deref().map(|wanted| (wanted, others));
                 self.engine.finish_dir(place, &relative, &metadata, attributes);
-                if marks::last_of(marks) != 0 {
+                if inode_flags::last_of(flags) != 0 {
                     let of = place.dir(&relative).ok().and_then(|fd| fs::fstat(fd).ok());
-                    self.engine.report.flag_last(&relative, marks, of);
+                    self.engine.report.flag_last(&relative, flags, of);
                 }
             }
         }
@@ -308,15 +308,34 @@ impl Engine<'_> {
         }
     }
 
+    /// Before anything is put into the target.
+    pub(super) fn begin_top(&self, place: &Target, entry: &Entry) {
+        if let Ok(dir) = place.dir(b"") {
+            place::unlock(&dir);
+            self.report.unflagged(b"", inode_flags::write(&dir, entry.inode_flags(), InodeFlags::default()));
+        }
+    }
+
+    /// When all is in the target.
+    pub(super) fn finish_top(&self, place: &Target, entry: &Entry) {
+        let last = inode_flags::last_of(entry.inode_flags());
+        if last != 0 {
+            let set = place.dir(b"").and_then(|dir| inode_flags::write_last(&dir, last));
+            self.report.unflagged(b"", set.map_err(|why| Unflagged::flags(last, why)).err());
+        }
+    }
+
     /// The flags that forbid changes, when there are no more.
     pub(super) fn finish_flags(&self, place: &Target) {
         for Flagged { path, flags, of } in self.report.take_flagged() {
             let set = place.open_file(&path).and_then(|fd| match fs::fstat(&fd)? {
-                stat if of.is_some_and(|of| place::same_inode(&of, &stat)) => marks::write_last(&fd, flags),
+                stat if of.is_some_and(|of| place::same_inode(&of, &stat)) => {
+                    inode_flags::write_last(&fd, flags)
+                }
                 // Somebody has put something else there.
                 _ => Err(Errno::STALE),
             });
-            self.report.unmarked(&path, set.map_err(|why| Unmarked::flags(flags, why)).err());
+            self.report.unflagged(&path, set.map_err(|why| Unflagged::flags(flags, why)).err());
         }
     }
 }
@@ -343,7 +362,14 @@ fn link(
     {
         return Ok(None);
     }
-    let make = |to_name: &[u8]| linkat(&from, name, &to, to_name, AtFlags::empty());
+    let link = |to_name: &[u8]| linkat(&from, name, &to, to_name, AtFlags::empty());
+    let make = |to_name: &[u8]| match link(to_name) {
+        Err(Errno::XDEV) => {
+            let file = place::open_file(&from, name).map_err(|_| Errno::XDEV)?;
+            inode_flags::as_of_folder((&file, &to), || link(to_name))
+        }
+        done => done,
+    };
     let make_way = |dir: &OwnedFd| engine.make_way(dir, &job.name, &job.path());
     part::put(&to, (&job.name, Found::of(there.as_ref())), make, |_| Ok(()), &make_way)?;
     Ok(Some(Act::upon(there.as_ref())))

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::vec::IntoIter;
 
-use backhaul_object::entry::{Attribute, Content, Marks, Metadata};
+use backhaul_object::entry::{Attribute, Content, InodeFlags, Metadata};
 use backhaul_object::piece::Piece;
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{Object, Reference};
@@ -61,9 +61,9 @@ pub(crate) struct FileJob {
     pub(crate) name: Vec<u8>,
     pub(crate) metadata: Metadata,
     pub(crate) attributes: Vec<Attribute>,
-    /// Its marks, and those of the folder that it is in.
-    pub(crate) marks: Marks,
-    pub(crate) of_folder: Marks,
+    /// Its inode flags, and those of the folder that it is in.
+    pub(crate) flags: InodeFlags,
+    pub(crate) of_folder: InodeFlags,
     pub(crate) size: u64,
     pub(crate) content: Content,
     pub(crate) link: Option<u64>,

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use backhaul_object::entry::{Attribute, Entry, Marks, Metadata, NAME_MAX};
+use backhaul_object::entry::{Attribute, Entry, InodeFlags, Metadata, NAME_MAX};
 use rustix::fs::{self, Mode as Bits, Stat};
 
 use super::batch::Leaf;
@@ -18,8 +18,8 @@ use super::select::Choice;
 use super::{Act, Extent, Mode, Overwrite, RestoreError};
 use crate::attributes::Others;
 use crate::beneath::dir_flags;
+use crate::inode_flags;
 use crate::listing::names_in;
-use crate::marks;
 
 /// How far a folder has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +67,9 @@ impl Folder {
         self.entry.as_ref().is_some_and(Entry::is_way)
     }
 
-    /// Its marks in the snapshot.
-    pub(super) fn marks(&self) -> Marks {
-        self.entry.as_ref().filter(|entry| !entry.is_way()).map_or(Marks::default(), Entry::marks)
+    /// Its inode flags in the snapshot.
+    pub(super) fn inode_flags(&self) -> InodeFlags {
+        self.entry.as_ref().filter(|entry| !entry.is_way()).map_or(InodeFlags::default(), Entry::inode_flags)
     }
 
     pub(super) fn note_change(&mut self) {
@@ -176,15 +176,16 @@ impl Run<'_, '_> {
             self.engine.report.act(Act::Create, &self.folders[at].relative);
         }
         self.folders[at].stage = if fresh { Stage::Fresh } else { Stage::Old };
-        let (marks, of_folder) = (self.folders[at].marks(), self.folders[at - 1].marks());
+        let (flags, of_folder) = (self.folders[at].inode_flags(), self.folders[at - 1].inode_flags());
         if writes
-            && (!marks.is_none() || !of_folder.is_none() || !fresh)
+            && (!flags.is_none() || !of_folder.is_none() || !fresh)
             && (fresh || self.changes_folders())
             && let Some(dir) = self.open(at)?
         {
             place::unlock(dir);
-            let (unset, path) = (marks::write(dir, marks, of_folder), Arc::clone(&self.folders[at].relative));
-            self.engine.report.unmarked(&path, unset);
+            let (unset, path) =
+                (inode_flags::write(dir, flags, of_folder), Arc::clone(&self.folders[at].relative));
+            self.engine.report.unflagged(&path, unset);
         }
         Ok(())
     }
@@ -272,12 +273,12 @@ impl Run<'_, '_> {
         let there = self.stat_of(&folder);
         // It was not saved itself: what it has stays.
         let attributes: Option<Vec<Attribute>> = (!entry.is_way()).then(|| entry.attributes());
-        let marks = folder.marks();
+        let flags = folder.inode_flags();
         let metadata = match (entry.is_way(), &there) {
             (true, Some(stat)) => with_own_time(stat, entry.metadata),
             _ => entry.metadata,
         };
-        let is_bare = marks.is_none() && attributes.as_ref().is_none_or(Vec::is_empty);
+        let is_bare = flags.is_none() && attributes.as_ref().is_none_or(Vec::is_empty);
         let is_as_it_was = folder.stage == Stage::Old && !folder.is_changed && is_bare;
         if is_as_it_was
             && there.is_some_and(|stat| is_right(&stat, &metadata) && place::is_of(&stat, &metadata))
@@ -286,7 +287,7 @@ impl Run<'_, '_> {
             return None;
         }
         let others = if folder.stage == Stage::Fresh { Others::Go } else { Others::Stay };
-        Some(Leaf { relative: folder.relative, metadata, attributes, others, marks })
+        Some(Leaf { relative: folder.relative, metadata, attributes, others, flags })
     }
 
     fn stat_of(&self, folder: &Folder) -> Option<Stat> {

@@ -10,7 +10,7 @@ use super::given::Given;
 use super::{Mode, Replacing, part, place};
 use crate::attributes::Others;
 use crate::dump::Sink;
-use crate::marks;
+use crate::inode_flags;
 
 /// A file being written or compared; opened at the first byte, so that content which cannot be read at all
 /// replaces nothing.
@@ -52,7 +52,7 @@ impl<'o> Out<'o> {
         if !self.job.is_large() {
             match place::create(self.dir, &self.job.name)? {
                 Some(file) => {
-                    self.mark(&file);
+                    self.flag(&file);
                     return Ok(Opened::Direct(Given::fresh(file)));
                 }
                 None if self.job.found == Found::Nothing => return Err(io::Error::other(part::MEANWHILE)),
@@ -66,11 +66,11 @@ impl<'o> Out<'o> {
             _ => None,
         };
         if let Some(old) = old {
-            self.mark(old.file());
+            self.flag(old.file());
             return Ok(Opened::Within(old));
         }
         let (file, part) = part::create_part(self.dir, self.job)?;
-        self.mark(&file);
+        self.flag(&file);
         let mut given = Given::new(file)?;
         if let (Found::File(_), Ok(old)) = (self.job.found, place::open_file(self.dir, &self.job.name)) {
             given.share(&old)?;
@@ -79,19 +79,25 @@ impl<'o> Out<'o> {
     }
 
     /// Some flags can be set only while a file is empty.
-    fn mark(&self, file: &File) {
-        let unset = marks::write(file, self.job.marks, self.job.of_folder);
-        self.engine.report.unmarked(&self.job.path(), unset);
+    fn flag(&self, file: &File) {
+        let unset = inode_flags::write_flags(file, self.job.flags, self.job.of_folder);
+        self.engine.report.unflagged(&self.job.path(), unset);
     }
 
     /// Sets the metadata and puts the file into its place, or removes what is incomplete.
     pub(super) fn end(mut self, written: Result<(), String>) -> Result<(), String> {
         let (engine, job, dir) = (self.engine, self.job, self.dir);
         let result = written.and_then(|()| match self.opened() {
-            Ok(Opened::Direct(given)) => dress(given.file(), job, engine),
+            Ok(Opened::Direct(given)) => {
+                dress(given.file(), job, engine)?;
+                set_project(given.file(), job, engine);
+                Ok(())
+            }
             Ok(Opened::Within(given)) => {
                 given.file().set_len(job.size).map_err(|error| error.to_string())?;
-                dress(given.file(), job, engine)
+                dress(given.file(), job, engine)?;
+                set_project(given.file(), job, engine);
+                Ok(())
             }
             Ok(Opened::Part(given, part)) => {
                 let file = given.file();
@@ -100,7 +106,9 @@ impl<'o> Out<'o> {
                 dress(file, job, engine)?;
                 part::put_file_in_place(dir, file, part, (&job.name, job.found), &|dir| {
                     engine.make_way(dir, &job.name, &job.path())
-                })
+                })?;
+                set_project(file, job, engine);
+                Ok(())
             }
             Ok(Opened::Old(_)) => Ok(()),
             Err(error) => Err(error.to_string()),
@@ -126,10 +134,15 @@ fn dress(file: &File, job: &FileJob, engine: &Engine<'_>) -> Result<(), String> 
     let missed = place::apply(file, &job.metadata, Some((&job.attributes, Others::Go)))
         .map_err(|error| format!("metadata not set: {error}"))?;
     engine.report.missed(&job.path(), missed);
-    if marks::last_of(job.marks) != 0 {
-        engine.report.flag_last(&job.path(), job.marks, rustix::fs::fstat(file).ok());
+    if inode_flags::last_of(job.flags) != 0 {
+        engine.report.flag_last(&job.path(), job.flags, rustix::fs::fstat(file).ok());
     }
     Ok(())
+}
+
+/// When it has its name.
+fn set_project(file: &File, job: &FileJob, engine: &Engine<'_>) {
+    engine.report.unflagged(&job.path(), inode_flags::write_project(file, job.flags, job.of_folder));
 }
 
 impl Sink for Out<'_> {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::Overwrite;
 use crate::attributes::{self, Handle, Others};
 use crate::beneath::{self, dir_flags};
-use crate::marks;
+use crate::inode_flags;
 
 /// Why a folder is not made.
 pub(super) const IN_ITS_PLACE: &str = "something else is in the folder's place";
@@ -157,7 +157,7 @@ fn is_only_here(fd: &OwnedFd) -> bool {
 pub(crate) fn insist<T>(dir: &OwnedFd, name: &[u8], act: impl Fn() -> Result<T, Errno>) -> Result<T, Errno> {
     match act() {
         Err(Errno::PERM)
-            if open_plainly(dir, name).is_ok_and(|fd| is_only_here(&fd) && marks::release(&fd)) =>
+            if open_plainly(dir, name).is_ok_and(|fd| is_only_here(&fd) && inode_flags::release(&fd)) =>
         {
             act()
         }
@@ -366,7 +366,7 @@ pub(crate) fn force_dir(dir: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
 
 /// Lets the owner write into a directory until its own mode and flags are set.
 pub(crate) fn unlock(dir: &OwnedFd) {
-    marks::release(dir);
+    inode_flags::release(dir);
     if let Ok(stat) = fs::fstat(dir)
         && stat.st_mode & 0o700 != 0o700
     {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use backhaul_object::entry::Marks;
+use backhaul_object::entry::InodeFlags;
 use backhaul_object::source::TransferError;
 
 use rustix::fs::Stat;
@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::place::Missed;
 use super::{Act, RestoreProgress, RestoreRequest, Restored, Tell, count};
-use crate::marks::{self, Unmarked};
+use crate::inode_flags::{self, Unflagged};
 
 /// Errors kept by name; further ones are counted.
 const ERRORS_MAX: usize = 100_000;
@@ -181,9 +181,9 @@ impl Report {
         self.error(relative, format!("made anew, not as a further name of what it was one with: {why}"));
     }
 
-    /// Some of an entry's marks could not be set.
-    pub(crate) fn unmarked(&self, relative: &[u8], unset: impl IntoIterator<Item = Unmarked>) {
-        for Unmarked { what, why } in unset {
+    /// Some of an entry's inode flags could not be set.
+    pub(crate) fn unflagged(&self, relative: &[u8], unset: impl IntoIterator<Item = Unflagged>) {
+        for Unflagged { what, why } in unset {
             let why = match why {
                 Errno::PERM => or_not_root(&Errno::PERM.to_string()),
                 error => error.to_string(),
@@ -193,8 +193,8 @@ impl Report {
     }
 
     /// Notes flags that are set when all else is done.
-    pub(crate) fn flag_last(&self, relative: &[u8], marks: Marks, of: Option<Stat>) {
-        let flags = marks::last_of(marks);
+    pub(crate) fn flag_last(&self, relative: &[u8], flags: InodeFlags, of: Option<Stat>) {
+        let flags = inode_flags::last_of(flags);
         if flags != 0 {
             let mut flagged = self.flagged.lock().unwrap_or_else(PoisonError::into_inner);
             flagged.push(Flagged { path: relative.to_vec(), flags, of });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
-use backhaul_object::entry::{Body, Content, Entry, Marks};
+use backhaul_object::entry::{Body, Content, Entry, InodeFlags};
 use backhaul_object::source::TransferError;
 use rustix::fs::Stat;
 
@@ -231,15 +231,15 @@ impl Run<'_, '_> {
     /// What is to be done about a file; its folder changes by it.
     fn job(&mut self, entry: Entry, found: Option<&Stat>) -> FileJob {
         let (dir, found) = (self.here_path(), Found::of(found));
-        let (attributes, marks) = (entry.attributes(), entry.marks());
-        let of_folder = self.folders.last().map_or(Marks::default(), Folder::marks);
+        let (attributes, flags) = (entry.attributes(), entry.inode_flags());
+        let of_folder = self.folders.last().map_or(InodeFlags::default(), Folder::inode_flags);
         self.folders.last_mut().into_iter().for_each(Folder::note_change);
         let Entry { name, metadata, body, .. } = entry;
         let (size, content, link) = match body {
             Body::File { size, content, link } => (size, content, link),
             _ => (0, Content::Empty, None),
         };
-        FileJob { dir, name, metadata, attributes, marks, of_folder, size, content, link, found }
+        FileJob { dir, name, metadata, attributes, flags, of_folder, size, content, link, found }
     }
 
     /// Says what becomes of a folder where something else is to be.

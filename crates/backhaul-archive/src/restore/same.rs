@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use backhaul_object::entry::{Attribute, Body, Entry, Marks, Metadata};
+use backhaul_object::entry::{Attribute, Body, Entry, InodeFlags, Metadata};
 use rustix::fs::{self, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
@@ -12,7 +12,7 @@ use super::folders::Folder;
 use super::place;
 use super::run::Run;
 use crate::attributes::{self, Handle, Others};
-use crate::marks;
+use crate::inode_flags;
 
 /// What the owner of a file needs to see to it.
 const OWNERS: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -27,12 +27,12 @@ pub(super) enum Right {
 }
 
 impl Run<'_, '_> {
-    /// Sets mode, owner, attributes and marks of a file, link or special file that stays; what it has too much goes only if
+    /// Sets mode, owner, attributes and flags of a file, link or special file that stays; what it has too much goes only if
     /// everything is to be as in the snapshot. `stat` is of what was judged: nothing else is touched.
     pub(super) fn put_right(&mut self, entry: &Entry, stat: &Stat) -> Result<Right, String> {
         let (engine, delete) = (self.engine, self.engine.request.delete);
         let others = if delete { Others::Go } else { Others::Stay };
-        let of_folder = self.folders.last().map_or(Marks::default(), Folder::marks);
+        let of_folder = self.folders.last().map_or(InodeFlags::default(), Folder::inode_flags);
         let is_bare = entry.extensions.is_empty() && of_folder.is_none() && others == Others::Stay;
         if is_bare && is_right(stat, &right_of(entry)) {
             // One look has told all.
@@ -51,7 +51,7 @@ impl Run<'_, '_> {
             };
             let now = fs::fstat(&file).map_err(failed)?;
             check(&now, stat)?;
-            let wrong_marks = !marks::are_right(&file, entry.marks(), of_folder);
+            let wrong_marks = !inode_flags::are_right(&file, entry.inode_flags(), of_folder);
             let right = is_right(&now, &entry.metadata) && has(&Handle::open(&file), &attributes, others);
             if right && !wrong_marks {
                 return Ok(Right::Now);
@@ -59,13 +59,13 @@ impl Run<'_, '_> {
             if stat.st_nlink != 1 {
                 return Ok(Right::Elsewhere);
             }
-            marks::release(&file);
+            inode_flags::release(&file);
             make_writable(&file, &now);
-            report.unmarked(path, marks::write(&file, entry.marks(), of_folder));
+            report.unflagged(path, inode_flags::write(&file, entry.inode_flags(), of_folder));
             let applied = place::apply(&file, &entry.metadata, Some((&attributes, others)));
             let missed = applied.inspect_err(|_| put_back(&file, stat)).map_err(failed)?;
             report.missed(path, missed);
-            report.flag_last(path, entry.marks(), Some(*stat));
+            report.flag_last(path, entry.inode_flags(), Some(*stat));
         } else {
             let named = named(dir, &entry.name).map_err(failed)?;
             check(&fs::fstat(&named).map_err(failed)?, stat)?;

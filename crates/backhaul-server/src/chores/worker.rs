@@ -105,17 +105,31 @@ struct Round {
 impl Round {
     /// Does what waits, until the server stops; looks `before` each.
     fn run(&mut self, mut before: impl FnMut(&mut Self)) {
+        let mut complained = String::new();
         while !self.stop.load(Ordering::Relaxed) {
             before(self);
             match self.next() {
-                Ok(true) => continue,
-                Ok(false) => {}
+                Ok(goes_on) => {
+                    complained.clear();
+                    if goes_on {
+                        continue;
+                    }
+                }
                 Err(error) => {
-                    tracing::error!("chores: {error}; it is tried again");
+                    let error = error.to_string();
+                    // Once, not at each try.
+                    if error != complained {
+                        tracing::error!("chores: {error}; it is tried again");
+                        complained = error;
+                    }
                     self.fleet.look_again();
                 }
             }
             std::thread::park_timeout(POLL);
+        }
+        if let Some(ended) = self.ended.take() {
+            // What cannot be written down now either is said to have been stopped, by the next start.
+            let _ = self.write_down(ended);
         }
     }
 

@@ -1,76 +1,102 @@
 //! A list of lost paths: in memory as far as it is short, in a file as far as it goes.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{LostPath, LostPaths};
+use super::{LongList, LostPath, LostPaths};
+
+/// Most paths in a file: some gigabytes. Whoever has lost more has lost everything.
+const FILE_MAX: u64 = 20_000_000;
 
 /// A list in the making.
 pub(super) struct Listed {
     found: LostPaths,
     most: usize,
-    at: PathBuf,
+    at: Option<PathBuf>,
     out: Option<BufWriter<File>>,
 }
 
 impl Listed {
-    /// At most so many are kept in memory; when there are more, all go to a file.
-    pub(super) fn new(at: &Path, most: usize) -> Self {
-        Self { found: LostPaths::default(), most, at: at.to_path_buf(), out: None }
+    /// At most so many are kept in memory; when there are more, all go to the long list.
+    pub(super) fn new(long: LongList<'_>, most: usize) -> Self {
+        let at = match long {
+            LongList::File(at) => Some(at.to_path_buf()),
+            LongList::None => None,
+        };
+        Self { found: LostPaths::default(), most, at, out: None }
     }
 
     pub(super) fn add(&mut self, lost: LostPath) {
         self.found.count += 1;
+        if !self.found.clients.contains(&lost.client) {
+            self.found.clients.insert(lost.client.clone());
+        }
         if self.found.paths.len() < self.most {
             return self.found.paths.push(lost);
         }
-        if self.found.count == self.most as u64 + 1 {
-            self.out = self.begin().inspect_err(|error| self.complain(error)).ok();
+        if self.found.count == self.most as u64 + 1
+            && let Some(at) = &self.at
+        {
+            self.out = self.begin(at).inspect_err(|error| complain(at, error)).ok();
         }
-        if let Some(out) = &mut self.out
+        if let (Some(out), Some(at), ..=FILE_MAX) = (&mut self.out, &self.at, self.found.count)
             && let Err(error) = write(out, &lost)
         {
-            self.complain(&error);
+            complain(at, &error);
             self.out = None;
         }
     }
 
     /// The list; what was left of an earlier one goes.
     pub(super) fn finish(mut self) -> LostPaths {
-        let done = match self.out.take() {
-            Some(out) => self.close(out).inspect_err(|error| self.complain(error)).is_ok(),
-            None => false,
+        let done = match (self.out.take(), &self.at) {
+            (Some(out), Some(at)) => close(out, at).inspect_err(|error| complain(at, error)).is_ok(),
+            _ => false,
         };
         if done {
-            self.found.list = Some(self.at);
-        } else {
-            let _ = fs::remove_file(self.at);
+            self.found.list = self.at.take();
+        } else if let Some(at) = &self.at {
+            let _ = fs::remove_file(at);
         }
-        self.found
+        std::mem::take(&mut self.found)
     }
 
-    fn new_file(&self) -> PathBuf {
-        self.at.with_extension("new")
-    }
-
-    fn begin(&self) -> io::Result<BufWriter<File>> {
-        let mut out = BufWriter::new(File::create(self.new_file())?);
+    fn begin(&self, at: &Path) -> io::Result<BufWriter<File>> {
+        let mut options = OpenOptions::new();
+        // Names are people's own.
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(in_the_making(at))?;
+        let mut out = BufWriter::new(file);
         self.found.paths.iter().try_for_each(|lost| write(&mut out, lost))?;
         Ok(out)
     }
+}
 
-    fn close(&self, out: BufWriter<File>) -> io::Result<()> {
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        fs::rename(self.new_file(), &self.at)
+impl Drop for Listed {
+    /// Whatever ended it: half a list is none, and the disk may be full.
+    fn drop(&mut self) {
+        self.out = None;
+        if let Some(at) = &self.at {
+            let _ = fs::remove_file(in_the_making(at));
+        }
     }
+}
 
-    /// Whoever wants to know what is lost is told as much as can be.
-    fn complain(&self, error: &io::Error) {
-        tracing::error!("the list of all lost paths, {}, cannot be written: {error}", self.at.display());
-    }
+fn in_the_making(at: &Path) -> PathBuf {
+    at.with_extension("new")
+}
+
+fn close(out: BufWriter<File>, at: &Path) -> io::Result<()> {
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+    fs::rename(in_the_making(at), at)
+}
+
+/// Whoever wants to know what is lost is told as much as can be.
+fn complain(at: &Path, error: &io::Error) {
+    tracing::error!("the list of all lost paths, {}, cannot be written: {error}", at.display());
 }
 
 /// One path, as a document.
@@ -100,7 +126,7 @@ mod tests {
     }
 
     fn listed(at: &Path, count: u64) -> LostPaths {
-        let mut list = Listed::new(at, 10);
+        let mut list = Listed::new(LongList::File(at), 10);
         (0..count).for_each(|n| list.add(lost(n)));
         list.finish()
     }
@@ -125,6 +151,19 @@ mod tests {
     fn where_no_list_can_be_written_they_are_counted() {
         let found = listed(Path::new("/proc/none/lost.jsonl"), 12);
         assert_eq!((found.count, found.paths.len(), found.list), (12, 10, None));
+        let clients: Vec<String> = found.clients.into_iter().collect();
+        assert_eq!(clients, ["ana"]);
+    }
+
+    #[test]
+    fn whatever_ends_a_list_leaves_no_half_of_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("lost.jsonl");
+        let mut list = Listed::new(LongList::File(&at), 1);
+        (0..5).for_each(|n| list.add(lost(n)));
+        assert!(in_the_making(&at).exists());
+        drop(list);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[test]

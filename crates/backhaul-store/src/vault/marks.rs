@@ -31,11 +31,11 @@ pub struct Marking<'a> {
     pub reason: &'a str,
 }
 
-/// What the file `nights` says; without a whole one, no nights.
-pub(crate) fn counted(blobs: &dyn Blobs) -> Result<Nights, StoreError> {
+/// What the file `nights` says, if there is a whole one.
+pub(crate) fn counted(blobs: &dyn Blobs) -> Result<Option<Nights>, StoreError> {
     Ok(match blobs.len(NIGHTS_FILE)? {
-        Some(_) => Nights::decode(&blobs.read(NIGHTS_FILE, 0, MARK_MAX)?).unwrap_or_default(),
-        None => Nights::default(),
+        Some(_) => Nights::decode(&blobs.read(NIGHTS_FILE, 0, MARK_MAX)?).ok(),
+        None => None,
     })
 }
 
@@ -92,9 +92,11 @@ impl Vault {
     /// # Errors
     /// The disk refused.
     pub fn nights(&self) -> Result<Nights, StoreError> {
-        let least = self.state().catalog.newest_night()?;
-        let kept = counted(&*self.shared.blobs)?;
-        Ok(Nights { count: kept.count.max(least), ..kept })
+        match counted(&*self.shared.blobs)? {
+            // A mark may be of a night that was taken back since: then that is none.
+            Some(nights) => Ok(nights),
+            None => Ok(Nights { count: self.state().catalog.newest_night()?, ..Nights::default() }),
+        }
     }
 
     /// Counts a night if one has passed, durably. Whoever releases what is forgotten calls this before.

@@ -97,8 +97,10 @@ pub(super) fn beside(
 ) -> Result<(Done, bool), Failure> {
     let (mut running, mut killed) = match real.serve(&wrap(real, when)) {
         Ok(running) => (running, false),
-        Err(said) if said.trim().is_empty() && matches!(when, When::Fault(_)) => {
-            return Err("the server ended without a word".to_owned());
+        Err(said)
+            if matches!(when, When::Fault(_)) && (said.trim().is_empty() || said.contains("panicked at")) =>
+        {
+            return Err(format!("the server did not start, and said {said:?}"));
         }
         Err(_) => (again(real)?, true),
     };
@@ -109,7 +111,10 @@ pub(super) fn beside(
     loop {
         if let Some(done) = waiting.done()? {
             real.arm(None);
-            return Ok((done, killed));
+            return match running.said() {
+                said if said.contains("panicked at") => Err(format!("the server: {said}")),
+                _ => Ok((done, killed)),
+            };
         }
         if let When::Time(after) = when
             && !killed
@@ -118,6 +123,9 @@ pub(super) fn beside(
             running.kill();
         }
         if running.has_ended() {
+            if matches!(when, When::Fault(_)) {
+                return Err(format!("the server ended while it ran: {}", running.said()));
+            }
             killed = true;
             drop(running);
             running = again(real)?;

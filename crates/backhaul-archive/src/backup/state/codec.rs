@@ -3,7 +3,7 @@
 use backhaul_object::ObjectId;
 use backhaul_object::codec::{FormatError, Reader, Write};
 use backhaul_object::descriptor::INLINE_MAX;
-use backhaul_object::entry::{Content, DIRECT_CHUNKS_MAX, Marks};
+use backhaul_object::entry::{Content, DIRECT_CHUNKS_MAX, InodeFlags};
 use backhaul_object::piece::Piece;
 
 use super::{Fingerprint, Record};
@@ -37,8 +37,8 @@ pub(super) fn encode_file(out: &mut Vec<u8>, record: &Record) {
     out.put_signed(fingerprint.ctime_ns);
     out.put_varint(fingerprint.inode);
     out.put_varint(fingerprint.volume);
-    out.put_varint(u64::from(record.marks.flags));
-    out.put_varint(u64::from(record.marks.project));
+    out.put_varint(u64::from(record.flags.bits));
+    out.put_varint(u64::from(record.flags.project));
     match &record.content {
         Content::Empty => out.push(0),
         Content::Inline(bytes) => {
@@ -81,7 +81,7 @@ pub(super) fn decode(r: &mut Reader<'_>) -> Result<Item, FormatError> {
 
 fn decode_file(r: &mut Reader<'_>) -> Result<Record, FormatError> {
     let path = r.bytes("path", PATH_MAX)?.to_vec();
-    let flags = r.u8("flags")?;
+    let set = r.u8("what is set")?;
     let fingerprint = Fingerprint {
         size: r.varint("size")?,
         mtime_ns: r.signed("mtime")?,
@@ -89,8 +89,8 @@ fn decode_file(r: &mut Reader<'_>) -> Result<Record, FormatError> {
         inode: r.varint("inode")?,
         volume: r.varint("volume")?,
     };
-    let mut mark = |what| r.count(what, u32::MAX as usize).map(|mark| mark as u32);
-    let marks = Marks { flags: mark("inode flags")?, project: mark("project")? };
+    let mut number = |what| r.count(what, u32::MAX as usize).map(|number| number as u32);
+    let flags = InodeFlags { bits: number("inode flags")?, project: number("project")? };
     let content = match r.u8("content")? {
         0 => Content::Empty,
         1 => Content::Inline(r.bytes("inline", INLINE_MAX)?.to_vec()),
@@ -105,8 +105,8 @@ fn decode_file(r: &mut Reader<'_>) -> Result<Record, FormatError> {
         4 => Content::Flist(ObjectId(r.array("list")?)),
         other => return Err(FormatError::Unknown { what: "content", value: u64::from(other) }),
     };
-    let set = |bit: u8| flags & bit != 0;
-    Ok(Record { path, fingerprint, racy: set(RACY), attributes: set(ATTRIBUTES), marks, content })
+    let set = |bit: u8| set & bit != 0;
+    Ok(Record { path, fingerprint, racy: set(RACY), attributes: set(ATTRIBUTES), flags, content })
 }
 
 fn decode_piece(r: &mut Reader<'_>) -> Result<Piece, FormatError> {

@@ -26,7 +26,7 @@ fn record(path: &str, size: u64) -> Record {
         fingerprint: Fingerprint { size, ..Fingerprint::default() },
         racy: size.is_multiple_of(2),
         attributes: size.is_multiple_of(3),
-        marks: Marks { flags: size as u32 * 7, project: size as u32 * 5 },
+        flags: InodeFlags { bits: size as u32 * 7, project: size as u32 * 5 },
         content: Content::Inline(path.as_bytes().to_vec()),
     }
 }

@@ -1,6 +1,6 @@
 //! Snapshots that no honest client makes: nothing of them lands where it must not, and each is named.
 
-use backhaul_object::entry::{Attribute, Device, Marks, Special, Totals};
+use backhaul_object::entry::{Attribute, Device, InodeFlags, Special, Totals};
 
 use super::*;
 
@@ -145,7 +145,7 @@ fn links_lead_nowhere_for_what_comes_after_them() {
     // A file of the link group of a symbolic link, attributes and flags on a link, and a folder under a link's name.
     let mut planted =
         linked("b", 5).with_attributes(&[Attribute { name: b"user.x".to_vec(), value: b"x".to_vec() }]);
-    planted = planted.with_marks(Marks { flags: 0x10, project: 7 });
+    planted = planted.with_inode_flags(InodeFlags { bits: 0x10, project: 7 });
     let file = entry("c", Body::File { size: 1, content: Content::Inline(b"x".to_vec()), link: Some(5) });
     let root = tree_of(&mut source, vec![entry("a", Body::Symlink(to)), planted, file]);
     let second = tree_of(
@@ -183,7 +183,8 @@ fn what_linux_does_not_have_is_named() {
         vec![
             entry("attribute", file(0, Content::Empty)).with_attributes(&[strange]),
             entry("device", Body::Special(Special::Block(device))),
-            entry("flags", file(0, Content::Empty)).with_marks(Marks { flags: 0x8000_0000, project: 0 }),
+            entry("flags", file(0, Content::Empty))
+                .with_inode_flags(InodeFlags { bits: 0x8000_0000, project: 0 }),
             late,
         ],
     );

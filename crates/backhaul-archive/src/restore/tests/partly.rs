@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use backhaul_object::entry::Marks;
+use backhaul_object::entry::InodeFlags;
 
 use super::*;
 
@@ -36,8 +36,8 @@ fn part_of(source: &Source, root: ObjectId, from: &str) -> String {
         name: entry.name,
         metadata: entry.metadata,
         attributes: vec![],
-        marks: Marks::default(),
-        of_folder: Marks::default(),
+        flags: InodeFlags::default(),
+        of_folder: InodeFlags::default(),
         size,
         content,
         link: None,

@@ -5,10 +5,10 @@
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
-use rustix::ioctl::{Getter, Opcode, Setter, ioctl, opcode};
+use rustix::ioctl::{Opcode, Setter, Updater, ioctl, opcode};
 
 /// `struct fsxattr` of `linux/fs.h`: all are plain numbers, and there is nothing between them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 struct Extended {
     flags: u32,
@@ -18,6 +18,8 @@ struct Extended {
     shared_extent_size: u32,
     unused: [u8; 8],
 }
+
+const _: () = assert!(size_of::<Extended>() == 28, "as long as the kernel's");
 
 /// `FS_IOC_FSGETXATTR` and `FS_IOC_FSSETXATTR` of `linux/fs.h`.
 const GET: Opcode = opcode::read::<Extended>(b'X', 31);
@@ -39,7 +41,9 @@ pub(super) fn write(fd: &impl AsFd, project: u32) -> Result<(), Errno> {
 }
 
 fn extended(fd: &impl AsFd) -> Result<Extended, Errno> {
-    // SAFETY: on success the kernel has filled one `struct fsxattr` where the operation points to, which is what `Extended` is;
-    // any bytes are a value of it. The operation has room for just that, and looks at it only on success.
-    unsafe { ioctl(fd, Getter::<GET, Extended>::new()) }
+    let mut found = Extended::default();
+    // SAFETY: the kernel, or a file system for it, writes at most one `struct fsxattr` where the operation points to, which is what
+    // `Extended` is. Any bytes are a value of it, and it has one before; it lives until the call has returned.
+    unsafe { ioctl(fd, Updater::<GET, Extended>::new(&mut found))? };
+    Ok(found)
 }
