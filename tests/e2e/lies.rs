@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use backhaul_object::header::Compressor;
 use backhaul_object::keys::IdKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Compressed, Kind, Object};
@@ -83,7 +84,7 @@ async fn objects_that_are_not_what_their_headers_say_are_refused_by_name() {
     let noise = |n| trees::noise(100_000, n);
     type Lie = fn(Compressed) -> Compressed;
     let lies: [Lie; 4] = [
-        // Less than it says, more, something else, and a bomb.
+        // Less than it says, more, something else, and another length.
         |object| Compressed { body: object.body.slice(..object.body.len() / 2), ..object },
         |object| Compressed { body: [&object.body[..], &[0; 1_000]].concat().into(), ..object },
         |object| Compressed { body: vec![7; object.body.len()].into(), ..object },
@@ -98,6 +99,28 @@ async fn objects_that_are_not_what_their_headers_say_are_refused_by_name() {
         stream.send(&lie(chunk(&key, noise(n as u64)))).await.unwrap();
         scene.is_named(&mut peer, end::DATA, "object").await;
     }
+}
+
+/// Frames of some KiB that unpack to far more than they say, or than any object may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn compression_bombs_are_refused_by_name_and_take_no_memory() {
+    const GIB: u64 = 1 << 30;
+    let scene = Scene::new();
+    let bomb = zstd::encode_all(std::io::Read::take(std::io::repeat(0), GIB), 1).unwrap();
+    assert!(bomb.len() < 100_000);
+    let before = scene.memory();
+    for plain_len in [10, 4 << 20, 8 << 20] {
+        let (mut peer, key) = scene.granted().await;
+        let object = chunk(&key, vec![0; 4 << 20]);
+        assert!(object.header.compressor == Compressor::Zstd && object.body.len() < 10_000);
+        let mut header = object.header;
+        header.plain_len = plain_len;
+        let mut stream = peer.streams.open().await.unwrap();
+        stream.send(&Compressed { header, body: bomb.clone().into() }).await.unwrap();
+        scene.is_named(&mut peer, end::DATA, "object").await;
+    }
+    let grown = scene.memory().saturating_sub(before);
+    assert!(grown < GIB / 8, "{} MiB", grown >> 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,7 @@ mod reads;
 mod recover;
 mod restore;
 mod rights;
+mod rules;
 mod schedule;
 mod sources;
 mod sticks;

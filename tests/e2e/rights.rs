@@ -104,6 +104,35 @@ fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked
     }
 }
 
+/// What somebody's shell takes away from new files is not taken from what is restored.
+#[test]
+fn modes_are_those_of_the_snapshot_whatever_the_umask_is() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let tree = dir.path().join("tree");
+    fs::create_dir_all(tree.join("folder")).unwrap();
+    for (name, len, mode) in [("small", 100, 0o666), ("folder/large", 9_000_000, 0o755), ("set", 100, 0o2775)]
+    {
+        fs::write(tree.join(name), trees::noise(len, 1)).unwrap();
+        fs::set_permissions(tree.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::hard_link(tree.join("small"), tree.join("linked")).unwrap();
+    trees::special(&tree, "pipe", FileType::Fifo, 0).unwrap();
+    fs::set_permissions(tree.join("pipe"), fs::Permissions::from_mode(0o622)).unwrap();
+    for folder in [&tree, &tree.join("folder")] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let (home, from) = (saved(&tree), format!("latest:{}", tree.display()));
+    for umask in ["000", "077", "777"] {
+        let to = out.path().join(umask);
+        let inner = home.command(&["-q", "restore", &from, "-t", to.to_str().unwrap()]);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(format!("umask {umask} && exec \"$0\" \"$@\""));
+        shell.arg(inner.get_program()).args(inner.get_args());
+        assert!(shell.status().unwrap().success(), "umask {umask}");
+        trees::assert_equal(&tree, &to);
+    }
+}
+
 fn xfs(command: &str, path: &Path) -> String {
     let done = Command::new("xfs_io").args(["-r", "-c", command]).arg(path).output().unwrap();
     assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));

@@ -1,6 +1,7 @@
 //! The matrix of what a backup must keep: one case each in files, links, folders and special files, made by system calls
 //! and compared by [`trees`](crate::trees), neither of which is the code that is tested.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
@@ -37,6 +38,28 @@ type Layout = (&'static str, u64, &'static [(u64, usize)]);
 /// Of version 2: somebody may bind low ports.
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
+/// How many cases of each group could be made.
+#[derive(Debug, Default)]
+pub struct Made(BTreeMap<&'static str, usize>);
+
+impl Made {
+    /// Of all groups together.
+    pub fn all(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    /// Fails if there are fewer of a group: a test of what could not be made says nothing.
+    pub fn assert_at_least(&self, wanted: &[(&str, usize)]) {
+        for (group, least) in wanted {
+            assert!(
+                self.0[group] >= *least,
+                "only {} of {group}, {least} are to be made: {self:?}",
+                self.0[group]
+            );
+        }
+    }
+}
+
 /// A folder of cases and how many there are by now.
 pub struct Cases {
     root: PathBuf,
@@ -47,25 +70,40 @@ pub struct Cases {
 impl Cases {
     /// All cases that this machine and its file system can have, below a folder. As somebody other than root those that
     /// root alone can make or read are left out.
-    pub fn all(root: &Path, privileged: bool) -> usize {
+    pub fn all(root: &Path, privileged: bool) -> Made {
         fs::create_dir_all(root).unwrap();
         let kinds = if privileged { &KINDS[..] } else { &KINDS[..5] };
         let mut cases = Self { root: root.to_owned(), kinds, made: 0 };
-        cases.sizes();
-        cases.modes(privileged);
-        cases.names();
-        cases.links();
-        cases.holes();
-        cases.attributes(privileged);
-        cases.depths();
-        if privileged {
-            cases.owners();
-            cases.devices();
+        type Group = fn(&mut Cases, bool);
+        let groups: [(&str, Group); 11] = [
+            ("sizes", |cases, _| cases.sizes()),
+            ("modes", Self::modes),
+            ("names", |cases, _| cases.names()),
+            ("links", |cases, _| cases.links()),
+            ("holes", |cases, _| cases.holes()),
+            ("attributes", Self::attributes),
+            ("depths", |cases, _| cases.depths()),
+            ("owners", |cases, privileged| {
+                if privileged {
+                    cases.owners()
+                }
+            }),
+            ("devices", |cases, privileged| {
+                if privileged {
+                    cases.devices()
+                }
+            }),
+            ("flags", Self::flags),
+            // Last: whatever is made in a folder changes its time.
+            ("times", |cases, _| cases.times()),
+        ];
+        let mut made = Made::default();
+        for (name, make) in groups {
+            let before = cases.made;
+            make(&mut cases, privileged);
+            made.0.insert(name, cases.made - before);
         }
-        cases.flags(privileged);
-        // Last: whatever is made in a folder changes its time.
-        cases.times();
-        cases.made
+        made
     }
 
     /// A new folder for a group.
