@@ -70,17 +70,19 @@ impl Given {
     }
 
     /// Goes on with a hole.
-    pub(super) fn hole(&mut self, len: u64) -> io::Result<()> {
+    pub(super) fn hole(&mut self, len: u64, size: u64) -> io::Result<()> {
         let file = &mut self.file;
-        let (at, old) = (file.stream_position()?, file.metadata()?.len());
+        let at = file.stream_position()?;
+        let old = self.there.min(file.metadata()?.len());
         let end = at.checked_add(len).ok_or(io::ErrorKind::FileTooLarge)?;
         if at < old {
             // Where no hole can be made, the rest of it goes.
             let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             fallocate(&*file, how, at, len.min(old - at)).or_else(|_| file.set_len(at))?;
         }
-        // Nothing else may follow that makes the file so long.
-        file.set_len(end.max(file.metadata()?.len()))?;
+        // Nothing else may follow that makes the file so long. And as long as it will be: where a file grows with each write, XFS
+        // sets room aside behind it, and the hole that follows is none.
+        file.set_len(end.max(size).max(file.metadata()?.len()))?;
         file.seek(SeekFrom::Start(end)).map(drop)
     }
 }

@@ -156,8 +156,9 @@ impl Sink for Out<'_> {
     }
 
     fn hole(&mut self, len: u64) -> io::Result<()> {
+        let size = self.job.size;
         match self.opened()? {
-            Opened::Direct(given) | Opened::Part(given, _) | Opened::Within(given) => given.hole(len),
+            Opened::Direct(given) | Opened::Part(given, _) | Opened::Within(given) => given.hole(len, size),
             Opened::Old(comparer) => comparer.hole(len),
         }
     }
