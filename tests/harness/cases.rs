@@ -250,6 +250,8 @@ impl Cases {
             ("binary", vec![0, 1, 255, 0]),
             ("text", b"x".to_vec()),
             ("3000 bytes", noise(3_000, 1)),
+            // Where there is room for it, as on XFS.
+            ("60000 bytes", noise(60_000, 2)),
         ];
         for kind in self.kinds {
             for (what, value) in &values {
@@ -260,6 +262,7 @@ impl Cases {
                 let mut set = attribute(&path, &format!("user.{what}"), value);
                 set |= attribute(&path, "user.per%cent=\u{e9}", value);
                 set |= privileged && attribute(&path, "trusted.backhaul", value);
+                set |= privileged && attribute(&path, "security.backhaul", value);
                 self.made += usize::from(set);
             }
             for rights in 0..8 {
