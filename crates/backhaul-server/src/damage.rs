@@ -22,6 +22,8 @@ pub(crate) use listed::describe;
 
 /// Most paths that are held in memory, and said in an answer.
 const PATHS_MAX: usize = 100_000;
+/// Most paths in a file: some gigabytes. Whoever has lost more has lost everything.
+const FILE_MAX: u64 = 20_000_000;
 
 /// Where all of them go when there are more: into a file, or nowhere.
 pub enum LongList<'a> {
@@ -51,7 +53,8 @@ pub struct LostPaths {
     pub count: u64,
     /// Whose they are.
     pub clients: BTreeSet<String>,
-    /// A file with all of them, a document a line, if there are more than in `paths`; none also if it cannot be written.
+    /// A file with all of them (over 20,000,000 the last line says how many more), a document a line, if there are more than in
+    /// `paths`; none also if it cannot be written.
     pub list: Option<PathBuf>,
 }
 
@@ -65,7 +68,7 @@ pub fn lost_paths(
     long: LongList<'_>,
     stop: &dyn Fn() -> Go,
 ) -> Result<LostPaths, StoreError> {
-    let mut search = Search { vault, report, found: Listed::new(long, PATHS_MAX), stop };
+    let mut search = Search { vault, report, found: Listed::new(long, PATHS_MAX, FILE_MAX), stop };
     for row in &report.affected {
         search.snapshot(row)?;
     }

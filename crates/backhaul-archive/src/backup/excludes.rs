@@ -23,7 +23,7 @@ pub const DEFAULTS: [&str; 8] = [
     "/swap.img",
     "/lost+found/",
 ];
-/// InodeFlags a directory of things that can be made again (<https://bford.info/cachedir/>).
+/// Marks a directory of things that can be made again (<https://bford.info/cachedir/>).
 const CACHE_TAG: &CStr = c"CACHEDIR.TAG";
 const CACHE_SIGNATURE: &[u8; 43] = b"Signature: 8a477f597d28d172789f06886806bc55";
 

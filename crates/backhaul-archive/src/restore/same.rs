@@ -51,9 +51,9 @@ impl Run<'_, '_> {
             };
             let now = fs::fstat(&file).map_err(failed)?;
             check(&now, stat)?;
-            let wrong_marks = !inode_flags::are_right(&file, entry.inode_flags(), of_folder);
+            let wrong_flags = !inode_flags::are_right(&file, entry.inode_flags(), of_folder);
             let right = is_right(&now, &entry.metadata) && has(&Handle::open(&file), &attributes, others);
-            if right && !wrong_marks {
+            if right && !wrong_flags {
                 return Ok(Right::Now);
             }
             if stat.st_nlink != 1 {

@@ -9,25 +9,23 @@ use serde_json::json;
 
 use super::{LongList, LostPath, LostPaths};
 
-/// Most paths in a file: some gigabytes. Whoever has lost more has lost everything.
-const FILE_MAX: u64 = 20_000_000;
-
 /// A list in the making.
 pub(super) struct Listed {
     found: LostPaths,
     most: usize,
+    most_in_file: u64,
     at: Option<PathBuf>,
     out: Option<BufWriter<File>>,
 }
 
 impl Listed {
-    /// At most so many are kept in memory; when there are more, all go to the long list.
-    pub(super) fn new(long: LongList<'_>, most: usize) -> Self {
+    /// At most so many are kept in memory; when there are more, all go to the long list, which has an end, too.
+    pub(super) fn new(long: LongList<'_>, most: usize, most_in_file: u64) -> Self {
         let at = match long {
             LongList::File(at) => Some(at.to_path_buf()),
             LongList::None => None,
         };
-        Self { found: LostPaths::default(), most, at, out: None }
+        Self { found: LostPaths::default(), most, most_in_file, at, out: None }
     }
 
     pub(super) fn add(&mut self, lost: LostPath) {
@@ -43,7 +41,8 @@ impl Listed {
         {
             self.out = self.begin(at).inspect_err(|error| complain(at, error)).ok();
         }
-        if let (Some(out), Some(at), ..=FILE_MAX) = (&mut self.out, &self.at, self.found.count)
+        if self.found.count <= self.most_in_file
+            && let (Some(out), Some(at)) = (&mut self.out, &self.at)
             && let Err(error) = write(out, &lost)
         {
             complain(at, &error);
@@ -54,7 +53,10 @@ impl Listed {
     /// The list; what was left of an earlier one goes.
     pub(super) fn finish(mut self) -> LostPaths {
         let done = match (self.out.take(), &self.at) {
-            (Some(out), Some(at)) => close(out, at).inspect_err(|error| complain(at, error)).is_ok(),
+            (Some(out), Some(at)) => {
+                let more = self.found.count.saturating_sub(self.most_in_file);
+                close(out, more, at).inspect_err(|error| complain(at, error)).is_ok()
+            }
             _ => false,
         };
         if done {
@@ -89,7 +91,10 @@ fn in_the_making(at: &Path) -> PathBuf {
     at.with_extension("new")
 }
 
-fn close(out: BufWriter<File>, at: &Path) -> io::Result<()> {
+fn close(mut out: BufWriter<File>, more: u64, at: &Path) -> io::Result<()> {
+    if more > 0 {
+        writeln!(out, "{}", json!({ "more": more }))?;
+    }
     out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     fs::rename(in_the_making(at), at)
 }
@@ -126,7 +131,7 @@ mod tests {
     }
 
     fn listed(at: &Path, count: u64) -> LostPaths {
-        let mut list = Listed::new(LongList::File(at), 10);
+        let mut list = Listed::new(LongList::File(at), 10, 10_000);
         (0..count).for_each(|n| list.add(lost(n)));
         list.finish()
     }
@@ -148,6 +153,15 @@ mod tests {
     }
 
     #[test]
+    fn a_list_without_end_has_one_that_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("lost.jsonl");
+        assert_eq!(listed(&at, 10_007).count, 10_007);
+        let lines = fs::read_to_string(&at).unwrap();
+        assert_eq!((lines.lines().count(), lines.lines().last()), (10_001, Some(r#"{"more":7}"#)));
+    }
+
+    #[test]
     fn where_no_list_can_be_written_they_are_counted() {
         let found = listed(Path::new("/proc/none/lost.jsonl"), 12);
         assert_eq!((found.count, found.paths.len(), found.list), (12, 10, None));
@@ -159,7 +173,7 @@ mod tests {
     fn whatever_ends_a_list_leaves_no_half_of_one() {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("lost.jsonl");
-        let mut list = Listed::new(LongList::File(&at), 1);
+        let mut list = Listed::new(LongList::File(&at), 1, 9);
         (0..5).for_each(|n| list.add(lost(n)));
         assert!(in_the_making(&at).exists());
         drop(list);

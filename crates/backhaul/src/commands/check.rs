@@ -180,7 +180,7 @@ fn tell(context: &Context, mut document: Value) -> Done {
     }
     if number("lost_count") > all("lost").len() as u64 {
         let all = match document["lost_list"].as_str() {
-            Some(file) => format!("all are in {file}"),
+            Some(file) => format!("they are in {file}"),
             None => "the list of all could not be written (the log says why)".to_owned(),
         };
         output::line(&format!("lost: {} paths, of which these are the first; {all}", number("lost_count")));
