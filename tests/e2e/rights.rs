@@ -182,7 +182,6 @@ fn counted(tree: &Path) -> Vec<PathBuf> {
 fn projects_come_back_and_are_named_where_there_are_none() {
     let Some(volume) = Volume::new("xfs", 400, "") else { return };
     let (tree, to) = (volume.path().join("tree"), volume.path().join("to"));
-    fs::create_dir(&tree).unwrap();
     let names = counted(&tree);
     let same = |to: &Path| {
         for name in &names {
@@ -225,7 +224,6 @@ fn projects_come_back_and_are_named_where_there_are_none() {
 fn projects_are_named_where_there_are_none() {
     let Some(volume) = Volume::new("xfs", 400, "") else { return };
     let tree = volume.path().join("tree");
-    fs::create_dir(&tree).unwrap();
     counted(&tree);
     let (home, elsewhere) = (saved(&tree), tempfile::tempdir_in("/dev/shm").unwrap());
     let (from, to) = (format!("latest:{}", tree.display()), elsewhere.path().join("to"));

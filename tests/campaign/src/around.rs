@@ -6,6 +6,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use crate::daemons::{Victim, struck};
+use crate::fault::Outcome;
 use crate::local::Failure;
 use crate::real::Real;
 use crate::record::{self, Fault, Touch};
@@ -33,19 +34,6 @@ const IDLE_MAX: u64 = 3;
 
 const fn refused(touch: Touch, error: Errno) -> record::Failure {
     record::Failure::Refused(touch, error.raw_os_error())
-}
-
-/// What came of many faults.
-#[derive(Debug, Clone, Default)]
-pub struct Outcome {
-    /// Places that failed.
-    pub sites: u64,
-    /// Those after which somebody ended otherwise than well, and said so.
-    pub refused: u64,
-    /// Snapshots restored and found equal.
-    pub restored: u64,
-    /// Laws broken, with what leads there again.
-    pub broken: Vec<String>,
 }
 
 /// Fails every `step`th place in every way.

@@ -27,9 +27,9 @@ const IDLE_MAX: u64 = 60;
 /// What came of many faults.
 #[derive(Debug, Clone, Default)]
 pub struct Outcome {
-    /// Tellings in which a call that touches the vault failed.
+    /// Cases in which something failed that touches what is looked at.
     pub sites: u64,
-    /// Those in which the story said that it failed.
+    /// Those in which somebody ended otherwise than well, and said so.
     pub refused: u64,
     /// Snapshots restored and found equal.
     pub restored: u64,

@@ -235,7 +235,7 @@ fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<Stri
             let victims = if victims.is_empty() { Victim::value_variants() } else { &victims[..] };
             let one = |victim: &Victim| {
                 let done = around::sweep(stage, work, *victim, (seed, *step), args.most)?;
-                let around::Outcome { sites, refused, restored, broken } = done;
+                let fault::Outcome { sites, refused, restored, broken } = done;
                 let line = format!(
                     "around {victim:?} seed {seed}: {sites} faults ({refused} refused aloud), {restored} snapshots restored"
                 );

@@ -1,6 +1,6 @@
 //! Processes that something happens to while they run.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{When, wrap};
@@ -12,10 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A command in a role's home that is killed.
 pub(super) fn ended(real: &Real<'_>, when: When, role: &str, args: &[&str]) -> Result<Done, Failure> {
-    let mut command = real.command(&wrap(real, when), role, args);
-    let child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
-    let mut waiting = Waiting::new(child);
+    let mut waiting = Waiting::begin(real.command(&wrap(real, when), role, args))?;
     loop {
         if let Some(done) = waiting.done()? {
             real.arm(None);
@@ -38,7 +35,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(mut child: Child) -> Self {
+    fn begin(mut command: Command) -> Result<Self, Failure> {
         fn listen(mut from: impl std::io::Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -46,9 +43,11 @@ impl Waiting {
                 bytes
             })
         }
+        let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().map_err(|error| error.to_string())?;
         let outputs = child.stdout.take().map(listen).into_iter().chain(child.stderr.take().map(listen));
         let outputs = outputs.collect();
-        Self { child, since: Instant::now(), outputs }
+        Ok(Self { child, since: Instant::now(), outputs })
     }
 
     fn kill(&mut self) {
@@ -104,10 +103,7 @@ pub(super) fn beside(
         }
         Err(_) => (again(real)?, true),
     };
-    let mut command = real.command(&[], role, args);
-    let child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
-    let mut waiting = Waiting::new(child);
+    let mut waiting = Waiting::begin(real.command(&[], role, args))?;
     loop {
         if let Some(done) = waiting.done()? {
             real.arm(None);
