@@ -49,7 +49,7 @@ fn every_case_comes_back_for_root() {
         ("devices", 10),
         ("flags", 8),
     ]);
-    made.assert_at_least(&[("times", 230)]);
+    made.assert_at_least(&[("times", 230), ("top", 3)]);
     let home = there_and_back(&tree, &to);
 
     // Over things of other kinds.
@@ -80,7 +80,7 @@ fn every_case_comes_back_for_root() {
         fs::create_dir(&alone).unwrap();
         let copied = Command::new("cp").arg("-a").arg(tree.join(&name)).arg(&alone).status().unwrap();
         assert!(copied.success());
-        trees::assert_equal(&alone, &to);
+        trees::assert_equal_below(&alone, &to);
     }
 }
 
@@ -93,6 +93,10 @@ fn every_case_of_other_file_systems_comes_back() {
         let _released = Released(vec![tree.clone(), to.clone()]);
         let made = Cases::all(&tree, true);
         assert!(made.all() >= 4_900, "on {kind} only {made:?}");
+        if kind == "btrfs" {
+            // Among them those that a file takes only while it is empty.
+            made.assert_at_least(&[("flags", 16)]);
+        }
         there_and_back(&tree, &to);
     }
 }

@@ -14,6 +14,7 @@ mod enrol;
 mod far;
 mod farewell;
 mod fidelity;
+mod foreign;
 mod forged;
 mod hostile;
 mod install;

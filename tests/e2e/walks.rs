@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::volumes::Volume;
 use backhaul_tests::{Home, trees, wait_until};
-use rustix::fs::{CWD, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
+use rustix::fs::{CWD, FileType, RenameFlags, Timespec, Timestamps, UTIME_OMIT};
 
 /// Most that a backup takes that waits for nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -127,6 +127,69 @@ fn a_link_that_takes_the_place_of_something_is_not_followed() {
         for file in trees::files(out.path()).iter().filter(|file| file.symlink_metadata().unwrap().is_file())
         {
             assert_ne!(fs::read_to_string(file).unwrap(), SECRET, "{}", file.display());
+        }
+    }
+}
+
+/// Whoever opens a pipe waits for its other end, and here there is none; and folders go while they are walked.
+#[test]
+fn what_goes_or_becomes_a_pipe_under_way_holds_nothing_up_and_takes_nothing_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    for n in 0..100 {
+        fs::write(at(&format!("file-{n:03}")), format!("file {n}")).unwrap();
+        fs::create_dir_all(at(&format!("folder-{n:03}/in"))).unwrap();
+        fs::write(at(&format!("folder-{n:03}/stays")), format!("stays {n}")).unwrap();
+    }
+    trees::special(dir.path(), "pipe", FileType::Fifo, 0).unwrap();
+    let (home, stop, path) = (Home::new(), AtomicBool::new(false), dir.path().to_str().unwrap());
+    home.run(&["-q", "quickstart", path]).ok();
+    let runs: Vec<_> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for n in (0..100).step_by(5) {
+                    let (file, folder) = (at(&format!("file-{n:03}")), at(&format!("folder-{n:03}/in")));
+                    rustix::fs::renameat_with(CWD, &file, CWD, at("pipe"), RenameFlags::EXCHANGE).unwrap();
+                    fs::remove_dir(&folder).unwrap();
+                    std::thread::yield_now();
+                    fs::create_dir(&folder).unwrap();
+                }
+            }
+        });
+        let one = |_| {
+            let mut command = home.command(&["--json", "backup", path]);
+            let mut backup = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let begun = Instant::now();
+            while backup.try_wait().unwrap().is_none() && begun.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            let is_over = backup.try_wait().unwrap().is_some();
+            // One that waits for a pipe does not end by itself.
+            let _ = backup.kill();
+            (is_over, backup.wait_with_output().unwrap())
+        };
+        let runs = (0..10).map(one).collect();
+        stop.store(true, Ordering::Relaxed);
+        runs
+    });
+    for (is_over, done) in runs {
+        assert!(is_over, "it waits for the other end of a pipe");
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(matches!(done.status.code(), Some(0 | 3)), "{said}");
+        let done: serde_json::Value = serde_json::from_str(&said).unwrap();
+        for error in done["errors"].as_array().unwrap() {
+            let meddled =
+                ["/file-", "/in", "/pipe"].iter().any(|part| error["path"].as_str().unwrap().contains(part));
+            assert!(meddled, "{error}");
+        }
+        let (id, out) = (done["snapshot"].as_str().unwrap(), tempfile::tempdir().unwrap());
+        home.run(&["-q", "restore", &format!("{id}:{path}"), "-t", out.path().to_str().unwrap()]).ok();
+        for n in 0..100 {
+            let kept = |name: String| fs::read_to_string(out.path().join(name)).unwrap();
+            assert_eq!(kept(format!("folder-{n:03}/stays")), format!("stays {n}"));
+            if n % 5 != 0 {
+                assert_eq!(kept(format!("file-{n:03}")), format!("file {n}"));
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -103,6 +104,7 @@ impl Cases {
             make(&mut cases, privileged);
             made.0.insert(name, cases.made - before);
         }
+        made.0.insert("top", top(root, privileged));
         made
     }
 
@@ -261,6 +263,12 @@ impl Cases {
                 }
                 let mut set = attribute(&path, &format!("user.{what}"), value);
                 set |= attribute(&path, "user.per%cent=\u{e9}", value);
+                set |= attribute(
+                    &path,
+                    OsStr::from_bytes(b"user.\xff\xfe no text\n"),
+                    b"of a name that is none",
+                );
+                set |= privileged && attribute(&path, OsStr::from_bytes(b"trusted.\xc3("), b"");
                 set |= privileged && attribute(&path, "trusted.backhaul", value);
                 set |= privileged && attribute(&path, "security.backhaul", value);
                 self.made += usize::from(set);
@@ -352,6 +360,9 @@ impl Cases {
     fn flags(&mut self, privileged: bool) {
         let dir = self.group("flags");
         let mut flags = vec![("s", IFlags::SYNC), ("A", IFlags::NOATIME), ("D", IFlags::DIRSYNC)];
+        // Of btrfs, "m" being `FS_NOCOMP_FL`: a file takes "C" while it is empty.
+        flags.extend([("c", IFlags::COMPRESSED), ("C", IFlags::NOCOW)]);
+        flags.push(("m", IFlags::from_bits_retain(0x400)));
         if privileged {
             flags.extend([("i", IFlags::IMMUTABLE), ("a", IFlags::APPEND)]);
             flags.push(("ia", IFlags::IMMUTABLE | IFlags::APPEND | IFlags::NOATIME));
@@ -360,8 +371,17 @@ impl Cases {
             for (name, flags) in &flags {
                 let path = dir.join(format!("{kind} {name}"));
                 make(&path, kind);
+                if kind == "file" {
+                    fs::write(&path, "").unwrap();
+                }
                 let file = File::open(&path).unwrap();
+                let mut writer = (kind == "file").then(|| File::options().append(true).open(&path).unwrap());
                 let set = ioctl_getflags(&file).and_then(|old| ioctl_setflags(&file, old | *flags));
+                if let Some(writer) = &mut writer
+                    && !flags.contains(IFlags::IMMUTABLE)
+                {
+                    writer.write_all(&noise(300_000, 6)).unwrap();
+                }
                 self.made += usize::from(set.is_ok());
             }
         }
@@ -400,6 +420,21 @@ impl Cases {
             }
         }
     }
+}
+
+/// The top folder has what any has: its owner, mode and time come with this, too.
+fn top(root: &Path, privileged: bool) -> usize {
+    let mut set = usize::from(attribute(root, "user.of the top", b"kept"));
+    set += usize::from(attribute(root, "system.posix_acl_default", &acl(5)));
+    if privileged {
+        lchown(root, Some(1_234), Some(1_235)).unwrap();
+        set += usize::from(attribute(root, "trusted.top", b"kept"));
+    }
+    fs::set_permissions(root, fs::Permissions::from_mode(if privileged { 0o3751 } else { 0o755 })).unwrap();
+    let time = Timespec { tv_sec: -77, tv_nsec: 77 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    utimensat(CWD, root, &times, AtFlags::empty()).unwrap();
+    set
 }
 
 /// Lets go, in the end, of what would outlive a test.

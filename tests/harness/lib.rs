@@ -20,6 +20,7 @@ pub mod mounts;
 pub mod netns;
 pub mod relay;
 mod server;
+pub mod strange;
 pub mod trees;
 pub mod volumes;
 

@@ -87,8 +87,8 @@ pub fn extents(path: &Path) -> Vec<(u64, u64)> {
 }
 
 /// Sets an extended attribute, where the file system and the user's rights allow it.
-pub fn attribute(path: &Path, name: &str, value: &[u8]) -> bool {
-    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()).is_ok()
+pub fn attribute(path: &Path, name: impl AsRef<OsStr>, value: &[u8]) -> bool {
+    rustix::fs::lsetxattr(path, name.as_ref(), value, XattrFlags::empty()).is_ok()
 }
 
 /// An access list in the kernel's form (acl(5), `posix_acl_xattr.h`): one more user, with these rights.
@@ -118,7 +118,7 @@ fn attributes(path: &Path) -> String {
         .map(|name| {
             let mut value = vec![0u8; 65_536];
             let len = rustix::fs::lgetxattr(path, name, &mut value[..]).unwrap();
-            format!("{}={:x?}", String::from_utf8_lossy(name), &value[..len])
+            format!("{}={:x?}", name.escape_ascii(), &value[..len])
         })
         .collect();
     all.sort();
@@ -168,14 +168,16 @@ pub fn describe(root: &Path, regard: Regard) -> BTreeMap<PathBuf, String> {
     let mut all = BTreeMap::new();
     let mut inodes: BTreeMap<u64, PathBuf> = BTreeMap::new();
     let mut open = vec![root.to_path_buf()];
-    while let Some(dir) = open.pop() {
-        let mut entries: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-        entries.sort();
-        for path in entries {
+    // The top folder is one of them.
+    let mut entries = vec![root.to_path_buf()];
+    loop {
+        for path in std::mem::take(&mut entries) {
             let meta = fs::symlink_metadata(&path).unwrap();
             let name = path.strip_prefix(root).unwrap().to_path_buf();
             let kind = if meta.is_dir() {
-                open.push(path.clone());
+                if path != root {
+                    open.push(path.clone());
+                }
                 "dir".to_owned()
             } else {
                 // Names that a file has elsewhere are not of this tree.
@@ -204,8 +206,10 @@ pub fn describe(root: &Path, regard: Regard) -> BTreeMap<PathBuf, String> {
             let attributes = attributes(&path);
             all.insert(name, format!("{kind} {mode:o} {uid}:{gid} {time:?} {flags} {attributes}"));
         }
+        let Some(dir) = open.pop() else { return all };
+        entries = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
     }
-    all
 }
 
 /// Of what is in parts of a file.
@@ -235,10 +239,23 @@ fn flags(path: &Path, meta: &fs::Metadata) -> String {
 }
 
 /// Asserts that two trees are equal in names, kinds, contents, holes, modes, owners, times, hard links, flags and
-/// extended attributes.
+/// extended attributes, their top folders too.
 pub fn assert_equal(a: &Path, b: &Path) {
-    let (a, b) = (describe(a, Regard::All), describe(b, Regard::All));
-    for (name, what) in &a {
+    assert_alike(&describe(a, Regard::All), &describe(b, Regard::All));
+}
+
+/// The same where the top folders are not of the snapshot.
+pub fn assert_equal_below(a: &Path, b: &Path) {
+    let [a, b] = [a, b].map(|root| {
+        let mut all = describe(root, Regard::All);
+        all.remove(Path::new(""));
+        all
+    });
+    assert_alike(&a, &b);
+}
+
+fn assert_alike(a: &BTreeMap<PathBuf, String>, b: &BTreeMap<PathBuf, String>) {
+    for (name, what) in a {
         assert_eq!(b.get(name), Some(what), "{}", name.display());
     }
     for name in b.keys() {

@@ -71,6 +71,13 @@ impl Volume {
         String::from_utf8(found.stdout).unwrap().trim().split('[').next().unwrap().to_owned()
     }
 
+    /// Unmounts it and mounts it again from the file that it is in: nothing of it is in memory then.
+    pub fn again(&self) {
+        let path = self.path();
+        assert!(works("umount", &[path.to_str().unwrap()]));
+        assert!(works("mount", &["-o", "loop", self.image().to_str().unwrap(), path.to_str().unwrap()]));
+    }
+
     /// Makes it read-only.
     pub fn freeze(&self) {
         assert!(works("mount", &["-o", "remount,ro", self.path().to_str().unwrap()]));
