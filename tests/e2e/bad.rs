@@ -97,6 +97,23 @@ fn what_a_quota_has_no_room_for_is_named_and_comes_when_there_is_more() {
     trees::assert_equal(&tree, &to);
 }
 
+/// Of blocks of 1 KiB each an ext2 has no files of more than 16 GiB, and says so at once.
+#[test]
+fn what_is_too_large_a_file_for_the_target_is_named_and_leaves_nothing_of_itself() {
+    let Some(volume) = Volume::new("ext2", 64, "") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, to) = (dir.path().join("tree"), volume.path().join("to"));
+    fs::create_dir(&tree).unwrap();
+    trees::sparse(&tree.join("large"), 20 << 30, &[(0, 4_096), (19 << 30, 4_096)]);
+    fs::write(tree.join("small"), "small").unwrap();
+    let home = saved(&tree);
+    let done = partly(&home, &tree, &to);
+    assert_eq!(named(&done), BTreeSet::from(["large".to_owned()]), "{done}");
+    assert!(done["errors"][0]["error"].as_str().unwrap().contains("File too large"), "{done}");
+    assert_eq!(trees::names(&to), ["small"]);
+    assert_eq!(fs::read_to_string(to.join("small")).unwrap(), "small");
+}
+
 #[test]
 fn a_target_that_may_not_be_written_to_is_named_and_not_changed() {
     let dir = tempfile::tempdir().unwrap();

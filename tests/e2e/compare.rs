@@ -181,6 +181,46 @@ fn a_zip_holds_files_folders_and_links_and_what_it_cannot_hold_is_named() {
     assert!(folder.err.contains("--archive"), "{}", folder.err);
 }
 
+/// The first zip archives had no more than 65,535 entries.
+#[test]
+fn a_zip_has_room_for_more_files_than_its_first_form() {
+    const FILES: usize = 65_600;
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, zip) = (dir.path().join("tree"), dir.path().join("out.zip"));
+    fs::create_dir(&tree).unwrap();
+    fs::write(tree.join("first"), "one content").unwrap();
+    // Names of few files are saved sooner than files.
+    for n in 1..FILES {
+        let of = format!("{:02}", n / 40_000);
+        if n % 40_000 == 0 || n == 1 {
+            fs::write(tree.join(&of), "of many names").unwrap();
+        } else {
+            fs::hard_link(tree.join(of), tree.join(format!("{n:05}"))).unwrap();
+        }
+    }
+    let count = fs::read_dir(&tree).unwrap().count();
+    let home = Home::new();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let what = format!("latest:{}", tree.display());
+    home.run(&["dump", &what, "--archive", "zip", "-o", zip.to_str().unwrap()]).ok();
+    let mut archive = zip::ZipArchive::new(fs::File::open(&zip).unwrap()).unwrap();
+    assert_eq!((archive.len(), count), (FILES, FILES));
+    for (name, wanted) in [("00002", "of many names"), ("65599", "of many names"), ("first", "one content")] {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut archive.by_name(name).unwrap(), &mut text).unwrap();
+        assert_eq!(text, wanted);
+    }
+    let script =
+        "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); print(len(z.infolist()), z.read('first'))";
+    match Command::new("python3").args(["-c", script]).arg(&zip).output() {
+        Ok(read) => {
+            let (said, why) = (String::from_utf8_lossy(&read.stdout), String::from_utf8_lossy(&read.stderr));
+            assert_eq!(said, format!("{FILES} b'one content'\n"), "{why}");
+        }
+        Err(_) => skipped("there is no python3"),
+    }
+}
+
 #[test]
 fn names_are_found_in_all_snapshots_by_size_and_time() {
     let dir = tempfile::tempdir().unwrap();

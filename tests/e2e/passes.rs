@@ -104,7 +104,7 @@ fn a_tree_of_many_versions_comes_back_with_each_pack_read_once() {
         assert!(reads.len() <= spans.len() + 1, "{pack}: {reads:?}");
     }
     // Once in the first batch, which is small so that writing begins, and once in that of the rest; several reads are under way
-    // where one pack ends and the next begins. By the names of the files it is 59.
+    // where one pack ends and the next begins: 9 were seen. By the names of the files it is 59.
     let switches = contents.windows(2).filter(|pair| pair[0].pack != pair[1].pack).count();
-    assert!(switches < 40, "{switches} times from one pack to another in {} reads", contents.len());
+    assert!(switches < 20, "{switches} times from one pack to another in {} reads", contents.len());
 }

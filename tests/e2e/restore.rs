@@ -1,9 +1,10 @@
 //! Restores onto what is there.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use backhaul_tests::netns::skipped;
 use backhaul_tests::{Home, trees, wait_until};
@@ -99,6 +100,62 @@ fn a_dry_run_says_of_each_name_what_would_become_of_it() {
     }
     assert!(!to.join("missing").exists() && to.join("more").exists());
     assert_eq!(fs::read_to_string(to.join("changed")).unwrap(), "changed since");
+}
+
+/// What a dry run says of each name, in each mode, is what the run after it does.
+#[test]
+fn a_dry_run_of_each_mode_says_what_then_is_done() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (tree, to) = (dir.path().join("tree"), out.path().join("to"));
+    fs::create_dir(&tree).unwrap();
+    let at = |from_1970| SystemTime::UNIX_EPOCH + Duration::from_secs(from_1970);
+    let write = |path: &Path, text: &str, time| {
+        fs::write(path, text).unwrap();
+        fs::File::options().append(true).open(path).unwrap().set_modified(at(time)).unwrap();
+    };
+    for name in ["same", "older there", "newer there", "missing"] {
+        write(&tree.join(name), "as saved", 1_000_000);
+    }
+    let home = saved(&tree);
+    let from = format!("latest:{}", tree.display());
+    let modes: [(&[&str], [&str; 4]); 5] = [
+        (&["--overwrite", "always"], ["replace", "replace", "replace", "new"]),
+        (&["--overwrite", "if-changed"], ["keep", "replace", "replace", "new"]),
+        (&["--overwrite", "if-newer"], ["keep", "replace", "keep", "new"]),
+        (&["--overwrite", "never"], ["keep", "keep", "keep", "new"]),
+        (&["--in-place"], ["keep", "replace", "replace", "new"]),
+    ];
+    for (mode, acts) in modes {
+        let _ = fs::remove_dir_all(&to);
+        fs::create_dir(&to).unwrap();
+        write(&to.join("same"), "as saved", 1_000_000);
+        write(&to.join("older there"), "another text", 900_000);
+        write(&to.join("newer there"), "another text", 1_100_000);
+        let inodes = |name: &str| fs::metadata(to.join(name)).map(|meta| meta.ino()).ok();
+        let names = ["same", "older there", "newer there", "missing"];
+        let (before, seen) = (names.map(inodes), trees::describe(&to, trees::Regard::All));
+        let run = |more: &[&str]| {
+            home.run(&[&["restore", &from, "-t", to.to_str().unwrap()], mode, more].concat()).ok().out
+        };
+        let said = run(&["--dry-run", "-v"]);
+        for (name, act) in names.iter().zip(acts) {
+            let line = format!("{act:<8} {}\n", to.join(name).display());
+            assert!(said.contains(&line), "{mode:?} {line}: {said}");
+        }
+        assert_eq!(trees::describe(&to, trees::Regard::All), seen, "{mode:?}");
+        run(&[]);
+        for ((name, act), before) in names.iter().zip(acts).zip(before) {
+            let is_replaced = inodes(name) != before || *name != "same";
+            let text = fs::read_to_string(to.join(name)).unwrap();
+            match act {
+                "keep" => {
+                    assert_eq!(inodes(name), before, "{mode:?} {name}");
+                    assert_eq!(text == "as saved", *name == "same", "{mode:?} {name}");
+                }
+                _ => assert!(is_replaced && text == "as saved", "{mode:?} {name}: {text}"),
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use backhaul_tests::{Done, Home, TestServer, trees};
+use backhaul_tests::{Done, Home, TestServer, free_port, trees, wait_until};
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 /// A home that has joined its own server.
@@ -301,6 +301,35 @@ fn programs_run_before_and_after_and_one_that_fails_before_stops_the_run() {
     let partial = home.run(&["backup"]).expect(3);
     assert!(partial.err.contains("false: exit status: 1"), "{}", partial.err);
     assert_eq!(home.json(&["snapshots"]).as_array().unwrap().len(), before + 1);
+    // So is one that does not end; what it has started ends with it.
+    let mark = dir.path().join("too late");
+    let late = format!("['sh', '-c', 'sleep 4 && touch {} & sleep 60']", mark.display());
+    configure(&home, "after", &late);
+    let partial = home.run(&["backup"]).expect(3);
+    assert!(partial.err.contains("did not end within 1 s"), "{}", partial.err);
+    assert_eq!(home.json(&["snapshots"]).as_array().unwrap().len(), before + 2);
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    assert!(!mark.exists(), "what it has started goes on");
+}
+
+/// A program that runs after it is told what began a run.
+#[test]
+fn programs_are_told_whether_a_person_the_server_or_the_network_began_a_run() {
+    let (server, dir) = (TestServer::with_policy(&TestServer::due_policy()), tempfile::tempdir().unwrap());
+    let (tree, log) = (dir.path().join("tree"), dir.path().join("log"));
+    write(&tree.join("f"), "f");
+    let told = format!("['sh', '-c', 'echo $BACKHAUL_CLIENT $BACKHAUL_TRIGGER >> {}']", log.display());
+    let lines = || fs::read_to_string(&log).unwrap_or_default();
+    let (desk, address) = server.listener("desk", &[&tree]);
+    configure(&desk, "after", &told);
+    let _dialled = desk.start(&["agent", "run", "--listen", &address]);
+    wait_until("the server dials it", || !lines().is_empty());
+    let laptop = server.client("laptop", &[&tree]);
+    configure(&laptop, "after", &told);
+    let _comes = laptop.start(&["agent", "run", "--listen", &format!("127.0.0.1:{}", free_port())]);
+    wait_until("it comes by itself", || lines().contains("laptop"));
+    laptop.run(&["-q", "backup"]).ok();
+    assert_eq!(lines(), "desk dialled\nlaptop join\nlaptop manual\n");
 }
 
 /// A new computer takes the place of a stolen one: its history is there, and nothing is sent again.

@@ -163,6 +163,35 @@ fn far_below(top: &Path, names: usize) -> std::os::fd::OwnedFd {
     at
 }
 
+/// Everything in a tree that is deeper than a path can say, level by level.
+fn seen(top: &Path) -> Vec<String> {
+    use rustix::fs::{Dir, Mode, OFlags, openat, statat};
+    let mut at = rustix::fs::open(top, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    let mut all = Vec::new();
+    loop {
+        let names = Dir::read_from(&at).unwrap().map(|name| name.unwrap().file_name().to_owned());
+        let mut names: Vec<_> = names.filter(|name| name.as_c_str() != c"..").collect();
+        names.sort();
+        let mut below = None;
+        for name in names {
+            let stat = statat(&at, &name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW).unwrap();
+            let (mode, owner, time) =
+                (stat.st_mode, (stat.st_uid, stat.st_gid), (stat.st_mtime, stat.st_mtime_nsec));
+            let mut content = String::new();
+            if rustix::fs::FileType::from_raw_mode(mode).is_file() {
+                let file = openat(&at, &name, OFlags::RDONLY, Mode::empty()).unwrap();
+                std::io::Read::read_to_string(&mut fs::File::from(file), &mut content).unwrap();
+            } else if name.as_c_str() != c"." {
+                below = Some(name);
+                continue;
+            }
+            all.push(format!("{name:?} {mode:o} {owner:?} {time:?} {content}"));
+        }
+        let Some(name) = below else { return all };
+        at = openat(&at, &name, OFlags::DIRECTORY, Mode::empty()).unwrap();
+    }
+}
+
 #[test]
 fn a_tree_much_deeper_than_a_path_can_say_comes_back() {
     use rustix::fs::{Mode, OFlags, openat};
@@ -175,10 +204,8 @@ fn a_tree_much_deeper_than_a_path_can_say_comes_back() {
     home.run(&["-q", "quickstart", top.to_str().unwrap()]).ok();
     let what = format!("latest:{}", top.display());
     home.run(&["restore", &what, "-t", to.to_str().unwrap(), "--verify"]).ok();
-    let leaf = openat(far_below(&to, 1_500), "leaf", OFlags::RDONLY, Mode::empty()).unwrap();
-    let mut found = [0; 8];
-    assert_eq!(rustix::io::read(leaf, &mut found).unwrap(), 5);
-    assert_eq!(&found[..5], b"found");
+    let all = seen(&top);
+    assert!(all.len() == 1_502 && seen(&to) == all, "each folder and the leaf, as they were");
     // Over what is there, where it was changed at the bottom.
     let bottom = far_below(&to, 1_500);
     for name in ["leaf", "too much"] {

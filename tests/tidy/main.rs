@@ -136,6 +136,50 @@ fn nothing_panics_is_unsafe_or_waits_for_later() {
     }
 }
 
+/// The walk and the restore go by open folders: a path that is put together is one that somebody can turn elsewhere meanwhile.
+#[test]
+fn what_walks_and_what_restores_goes_by_open_folders() {
+    // What a user names, and what is the agent's own: its state, and files of patterns.
+    let own = [
+        "backup/roots.rs",
+        "backup/excludes.rs",
+        "backup/drafts",
+        "backup/drafts.rs",
+        "backup/state",
+        "backup/state.rs",
+    ];
+    // The target itself, if it is not there, and times that are set through a handle.
+    let lines = ["std::fs::create_dir_all(path)?;", "takes(fs::utimensat(fs::CWD, &handle[..], "];
+    let calls = ["std::fs::", "File::open(", "File::create(", "OpenOptions", "CWD,", ".exists()"];
+    let archive = Path::new("crates/backhaul-archive/src");
+    let is_own =
+        |path: &Path| own.iter().any(|own| path.starts_with(archive.join(own)) || path.ends_with(own));
+    let (mut files, mut kept) = (0, BTreeSet::new());
+    for (path, text) in sources() {
+        let is_meant = ["backup", "restore"].iter().any(|part| path.starts_with(archive.join(part)));
+        if !is_meant || is_test(&path) || is_own(&path) {
+            continue;
+        }
+        files += 1;
+        for line in code(&text)
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.starts_with("use ") && !line.starts_with("//"))
+        {
+            if !calls.iter().any(|call| line.contains(*call)) {
+                continue;
+            }
+            // Every walk sets out from the root.
+            let is_root = line.contains("openat(CWD, \"/\", DIRECTORY");
+            match lines.iter().find(|kept| line.starts_with(**kept)) {
+                Some(line) => drop(kept.insert(line)),
+                None => assert!(is_root, "{} goes by a path: {line}", path.display()),
+            }
+        }
+    }
+    assert!(files > 30 && kept.len() == lines.len(), "{files} files, {kept:?}");
+}
+
 /// One word for one thing (docs/glossary.md).
 #[test]
 fn words_are_those_of_the_glossary() {
