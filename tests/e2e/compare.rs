@@ -97,7 +97,8 @@ fn a_folder_comes_out_as_a_tar_that_others_unpack() {
     assert!(unpacked.success() && dump.wait().unwrap().success());
     let seen = |root: &Path| trees::describe(root, trees::Regard::ButForHoles);
     let (was, is) = (seen(&tree), seen(out.path()));
-    for (name, what) in &was {
+    // The folder itself is not in it.
+    for (name, what) in was.iter().filter(|(name, _)| **name != Path::new("")) {
         assert_eq!(is.get(name), Some(what), "{}", name.display());
     }
     assert_eq!(was.len(), is.len());

@@ -32,6 +32,7 @@ mod night;
 mod orders;
 mod passes;
 mod patches;
+mod patterns;
 mod peer;
 mod prune;
 mod pull_push;

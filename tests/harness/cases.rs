@@ -261,7 +261,7 @@ impl Cases {
                 if !make(&path, kind) {
                     continue;
                 }
-                let mut set = attribute(&path, &format!("user.{what}"), value);
+                let mut set = attribute(&path, format!("user.{what}"), value);
                 set |= attribute(&path, "user.per%cent=\u{e9}", value);
                 set |= attribute(
                     &path,
@@ -285,7 +285,7 @@ impl Cases {
         }
         let path = dir.join("many");
         fs::write(&path, "many").unwrap();
-        self.made += (0..40).filter(|i| attribute(&path, &format!("user.n{i}"), b"value")).count().min(1);
+        self.made += (0..40).filter(|i| attribute(&path, format!("user.n{i}"), b"value")).count().min(1);
         if privileged {
             let path = dir.join("capable");
             fs::write(&path, "c").unwrap();

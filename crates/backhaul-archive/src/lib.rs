@@ -10,7 +10,8 @@
 //! - [`backup`]: a tree of files into a sink;
 //! - [`restore`]: a snapshot back to files, or compared with them;
 //! - [`browse`], [`find`], [`diff`], [`dump`], [`export`]: looking into a snapshot without restoring it;
-//! - [`mount`]: snapshots as a file system.
+//! - [`mount`]: snapshots as a file system;
+//! - [`roomy`]: what has no bound, in bounded memory.
 //!
 //! Work is done by threads and bounded queues; there is no async here, and no clock: time is an argument.
 
@@ -28,6 +29,7 @@ mod listing;
 pub mod mount;
 pub mod patterns;
 pub mod restore;
+mod roomy;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

@@ -42,6 +42,7 @@ mod delete;
 mod fetch;
 mod folders;
 mod given;
+mod links;
 mod look;
 mod near;
 mod out;

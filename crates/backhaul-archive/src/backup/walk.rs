@@ -1,7 +1,6 @@
 //! Lists everything to save in path order, relative to directory descriptors, never through links: every name is looked at
 //! and opened by itself in its open directory, so that nothing that is put in its place meanwhile leads elsewhere.
 
-use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -9,6 +8,7 @@ use std::sync::Arc;
 
 use backhaul_object::entry::{Attribute, Body, Content, EXTENSION_WAY, Entry, InodeFlags, Metadata, Special};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::assemble::directory_entry;
 use super::drafts::{KnownTo, Past};
@@ -22,6 +22,7 @@ use super::{BackupRequest, VaultParameters, count, to_path};
 use crate::attributes::{self, Handle};
 use crate::inode_flags;
 use crate::listing::names_in;
+use crate::roomy::Numbers;
 
 /// Deepest folder that is entered: each level holds a descriptor and some of the walk's [`STACK`].
 const DEPTH_MAX: usize = 4_000;
@@ -38,7 +39,8 @@ pub(super) struct Walk<'a> {
     records: Records,
     steps: Steps,
     path: Vec<u8>,
-    links: HashMap<(u64, u64), u64>,
+    /// Link groups, by file system and inode.
+    links: Numbers,
     depth: usize,
     /// The file system of the folder that it is in.
     volume: u64,
@@ -55,7 +57,7 @@ impl<'a> Walk<'a> {
         steps: Steps,
     ) -> Self {
         let skip = request.skip.clone();
-        let (path, links) = (Vec::new(), HashMap::new());
+        let (path, links) = (Vec::new(), Numbers::default());
         Self { request, parameters, records, steps, path, links, depth: 0, volume: 0, skip }
     }
 
@@ -255,7 +257,7 @@ impl<'a> Walk<'a> {
         let progress = &self.request.progress;
         count(&progress.files, 1);
         count(&progress.bytes_scanned, look.size());
-        let link = (look.names() > 1).then(|| self.link_group(look));
+        let link = self.link_group(look)?;
         let mut record = self.records.find(&self.path);
         let is_same = |record: &Record| !record.racy && record.fingerprint == Fingerprint::of(look);
         let plain_name = name.to_bytes().to_vec();
@@ -278,13 +280,27 @@ impl<'a> Walk<'a> {
         self.steps.read(wanted, Step::Read { name: plain_name, path, link, size, before })
     }
 
-    /// One number for all names of an inode: the keyed hash of the first path, so that two runs agree.
-    fn link_group(&mut self, look: &Look) -> u64 {
-        let (key, path) = (&self.parameters.id_key, &self.path);
-        *self
-            .links
-            .entry((look.volume(), look.inode()))
-            .or_insert_with(|| key.identify(&[b"link", path]).0.prefix())
+    /// One number for all names of an inode, where it has several: the keyed hash of the first path, so that two runs agree.
+    fn link_group(&mut self, look: &Look) -> Result<Option<u64>, Over> {
+        if look.names() < 2 {
+            return Ok(None);
+        }
+        let inode = (look.volume(), look.inode());
+        let known = self.links.get(inode).and_then(|known| match known {
+            Some(group) => Ok(group),
+            None => {
+                let group = self.parameters.id_key.identify(&[b"link", &self.path]).0.prefix();
+                self.links.set(inode, group).map(|()| group)
+            }
+        });
+        match known {
+            Ok(group) => Ok(Some(group)),
+            // It is saved as a file by itself.
+            Err(error) => {
+                self.unreadable(Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+                Ok(None)
+            }
+        }
     }
 
     fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, look: &Look) -> Result<(), Over> {
@@ -297,7 +313,7 @@ impl<'a> Walk<'a> {
     /// What has no content is whole with its entry.
     fn plain(&mut self, dir: &OwnedFd, name: &CString, look: &Look, body: Body) -> Result<(), Over> {
         count(&self.request.progress.files, 1);
-        let link = (look.names() > 1).then(|| self.link_group(look));
+        let link = self.link_group(look)?;
         let attributes = self.named_attributes(dir, name)?;
         let (name, extensions) = (name.to_bytes().to_vec(), Entry::extensions_of_plain(link));
         let entry = Entry { name, metadata: look.metadata(), body, extensions };

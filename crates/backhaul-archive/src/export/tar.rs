@@ -1,6 +1,5 @@
 //! Tar: pax records say exactly what the fixed fields have no room for, and where a file has holes.
 
-use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +11,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::{Archive, ExportError, LeftOut};
 use crate::dump::{Sink, dump_file, extents};
+use crate::roomy::Texts;
 
 /// Contents are padded to these.
 const BLOCK: u64 = 512;
@@ -20,13 +20,13 @@ pub(super) struct Tar<'a> {
     source: &'a dyn ObjectSource,
     builder: Builder<&'a mut dyn Write>,
     /// Where the first name of each link group is.
-    links: HashMap<u64, Vec<u8>>,
+    links: Texts,
     left_out: Vec<LeftOut>,
 }
 
 impl<'a> Tar<'a> {
     pub(super) fn new(source: &'a dyn ObjectSource, out: &'a mut dyn Write) -> Self {
-        Self { source, builder: Builder::new(out), links: HashMap::new(), left_out: Vec::new() }
+        Self { source, builder: Builder::new(out), links: Texts::default(), left_out: Vec::new() }
     }
 
     pub(super) fn finish(mut self) -> io::Result<Vec<LeftOut>> {
@@ -177,7 +177,8 @@ impl Sink for WithoutHoles<'_> {
 
 impl Archive for Tar<'_> {
     fn add(&mut self, name: &[u8], entry: &Entry) -> Result<(), ExportError> {
-        if let Some(first) = entry.link().and_then(|group| self.links.get(&group)).cloned() {
+        let first = entry.link().map_or(Ok(None), |group| self.links.get(group))?;
+        if let Some(first) = first {
             return Ok(self.head(name, entry, EntryType::Link, Size::Of(0), &first)?);
         }
         match &entry.body {
@@ -198,7 +199,7 @@ impl Archive for Tar<'_> {
             }
         }
         if let Some(group) = entry.link() {
-            self.links.insert(group, name.to_vec());
+            self.links.set(group, name)?;
         }
         Ok(())
     }

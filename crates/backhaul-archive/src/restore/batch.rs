@@ -1,10 +1,9 @@
 //! What the walk has found, done behind it while it goes on: contents, then hard links, then the folders that are complete.
 
-use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backhaul_object::ObjectId;
 use backhaul_object::entry::{Attribute, Content, Entry, InodeFlags, Metadata};
@@ -14,6 +13,7 @@ use rustix::fs::{self, AtFlags, linkat};
 use rustix::io::Errno;
 
 use super::fetch::{self, Engine, FileJob, Found, join};
+use super::links::Links;
 use super::part;
 use super::place::{self, Target, Verdict};
 use super::report::Flagged;
@@ -110,54 +110,6 @@ pub(super) struct Leaf {
     pub(super) flags: InodeFlags,
 }
 
-/// The folder and the name of something.
-pub(super) type At = (Arc<[u8]>, Vec<u8>);
-
-/// Where the first file of each link group is.
-#[derive(Default)]
-pub(super) struct Links {
-    firsts: Mutex<HashMap<u64, At>>,
-    /// Of which a dry run has seen that the first would be written anew.
-    rewritten: Mutex<HashSet<u64>>,
-}
-
-impl Links {
-    fn map(&self) -> MutexGuard<'_, HashMap<u64, At>> {
-        self.firsts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn first(&self, group: Option<u64>) -> Option<At> {
-        group.and_then(|group| self.map().get(&group).cloned())
-    }
-
-    /// The first that is there, whatever was before.
-    pub(super) fn set(&self, group: u64, at: At) {
-        self.map().insert(group, at);
-    }
-
-    /// The first, if there is none.
-    pub(super) fn note(&self, group: u64, at: At) {
-        self.map().entry(group).or_insert(at);
-    }
-
-    fn rewritten(&self) -> MutexGuard<'_, HashSet<u64>> {
-        self.rewritten.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// In a dry run: the first would be another file than the one that is there.
-    pub(super) fn rehearse(&self, group: Option<u64>) {
-        self.rewritten().extend(group);
-    }
-
-    /// It could not be made.
-    fn forget(&self, group: u64, dir: &[u8], name: &[u8]) {
-        let mut map = self.map();
-        if map.get(&group).is_some_and(|(d, n)| **d == *dir && *n == name) {
-            map.remove(&group);
-        }
-    }
-}
-
 /// What the writer does while the walk goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writing {
@@ -199,7 +151,11 @@ impl Writer<'_, '_> {
     fn write(&self, batch: Batch) -> Result<(), TransferError> {
         let Batch { jobs, links, leaves, kept, .. } = batch;
         if self.engine.request.dry_run && self.mode == Mode::Write {
-            links.iter().for_each(|job| self.rehearse_link(job));
+            for job in links {
+                if let Err(why) = self.rehearse_link(&job) {
+                    self.engine.report.error(&job.path(), why);
+                }
+            }
             return Ok(());
         }
         self.contents(jobs)?;
@@ -224,8 +180,8 @@ impl Writer<'_, '_> {
     fn contents(&self, jobs: Vec<FileJob>) -> Result<(), TransferError> {
         let outcome = fetch::run(self.engine, jobs, self.mode)?;
         for job in outcome.failed {
-            if let Some(group) = job.link {
-                self.links.forget(group, &job.dir, &job.name);
+            if let Some(Err(why)) = job.link.map(|group| self.links.forget(group, &job.dir, &job.name)) {
+                self.engine.report.error(&job.path(), why);
             }
         }
         if self.mode == Mode::Compare {
@@ -237,21 +193,22 @@ impl Writer<'_, '_> {
     }
 
     /// Says what [`Writer::hard_link`] would do.
-    fn rehearse_link(&self, job: &FileJob) {
-        let first = self.links.first(job.link);
+    fn rehearse_link(&self, job: &FileJob) -> Result<(), String> {
+        let first = self.links.first(job.link)?;
         let look = |dir: &[u8], name: &[u8]| {
             let dir = self.engine.place.and_then(|place| place.dir(dir).ok())?;
             place::look(&dir, name).ok().flatten()
         };
         let (there, first) = (look(&job.dir, &job.name), first.and_then(|(dir, name)| look(&dir, &name)));
-        let is_old = job.link.is_none_or(|group| !self.links.rewritten().contains(&group));
+        let is_new = job.link.map_or(Ok(false), |group| self.links.would_be_rewritten(group))?;
         let is_linked =
-            is_old && there.zip(first).is_some_and(|(there, first)| place::same_inode(&there, &first));
+            !is_new && there.zip(first).is_some_and(|(there, first)| place::same_inode(&there, &first));
         if is_linked || self.stays(job) {
             self.engine.report.skipped(|| job.path());
         } else {
             self.linked(job, Act::upon(there.as_ref()));
         }
+        Ok(())
     }
 
     /// A further name counts as a file without bytes of its own.
@@ -264,7 +221,8 @@ impl Writer<'_, '_> {
     fn hard_link(&self, job: FileJob) -> Result<(), TransferError> {
         let first = self.links.first(job.link);
         let linked = match (first, self.engine.place) {
-            (Some((dir, name)), Some(place)) => link(self.engine, place, &dir, &name, &job).map_err(Some),
+            (Ok(Some((dir, name))), Some(place)) => link(self.engine, place, &dir, &name, &job).map_err(Some),
+            (Err(why), _) => Err(Some(why)),
             _ => Err(None),
         };
         match linked {
@@ -275,8 +233,8 @@ impl Writer<'_, '_> {
                 if let Some(why) = why {
                     self.engine.report.unlinked(&job.path(), &why);
                 }
-                if let Some(group) = job.link {
-                    self.links.set(group, (Arc::clone(&job.dir), job.name.clone()));
+                if let Some(Err(why)) = job.link.map(|group| self.links.set(group, &job.dir, &job.name)) {
+                    self.engine.report.error(&job.path(), why);
                 }
                 self.contents(vec![job])?;
             }

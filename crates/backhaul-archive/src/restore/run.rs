@@ -9,9 +9,10 @@ use backhaul_object::entry::{Body, Content, Entry, InodeFlags};
 use backhaul_object::source::TransferError;
 use rustix::fs::Stat;
 
-use super::batch::{Batch, Links, Order, Writer, Writing};
+use super::batch::{Batch, Order, Writer, Writing};
 use super::fetch::{Engine, FileJob, Found, join};
 use super::folders::Folder;
+use super::links::Links;
 use super::look::{self, Batches, Looked};
 use super::place::{self, Verdict};
 use super::same::Right;
@@ -188,7 +189,7 @@ impl Run<'_, '_> {
         let Body::File { size, link, .. } = &entry.body else { return Ok(()) };
         let (size, link, write) = (*size, *link, self.mode == Mode::Write);
         let found = self.found(&entry, looked)?;
-        if write && self.links.first(link).is_some() {
+        if write && self.links.first(link)?.is_some() {
             let job = self.job(entry, found.as_ref());
             self.batch.push_link(job);
             return Ok(());
@@ -204,7 +205,7 @@ impl Run<'_, '_> {
             verdict = Verdict::Write;
         }
         if let (Some(group), true) = (link, write && verdict != Verdict::Skip) {
-            self.links.set(group, (self.here_path(), entry.name.clone()));
+            self.links.set(group, &self.here_path(), &entry.name)?;
         }
         if verdict != Verdict::Write {
             self.engine.report.skipped(|| join(&self.here_path(), &entry.name));
@@ -220,7 +221,7 @@ impl Run<'_, '_> {
         }
         if write && self.engine.request.dry_run {
             self.rehearse_way(found.as_ref(), &job.dir, &job.name)?;
-            self.links.rehearse(link);
+            self.links.rehearse(link)?;
             self.engine.report.file(size);
         } else {
             self.batch.push(job);

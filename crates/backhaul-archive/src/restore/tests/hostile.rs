@@ -232,12 +232,21 @@ fn names_that_are_none_are_refused_with_all_of_their_folder_and_nothing_lands_ou
             assert_eq!(fs::read(outside.path().join("canary")).unwrap(), b"canary", "{bad:?}");
         }
     }
-    // Twice the same, and out of order: whoever comes second would be written over what came first.
-    for names in [["same", "same"], ["z", "a"]] {
+    // Twice the same, and out of order: whoever comes second would be written over what came first, or through a link that did.
+    let link = entry("same", Body::Symlink(outside.path().as_os_str().as_bytes().to_vec()));
+    let folder = entry("same", Body::Folded(vec![planted("canary")]));
+    for entries in [
+        ["same", "same"].map(planted),
+        ["z", "a"].map(planted),
+        [link.clone(), folder.clone()],
+        [folder, link.clone()],
+        [link, planted("same")],
+    ] {
         let mut source = Source::new();
-        let root = tree_of(&mut source, names.map(planted).to_vec());
+        let root = tree_of(&mut source, entries.to_vec());
         let done = restore(&source, root, None, &request(&to, Overwrite::Always));
-        assert!(done.is_err() || !done.unwrap().errors.is_empty(), "{names:?}");
-        assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "{names:?}");
+        assert!(done.is_err() || !done.unwrap().errors.is_empty(), "{entries:?}");
+        assert_eq!(fs::read_dir(&to).unwrap().count(), 0, "{entries:?}");
+        assert_eq!(fs::read(outside.path().join("canary")).unwrap(), b"canary", "{entries:?}");
     }
 }
