@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use backhaul_tests::netns::skipped;
 use backhaul_tests::{TestServer, trees, wait_until};
 
+use crate::restore::saved;
+
 /// Files, each of some 25 KB that do not compress: twenty fill a bundle.
 const FILES: usize = 1_200;
 /// Versions of the tree: each has its part of the files from a backup of its own, all over the tree.
@@ -107,4 +109,30 @@ fn a_tree_of_many_versions_comes_back_with_each_pack_read_once() {
     // where one pack ends and the next begins: 9 were seen. By the names of the files it is 59.
     let switches = contents.windows(2).filter(|pair| pair[0].pack != pair[1].pack).count();
     assert!(switches < 20, "{switches} times from one pack to another in {} reads", contents.len());
+}
+
+/// Making a name is what a small file costs, and one disk makes several at a time.
+#[test]
+fn small_files_are_written_by_several_at_a_time() {
+    let tried = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        return skipped("nothing can be traced here");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, to, traces) = (dir.path().join("tree"), dir.path().join("to"), dir.path().join("traces"));
+    fs::create_dir(&tree).unwrap();
+    fs::create_dir(&traces).unwrap();
+    (0..2_000).for_each(|n| fs::write(tree.join(n.to_string()), format!("file {n}")).unwrap());
+    let home = saved(&tree);
+    let restore =
+        home.command(&["-q", "restore", &format!("latest:{}", tree.display()), "-t", to.to_str().unwrap()]);
+    let mut traced = Command::new("strace");
+    traced.args(["-ff", "-qq", "-s", "0", "-e", "trace=openat", "-o"]).arg(traces.join("trace"));
+    traced.arg(restore.get_program()).args(restore.get_args());
+    assert!(traced.status().unwrap().success());
+    trees::assert_equal(&tree, &to);
+    let made = |file: &PathBuf| fs::read_to_string(file).unwrap().matches("O_CREAT|O_EXCL").count();
+    let of_threads: Vec<usize> = trees::files(&traces).iter().map(made).filter(|made| *made > 0).collect();
+    assert_eq!(of_threads.iter().sum::<usize>(), 2_000, "{of_threads:?}");
+    assert!(of_threads.iter().filter(|made| **made > 100).count() > 1, "{of_threads:?}");
 }
