@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,10 +104,18 @@ impl Flips {
         sum.finalize().to_hex()[..16].to_owned()
     }
 
+    /// The numbers of so many cases of each file, or of all if there are not as many: the last is that it is not there.
+    pub fn of_each(&self, count: u64) -> impl Iterator<Item = u64> {
+        self.files.iter().flat_map(move |(_, _, len, first)| {
+            let (all, last) = (harms(*len), count.max(2) - 1);
+            (0..=last.min(all - 1)).map(move |n| first + n * (all - 1) / last.min(all - 1))
+        })
+    }
+
     /// The cases of these numbers, in a directory of their own.
-    pub fn range(&self, cases: Range<u64>, step: u64, work: &Path) -> Outcome {
+    pub fn some(&self, cases: impl Iterator<Item = u64>, work: &Path) -> Outcome {
         let mut outcome = Outcome::default();
-        for number in cases.step_by(step.max(1) as usize) {
+        for number in cases {
             let at = self.files.partition_point(|(_, _, _, first)| *first <= number) - 1;
             let (vault, name, len, first) = &self.files[at];
             let harm = harm(*len, number - first);
@@ -165,7 +172,7 @@ impl Flips {
                             continue;
                         }
                         let end = ((chunk + 1) * CHUNK).min(self.cases);
-                        let outcome = self.range(chunk * CHUNK..end, 1, &work);
+                        let outcome = self.some(chunk * CHUNK..end, &work);
                         let mut held = file.lock().unwrap();
                         let (cases, noticed) = (outcome.cases, outcome.noticed);
                         for why in &outcome.broken {

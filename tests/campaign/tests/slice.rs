@@ -105,8 +105,9 @@ fn what_a_killed_process_left_is_durable_before_another_relies_on_it() {
 fn every_harm_to_every_file_is_noticed_or_harmless_and_mended() {
     let work = memory();
     let flips = Flips::new(work.path());
-    let step = flips.cases / 500;
-    let outcome = flips.range(7..flips.cases, step, &work.path().join("work"));
+    // The small files, too.
+    let cases = (7..flips.cases).step_by(flips.cases as usize / 350).chain(flips.of_each(6));
+    let outcome = flips.some(cases, &work.path().join("work"));
     assert_eq!(outcome.broken, Vec::<String>::new());
     assert!(outcome.noticed * 2 > outcome.cases, "{outcome:?}");
 }
