@@ -51,6 +51,12 @@ pub struct Golden {
 }
 
 impl Golden {
+    /// Files that are not damaged by themselves; what is in `lock` is nothing.
+    pub fn rest(&self) -> impl Iterator<Item = PathBuf> {
+        let names = self.files.iter().map(|(name, _)| name);
+        names.filter(|name| !self.names.contains(name) && !name.ends_with("lock")).cloned()
+    }
+
     /// Writes a copy.
     pub fn lay(&self, to: &Path) {
         let _ = fs::remove_dir_all(to);

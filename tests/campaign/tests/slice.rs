@@ -106,7 +106,7 @@ fn every_harm_to_every_file_is_noticed_or_harmless_and_mended() {
     let work = memory();
     let flips = Flips::new(work.path());
     // The small files, too.
-    let cases = (7..flips.cases).step_by(flips.cases as usize / 350).chain(flips.of_each(6));
+    let cases = (7..flips.cases).step_by(flips.cases as usize / 250).chain(flips.of_each(4));
     let outcome = flips.some(cases, &work.path().join("work"));
     assert_eq!(outcome.broken, Vec::<String>::new());
     assert!(outcome.noticed * 2 > outcome.cases, "{outcome:?}");
