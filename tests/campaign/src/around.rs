@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::daemons::{Victim, struck};
+use crate::daemons::{BACKUPS, Victim, assured, struck};
 use crate::fault::Outcome;
 use crate::local::Failure;
 use crate::real::Real;
@@ -48,7 +48,8 @@ pub fn sweep(
     most: usize,
 ) -> Result<Outcome, Failure> {
     let own = work.join(format!("around-{victim:?}"));
-    let real = Real::prepare(stage, &own, 2)?;
+    let real = Real::prepare(stage, &own, BACKUPS)?;
+    assured(&real, victim)?;
     let (mut outcome, step) = (Outcome::default(), step.max(1));
     for failure in WAYS {
         let (mut nth, mut idle) = (seed % step, 0);

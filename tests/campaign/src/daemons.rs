@@ -6,22 +6,29 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use backhaul_server::home::ServerHome;
 use backhaul_store::catalog::SnapshotRow;
 use backhaul_tests::dice::Dice;
 use clap::ValueEnum;
 
-use crate::local::{Failure, Local};
-use crate::real::{Done, NAMES, Real};
+use crate::local::Failure;
+use crate::place::{self, Ran};
+use crate::real::{Daemon, Done, NAMES, Real};
 use crate::record::Fault;
 use crate::stage::{CLIENTS, Stage};
-use crate::{place, trace};
+use crate::trace;
 
 mod join;
+mod prune;
+mod pull;
 mod runs;
 
 use join::{NEWCOMER, joined};
+use prune::{compacts, forget_first, pruned};
+use pull::{listens, pulled};
 use runs::{beside, ended};
+
+/// Snapshots of each client in fresh homes: enough of them that a prune has packs to write anew, of which some is needed.
+pub const BACKUPS: u64 = 4;
 
 /// Who is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -30,6 +37,10 @@ pub enum Victim {
     Server,
     /// The client, while it backs up
     Agent,
+    /// A client's daemon, while the server that has dialled it backs it up
+    Pulled,
+    /// The server, while a client restores over files that have changed
+    Serving,
     /// A command on the server that makes catalog and index anew
     Rebuild,
     /// A command on the server that mends a damaged pack
@@ -50,7 +61,7 @@ impl Victim {
     /// Whose home it is in.
     fn role(self) -> &'static str {
         match self {
-            Self::Agent | Self::Restore => NAMES[0],
+            Self::Agent | Self::Pulled | Self::Restore => NAMES[0],
             Self::Join => NEWCOMER,
             _ => "server",
         }
@@ -62,6 +73,8 @@ impl Victim {
 pub enum When {
     /// Killed at this call of a thread that changes something.
     Call(u64),
+    /// Killed when a thread is about to send for this time.
+    Send(u64),
     /// Killed so long after the start.
     Time(Duration),
     /// The disk fails.
@@ -69,10 +82,18 @@ pub enum When {
 }
 
 impl When {
+    /// For what takes only this part of the time of other things.
+    fn hurried(self, part: u32) -> Self {
+        match self {
+            Self::Time(after) => Self::Time(after / part),
+            other => other,
+        }
+    }
+
     /// True if this is how somebody may end to whom it happened: killed, or with words.
     fn excuses(self, done: &Done) -> bool {
         match (self, done.code) {
-            (Self::Call(_) | Self::Time(_), code) => code.is_none(),
+            (Self::Call(_) | Self::Send(_) | Self::Time(_), code) => code.is_none(),
             (Self::Fault(_), None | Some(PANICKED)) => false,
             (Self::Fault(_), Some(_)) => !done.said.trim().is_empty() && !done.said.contains("panicked at"),
         }
@@ -120,7 +141,7 @@ pub fn at_once(
     std::thread::scope(|scope| {
         let one = |worker: usize| {
             let own = work.join(format!("worker-{worker}"));
-            let real = Real::prepare(stage, &own, 2)?;
+            let real = Real::prepare(stage, &own, BACKUPS)?;
             let mine = whens.iter().skip(worker).step_by(workers).copied();
             let outcome = sweep(&real, victim, mine, most);
             let _ = fs::remove_dir_all(own);
@@ -138,6 +159,7 @@ pub fn at_once(
 /// Kills at each of these in turn.
 pub fn sweep(real: &Real<'_>, victim: Victim, whens: impl IntoIterator<Item = When>, most: usize) -> Outcome {
     let mut outcome = Outcome::default();
+    outcome.broken.extend(assured(real, victim).err());
     for when in whens {
         outcome.points += 1;
         match point(real, victim, when) {
@@ -161,9 +183,19 @@ pub fn whens(seed: u64, calls: u64, step: u64, random: u64) -> Vec<When> {
     at_calls.chain(at_times).collect()
 }
 
+/// What a victim must do when nothing happens to it, for something to happen to that.
+pub(crate) fn assured(real: &Real<'_>, victim: Victim) -> Result<(), Failure> {
+    prepared(real, victim)?;
+    match victim {
+        Victim::Prune => compacts(real),
+        _ => Ok(()),
+    }
+}
+
 fn wrap(real: &Real<'_>, when: When) -> Vec<String> {
     match when {
         When::Call(nth) => trace::inject(trace::CHANGES, "signal=KILL", nth, &real.log()),
+        When::Send(nth) => trace::inject(trace::SENDS, "signal=KILL", nth, &real.log()),
         When::Fault(fault) => {
             real.arm(Some(fault));
             Vec::new()
@@ -195,14 +227,14 @@ pub(crate) fn struck(real: &Real<'_>, victim: Victim, fault: Fault) -> Result<Op
 /// Fresh homes, in which there is something to do for the victim; the snapshots that are in their vault.
 fn prepared(real: &Real<'_>, victim: Victim) -> Result<BTreeSet<String>, Failure> {
     real.reset();
-    let version = real.next(NAMES[0]);
     let mut acknowledged: BTreeSet<String> =
-        NAMES.iter().flat_map(|name| (1..version).map(move |n| format!("{name} {n}"))).collect();
+        NAMES.iter().flat_map(|name| (1..=real.backups).map(move |n| format!("{name} {n}"))).collect();
     match victim {
+        Victim::Pulled => listens(real)?,
         Victim::Repair => spoil(real)?,
         Victim::Prune => {
-            forget_first(real)?;
-            acknowledged.retain(|name| !name.ends_with(" 1"));
+            let gone = forget_first(real)?;
+            acknowledged.retain(|name| !gone.contains(name));
         }
         _ => {}
     }
@@ -216,12 +248,12 @@ fn acted(
     when: When,
     acknowledged: &mut BTreeSet<String>,
 ) -> Result<(bool, u64), Failure> {
-    let version = acknowledged.iter().filter(|name| name.starts_with(NAMES[0])).count() as u64 + 1;
+    let version = real.backups + 1;
     let tree = real.stage.tree(CLIENTS[0], version).display().to_string();
     let backup = ["--json", "backup", &tree];
     let ended_early = match victim {
         Victim::Server => {
-            let (done, ended_early) = beside(real, when, NAMES[0], &backup)?;
+            let (done, ended_early) = beside(real, (Daemon::Server, when), NAMES[0], &backup)?;
             match done.code {
                 Some(0) => drop(acknowledged.insert(format!("{} {version}", NAMES[0]))),
                 // Who is cut off at the commit does not know, and says what to do.
@@ -241,6 +273,10 @@ fn acted(
             }
             done.code != Some(0)
         }
+        Victim::Pulled => {
+            acknowledged.insert(format!("{} {version}", NAMES[0]));
+            pulled(real, when)?
+        }
         Victim::Rebuild => twice(real, when, &["check", "--rebuild-index"])?,
         Victim::Repair => twice(real, when, &["check", "--repair", "--read-data"])?,
         Victim::Export => {
@@ -251,9 +287,14 @@ fn acted(
         }
         Victim::Recover => recovered(real, Some(when))?,
         Victim::Restore => {
-            let run = |args: &[&str]| ended(real, when, NAMES[0], args);
-            return place::point(real, run, &|done| when.excuses(done));
+            let run = |args: &[&str]| {
+                let _running = real.serve(&[])?;
+                let done = ended(real, when, NAMES[0], args)?;
+                Ok(Ran { ended_early: done.code != Some(0), excused: when.excuses(&done), done })
+            };
+            return place::point(real, run);
         }
+        Victim::Serving => return place::point(real, |args| served(real, when, args)),
         Victim::Prune => pruned(real, when)?,
         Victim::Join => {
             acknowledged.insert(format!("{NEWCOMER} 1"));
@@ -261,6 +302,21 @@ fn acted(
         }
     };
     Ok((ended_early, 0))
+}
+
+/// A restore from a server that is killed, or whose disk fails: who is cut off says so.
+fn served(real: &Real<'_>, when: When, args: &[&str]) -> Result<Ran, Failure> {
+    let when = match when.hurried(20) {
+        // What it writes meanwhile is nothing to a restore.
+        When::Call(nth) => When::Send(nth),
+        other => other,
+    };
+    let (done, killed) = beside(real, (Daemon::Server, when), NAMES[0], args)?;
+    let excused = match when {
+        When::Fault(_) => when.excuses(&done),
+        _ => killed && done.code.is_some() && !done.said.trim().is_empty(),
+    };
+    Ok(Ran { ended_early: killed || done.code != Some(0), excused, done })
 }
 
 /// A command on the server that is killed, and then done again.
@@ -277,44 +333,6 @@ fn twice(real: &Real<'_>, when: When, args: &[&str]) -> Result<bool, Failure> {
         Some(0) => Ok(true),
         code => Err(format!("{args:?} again: {code:?} {}", again.said)),
     }
-}
-
-/// The first snapshot of each client is forgotten, and what only the first of the first needs is condemned already: there
-/// is something of each kind for a prune to do.
-fn forget_first(real: &Real<'_>) -> Result<(), Failure> {
-    let key = ServerHome::at(&real.home("server")).vault_key().map_err(|error| error.to_string())?;
-    let local = Local::open_with(&real.vault(), key).map_err(|error| error.to_string())?;
-    let rows = local.vault.snapshots(None).map_err(|error| error.to_string())?;
-    let forget = |name: &str| {
-        let first = rows.iter().find(|row| row.client_name == name && row.sequence == 1);
-        first.map_or(Err(format!("{name} has no first snapshot")), |row| local.forget(row.client, 1))
-    };
-    forget(NAMES[0])?;
-    local.prune()?;
-    forget(NAMES[1])
-}
-
-/// A server that is killed while it prunes is started again, and the next prunes go on.
-fn pruned(real: &Real<'_>, when: When) -> Result<bool, Failure> {
-    // It takes less time than other things.
-    let when = match when {
-        When::Time(after) => When::Time(after / 5),
-        other => other,
-    };
-    let (done, killed) = beside(real, when, "server", &["prune"])?;
-    match done.code {
-        Some(0) => {}
-        Some(1) if killed && done.said.contains("stopped meanwhile") => {}
-        _ if matches!(when, When::Fault(_)) && when.excuses(&done) => {}
-        code => return Err(format!("the prune of a server that was killed: {code:?} {}", done.said)),
-    }
-    for _ in 0..3 {
-        let again = real.run(&[], "server", &["prune"]);
-        if again.code != Some(0) {
-            return Err(format!("the next prune: {:?} {}", again.code, again.said));
-        }
-    }
-    Ok(killed)
 }
 
 /// A bit of every pack.
@@ -357,15 +375,16 @@ fn recovered(real: &Real<'_>, when: Option<When>) -> Result<bool, Failure> {
     let listed = real.run(&[], NAMES[0], &["--json", "snapshots"]);
     let rows: serde_json::Value = serde_json::from_str(&listed.said).unwrap_or_default();
     match rows.as_array().map(Vec::len) {
-        Some(2) => Ok(done.code != Some(0)),
+        Some(count) if count as u64 == real.backups => Ok(done.code != Some(0)),
         _ => Err(format!("after the recovery: {:?} {}", listed.code, listed.said)),
     }
 }
 
 /// Everything is started again: what was acknowledged is there, the next backup works, and a check finds nothing.
 fn after(real: &Real<'_>, acknowledged: &BTreeSet<String>) -> Result<u64, Failure> {
-    // The tree of the next backup: whatever number it gets.
-    let last = real.stage.tree(CLIENTS[0], 11);
+    // The tree of the next backup, whatever number it gets. What was saved meanwhile is all of one tree, too: who was cut off
+    // may have saved it twice.
+    let [meanwhile, last] = [real.backups + 1, 11].map(|version| real.stage.tree(CLIENTS[0], version));
     {
         let _running = real.serve(&[]).map_err(|said| format!("the server does not start again: {said}"))?;
         let next = real.run(&[], NAMES[0], &["--json", "backup", &last.display().to_string()]);
@@ -375,7 +394,11 @@ fn after(real: &Real<'_>, acknowledged: &BTreeSet<String>) -> Result<u64, Failur
     }
     let newest = real.next(NAMES[0]) - 1;
     let trees = |row: &SnapshotRow| -> PathBuf {
-        if row.client_name == NAMES[0] && row.sequence == newest { last.clone() } else { real.tree(row) }
+        match row.client_name == NAMES[0] {
+            true if row.sequence == newest => last.clone(),
+            true if row.sequence > real.backups => meanwhile.clone(),
+            _ => real.tree(row),
+        }
     };
     let (equal, refused) = real.restore_all(&trees)?;
     if let Some(why) = refused.first() {

@@ -42,6 +42,17 @@ pub struct Outcome {
 /// # Errors
 /// The story cannot be told.
 pub fn sweep(ground: &Ground<'_>, step: u64, most: usize) -> Result<Outcome, Failure> {
+    let mut outcome = refusals(ground, step, most)?;
+    short_writes(ground, step, most, &mut outcome)?;
+    Ok(outcome)
+}
+
+/// The same with what a tracer alone can do: no write is taken in part.
+///
+/// # Errors
+/// The story cannot be told.
+pub fn refusals(ground: &Ground<'_>, step: u64, most: usize) -> Result<Outcome, Failure> {
+    ground.whole()?;
     let mut outcome = Outcome::default();
     for (calls, errors) in KINDS {
         for error in errors {
@@ -71,9 +82,6 @@ pub fn sweep(ground: &Ground<'_>, step: u64, most: usize) -> Result<Outcome, Fai
                 nth += step.max(1);
             }
         }
-    }
-    if record::available() {
-        short_writes(ground, step, most, &mut outcome)?;
     }
     Ok(outcome)
 }

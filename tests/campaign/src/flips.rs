@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,7 +72,7 @@ pub struct Outcome {
 
 /// All cases.
 pub struct Flips {
-    golden: [Golden; 3],
+    golden: [Golden; 4],
     /// Which vault, which file, how long it is, and the number of its first case.
     files: Vec<(usize, PathBuf, usize, u64)>,
     /// How many.
@@ -105,10 +104,18 @@ impl Flips {
         sum.finalize().to_hex()[..16].to_owned()
     }
 
+    /// The numbers of so many cases of each file, or of all if there are not as many: the last is that it is not there.
+    pub fn of_each(&self, count: u64) -> impl Iterator<Item = u64> {
+        self.files.iter().flat_map(move |(_, _, len, first)| {
+            let (all, last) = (harms(*len), count.max(2) - 1);
+            (0..=last.min(all - 1)).map(move |n| first + n * (all - 1) / last.min(all - 1))
+        })
+    }
+
     /// The cases of these numbers, in a directory of their own.
-    pub fn range(&self, cases: Range<u64>, step: u64, work: &Path) -> Outcome {
+    pub fn some(&self, cases: impl Iterator<Item = u64>, work: &Path) -> Outcome {
         let mut outcome = Outcome::default();
-        for number in cases.step_by(step.max(1) as usize) {
+        for number in cases {
             let at = self.files.partition_point(|(_, _, _, first)| *first <= number) - 1;
             let (vault, name, len, first) = &self.files[at];
             let harm = harm(*len, number - first);
@@ -165,7 +172,7 @@ impl Flips {
                             continue;
                         }
                         let end = ((chunk + 1) * CHUNK).min(self.cases);
-                        let outcome = self.range(chunk * CHUNK..end, 1, &work);
+                        let outcome = self.some(chunk * CHUNK..end, &work);
                         let mut held = file.lock().unwrap();
                         let (cases, noticed) = (outcome.cases, outcome.noticed);
                         for why in &outcome.broken {
@@ -191,8 +198,17 @@ fn read(line: &str) -> Option<(u64, u64, u64)> {
     Some((words.next()??, words.next()??, words.next()??))
 }
 
+/// An export that can be used is one that was made: it says what the server was.
+fn exports_are(golden: &Golden, root: &Path) -> Result<(), Failure> {
+    let found = golden::exports(root).map_err(|why| format!("an export: {why}"))?;
+    match found.iter().find(|(number, words)| golden.exports.get(number) != Some(words)) {
+        Some((number, words)) => Err(format!("export {number} is something else: {words}")),
+        None => Ok(()),
+    }
+}
+
 /// True when it was noticed. What is not noticed must be of no consequence.
-fn is_noticed(root: &Path, before: &[u8]) -> Result<bool, Failure> {
+fn is_noticed(root: &Path, golden: &Golden) -> Result<bool, Failure> {
     let vault = match Vault::open(root) {
         Ok(vault) => vault,
         Err(StoreError::Io { source, .. }) => return Err(format!("opening: {source}")),
@@ -203,7 +219,9 @@ fn is_noticed(root: &Path, before: &[u8]) -> Result<bool, Failure> {
         Err(_) => Ok(true),
         Ok(report) if !report.is_sound() => Ok(true),
         Ok(_) => match holds(&vault) {
-            Ok(held) if held == before => Ok(false),
+            Ok(held) if held == golden.holds => {
+                exports_are(golden, root).map(|()| false).map_err(|why| format!("not noticed: {why}"))
+            }
             Ok(_) => Err("not noticed, and something else is there".to_owned()),
             Err(error) => Err(format!("not noticed: {error}")),
         },
@@ -244,7 +262,7 @@ pub enum Hope {
 pub fn judge(golden: &Golden, harm: &dyn Fn(&Path), hope: Hope, work: &Path) -> Result<bool, Failure> {
     golden.lay(work);
     harm(work);
-    if !is_noticed(work, &golden.holds)? {
+    if !is_noticed(work, golden)? {
         // It is sound, and all is there: nothing is to be mended.
         return Ok(false);
     }
@@ -260,6 +278,7 @@ pub fn judge(golden: &Golden, harm: &dyn Fn(&Path), hope: Hope, work: &Path) -> 
     if holds(&vault).map_err(|error| format!("what was mended: {error}"))? != golden.holds {
         return Err("mended, and not as it was".to_owned());
     }
+    exports_are(golden, work).map_err(|why| format!("mended, and then: {why}"))?;
     match check(&vault, Mending::Look) {
         Ok(report) if report.damage.is_empty() => Ok(true),
         Ok(report) => Err(format!("mended, and then: {:?}", report.damage)),

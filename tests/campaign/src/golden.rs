@@ -1,9 +1,11 @@
-//! Three small vaults with every kind of file in them, as few bytes as may be: what [`crate::flips`] damages.
+//! Four small vaults with every kind of file and record in them, as few bytes as may be: what [`crate::flips`] damages.
 //!
-//! The first has two snapshots, a pin, one that was forgotten, and what waits to be reclaimed. The second is the same at a
+//! The first has two snapshots, a pin, one that was forgotten, what waits to be reclaimed, and an export of the server. The second is the same at a
 //! moment in which reclaim was ended while it moved things, beside an upload: its journal and an open pack are there. The third
-//! is the first, in which a repair has put something aside, while one more snapshot is in SQLite's log only.
+//! is the first, in which a repair has put something aside, while one more snapshot is in SQLite's log only. The fourth is the
+//! first, in which what was lost has come back, in the moment before the index says so. [`kinds`] says what must be there.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,19 +13,24 @@ use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
+use backhaul_object::piece::Piece;
 use backhaul_object::seal::{Packer, Unpacker, identify_content};
-use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
+use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed, flist, patch};
+use backhaul_server::export::{Export, File, shelf};
 use backhaul_store::check::Mending;
 use backhaul_store::mark::{NIGHT, State};
 use backhaul_store::reclaim::{Request, Step, Watch};
-use backhaul_store::reserve;
 use backhaul_store::session::Commit;
 use backhaul_store::vault::Marking;
 use backhaul_store::{Ordinal, StoreError, Vault};
+use backhaul_store::{reserve, revived};
 use backhaul_tests::trees;
 use bytes::Bytes;
 
-use crate::local::Failure;
+use crate::local::{Failure, opened};
+
+mod back;
+pub mod kinds;
 
 const ANA: ClientId = ClientId([1; 16]);
 const BEA: ClientId = ClientId([2; 16]);
@@ -37,11 +44,19 @@ pub struct Golden {
     pub names: Vec<PathBuf>,
     /// What its snapshots are, with all their objects.
     pub holds: Vec<u8>,
+    /// What the server was when it was exported, by the numbers of the exports.
+    pub exports: BTreeMap<u64, String>,
     /// All files.
     files: Files,
 }
 
 impl Golden {
+    /// Files that are not damaged by themselves; what is in `lock` is nothing.
+    pub fn rest(&self) -> impl Iterator<Item = PathBuf> {
+        let names = self.files.iter().map(|(name, _)| name);
+        names.filter(|name| !self.names.contains(name) && !name.ends_with("lock")).cloned()
+    }
+
     /// Writes a copy.
     pub fn lay(&self, to: &Path) {
         let _ = fs::remove_dir_all(to);
@@ -75,7 +90,30 @@ fn object(kind: Kind, references: &[ObjectId], content: &[u8]) -> Sealed {
     seal(Object { kind, references, provides: vec![], payload: Bytes::copy_from_slice(content) })
 }
 
-/// A chunk, a bundle of two, and two nodes above them: children first.
+/// A chunk that is written as a difference to another, whose content is given: some of that, and words.
+fn patched(base: &Sealed, content: &[u8]) -> Sealed {
+    const WORDS: &[u8] = b"patched";
+    let (key, mut writing) = (VaultKey::new(KEY), patch::Writing::default());
+    let (copied, made) = (content.len() / 2, [&content[..content.len() / 2], WORDS].concat());
+    writing.copy(0, 0, copied);
+    writing.insert(WORDS);
+    let (id, proof) = identify_content(&key.id_key(), &made);
+    let (references, payload) =
+        (vec![patch::base(base.header.id)], Bytes::from(writing.finish(1).0.encode()));
+    let object = Object { kind: Kind::Patch, references, provides: vec![], payload };
+    let packed = object.compress_as(id, proof, &mut Packer::new(3).unwrap()).unwrap();
+    packed.seal(&key.data_key(), [made.len() as u8; 24]).unwrap()
+}
+
+/// The list of a file of one chunk.
+fn list(chunk: &Sealed) -> Sealed {
+    let (id, len) = (chunk.header.id, u64::from(chunk.header.plain_len));
+    let mut lists = Vec::new();
+    flist::build(&[Piece::Data { id, len }], &VaultKey::new(KEY).id_key(), |_, object| lists.push(object));
+    seal(lists.remove(0))
+}
+
+/// A chunk, a bundle of two, a patch of the chunk with the list that leads to it, and two nodes above them: children first.
 fn tree(version: u8) -> Vec<Sealed> {
     let mut noise = [0; 100];
     blake3::Hasher::new().update(&[version]).finalize_xof().fill(&mut noise);
@@ -84,10 +122,12 @@ fn tree(version: u8) -> Vec<Sealed> {
         let (id, proof) = identify_content(&VaultKey::new(KEY).id_key(), content);
         builder.push(id, proof, content);
     }
-    let leaves = [object(Kind::Chunk, &[], &noise), seal(builder.finish())];
-    let node = object(Kind::Node, &leaves.each_ref().map(|leaf| leaf.header.id), &noise[..20]);
+    let (chunk, bundle) = (object(Kind::Chunk, &[], &noise), seal(builder.finish()));
+    let patch = patched(&chunk, &noise);
+    let list = list(&patch);
+    let node = object(Kind::Node, &[&chunk, &bundle, &list].map(|leaf| leaf.header.id), &noise[..20]);
     let root = object(Kind::Node, &[node.header.id], b"root");
-    leaves.into_iter().chain([node, root]).collect()
+    vec![chunk, bundle, patch, list, node, root]
 }
 
 fn back_up(vault: &Vault, sequence: u8) {
@@ -133,9 +173,35 @@ pub fn others(dir: &Path) -> [Files; 2] {
         vault.count_night(5 + NIGHT).unwrap();
         vault.reclaim(&Request { now: 5 + NIGHT, ..Request::default() }, &mut ()).unwrap();
         drop(vault);
+        if name == "foreign" {
+            export(&root, VaultId([id; 16]));
+        }
         shrink(&root);
         read(&root)
     })
+}
+
+/// What a server puts beside its vault every night, as it does: of a small server.
+fn export(root: &Path, vault: VaultId) {
+    let file = |name: &str, content: &[u8]| File { name: name.to_owned(), content: content.to_vec() };
+    let files = [file("config.toml", b"listen = \"0.0.0.0:4455\"\n"), file("tls/ca.key", &[7; 40])];
+    let export = Export::seal((vault, 5_000, vec![6; 130]), &files, &VaultKey::new(KEY), [9; 24]).unwrap();
+    shelf::put(root, &export.encode()).unwrap();
+}
+
+/// What the server was, by each export that is listed.
+///
+/// # Errors
+/// One cannot be used.
+pub fn exports(root: &Path) -> Result<BTreeMap<u64, String>, Failure> {
+    let mut all = BTreeMap::new();
+    for (number, path) in shelf::list(root).map_err(|error| error.to_string())? {
+        let bytes = fs::read(&path).map_err(|error| error.to_string())?;
+        let export = Export::decode(&bytes).map_err(|error| error.to_string())?;
+        let files = export.open(&VaultKey::new(KEY)).map_err(|error| error.to_string())?;
+        all.insert(number, format!("{:?} {files:?}", export.vault));
+    }
+    Ok(all)
 }
 
 fn read(root: &Path) -> Files {
@@ -167,7 +233,10 @@ fn wait_for_parity(root: &Path) {
 }
 
 /// All vaults, below a directory.
-pub fn make(dir: &Path) -> [Golden; 3] {
+///
+/// # Panics
+/// A kind of file or record is not in them.
+pub fn make(dir: &Path) -> [Golden; 4] {
     let (living, first, second) = (dir.join("living"), dir.join("first"), dir.join("second"));
     let vault = grown(&living, VaultId([9; 16]), 3);
     let mark = |sequence, state, reason| {
@@ -181,6 +250,7 @@ pub fn make(dir: &Path) -> [Golden; 3] {
     mark(3, State::Kept, "kept after all");
     wait_for_parity(&living);
     copy(&living, &first);
+    export(&first, VaultId([9; 16]));
     let mut upload = vault.begin(SessionId([8; 16]), BEA);
     upload.append(&object(Kind::Chunk, &[], b"half of it"), &[]).unwrap();
     upload.flush().unwrap();
@@ -190,8 +260,11 @@ pub fn make(dir: &Path) -> [Golden; 3] {
     copy(&living, &second);
     drop((upload, vault));
     [&first, &second].iter().for_each(|home| shrink(home));
-    let third = logged(dir, &first);
-    [(first, Of::Rest), (second, Of::Reclaim), (third, Of::Log)].map(|(home, of)| golden(dir, home, of))
+    let (third, fourth) = (logged(dir, &first), back::revived(dir, &first));
+    let all = [(first, Of::Rest), (second, Of::Reclaim), (third, Of::Log), (fourth, Of::Revived)]
+        .map(|(home, of)| golden(dir, home, of));
+    kinds::assert_all(&all);
+    all
 }
 
 /// A copy of a vault in which something was put aside, and what came last is in SQLite's log only.
@@ -208,10 +281,15 @@ fn logged(dir: &Path, first: &Path) -> PathBuf {
     wait_for_parity(&busy);
     copy(&busy, &home);
     drop(vault);
-    let _ = fs::remove_file(home.join("reserve"));
-    // Whoever opens the log first makes this anew.
-    let _ = fs::remove_file(home.join("catalog.sqlite-shm"));
+    settle(&home);
     home
+}
+
+/// Takes out of the copy of an open vault what is not needed, and whoever opens it makes anew.
+fn settle(home: &Path) {
+    for name in ["reserve", "catalog.sqlite-shm"] {
+        let _ = fs::remove_file(home.join(name));
+    }
 }
 
 /// Which files of a vault are damaged.
@@ -220,6 +298,7 @@ enum Of {
     Rest,
     Reclaim,
     Log,
+    Revived,
 }
 
 fn golden(dir: &Path, home: PathBuf, of: Of) -> Golden {
@@ -240,10 +319,12 @@ fn golden(dir: &Path, home: PathBuf, of: Of) -> Golden {
                 || name.starts_with("open")
         }
         Of::Log => name.ends_with("catalog.sqlite-wal") || name.starts_with("quarantine"),
+        Of::Revived => name.ends_with(revived::FILE),
     };
+    let exports = exports(&home).unwrap();
     let files = read(&home);
     let names: Vec<PathBuf> = files.iter().map(|(name, _)| name.clone()).filter(matters).collect();
-    Golden { names, holds, home, files }
+    Golden { names, holds, exports, home, files }
 }
 
 /// The catalog as SQLite writes it in its smallest pages: a good part of it would be empty.
@@ -280,7 +361,7 @@ pub fn holds(vault: &Vault) -> Result<Vec<u8>, Failure> {
         let mut open: Vec<Ordinal> = vec![row.ordinal];
         while let Some(ordinal) = open.pop() {
             let sealed = vault.get(ordinal).map_err(said)?;
-            let opened = sealed.unseal(&key.data_key()).and_then(|o| o.open(&key.id_key(), &mut unpacker));
+            let opened = opened(vault, &key, &sealed, &mut unpacker);
             let opened = opened.map_err(|why| format!("object {}: {why}", sealed.header.id))?;
             out.extend_from_slice(sealed.header.id.as_bytes());
             out.extend_from_slice(&opened.payload);

@@ -78,6 +78,20 @@ impl<'a> Ground<'a> {
         self.teller.tell(wrap, self.story, (&self.vault(), self.work), &mut |_| ())
     }
 
+    /// Tells the story to a fresh copy, and nothing happens to it; how long that takes.
+    ///
+    /// # Errors
+    /// It fails by itself, or is not about what it should be.
+    pub fn whole(&self) -> Result<Duration, Failure> {
+        let begun = Instant::now();
+        let whole = self.tell(&[])?;
+        let length = begun.elapsed();
+        match whole.code {
+            Some(0) => self.story.assured(&whole.told).map(|()| length),
+            _ => Err(format!("the story {:?} fails by itself: {}", self.story, whole.complaint)),
+        }
+    }
+
     /// Asks the laws of what is left; returns how many snapshots were restored.
     ///
     /// # Errors
@@ -118,13 +132,7 @@ pub fn sweep(
     (seed, step, random): (u64, u64, u64),
     most: usize,
 ) -> Result<Outcome, Failure> {
-    let mut outcome = Outcome::default();
-    let begun = Instant::now();
-    let whole = ground.tell(&[])?;
-    let length = begun.elapsed();
-    if whole.code != Some(0) {
-        return Err(format!("the story {:?} fails by itself: {}", ground.story, whole.complaint));
-    }
+    let (mut outcome, length) = (Outcome::default(), ground.whole()?);
     for call in trace::CHANGES.split(',') {
         let mut nth = 1;
         while outcome.broken.len() < most {

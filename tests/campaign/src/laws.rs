@@ -56,6 +56,7 @@ impl Acknowledged {
             Told::Made => self.making = false,
             Told::Rebuilding => self.rebuilding = true,
             Told::Rebuilt => self.rebuilding = false,
+            Told::Compacted => {}
         }
     }
 }

@@ -163,10 +163,18 @@ impl Local {
     /// # Errors
     /// The vault refused.
     pub fn prune(&self) -> Result<(), Failure> {
+        self.prune_counted().map(drop)
+    }
+
+    /// The same; of how many packs what is needed was written anew.
+    ///
+    /// # Errors
+    /// The vault refused.
+    pub fn prune_counted(&self) -> Result<u64, Failure> {
         let now = FORGOTTEN_AT + 2 * NIGHT;
         self.vault.count_night(now).map_err(said)?;
         let request = reclaim::Request { now, ..reclaim::Request::default() };
-        self.vault.reclaim(&request, &mut Unwatched).map(drop).map_err(said)
+        self.vault.reclaim(&request, &mut Unwatched).map(|report| report.compacted).map_err(said)
     }
 
     /// The scrub: each pack by itself, with the small files, and never the index.
@@ -188,7 +196,8 @@ impl Local {
     /// The check could not be made.
     pub fn check(&self, mending: Mending) -> Result<Report, Failure> {
         let mut unpacker = Unpacker::new().map_err(said)?;
-        let mut inspect = |sealed: &Sealed| self.opened(sealed, &mut unpacker).map(drop).map_err(said);
+        let mut inspect =
+            |sealed: &Sealed| opened(&self.vault, &self.key, sealed, &mut unpacker).map(drop).map_err(said);
         let request = Request { depth: Depth::ReadData(Selection::All), mending, now: 5_000 };
         self.vault.check(&request, Some(&mut inspect), &|_| Go::On).map_err(said)
     }
@@ -197,26 +206,34 @@ impl Local {
         let refused = |error: StoreError| TransferError::Refused(error.to_string());
         let ordinal = self.vault.ordinal(&id).map_err(refused)?.ok_or(TransferError::NotFound(id))?;
         let sealed = self.vault.get(ordinal).map_err(refused)?;
-        let opened = Unpacker::new().and_then(|mut unpacker| self.opened(&sealed, &mut unpacker));
+        let opened = Unpacker::new().and_then(|mut room| opened(&self.vault, &self.key, &sealed, &mut room));
         opened.map_err(|why| TransferError::Damaged { id, why })
     }
+}
 
-    /// An object, opened and hashed; a patch is made into its chunk.
-    fn opened(&self, sealed: &Sealed, unpacker: &mut Unpacker) -> Result<Object, FormatError> {
-        let (object, id_key) = (sealed.unseal(&self.key.data_key())?, self.key.id_key());
-        if object.header.kind != Kind::Patch {
-            return object.open(&id_key, unpacker);
-        }
-        patch::rebuild(&object, &id_key, unpacker, &mut |base: &Reference, unpacker| {
-            let there = self.vault.ordinal(&base.id).ok().flatten();
-            let there = there.and_then(|ordinal| self.vault.get(ordinal).ok());
-            let there = there.ok_or(FormatError::Invalid("a base that is not there"))?;
-            match there.header.kind {
-                Kind::Patch => Err(FormatError::Invalid("a base that is not whole")),
-                _ => patch::substance(&there.unseal(&self.key.data_key())?.open(&id_key, unpacker)?, base),
-            }
-        })
+/// An object, opened and hashed; a patch is made into its chunk.
+///
+/// # Errors
+/// It is not what its header says, or a base of it cannot be had.
+pub fn opened(
+    vault: &Vault,
+    key: &VaultKey,
+    sealed: &Sealed,
+    unpacker: &mut Unpacker,
+) -> Result<Object, FormatError> {
+    let (object, id_key) = (sealed.unseal(&key.data_key())?, key.id_key());
+    if object.header.kind != Kind::Patch {
+        return object.open(&id_key, unpacker);
     }
+    patch::rebuild(&object, &id_key, unpacker, &mut |base: &Reference, unpacker| {
+        let there = vault.ordinal(&base.id).ok().flatten();
+        let there = there.and_then(|ordinal| vault.get(ordinal).ok());
+        let there = there.ok_or(FormatError::Invalid("a base that is not there"))?;
+        match there.header.kind {
+            Kind::Patch => Err(FormatError::Invalid("a base that is not whole")),
+            _ => patch::substance(&there.unseal(&key.data_key())?.open(&id_key, unpacker)?, base),
+        }
+    })
 }
 
 impl ObjectSource for Local {

@@ -184,64 +184,56 @@ fn run(args: &Args, out: &mut dyn Write) -> Result<usize, String> {
         if args.stories.is_empty() { Story::value_variants().to_vec() } else { args.stories.clone() };
     let teller = Teller { program: std::env::current_exe().map_err(said)?, breach: None };
     let mut count = 0;
-    for (line, broken) in real(args, &stage, work.path())? {
-        count += report(out, &line, &broken).map_err(said)?;
+    for ran in real(args, &stage, work.path())? {
+        count += report(out, &ran)?;
     }
     if !args.suite.is_of_stories() {
         return Ok(count);
     }
     for story in stories {
-        let (line, broken) = one(args, &teller, story, &stage, work.path())?;
-        count += report(out, &line, &broken).map_err(said)?;
+        count += report(out, &one(args, &teller, story, &stage, work.path())?)?;
     }
     Ok(count)
 }
 
-fn report(out: &mut dyn Write, line: &str, broken: &[String]) -> std::io::Result<usize> {
-    writeln!(out, "{line}, {} broken", broken.len())?;
-    broken.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
-    out.flush()?;
-    Ok(broken.len())
+/// What a suite came to.
+struct Ran {
+    line: String,
+    /// In which something happened that it is about.
+    cases: u64,
+    broken: Vec<String>,
 }
 
-/// A law that was broken on purpose and nobody noticed is what is wrong.
-fn verdict(verdict: Verdict) -> (String, Vec<String>) {
-    match verdict.noticed {
-        Some(why) => (format!("red: {}: {why}", verdict.name), vec![]),
-        None => (format!("GREEN: {}", verdict.name), vec!["nobody noticed".to_owned()]),
+/// Returns how many laws were broken. Where nothing has happened nothing is said to hold.
+fn report(out: &mut dyn Write, Ran { line, cases, broken }: &Ran) -> Result<usize, String> {
+    let mut print = || {
+        writeln!(out, "{line}, {} broken", broken.len())?;
+        broken.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
+        out.flush()
+    };
+    print().map_err(|error| error.to_string())?;
+    match (cases, broken.len()) {
+        (0, 0) => Err(format!("{line}: nothing has happened, so nothing is known")),
+        (_, count) => Ok(count),
     }
 }
 
+/// A law that was broken on purpose and nobody noticed is what is wrong.
+fn verdict(verdict: Verdict) -> Ran {
+    let (line, broken) = match verdict.noticed {
+        Some(why) => (format!("red: {}: {why}", verdict.name), vec![]),
+        None => (format!("GREEN: {}", verdict.name), vec!["nobody noticed".to_owned()]),
+    };
+    Ran { line, cases: 1, broken }
+}
+
 /// The suites that drive the real program.
-fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<String>)>, String> {
+fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<Ran>, String> {
     let seed = args.seed;
     match &args.suite {
-        Suite::Daemons { victims, calls, step, random, workers } => {
-            tracer()?;
+        Suite::Daemons { victims, .. } | Suite::Around { victims, .. } => {
             let victims = if victims.is_empty() { Victim::value_variants() } else { &victims[..] };
-            let whens = daemons::whens(seed, *calls, *step, *random);
-            let one = |victim: &Victim| {
-                let done = daemons::at_once(stage, work, *victim, &whens, (*workers, args.most))?;
-                let daemons::Outcome { points, killed, restored, broken } = done;
-                let line = format!(
-                    "daemons {victim:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
-                );
-                Ok((line, broken))
-            };
-            victims.iter().map(one).collect()
-        }
-        Suite::Around { victims, step } => {
-            mounter()?;
-            let victims = if victims.is_empty() { Victim::value_variants() } else { &victims[..] };
-            let one = |victim: &Victim| {
-                let done = around::sweep(stage, work, *victim, (seed, *step), args.most)?;
-                let fault::Outcome { sites, refused, restored, broken } = done;
-                let line = format!(
-                    "around {victim:?} seed {seed}: {sites} faults ({refused} refused aloud), {restored} snapshots restored"
-                );
-                Ok((line, broken))
-            };
-            victims.iter().map(one).collect()
+            victims.iter().map(|victim| of(args, *victim, stage, work)).collect()
         }
         Suite::Rot { cases } => {
             let real = Real::prepare(stage, work, 2)?;
@@ -255,34 +247,59 @@ fn real(args: &Args, stage: &Stage, work: &Path) -> Result<Vec<(String, Vec<Stri
                 "rot seed {seed}: {cases} cases, {named} named, {harmless} harmless, {mended} mended (cases/named/mended: {})",
                 kinds.join(", ")
             );
-            Ok(vec![(line, broken)])
+            Ok(vec![Ran { line, cases, broken }])
         }
         Suite::Flips { list, threads } => {
             let flips = Flips::new(work);
             let flips::Outcome { cases, noticed, broken, .. } = flips.all(list, *threads, work)?;
-            Ok(vec![(format!("flips: {cases} of {} cases, {noticed} noticed", flips.cases), broken)])
+            let line = format!("flips: {cases} of {} cases, {noticed} noticed", flips.cases);
+            Ok(vec![Ran { line, cases, broken }])
         }
         Suite::Misplace => {
             let misplace::Outcome { cases, noticed, broken } = misplace::explore(work, 1);
-            Ok(vec![(format!("misplace: {cases} cases, {noticed} noticed"), broken)])
+            Ok(vec![Ran { line: format!("misplace: {cases} cases, {noticed} noticed"), cases, broken }])
         }
         Suite::Sabotage { program, only } => {
             tracer()?;
             let bench = Bench { program: program.clone(), stage, work, seed, only: only.clone() };
-            Ok(bench.run()?.into_iter().map(verdict).collect())
+            match bench.run()? {
+                none if none.is_empty() => Err(format!("none of the breaches is {}", only.join(" or "))),
+                verdicts => Ok(verdicts.into_iter().map(verdict).collect()),
+            }
         }
         _ => Ok(Vec::new()),
     }
 }
 
+/// One suite on one victim.
+fn of(args: &Args, victim: Victim, stage: &Stage, work: &Path) -> Result<Ran, String> {
+    let seed = args.seed;
+    match &args.suite {
+        Suite::Daemons { calls, step, random, workers, .. } => {
+            tracer()?;
+            let whens = daemons::whens(seed, *calls, *step, *random);
+            let done = daemons::at_once(stage, work, victim, &whens, (*workers, args.most))?;
+            let daemons::Outcome { points, killed, restored, broken } = done;
+            let line = format!(
+                "daemons {victim:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
+            );
+            Ok(Ran { line, cases: killed, broken })
+        }
+        Suite::Around { step, .. } => {
+            mounter()?;
+            let done = around::sweep(stage, work, victim, (seed, *step), args.most)?;
+            let fault::Outcome { sites, refused, restored, broken } = done;
+            let line = format!(
+                "around {victim:?} seed {seed}: {sites} faults ({refused} refused aloud), {restored} snapshots restored"
+            );
+            Ok(Ran { line, cases: sites, broken })
+        }
+        _ => Err("no suite of victims".to_owned()),
+    }
+}
+
 /// One suite on one story: what was done, and what was broken.
-fn one(
-    args: &Args,
-    teller: &Teller,
-    story: Story,
-    stage: &Stage,
-    work: &Path,
-) -> Result<(String, Vec<String>), String> {
+fn one(args: &Args, teller: &Teller, story: Story, stage: &Stage, work: &Path) -> Result<Ran, String> {
     let seed = args.seed;
     match args.suite {
         Suite::Power { states } => {
@@ -290,35 +307,30 @@ fn one(
             let recorded = power::record(teller, story, stage, work)?;
             let done = recorded.explore(story, stage, work, (seed, states), args.most);
             let power::Outcome { operations, states, distinct, restored, broken } = done;
-            Ok((
-                format!(
-                    "power {story:?} seed {seed}: {states} states ({distinct} distinct) of {operations} operations, {restored} snapshots restored"
-                ),
-                broken,
-            ))
+            let line = format!(
+                "power {story:?} seed {seed}: {states} states ({distinct} distinct) of {operations} operations, {restored} snapshots restored"
+            );
+            Ok(Ran { line, cases: states, broken })
         }
         Suite::Kill { step, random } => {
             tracer()?;
             let ground = Ground::new(teller, story, stage, work)?;
             let kill::Outcome { points, killed, restored, broken } =
                 kill::sweep(&ground, (seed, step, random), args.most)?;
-            Ok((
-                format!(
-                    "kill {story:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
-                ),
-                broken,
-            ))
+            let line = format!(
+                "kill {story:?} seed {seed}: {points} points ({killed} killed), {restored} snapshots restored"
+            );
+            Ok(Ran { line, cases: killed, broken })
         }
         Suite::Fault { step } => {
             tracer()?;
+            mounter()?;
             let ground = Ground::new(teller, story, stage, work)?;
             let fault::Outcome { sites, refused, restored, broken } = fault::sweep(&ground, step, args.most)?;
-            Ok((
-                format!(
-                    "fault {story:?}: {sites} faults ({refused} refused aloud), {restored} snapshots restored"
-                ),
-                broken,
-            ))
+            let line = format!(
+                "fault {story:?}: {sites} faults ({refused} refused aloud), {restored} snapshots restored"
+            );
+            Ok(Ran { line, cases: sites, broken })
         }
         Suite::Sync { step, states } => {
             mounter()?;
@@ -328,7 +340,7 @@ fn one(
                 "sync {story:?} seed {seed}: {failed} syncs failed ({refused} refused aloud), {} states ({} distinct), {} snapshots restored",
                 seen.states, seen.distinct, seen.restored
             );
-            Ok((line, seen.broken))
+            Ok(Ran { line, cases: failed, broken: seen.broken })
         }
         Suite::Twice { points, states } => {
             mounter()?;
@@ -338,7 +350,7 @@ fn one(
                 "twice {story:?} seed {seed}: {killed} kills ({refused} refused aloud), {} states ({} distinct), {} snapshots restored",
                 seen.states, seen.distinct, seen.restored
             );
-            Ok((line, seen.broken))
+            Ok(Ran { line, cases: seen.states, broken: seen.broken })
         }
         _ => Err("no suite of stories".to_owned()),
     }

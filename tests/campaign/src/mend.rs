@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
+use backhaul_server::export::look::look;
 use backhaul_store::check::{Depth, Go, Mending, Part, Report, Request, Selection};
 use backhaul_store::{StoreError, Vault, rebuild, repair};
 
-/// Reads every byte.
+/// Reads every byte, and the exports as the server does.
 ///
 /// # Errors
 /// The check could not be made.
 pub fn check(vault: &Vault, mending: Mending) -> Result<Report, StoreError> {
     let request = Request { depth: Depth::ReadData(Selection::All), mending, now: 77 };
-    vault.check(&request, None, &|_| Go::On)
+    let mut report = vault.check(&request, None, &|_| Go::On)?;
+    report.damage.extend(look(vault, mending, request.now)?.0);
+    Ok(report)
 }
 
 fn needs_rebuild(report: &Report) -> bool {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::flips::{Hope, judge};
 use crate::golden::{self, Files, Golden};
 
-/// What happens to a file of the first golden vault.
+/// What happens to a file of a golden vault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
     /// It changes places with another one.
@@ -36,30 +36,43 @@ pub struct Outcome {
 
 /// All cases, or every `step`th, below a directory.
 pub fn explore(dir: &Path, step: usize) -> Outcome {
-    let [golden, ..] = golden::make(dir);
-    let others = golden::others(dir);
-    let names = &golden.names;
-    let of_file = |at: usize| {
-        let pairs = (0..names.len()).filter(move |other| *other != at);
-        let two = pairs.flat_map(|other| [Harm::Swap(other), Harm::Duplicate(other)]);
-        two.chain([Harm::Twin, Harm::Older, Harm::Foreign]).map(move |harm| (at, harm))
-    };
-    let (mut outcome, work) = (Outcome::default(), dir.join("work"));
-    for (at, harm) in (0..names.len()).flat_map(of_file).step_by(step.max(1)) {
-        let name = &names[at];
-        let Some(hope) = hope(&golden, at, harm, &others) else { continue };
-        outcome.cases += 1;
-        match judge(&golden, &|root| strike(root, names, at, harm, &others), hope, &work) {
-            Ok(noticed) => outcome.noticed += u64::from(noticed),
-            Err(why) => outcome.broken.push(format!("{harm:?} of {}: {why}", name.display())),
+    let [first, .., last] = golden::make(dir);
+    let (others, mut outcome) = (golden::others(dir), Outcome::default());
+    let mut all = |golden: &Golden, names: &[PathBuf], count| {
+        let of_file = |at: usize| {
+            let pairs = (0..names.len()).filter(move |other| *other != at);
+            let two = pairs.flat_map(|other| [Harm::Swap(other), Harm::Duplicate(other)]);
+            two.chain([Harm::Twin, Harm::Older, Harm::Foreign]).map(move |harm| (at, harm))
+        };
+        for (at, harm) in (0..count).flat_map(of_file).step_by(step.max(1)) {
+            one(golden, names, (at, harm), &others, &dir.join("work"), &mut outcome);
         }
-    }
+    };
+    all(&first, &first.names, first.names.len());
+    // What only the last has changes places with everything there.
+    let names: Vec<PathBuf> = last.names.iter().cloned().chain(last.rest()).collect();
+    all(&last, &names, last.names.len());
     outcome
 }
 
+fn one(
+    golden: &Golden,
+    names: &[PathBuf],
+    (at, harm): (usize, Harm),
+    others: &[Files; 2],
+    work: &Path,
+    outcome: &mut Outcome,
+) {
+    let Some(hope) = hope(names, at, harm, others) else { return };
+    outcome.cases += 1;
+    match judge(golden, &|root| strike(root, names, at, harm, others), hope, work) {
+        Ok(noticed) => outcome.noticed += u64::from(noticed),
+        Err(why) => outcome.broken.push(format!("{harm:?} of {}: {why}", names[at].display())),
+    }
+}
+
 /// Packs have no second copy: what is in the wrong place is then lost, and named. None where there is no such case.
-fn hope(golden: &Golden, at: usize, harm: Harm, others: &[Files; 2]) -> Option<Hope> {
-    let names = &golden.names;
+fn hope(names: &[PathBuf], at: usize, harm: Harm, others: &[Files; 2]) -> Option<Hope> {
     let has = |files: &Files| files.iter().any(|(name, _)| *name == names[at]);
     let touched: Vec<&PathBuf> = match harm {
         Harm::Swap(other) if other < at => return None,
@@ -71,7 +84,9 @@ fn hope(golden: &Golden, at: usize, harm: Harm, others: &[Files; 2]) -> Option<H
     let is = |folder: &str| touched.iter().any(|name| name.starts_with(folder));
     // A manifest or the descriptor may be touched together with its copy.
     let both = touched.len() == 2 && is("copies");
-    Some(if is("packs") || both { Hope::Named } else { Hope::Whole })
+    // What has come back and is not committed yet is in an open pack, which only SQLite's log knows.
+    let uncommitted = is("open") || touched.iter().any(|name| name.ends_with("catalog.sqlite-wal"));
+    Some(if is("packs") || both || uncommitted { Hope::Named } else { Hope::Whole })
 }
 
 fn strike(root: &Path, names: &[PathBuf], at: usize, harm: Harm, others: &[Files; 2]) {

@@ -20,17 +20,23 @@ fn contents(dir: &Path) -> Contents {
     files.map(|path| (path.strip_prefix(dir).unwrap().to_path_buf(), fs::read(&path).unwrap())).collect()
 }
 
-/// One case; `run` runs a client's command, and something happens to it, which excuses it if it ends otherwise than well.
+/// How a client's command went beside a server, while something happened to one of them.
+pub struct Ran {
+    /// What it came to.
+    pub done: Done,
+    /// Somebody was killed, or ended by itself with words.
+    pub ended_early: bool,
+    /// It may have ended otherwise than well.
+    pub excused: bool,
+}
+
+/// One case; `run` runs a command, and starts a server for it.
 ///
 /// # Errors
 /// The law that is broken.
-pub fn point(
-    real: &Real<'_>,
-    run: impl Fn(&[&str]) -> Result<Done, Failure>,
-    excuses: &dyn Fn(&Done) -> bool,
-) -> Result<(bool, u64), Failure> {
+pub fn point(real: &Real<'_>, run: impl Fn(&[&str]) -> Result<Ran, Failure>) -> Result<(bool, u64), Failure> {
     let running = real.serve(&[])?;
-    let (tree, target) = (real.stage.tree(CLIENTS[0], 2), real.home("place"));
+    let (tree, target) = (real.stage.tree(CLIENTS[0], real.backups), real.home("place"));
     let target_word = target.display().to_string();
     let restore = ["restore", "latest", "-t", &target_word, "--delete", "--overwrite", "always"];
     let whole = real.run(&[], NAMES[0], &restore);
@@ -49,8 +55,9 @@ pub fn point(
         .map_err(|error| error.to_string())?;
     }
     let before = contents(&place);
-    let done = run(&restore)?;
-    if done.code != Some(0) && !excuses(&done) {
+    drop(running);
+    let Ran { done, ended_early, excused } = run(&restore)?;
+    if done.code != Some(0) && !excused {
         return Err(format!("it ended with {:?}: {}", done.code, done.said));
     }
     let names: Vec<&PathBuf> = before.keys().chain(after.keys()).collect();
@@ -64,13 +71,15 @@ pub fn point(
     if let (Some(0), Some(why)) = (done.code, real.stage.difference(&tree, &place)) {
         return Err(format!("it says that it went well, and {why}"));
     }
-    let again = real.run(&[], NAMES[0], &restore);
-    drop(running);
+    let again = {
+        let _running = real.serve(&[])?;
+        real.run(&[], NAMES[0], &restore)
+    };
     if again.code != Some(0) {
         return Err(format!("the restore again: {:?} {}", again.code, again.said));
     }
     match real.stage.difference(&tree, &place) {
         Some(why) => Err(format!("after the restore again: {why}")),
-        None => Ok((done.code != Some(0), 1)),
+        None => Ok((ended_early, 1)),
     }
 }

@@ -62,7 +62,7 @@ impl Outcome {
 pub fn record(teller: &Teller, story: Story, stage: &Stage, work: &Path) -> Result<Recorded, Failure> {
     let (recorded, ended, _) = record_with(teller, story, (stage, work), None)?;
     match ended.code {
-        Some(0) => Ok(recorded),
+        Some(0) => story.assured(&ended.told).map(|()| recorded),
         _ => Err(format!("the story {story:?} failed: {}", ended.complaint)),
     }
 }

@@ -21,10 +21,49 @@ use crate::stage::{CLIENTS, Stage};
 /// Names of the clients, as [`CLIENTS`] are in order.
 pub const NAMES: [&str; 2] = ["ana", "bea"];
 
+/// Who is there for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Daemon {
+    /// The server.
+    Server,
+    /// That of the first client, where the server may dial it.
+    Agent,
+}
+
+impl Daemon {
+    /// Whose home it is in.
+    fn role(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Agent => NAMES[0],
+        }
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Server => "the server",
+            Self::Agent => "the client's daemon",
+        }
+    }
+
+    /// Where it writes itself down, below that home.
+    fn lock(self) -> &'static str {
+        match self {
+            Self::Server => "server/lock",
+            Self::Agent => "agent/daemon.lock",
+        }
+    }
+}
+
 /// Homes with two clients' snapshots, and the program.
 pub struct Real<'a> {
     /// The truth.
     pub stage: &'a Stage,
+    /// Snapshots of each client in fresh homes.
+    pub backups: u64,
+    /// Where the first client's daemon listens.
+    pub address: String,
     work: PathBuf,
     program: PathBuf,
     disk: Mutex<Option<Recorder>>,
@@ -39,10 +78,11 @@ pub struct Done {
     pub said: String,
 }
 
-/// A server process that ends with its owner.
+/// A daemon that ends with its owner.
 pub struct Running {
     child: Child,
     home: PathBuf,
+    lock: PathBuf,
     said: Arc<Mutex<String>>,
 }
 
@@ -59,8 +99,8 @@ impl Running {
 
     /// Ends it as a power cut does: a tracer's child, too.
     pub fn kill(&mut self) {
-        // The child may be a tracer, whose end would leave the server: it has written itself down.
-        let pid = fs::read_to_string(self.home.join("server/lock")).unwrap_or_default();
+        // The child may be a tracer, whose end would leave the daemon: it has written itself down.
+        let pid = fs::read_to_string(&self.lock).unwrap_or_default();
         let args = fs::read(format!("/proc/{}/cmdline", pid.trim())).unwrap_or_default();
         let is_ours = String::from_utf8_lossy(&args).contains(&*self.home.to_string_lossy());
         if let (Some(pid), true) = (pid.trim().parse().ok().and_then(Pid::from_raw), is_ours) {
@@ -93,6 +133,8 @@ impl<'a> Real<'a> {
     pub fn prepare(stage: &'a Stage, work: &Path, backups: u64) -> Result<Self, Failure> {
         let real = Self {
             stage,
+            backups,
+            address: format!("127.0.0.1:{}", backhaul_tests::free_port()),
             work: work.to_path_buf(),
             program: backhaul_tests::binary().to_path_buf(),
             disk: Mutex::default(),
@@ -120,7 +162,7 @@ impl<'a> Real<'a> {
         let config = home.join("server/config.toml");
         let words = fs::read_to_string(&config).map_err(|error| error.to_string())?;
         fs::write(config, words + NO_NIGHT).map_err(|error| error.to_string())?;
-        let running = real.serve_at(&[], &home)?;
+        let running = real.start_at(&[], &home, Daemon::Server)?;
         for (name, client) in NAMES.into_iter().zip(CLIENTS) {
             let code = text(&run(&home, &["--json", "client", "add", name])?, "join_code");
             let tree = |sequence| stage.tree(client, sequence).display().to_string();
@@ -227,16 +269,28 @@ impl<'a> Real<'a> {
         Done { code: output.status.code(), said: String::from_utf8_lossy(&said).into_owned() }
     }
 
-    /// Starts the server; none if it ended before it listened, and then what it said.
+    /// Starts the server; or what it said, if it ended before it listened.
     ///
     /// # Errors
     /// It ended.
     pub fn serve(&self, wrap: &[String]) -> Result<Running, Failure> {
-        self.serve_at(wrap, &self.home("server"))
+        self.start(Daemon::Server, wrap)
     }
 
-    fn serve_at(&self, wrap: &[String], home: &Path) -> Result<Running, Failure> {
-        let mut command = self.at(wrap, home, &["server", "run"]);
+    /// Starts a daemon; or what it said, if it ended before it listened.
+    ///
+    /// # Errors
+    /// It ended.
+    pub fn start(&self, daemon: Daemon, wrap: &[String]) -> Result<Running, Failure> {
+        self.start_at(wrap, &self.home(daemon.role()), daemon)
+    }
+
+    fn start_at(&self, wrap: &[String], home: &Path, daemon: Daemon) -> Result<Running, Failure> {
+        let args = match daemon {
+            Daemon::Server => &["server", "run"][..],
+            Daemon::Agent => &["agent", "run", "--listen", &self.address],
+        };
+        let mut command = self.at(wrap, home, args);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
@@ -246,7 +300,7 @@ impl<'a> Real<'a> {
                 let all = Arc::clone(&said);
                 let listen = move |line: String| *all.lock().unwrap() += &(line + "\n");
                 std::thread::spawn(move || errors.lines().map_while(Result::ok).for_each(listen));
-                return Ok(Running { child, home: home.to_path_buf(), said });
+                return Ok(Running { child, home: home.to_path_buf(), lock: home.join(daemon.lock()), said });
             }
         }
         let _ = child.wait();

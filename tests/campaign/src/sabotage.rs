@@ -98,9 +98,9 @@ impl Bench<'_> {
     /// The first thing that a suite finds.
     fn broken(&self, suite: Suite, breach: Option<&str>) -> Result<Option<String>, Failure> {
         let teller = Teller { program: self.program.clone(), breach: breach.map(str::to_owned) };
-        let needs_mount = matches!(suite, Suite::Power(_) | Suite::Sync(_));
+        let needs_mount = matches!(suite, Suite::Power(_) | Suite::Sync(_) | Suite::Fault(_));
         if needs_mount && !record::available() {
-            return Err("power needs root and /dev/fuse".to_owned());
+            return Err(format!("{suite:?} needs root and /dev/fuse"));
         }
         let ground = |story| Ground::new(&teller, story, self.stage, self.work);
         let broken = match suite {

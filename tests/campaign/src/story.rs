@@ -75,6 +75,8 @@ pub enum Told {
     Rebuilding,
     /// They are there again.
     Rebuilt,
+    /// What is needed of packs was written anew.
+    Compacted,
 }
 
 /// Hears of each step.
@@ -167,7 +169,11 @@ fn prune(local: &Local, stage: &Stage, tell: &Tell<'_>) -> Result<(), Failure> {
         forget(local, client, sequence, tell)?;
     }
     // Condemned, still unreached, gone; compacted; and all is well with those who come then.
-    (0..3).try_for_each(|_| local.prune())?;
+    for _ in 0..3 {
+        if local.prune_counted()? > 0 {
+            tell(Told::Compacted);
+        }
+    }
     back_up(local, stage, ana, tell)?;
     local.prune()
 }
@@ -319,6 +325,19 @@ fn open(dir: &Path) -> Result<Local, Failure> {
 }
 
 impl Story {
+    /// What it must come to when nothing happens to it: else nothing could happen to that.
+    ///
+    /// # Errors
+    /// It is not among what was told.
+    pub fn assured(self, told: &[Told]) -> Result<(), Failure> {
+        match self {
+            Self::Prune if !told.contains(&Told::Compacted) => {
+                Err("the story Prune compacts nothing".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Lets it happen to the vault at `dir`, which [`prepare`] made.
     ///
     /// # Errors

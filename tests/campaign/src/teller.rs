@@ -122,6 +122,7 @@ fn write(told: Told) -> String {
         Told::Made => "made".to_owned(),
         Told::Rebuilding => "rebuilding".to_owned(),
         Told::Rebuilt => "rebuilt".to_owned(),
+        Told::Compacted => "compacted".to_owned(),
     }
 }
 
@@ -142,6 +143,7 @@ pub fn read(line: &str) -> Option<Told> {
         "made" => Some(Told::Made),
         "rebuilding" => Some(Told::Rebuilding),
         "rebuilt" => Some(Told::Rebuilt),
+        "compacted" => Some(Told::Compacted),
         _ => None,
     }
 }

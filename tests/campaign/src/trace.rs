@@ -7,6 +7,9 @@ use std::process::Command;
 pub const CHANGES: &str = "write,pwrite64,writev,pwritev,ftruncate,fsync,fdatasync,rename,renameat,renameat2,unlink,\
                            unlinkat,rmdir,mkdir,mkdirat,link,linkat,fallocate,copy_file_range,chmod,fchmod";
 
+/// System calls that others see: what a process does between two of them is nothing to whoever speaks with it.
+pub const SENDS: &str = "sendto,sendmsg,sendmmsg";
+
 /// True where strace can be used.
 pub fn available() -> bool {
     let tried = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).output();

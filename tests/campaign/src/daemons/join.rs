@@ -21,6 +21,7 @@ pub(super) fn joined(real: &Real<'_>, when: When) -> Result<bool, Failure> {
     };
     let tree = real.stage.tree(CLIENTS[0], 1).display().to_string();
     let first = code()?;
+    let when = when.hurried(20);
     let done = ended(real, when, NEWCOMER, &["join", &first, &tree])?;
     if done.code != Some(0) {
         if !when.excuses(&done) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{When, wrap};
 use crate::local::Failure;
-use crate::real::{Done, Real, Running};
+use crate::real::{Daemon, Done, Real, Running};
 
 /// Longest that anything here may take.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -74,41 +74,41 @@ impl Waiting {
     }
 }
 
-/// The server that was killed; a command may be doing what it was asked for meanwhile, and have its home for that time.
-pub(super) fn again(real: &Real<'_>) -> Result<Running, Failure> {
+/// The daemon that was killed; a command may be doing what it was asked for meanwhile, and have its home for that time.
+pub(super) fn again(real: &Real<'_>, daemon: Daemon) -> Result<Running, Failure> {
     let begun = Instant::now();
     loop {
-        match real.serve(&[]) {
+        match real.start(daemon, &[]) {
             Err(said) if said.contains("in use") && begun.elapsed() < PATIENCE => {
                 std::thread::sleep(Duration::from_millis(20));
             }
-            done => return done.map_err(|said| format!("the server does not start again: {said}")),
+            done => return done.map_err(|said| format!("{} does not start again: {said}", daemon.name())),
         }
     }
 }
 
-/// A command beside a server that is killed, and started again.
+/// A command beside a daemon that is killed, and started again.
 pub(super) fn beside(
     real: &Real<'_>,
-    when: When,
+    (daemon, when): (Daemon, When),
     role: &str,
     args: &[&str],
 ) -> Result<(Done, bool), Failure> {
-    let (mut running, mut killed) = match real.serve(&wrap(real, when)) {
+    let (mut running, mut killed) = match real.start(daemon, &wrap(real, when)) {
         Ok(running) => (running, false),
         Err(said)
             if matches!(when, When::Fault(_)) && (said.trim().is_empty() || said.contains("panicked at")) =>
         {
-            return Err(format!("the server did not start, and said {said:?}"));
+            return Err(format!("{} did not start, and said {said:?}", daemon.name()));
         }
-        Err(_) => (again(real)?, true),
+        Err(_) => (again(real, daemon)?, true),
     };
     let mut waiting = Waiting::begin(real.command(&[], role, args))?;
     loop {
         if let Some(done) = waiting.done()? {
             real.arm(None);
             return match running.said() {
-                said if said.contains("panicked at") => Err(format!("the server: {said}")),
+                said if said.contains("panicked at") => Err(format!("{}: {said}", daemon.name())),
                 _ => Ok((done, killed)),
             };
         }
@@ -120,11 +120,11 @@ pub(super) fn beside(
         }
         if running.has_ended() {
             if matches!(when, When::Fault(_)) {
-                return Err(format!("the server ended while it ran: {}", running.said()));
+                return Err(format!("{} ended while it ran: {}", daemon.name(), running.said()));
             }
             killed = true;
             drop(running);
-            running = again(real)?;
+            running = again(real, daemon)?;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
