@@ -94,6 +94,9 @@ impl From<std::io::Error> for Failure {
     }
 }
 
+/// For a backup, a restore and a question alike.
+const CARRY_ON: &str = "run the same command again: it goes on where it was cut off";
+
 impl From<ServerError> for Failure {
     fn from(error: ServerError) -> Self {
         let failure = Self::new(error.to_string());
@@ -153,9 +156,7 @@ impl From<NetError> for Failure {
             NetError::Rejected { .. } | NetError::WrongRole { .. } => failure
                 .code(code::NOT_AUTHORISED)
                 .hint("if it was set up anew or this client was revoked, ask for a new join code"),
-            NetError::Lost(_) => {
-                failure.hint("what was sent is kept: run the same command again to carry on")
-            }
+            NetError::Lost(_) => failure.hint(CARRY_ON),
             _ => failure,
         }
     }
@@ -168,9 +169,7 @@ impl From<TransferError> for Failure {
             TransferError::Damaged { .. } => failure
                 .code(code::DAMAGE)
                 .hint("on the server, `backhaul check --read-data` tells how far it goes"),
-            TransferError::Lost(_) => {
-                failure.hint("what was sent is kept: run the same command again to carry on")
-            }
+            TransferError::Lost(_) => failure.hint(CARRY_ON),
             _ => failure,
         }
     }
