@@ -146,6 +146,14 @@ pub struct Figures {
     pub left_out: Vec<(String, u64)>,
 }
 
+impl Figures {
+    /// A file that seemed to be as it was is not.
+    fn has_changed(&mut self) {
+        self.files_unmodified -= 1;
+        self.files_changed += 1;
+    }
+}
+
 /// What a run could be compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Follows {

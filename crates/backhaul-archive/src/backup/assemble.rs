@@ -19,7 +19,7 @@ use super::questions::{Answered, BATCH_BYTES, Questions, Verdict};
 use super::read::{Part, Parts};
 use super::recent::{Place, Recent};
 use super::state::Journal;
-use super::step::{self, Step, extensions};
+use super::step::{self, Seems, Step, extensions};
 use super::tree::Tree;
 use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
@@ -47,6 +47,8 @@ struct Reading {
     link: Option<u64>,
     /// What it was, if it was known.
     former: Option<Former>,
+    /// What it was, if it seemed to be the same.
+    doubted: Option<Content>,
 }
 
 pub(super) struct Assembler<'a> {
@@ -131,7 +133,10 @@ impl<'a> Assembler<'a> {
                 self.questions.push(Event::Plain(entry), bytes);
             }
             Step::Read { name, path, link, before, .. } => {
-                let file = Reading { name, path, link, former: before.as_ref().map(Former::of) };
+                let former = before.as_ref().map(|before| Former::of(&before.content));
+                let doubted =
+                    before.filter(|before| before.seems == Seems::Same).map(|before| before.content);
+                let file = Reading { name, path, link, former, doubted };
                 match found.next() {
                     Some(Parts::Here(parts)) => self.read(file, parts)?,
                     Some(Parts::Coming(parts)) => self.read(file, parts)?,
@@ -146,7 +151,7 @@ impl<'a> Assembler<'a> {
 
     /// Takes the parts of a file; a big one may fill several batches.
     fn read(&mut self, file: Reading, parts: impl IntoIterator<Item = Part>) -> Result<(), BackupError> {
-        let Reading { name, path, link, former } = file;
+        let Reading { name, path, link, former, doubted } = file;
         let former = former.unwrap_or_default();
         let (mut inline, mut offset) = (None, 0);
         for part in parts {
@@ -182,11 +187,14 @@ impl<'a> Assembler<'a> {
                     if let Some(why) = read.unstable {
                         self.figures.errors.push((to_path(&path), why.to_owned()));
                     }
-                    self.questions.push(Event::File { name, link, inline, read, path }, bytes);
+                    self.questions.push(Event::File { name, link, inline, read, path, doubted }, bytes);
                     return Ok(());
                 }
                 Part::Failed(why) => {
                     self.figures.errors.push((to_path(&path), why));
+                    if doubted.is_some() {
+                        self.figures.has_changed();
+                    }
                     self.questions.push(Event::Abandoned { name }, 0);
                     return Ok(());
                 }
@@ -274,9 +282,12 @@ impl<'a> Assembler<'a> {
             Event::Known { entry, record } => {
                 Draw::Entry { entry, record: Some(record), in_open_bundle: false }
             }
-            Event::File { name, link, inline, read, path } => {
+            Event::File { name, link, inline, read, path, doubted } => {
                 let current = std::mem::take(&mut self.current);
                 let (content, in_open_bundle) = self.file_content(current, inline);
+                if doubted.is_some_and(|doubted| in_open_bundle || doubted != content) {
+                    self.figures.has_changed();
+                }
                 Draw::file(name, link, content, in_open_bundle, &read, path)
             }
             Event::Missing(name) => Draw::Missing(name),

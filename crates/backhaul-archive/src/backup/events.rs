@@ -26,6 +26,8 @@ pub(super) enum Event {
         inline: Option<Bytes>,
         read: Box<Outcome>,
         path: Vec<u8>,
+        /// What it was, if it seemed to be the same.
+        doubted: Option<Content>,
     },
     Known {
         entry: Entry,

@@ -32,8 +32,10 @@ pub(super) const PARTS_MAX: usize = 1;
 const RETRIES: usize = 2;
 /// What is said of a file that was not the same all along.
 const CHANGED: &str = "it changed while it was read; saved as it was read";
-/// File time stamps are no finer than a kernel tick.
-const GRANULARITY_NS: i64 = 10_000_000;
+/// How old the last change must be that proves by its time that none came after it. File systems keep times in steps of up to 2 s.
+/// And whoever writes to a file that is mapped into memory moves its time only with the first write after the last one went to the
+/// disk, which Linux does after 30 s by itself, looking every 5 s (`vm.dirty_expire_centisecs`, `vm.dirty_writeback_centisecs`).
+const PROVEN_AFTER_NS: i64 = 60_000_000_000;
 
 /// Files that one thread reads, in path order.
 pub(super) struct Job {
@@ -241,7 +243,7 @@ impl<'a> Readers<'a> {
         let fingerprint = Fingerprint::of(&look);
         let racy = unstable.is_some()
             || size != fingerprint.size
-            || fingerprint.newest() >= sampled.saturating_sub(GRANULARITY_NS);
+            || fingerprint.newest() >= sampled.saturating_sub(PROVEN_AFTER_NS);
         let (metadata, flags) = (look.metadata(), inode_flags::read(&file));
         count(&self.request.progress.bytes_read, read);
         count(&self.request.progress.errors, unread.len() as u64);

@@ -82,6 +82,21 @@ pub(super) fn only(step: Step, parts: Receiver<Part>) -> Receiver<Batch> {
     batches
 }
 
+/// What a file was in the last run.
+pub(super) struct Before {
+    pub(super) content: Content,
+    pub(super) seems: Seems,
+}
+
+/// What a file's size and times say of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seems {
+    /// It is another.
+    Changed,
+    /// It is the same, but they were too new to prove that.
+    Same,
+}
+
 /// One step of the walk.
 pub(super) enum Step {
     /// A directory begins.
@@ -91,7 +106,7 @@ pub(super) enum Step {
     /// A file as it was in the last run.
     Known { entry: Entry, record: Box<Record> },
     /// A file that is being read, and what it was in the last run.
-    Read { name: Vec<u8>, path: Vec<u8>, link: Option<u64>, size: u64, before: Option<Content> },
+    Read { name: Vec<u8>, path: Vec<u8>, link: Option<u64>, size: u64, before: Option<Before> },
     /// Something without content.
     Plain(Entry),
     /// Something of a kind that is not kept.
@@ -123,7 +138,12 @@ impl Step {
                 figures.bytes_scanned += record.fingerprint.size;
             }
             Self::Read { before, size, .. } => {
-                *(if before.is_some() { &mut figures.files_changed } else { &mut figures.files_new }) += 1;
+                *(match before.as_ref().map(|before| before.seems) {
+                    None => &mut figures.files_new,
+                    Some(Seems::Changed) => &mut figures.files_changed,
+                    // Until it is read.
+                    Some(Seems::Same) => &mut figures.files_unmodified,
+                }) += 1;
                 figures.bytes_scanned += size;
             }
             Self::NotKept(kind) => tally(&mut figures.not_kept, kind),

@@ -17,7 +17,7 @@ use super::look::Look;
 use super::read::{Large, Wanted};
 use super::roots::Roots;
 use super::state::{Fingerprint, Record, Records};
-use super::step::{Over, Step, Steps};
+use super::step::{Before, Over, Seems, Step, Steps};
 use super::{BackupRequest, VaultParameters, count, to_path};
 use crate::attributes::{self, Handle};
 use crate::inode_flags;
@@ -276,7 +276,11 @@ impl<'a> Walk<'a> {
         let known_to = if is_listed { KnownTo::Signatures } else { KnownTo::Sink };
         let large = is_large.then(|| Large { path: path.clone(), past, known_to });
         let wanted = Wanted { dir: Arc::clone(dir), name: name.clone(), large };
-        let before = record.map(|record| record.content);
+        let seems = |record: &Record| match record.fingerprint == Fingerprint::of(look) {
+            true => Seems::Same,
+            false => Seems::Changed,
+        };
+        let before = record.map(|record| Before { seems: seems(&record), content: record.content });
         self.steps.read(wanted, Step::Read { name: plain_name, path, link, size, before })
     }
 
