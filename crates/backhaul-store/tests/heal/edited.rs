@@ -42,7 +42,11 @@ fn edits(root: &Path) -> Vec<(&'static str, Manifest)> {
     };
     let mut refers = object(backhaul_object::Kind::Snap, &[first.id], b"as if it were the second");
     refers.header.id = second.id;
+    let root_of_second =
+        backhaul_store::pack::decode_record(&second.record).unwrap().1.header.references[0].id;
+    let again = object(backhaul_object::Kind::Snap, &[root_of_second], b"another run over the same");
     vec![
+        ("another run's object", Manifest { record: record(&again), ..second.clone() }),
         ("what it refers to", Manifest { record: record(&refers), ..second.clone() }),
         ("its number", Manifest { sequence: 7, ..second.clone() }),
         ("whose it is", Manifest { client: BEA, ..second.clone() }),
