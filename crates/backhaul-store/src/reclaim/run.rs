@@ -336,3 +336,6 @@ impl Vault {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;
