@@ -198,7 +198,10 @@ impl Vault {
         let (state, blobs) = (self.state(), &*self.shared.blobs);
         let owners = state.owners()?;
         let has_owner = |file: &str| match load(blobs, file) {
-            Some(Ok(manifest)) => owners.contains_key(&manifest.id),
+            // A row alone may be what is wrong.
+            Some(Ok(manifest)) => owners.get(&manifest.id).is_some_and(|owner| {
+                owner != name && Pair::read(blobs, owner).manifest.is_ok_and(|it| it.id == manifest.id)
+            }),
             Some(Err(_)) => false,
             None => true,
         };
