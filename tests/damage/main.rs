@@ -1,6 +1,9 @@
 //! Damage to a vault: found, named, and survived as far as it can be.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod manifests;
+mod results;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

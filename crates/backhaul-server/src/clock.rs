@@ -30,3 +30,21 @@ impl Stopwatch {
         self.0.elapsed()
     }
 }
+
+/// Time for who bounds a rate: how much has passed since it began, and sleep.
+pub trait Time {
+    /// Since it began.
+    fn passed(&self) -> Duration;
+    /// Sleeps.
+    fn nap(&mut self, time: Duration);
+}
+
+impl Time for Stopwatch {
+    fn passed(&self) -> Duration {
+        self.elapsed()
+    }
+
+    fn nap(&mut self, time: Duration) {
+        std::thread::sleep(time);
+    }
+}

@@ -35,7 +35,7 @@ mod settle;
 mod taint;
 mod turns;
 
-pub use schedule::standing;
+pub use schedule::{Results, standing};
 
 use packs::Exams;
 use records::Seen;

@@ -19,12 +19,11 @@ use crate::catalog::{Counts, PackRow};
 use crate::check::{Damage, Mending, Part};
 use crate::error::{Doing, Of, StoreError};
 use crate::index::{Edge, Index, Location, Ordinal};
-use crate::manifest::{MANIFEST_MAX, Manifest};
 use crate::pack::{self, RECORD_HEAD_LEN};
 use crate::reclaim::fence::Fence;
 use crate::reclaim::{condemned, without_condemned};
 use crate::repair::{self, Mend};
-use crate::vault::{Vault, lock, pack_blob, read_descriptor};
+use crate::vault::{Pair, Vault, lock, pack_blob, read_descriptor};
 
 mod again;
 mod away;
@@ -117,6 +116,7 @@ fn make_anew(
     let vault = Vault::open(root)?;
     vault.settle_rebuilt()?;
     report.snapshots = vault.snapshots(None)?.len() as u64;
+    report.damage.extend(vault.disputes()?);
     Ok(report)
 }
 
@@ -202,33 +202,19 @@ fn mend_blob(root: &Path, blobs: &dyn Blobs, name: &str, now: u64) -> Result<Opt
     }
 }
 
-/// Manifests that are damaged or missing come back from their copies: a copy goes before its manifest does, so one that
+/// Manifests that are damaged, missing or not to be believed come back from their copies: a copy goes before its manifest does, so one that
 /// is left alone says that its manifest was lost.
 fn restore_manifests(blobs: &dyn Blobs, now: u64, report: &mut Report) -> Result<(), StoreError> {
-    // One that cannot be read is as good as damaged: it is kept aside.
-    let load = |name: &str| match blobs.len(name) {
-        Ok(None) => None,
-        Ok(Some(_)) => {
-            let bytes = blobs.read(name, 0, MANIFEST_MAX);
-            Some(bytes.and_then(|bytes| Manifest::decode(&bytes).of(|| "the manifest".to_owned())))
-        }
-        Err(error) => Some(Err(error)),
-    };
     for copy in blobs.list("copies")?.into_iter().filter(|name| name.ends_with(".snap")) {
         let name = copy.replacen("copies/", "snaps/", 1);
-        let why = match load(&name) {
-            Some(Ok(_)) => continue,
-            Some(Err(why)) => why.to_string(),
-            None => "it is missing".to_owned(),
+        let Pair { manifest: Err(why), copy: Some(Ok(good)), .. } = Pair::read(blobs, &name) else {
+            continue;
         };
-        if let Some(Ok(good)) = load(&copy)
-            && good.name() == name
-        {
-            repair::replace(blobs, &name, &good.encode(), now)?;
-            let mut damage = Damage::new(Part::File(name), why);
-            damage.mended = Some("written anew from its copy".to_owned());
-            report.damage.push(damage);
-        }
+        // What was there is kept aside, be it one that cannot be read.
+        repair::replace(blobs, &name, &good.encode(), now)?;
+        let mut damage = Damage::new(Part::File(name), why);
+        damage.mended = Some("written anew from its copy".to_owned());
+        report.damage.push(damage);
     }
     Ok(())
 }

@@ -98,9 +98,12 @@ impl Vault {
             return Ok(());
         }
         let path = self.shared.root.join(FILE);
+        let back: Vec<Ordinal> = places.iter().map(|(ordinal, _)| *ordinal).collect();
         let bytes = Revived { generation: self.generation(), places }.encode();
         AtomicFile::new(&path).and_then(|file| file.commit(&bytes)).doing("write", &path)?;
         state.index.keep_revived()?;
+        // Lost once more, it is a new loss.
+        state.catalog.drop_lost(&back)?;
         remove(&self.shared.root)
     }
 

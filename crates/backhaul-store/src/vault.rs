@@ -24,13 +24,15 @@ use crate::writer::PackWriter;
 
 mod flush;
 mod foresee;
+pub(crate) mod manifests;
 mod marks;
 mod open;
 mod reading;
 
+pub(crate) use manifests::{Pair, row};
 pub(crate) use marks::counted;
 pub use marks::{Marking, hide_forgotten};
-pub(crate) use open::{decode_descriptor, read_descriptor, row};
+pub(crate) use open::{decode_descriptor, read_descriptor};
 
 pub(crate) const DESCRIPTOR_FILE: &str = "vault.desc";
 pub(crate) const DESCRIPTOR_COPY: &str = "copies/vault.desc";

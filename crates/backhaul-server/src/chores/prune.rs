@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{Outcome, Tools};
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, Time};
 use crate::error::ServerError;
 
 /// How often the progress is told.
@@ -30,35 +30,42 @@ pub struct Request {
 }
 
 /// Tells how far it is, keeps to the rate, and stops when the server does.
-struct Pacer<'a> {
+struct Pacer<'a, T> {
     stop: &'a AtomicBool,
     progress: &'a mut dyn FnMut(&str),
     limit: Option<u64>,
-    since: Stopwatch,
-    told: Stopwatch,
+    time: T,
+    /// When the progress was told last.
+    told: Duration,
     bytes: u64,
     doing: &'static str,
 }
 
-impl Pacer<'_> {
+impl<'a, T: Time> Pacer<'a, T> {
+    fn new(tools: (&'a AtomicBool, &'a mut dyn FnMut(&str)), limit: Option<u64>, time: T) -> Self {
+        let (stop, progress) = tools;
+        let told = time.passed();
+        Self { stop, progress, limit, time, told, bytes: 0, doing: "finding out what is needed" }
+    }
+
     fn may_go_on(&self) -> Result<(), StoreError> {
         if self.stop.load(Ordering::Relaxed) { Err(StoreError::Interrupted) } else { Ok(()) }
     }
 }
 
-impl Watch for Pacer<'_> {
+impl<T: Time> Watch for Pacer<'_, T> {
     fn bytes(&mut self, count: u64) -> Result<(), StoreError> {
         self.bytes += count;
-        if self.told.elapsed() >= TELL {
-            self.told = Stopwatch::start();
+        if self.time.passed() >= self.told + TELL {
+            self.told = self.time.passed();
             (self.progress)(&format!("{}, {} read or written", self.doing, size(self.bytes)));
         }
         self.may_go_on()?;
         let Some(limit) = self.limit else { return Ok(()) };
         let due = Duration::from_secs_f64(self.bytes as f64 / limit.max(1) as f64);
-        while let Some(early) = due.checked_sub(self.since.elapsed()).filter(|early| !early.is_zero()) {
+        while let Some(early) = due.checked_sub(self.time.passed()).filter(|early| !early.is_zero()) {
             self.may_go_on()?;
-            std::thread::sleep(early.min(NAP));
+            self.time.nap(early.min(NAP));
         }
         Ok(())
     }
@@ -101,15 +108,7 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
     holds.sort();
     let aside_kept = tools.home.config()?.scrub.quarantine().map_err(ServerError::Usage)?;
     let pass = reclaim::Request { now: tools.now, held, dry_run: request.dry_run, aside_kept };
-    let mut pacer = Pacer {
-        stop: tools.stop,
-        progress: tools.progress,
-        limit: request.limit,
-        since: Stopwatch::start(),
-        told: Stopwatch::start(),
-        bytes: 0,
-        doing: "finding out what is needed",
-    };
+    let mut pacer = Pacer::new((tools.stop, tools.progress), request.limit, Stopwatch::start());
     let report = vault.reclaim(&pass, &mut pacer)?;
     let document = json!({
         "dry_run": request.dry_run, "epoch": report.epoch, "snapshots": report.snapshots, "objects": report.objects,
@@ -157,7 +156,70 @@ fn words(report: &Report, holds: &[String], dry_run: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::cell::RefCell;
+
     use super::*;
+
+    /// Time passes only while somebody sleeps: how long in one go, each time.
+    #[derive(Default)]
+    struct Naps<'a> {
+        taken: RefCell<Vec<Duration>>,
+        stop: Option<(&'a AtomicBool, usize)>,
+    }
+
+    impl Time for &Naps<'_> {
+        fn passed(&self) -> Duration {
+            self.taken.borrow().iter().sum()
+        }
+
+        fn nap(&mut self, time: Duration) {
+            self.taken.borrow_mut().push(time);
+            assert!(self.taken.borrow().len() < 1_000, "it sleeps on and on");
+            if let Some((stop, _)) = self.stop.filter(|(_, after)| self.taken.borrow().len() == *after) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Each step of a pass takes as long as its bytes do at that rate.
+    #[test]
+    fn every_byte_of_a_pass_takes_its_time_whatever_is_being_done() {
+        let (stop, naps) = (AtomicBool::new(false), Naps::default());
+        let mut told = Vec::new();
+        let mut tell = |words: &str| told.push(words.to_owned());
+        let mut pacer = Pacer::new((&stop, &mut tell), Some(1_000_000), &naps);
+        let steps = [Step::Unmade, Step::Marked, Step::Condemned, Step::Verified, Step::Cleared];
+        for (seconds, step) in (1..).zip(steps) {
+            (0..10).for_each(|_| pacer.bytes(100_000).unwrap());
+            pacer.step(step).unwrap();
+            assert_eq!((&naps).passed(), Duration::from_secs(seconds), "before {step:?}");
+        }
+        assert!(naps.taken.borrow().iter().all(|nap| *nap <= NAP));
+        assert!(
+            told.iter().any(|words| words.starts_with("making sure by the packs themselves, ")),
+            "{told:?}"
+        );
+        // Time that passed by itself is not slept again.
+        naps.taken.borrow_mut().push(Duration::from_secs(10));
+        let before = naps.taken.borrow().len();
+        let mut tell = |_: &str| {};
+        Pacer { bytes: 5_000_000, ..Pacer::new((&stop, &mut tell), Some(1_000_000), &naps) }
+            .bytes(1_000_000)
+            .unwrap();
+        Pacer::new((&stop, &mut tell), None, &naps).bytes(1 << 40).unwrap();
+        assert_eq!(naps.taken.borrow().len(), before);
+    }
+
+    #[test]
+    fn who_sleeps_for_the_rate_ends_when_the_server_stops() {
+        let stop = AtomicBool::new(false);
+        let naps = Naps { stop: Some((&stop, 3)), ..Naps::default() };
+        let mut tell = |_: &str| {};
+        let mut pacer = Pacer::new((&stop, &mut tell), Some(1), &naps);
+        assert!(matches!(pacer.bytes(1 << 40), Err(StoreError::Interrupted)));
+        assert_eq!(naps.taken.borrow().len(), 3);
+    }
 
     #[test]
     fn one_line_says_what_went_and_what_waits() {

@@ -87,12 +87,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// What is known of packs that were read.
+    /// What is known of packs that were read, and are still there.
     ///
     /// # Errors
     /// SQLite, or a row that makes no sense.
     pub fn checks(&self) -> Result<Vec<PackCheck>, StoreError> {
-        let mut statement = self.db.prepare("SELECT pack, checked_at, result FROM pack_checks")?;
+        let mut statement = self.db.prepare(
+            "SELECT pack, checked_at, result FROM pack_checks WHERE pack IN (SELECT name FROM packs)",
+        )?;
         let rows = statement.query_map([], |row| {
             let word: String = row.get(2)?;
             Ok(PackCheck {
@@ -128,6 +130,19 @@ impl Catalog {
         }
         tx.commit()?;
         Ok(fresh)
+    }
+
+    /// These have come back.
+    ///
+    /// # Errors
+    /// SQLite; nothing is then written.
+    pub fn drop_lost(&mut self, back: &[Ordinal]) -> Result<(), StoreError> {
+        let tx = self.db.transaction()?;
+        for ordinal in back {
+            tx.prepare_cached("DELETE FROM lost WHERE ordinal = ?1")?.execute(params![ordinal.0 as i64])?;
+        }
+        tx.commit()?;
+        Ok(())
     }
 
     /// What is lost.

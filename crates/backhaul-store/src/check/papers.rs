@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{Damage, Mending, Part, Report, Request};
 use crate::catalog::SnapshotRow;
-use crate::error::{Of, StoreError};
-use crate::manifest::{MANIFEST_MAX, Manifest, copy_name, manifest_name};
-use crate::vault::{self, DESCRIPTOR_COPY, DESCRIPTOR_FILE, Vault};
+use crate::error::StoreError;
+use crate::manifest::{Manifest, copy_name, manifest_name};
+use crate::vault::manifests::Stranger;
+use crate::vault::{self, DESCRIPTOR_COPY, DESCRIPTOR_FILE, Pair, Vault};
 
 impl Vault {
     pub(super) fn check_papers(&self, request: &Request, report: &mut Report) -> Result<(), StoreError> {
@@ -24,28 +25,14 @@ impl Vault {
     }
 
     fn check_manifests(&self, request: &Request, report: &mut Report) -> Result<(), StoreError> {
-        let rows = self.state().catalog.snapshots()?;
-        let mut unknown = self.shared.blobs.list("snaps")?;
-        let mut known: BTreeMap<String, SnapshotRow> =
-            rows.into_iter().map(|row| (manifest_name(row.client, row.sequence), row)).collect();
-        unknown.retain(|name| name.ends_with(".snap") && !known.contains_key(name));
-        for name in unknown {
+        let mut known = self.rows_by_name()?;
+        for name in
+            self.manifest_names()?.into_iter().filter(|name| !known.contains_key(name)).collect::<Vec<_>>()
+        {
             // Made since the list of snapshots was.
-            let is_new = self
-                .state()
-                .catalog
-                .snapshots()?
-                .into_iter()
-                .find(|row| manifest_name(row.client, row.sequence) == name);
-            match is_new {
+            match self.rows_by_name()?.remove(&name) {
                 Some(row) => drop(known.insert(name, row)),
-                None => {
-                    let why = match self.manifest(&name) {
-                        Ok(_) => "its snapshot object is not in the vault".to_owned(),
-                        Err(error) => error.to_string(),
-                    };
-                    report.damage.push(Damage::new(Part::File(name), why));
-                }
+                None => self.check_stranger(request, &name, report)?,
             }
         }
         for (name, row) in known {
@@ -54,14 +41,41 @@ impl Vault {
         Ok(())
     }
 
-    fn manifest(&self, name: &str) -> Result<Manifest, StoreError> {
-        if self.shared.blobs.len(name)?.is_none() {
-            return Err(StoreError::damaged("the manifest", "it is missing"));
-        }
-        Manifest::decode(&self.shared.blobs.read(name, 0, MANIFEST_MAX)?).of(|| "the manifest".into())
+    /// The catalog's snapshots, by the names of their manifests.
+    fn rows_by_name(&self) -> Result<BTreeMap<String, SnapshotRow>, StoreError> {
+        let rows = self.state().catalog.snapshots()?.into_iter();
+        Ok(rows.map(|row| (manifest_name(row.client, row.sequence), row)).collect())
     }
 
-    /// One that is missing, damaged, or another snapshot's comes back from its copy, and the other way round.
+    /// A manifest that the catalog does not have: it was lost and its copy is there, or it is not to be believed.
+    fn check_stranger(&self, request: &Request, name: &str, report: &mut Report) -> Result<(), StoreError> {
+        let may_mend = request.mending == Mending::Mend;
+        let Stranger { pair, is_superfluous } = self.stranger(name)?;
+        let why = match (&pair.manifest, &pair.copy) {
+            (Ok(_), _) => "the catalog does not have it; opening the vault enters it".to_owned(),
+            (Err(why), _) => why.clone(),
+        };
+        let mut damage = Damage::new(Part::File(name.to_owned()), why);
+        match pair {
+            Pair { manifest: Err(_), copy: Some(Ok(good)), .. } if may_mend => {
+                self.replace(name, &good.encode(), request.now)?;
+                self.adopt_manifest(&good)?;
+                damage.mended = Some("written anew from its copy".to_owned());
+            }
+            _ if is_superfluous && may_mend => {
+                for file in [copy_name(name), name.to_owned()] {
+                    self.put_away(&file, request.now)?;
+                }
+                damage.mended = Some("put aside: that snapshot has its manifest".to_owned());
+            }
+            _ => {}
+        }
+        report.damage.push(damage);
+        Ok(())
+    }
+
+    /// One that is missing, damaged, not to be believed or another snapshot's comes back from its copy, and the other way
+    /// round. Of two that differ and can both be believed, neither: after a rebuild the catalog only says what one of them did.
     fn check_manifest(
         &self,
         request: &Request,
@@ -70,30 +84,28 @@ impl Vault {
         report: &mut Report,
     ) -> Result<(), StoreError> {
         let copy = copy_name(name);
-        let fitting = |name: &str| {
-            let found = self.manifest(name)?;
-            match vault::row(&found, row.ordinal) == *row {
-                true => Ok(found),
-                false => Err(StoreError::damaged(
-                    "the manifest",
-                    "it is of another snapshot, or the catalog is wrong",
-                )),
-            }
-        };
-        let has_copy = !matches!(self.shared.blobs.len(&copy), Ok(None));
+        let pair = self.pair(&self.state(), name);
+        let fits = |manifest: &Manifest| vault::row(manifest, row.ordinal) == *row;
+        let other = || "it is of another snapshot, or the catalog is wrong".to_owned();
         let may_mend = request.mending == Mending::Mend;
-        let (bad, why, good) = match (fitting(name), fitting(&copy)) {
-            (Ok(manifest), Ok(same)) if manifest == same => return Ok(()),
-            (Ok(manifest), _) if !has_copy && may_mend => {
+        let dispute = pair.dispute();
+        let (bad, why, good) = match (pair.manifest, pair.copy) {
+            (Ok(manifest), None) if fits(&manifest) && may_mend => {
                 return self.shared.blobs.put(&copy, &manifest.encode());
             }
-            (Ok(_), _) if !has_copy => {
+            (Ok(manifest), None) if fits(&manifest) => {
                 report.unprotected += 1;
                 return Ok(());
             }
-            (Ok(manifest), Ok(_)) => (copy, "it is not as the manifest".to_owned(), Some(manifest)),
-            (Ok(manifest), Err(error)) => (copy, error.to_string(), Some(manifest)),
-            (Err(error), good) => (name.to_owned(), error.to_string(), good.ok()),
+            (Ok(manifest), Some(Ok(same))) if fits(&manifest) && manifest == same => return Ok(()),
+            (Ok(manifest), Some(Ok(_))) if fits(&manifest) => {
+                (name.to_owned(), dispute.unwrap_or_else(other), None)
+            }
+            (Ok(manifest), Some(Err(why))) if fits(&manifest) => (copy, why, Some(manifest)),
+            (found, copy) => {
+                let why = found.err().unwrap_or_else(other);
+                (name.to_owned(), why, copy.and_then(Result::ok).filter(fits))
+            }
         };
         let mut damage = Damage::new(Part::File(bad.clone()), why);
         if let (Some(good), true) = (good, may_mend) {

@@ -18,6 +18,22 @@ fn known(rows: &[PackRow], checks: &[PackCheck]) -> Vec<Known> {
     rows.iter().filter_map(one).collect()
 }
 
+/// What came of the packs when they were last read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Results {
+    /// Those that were damaged and made good.
+    pub mended: u64,
+    /// Those that were damaged and stayed so.
+    pub damaged: u64,
+}
+
+impl Results {
+    fn of(checks: &[PackCheck]) -> Self {
+        let count = |verdict| checks.iter().filter(|check| check.verdict == verdict).count() as u64;
+        Self { mended: count(Verdict::Mended), damaged: count(Verdict::Damaged) }
+    }
+}
+
 /// How the scrub of a vault stands, from its catalog alone: also beside the process that has the vault.
 ///
 /// # Errors
@@ -26,11 +42,10 @@ pub fn standing(
     catalog: &Catalog,
     cycle: u64,
     now: u64,
-) -> Result<(Standing, Option<Turn>, u64), StoreError> {
+) -> Result<(Standing, Option<Turn>, Results), StoreError> {
     let checks = catalog.checks()?;
     let known = known(&catalog.packs()?, &checks);
-    let damaged = checks.iter().filter(|check| check.verdict == Verdict::Damaged).count() as u64;
-    Ok((scrub::standing(&known, cycle, now), scrub::next(&known, cycle, now), damaged))
+    Ok((scrub::standing(&known, cycle, now), scrub::next(&known, cycle, now), Results::of(&checks)))
 }
 
 impl Vault {
@@ -38,9 +53,8 @@ impl Vault {
     ///
     /// # Errors
     /// The catalog cannot be read.
-    pub fn damaged_packs(&self) -> Result<usize, StoreError> {
-        let checks = self.state().catalog.checks()?;
-        Ok(checks.iter().filter(|check| check.verdict == Verdict::Damaged).count())
+    pub fn damaged_packs(&self) -> Result<u64, StoreError> {
+        Ok(Results::of(&self.state().catalog.checks()?).damaged)
     }
 
     /// The pack that is to be read next, and when.

@@ -94,3 +94,21 @@ fn what_goes_while_a_check_looks_at_it_is_no_damage() {
         assert!(report.is_sound() && report.damage.is_empty(), "{:?}", report.damage);
     });
 }
+
+/// A row says that the snapshot is somebody else's, whose manifest there is not: what is there is all that is left of it.
+#[test]
+fn a_manifest_is_not_put_aside_for_a_row_that_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("v");
+    let vault = create(&root);
+    snapshot(&vault, 1, &[sealed(Kind::Chunk, &[], 1)]);
+    let row = vault.snapshots(None).unwrap().remove(0);
+    let wrong = crate::catalog::SnapshotRow { sequence: 5, ..row.clone() };
+    vault.state().catalog.remove_snapshot(row.client, row.sequence).unwrap();
+    vault.state().catalog.put_back(&wrong).unwrap();
+    let request = Request { depth: Depth::Structure, mending: Mending::Mend, now: NOW };
+    let report = vault.check(&request, None, &|_| Go::On).unwrap();
+    assert!(!report.is_sound(), "{:?}", report.damage);
+    let name = crate::manifest::manifest_name(row.client, row.sequence);
+    assert!(root.join(&name).exists() && root.join(crate::manifest::copy_name(&name)).exists());
+}

@@ -26,7 +26,7 @@ pub(super) struct Agreed {
 }
 
 impl Agreed {
-    fn with(plan: &Plan) -> Self {
+    pub(super) fn with(plan: &Plan) -> Self {
         let dead = plan.dead.iter().map(|pack| pack.number).collect();
         Self { dead, moving: plan.compact.iter().flatten().map(|pack| pack.number).collect() }
     }

@@ -109,6 +109,7 @@ impl Vault {
     fn work(&self, request: &Request, watch: &mut dyn Watch, report: &mut Report) -> Result<(), StoreError> {
         let mut agreed = Agreed::default();
         self.finish_reclaim(watch)?;
+        self.refuse_disputed(&mut |bytes| watch.bytes(bytes))?;
         self.remove_forgotten(request, watch, report)?;
         self.condemn_and_let_go(watch, report, &mut agreed)?;
         self.free(watch, report, &agreed)
@@ -335,3 +336,6 @@ impl Vault {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

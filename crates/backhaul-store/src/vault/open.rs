@@ -1,6 +1,6 @@
 //! Opening a vault: check what is there, finish what a crash left undone.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -10,10 +10,9 @@ use backhaul_object::ids::VaultId;
 
 use crate::atomic::sync_parent;
 use crate::blobs::{Blobs, LocalBlobs};
-use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow, SnapshotRow};
+use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow};
 use crate::error::{Doing, StoreError};
 use crate::index::{Index, Ordinal, convert};
-use crate::manifest::{MANIFEST_MAX, Manifest, copy_name, manifest_name};
 use crate::pack::{ID_END, Row, decode_record_id};
 use crate::parity::ParityWorker;
 use crate::reclaim::condemned;
@@ -238,49 +237,5 @@ impl Vault {
             }
         }
         Ok(())
-    }
-
-    /// Enters manifests that the catalog has not seen: the manifest file is what makes a snapshot exist.
-    pub(crate) fn adopt_manifests(&self) -> Result<(), StoreError> {
-        let names = self.shared.blobs.list("snaps")?;
-        self.adopt_marks(&names)?;
-        let mut state = self.state();
-        let known: HashSet<String> =
-            state.catalog.snapshots()?.iter().map(|row| manifest_name(row.client, row.sequence)).collect();
-        for name in names.into_iter().filter(|name| name.ends_with(".snap") && !known.contains(name)) {
-            // One that is damaged or cannot be read must not lock everybody out; `check` names it.
-            let Some(manifest) = self.manifest_or_copy(&name) else { continue };
-            // Without its object the manifest alone restores nothing; `check` names it.
-            if let Some(ordinal) = state.index.ordinal(&manifest.id)? {
-                // Whoever wrote it may have ended before its name was durable.
-                let path = self.shared.root.join(&name);
-                sync_parent(&path).doing("sync the directory of", &path)?;
-                state.catalog.add_snapshot(&row(&manifest, ordinal))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// A manifest that stands in its place, as it is itself or as its copy says.
-    fn manifest_or_copy(&self, name: &str) -> Option<Manifest> {
-        let read = |file: &str| {
-            let bytes = self.shared.blobs.read(file, 0, MANIFEST_MAX).ok()?;
-            Manifest::decode(&bytes).ok()
-        };
-        read(name).or_else(|| read(&copy_name(name)).filter(|copy| copy.name() == name))
-    }
-}
-
-/// The catalog row of a manifest.
-pub(crate) fn row(manifest: &Manifest, ordinal: crate::index::Ordinal) -> SnapshotRow {
-    SnapshotRow {
-        id: manifest.id,
-        ordinal,
-        client: manifest.client,
-        client_name: manifest.client_name.clone(),
-        sequence: manifest.sequence,
-        server_time: manifest.server_time,
-        bytes_stored: manifest.bytes_stored,
-        objects_new: manifest.objects_new,
     }
 }

@@ -7,6 +7,7 @@ use backhaul_object::ShortId;
 use backhaul_object::ids::SessionId;
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::identify_content;
+use backhaul_store::catalog::Catalog;
 use backhaul_store::check::{Mending, Part, Report};
 use backhaul_store::index::Location;
 use backhaul_store::revived::{self, Revived};
@@ -67,7 +68,10 @@ fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
             (true, _) => 3,
             (false, sequence) => sequence,
         };
+        let listed = || Catalog::look(dir.path()).unwrap().lost().unwrap().len();
+        assert_eq!(listed(), lost.len());
         back_up(&vault, hit, sequence, seed);
+        assert_eq!(listed(), 0, "were it lost once more, that would be a new loss");
         let healed = check(&vault, Mending::Mend);
         assert!(healed.damage.is_empty() && healed.affected.is_empty(), "{:?}", healed.damage);
         assert_eq!(numbers(&vault), numbered, "everything has its old number");

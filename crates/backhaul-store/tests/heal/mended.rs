@@ -4,8 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::ids::VaultId;
-use backhaul_store::check::Mending;
+use backhaul_object::ids::{PackId, VaultId};
+use backhaul_store::catalog::{Catalog, Verdict};
+use backhaul_store::check::{Go, Mending, Round};
 use backhaul_store::{StoreError, Vault, rebuild, repair};
 
 use crate::scene::*;
@@ -123,4 +124,41 @@ fn a_damaged_descriptor_is_named_and_comes_back() {
     assert!(error.contains("it is missing") && error.contains("--repair"), "{error}");
     assert!(repair::restore_descriptor(dir.path(), 2).unwrap().is_some());
     Vault::open(dir.path()).unwrap();
+}
+
+/// What a scrub or a check has found of a pack is written down as what it was: and of a pack that was given up, nothing.
+#[test]
+fn the_result_of_each_pack_is_kept() {
+    let dir = filled();
+    let (data, _) = packs(dir.path());
+    let name: PackId = data.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let vault = Vault::open(dir.path()).unwrap();
+    let stored = || {
+        let checks = Catalog::look(dir.path()).unwrap().checks().unwrap();
+        checks.iter().find(|check| check.pack == name).map(|check| (check.verdict, check.checked_at))
+    };
+    let scrub = |now| vault.scrub(&name, Round::Pack, now, &|_| Go::On).unwrap();
+    assert_eq!(stored(), None, "nobody has read it");
+    scrub(5);
+    assert_eq!(stored(), Some((Verdict::Whole, 5)));
+    flip(&data, 9_000);
+    assert!(scrub(6).is_sound());
+    assert_eq!(stored(), Some((Verdict::Mended, 6)));
+    scrub(7);
+    assert_eq!(stored(), Some((Verdict::Whole, 7)), "it is what it was when it was read last");
+    // Beyond parity.
+    let mut bytes = fs::read(&data).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..].fill(0);
+    fs::write(&data, &bytes).unwrap();
+    assert!(!check(&vault, Mending::Look).is_sound());
+    assert_eq!(stored(), Some((Verdict::Damaged, 77)));
+    assert_eq!(vault.damaged_packs().unwrap(), 1);
+    assert!(!scrub(8).is_sound());
+    assert_eq!(
+        (stored(), vault.damaged_packs().unwrap(), data.exists()),
+        (None, 0, false),
+        "it was given up"
+    );
+    assert!(!Catalog::look(dir.path()).unwrap().lost().unwrap().is_empty());
 }

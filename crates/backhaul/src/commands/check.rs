@@ -9,7 +9,7 @@ use backhaul_server::clock;
 use backhaul_server::home::ServerHome;
 use backhaul_server::keyring::random;
 use backhaul_store::catalog::Catalog;
-use backhaul_store::check::{Damage, Mending, standing};
+use backhaul_store::check::{Damage, Mending, Results, standing};
 use backhaul_store::{StoreError, Vault, rebuild, repair};
 use serde_json::{Value, json};
 
@@ -221,14 +221,15 @@ fn status(context: &Context, home: &ServerHome) -> Done {
     let cycle = home.config()?.scrub.cycle().map_err(Failure::new)?;
     let catalog = Catalog::look(&home.vault_dir())?;
     let now = clock::now();
-    let (stands, next, damaged) = standing(&catalog, cycle.unwrap_or(u64::MAX), now)?;
+    let (stands, next, results) = standing(&catalog, cycle.unwrap_or(u64::MAX), now)?;
     let lost = catalog.lost()?.len();
     let next = next.filter(|_| cycle.is_some());
     if context.global.json {
         output::json(&json!({
             "packs": stands.packs, "bytes": stands.bytes, "packs_fresh": stands.packs_fresh,
             "bytes_fresh": stands.bytes_fresh, "cycle_s": cycle, "oldest": stands.oldest.map(output::rfc3339),
-            "next": next.map(|turn| output::rfc3339(turn.at)), "damaged": damaged, "lost": lost,
+            "next": next.map(|turn| output::rfc3339(turn.at)), "mended": results.mended, "damaged": results.damaged,
+            "lost": lost,
         }));
         return Ok(ExitCode::SUCCESS);
     }
@@ -248,6 +249,9 @@ fn status(context: &Context, home: &ServerHome) -> Done {
     if let Some(turn) = next {
         output::line(&format!("next: {} at {}", &turn.pack.to_string()[..12], output::time(turn.at)));
     }
-    output::line(&format!("damaged: {damaged} packs; lost: {lost} objects"));
+    let Results { mended, damaged } = results;
+    output::line(&format!(
+        "damaged: {damaged} packs; mended when they were last read: {mended}; lost: {lost} objects"
+    ));
     Ok(ExitCode::SUCCESS)
 }
