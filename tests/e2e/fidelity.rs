@@ -58,27 +58,33 @@ fn every_case_comes_back_for_root() {
     restore(&home, &tree, &to, &["--delete", "--overwrite", "always", "--verify"]);
     trees::assert_equal(&tree, &to);
 
-    // Single paths: one of each group, and one of each kind.
-    let mut groups: Vec<PathBuf> = fs::read_dir(&tree).unwrap().map(|entry| entry.unwrap().path()).collect();
+    one_by_one(&home, &tree, out.path());
+    let of_root = ["devices/b 4095 1048575"];
+    alone(&home, &tree, out.path(), &of_root);
+}
+
+/// Single paths: one of each group, and one of each kind.
+fn one_by_one(home: &Home, tree: &Path, out: &Path) {
+    let mut groups: Vec<PathBuf> = fs::read_dir(tree).unwrap().map(|entry| entry.unwrap().path()).collect();
     groups.sort();
     for (i, group) in groups.iter().enumerate() {
-        let to = out.path().join(format!("part {i}"));
-        restore(&home, group, &to, &[]);
+        let to = out.join(format!("part {i}"));
+        restore(home, group, &to, &[]);
         trees::assert_equal(group, &to);
     }
-    for name in [
-        "attributes/fifo text",
-        "modes/4755",
-        "times/symlink -1 999999999",
-        "links/third socket",
-        "devices/b 4095 1048575",
-    ] {
-        let name = name.replace("links/third", "links/elsewhere/third");
-        let to = out.path().join(name.replace('/', " "));
-        restore(&home, &tree.join(&name), &to, &[]);
-        let alone = out.path().join(format!("alone {}", name.replace('/', " ")));
+    let names =
+        ["attributes/fifo text", "modes/4755", "times/symlink -1 999999999", "links/elsewhere/third socket"];
+    alone(home, tree, out, &names);
+}
+
+/// Single files beside what `cp -a` makes of them.
+fn alone(home: &Home, tree: &Path, out: &Path, names: &[&str]) {
+    for name in names {
+        let to = out.join(name.replace('/', " "));
+        restore(home, &tree.join(name), &to, &[]);
+        let alone = out.join(format!("alone {}", name.replace('/', " ")));
         fs::create_dir(&alone).unwrap();
-        let copied = Command::new("cp").arg("-a").arg(tree.join(&name)).arg(&alone).status().unwrap();
+        let copied = Command::new("cp").arg("-a").arg(tree.join(name)).arg(&alone).status().unwrap();
         assert!(copied.success());
         trees::assert_equal_below(&alone, &to);
     }
@@ -148,14 +154,7 @@ fn every_case_of_an_ordinary_user_comes_back_for_them() {
     for path in [dir.path(), out.path()] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
     }
-    if rustix::process::geteuid().is_root() {
-        // Changing an owner takes away set-user-id and the like: a second time they stay.
-        let before = modes(&tree);
-        assert!(Command::new("chown").args(["-hR", "65534"]).arg(&tree).status().unwrap().success());
-        for (path, mode) in before {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        }
-    }
+    give_away(&tree);
     home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
     restore(&home, &tree, &to, &["--verify"]);
     trees::assert_equal(&tree, &to);
@@ -171,6 +170,30 @@ fn every_case_of_an_ordinary_user_comes_back_for_them() {
     home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
     restore(&home, &tree, &to, &["--delete"]);
     trees::assert_equal(&tree, &to);
+
+    // After changes, over things of other kinds, and one by one.
+    change(&tree);
+    give_away(&tree);
+    home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+    restore(&home, &tree, &to, &["--delete"]);
+    trees::assert_equal(&tree, &to);
+    scramble(&to);
+    give_away(&to);
+    restore(&home, &tree, &to, &["--delete", "--overwrite", "always", "--verify"]);
+    trees::assert_equal(&tree, &to);
+    one_by_one(&home, &tree, out.path());
+}
+
+/// Makes a tree an ordinary user's, if root has made it.
+fn give_away(tree: &Path) {
+    if rustix::process::geteuid().is_root() {
+        // Changing an owner takes away set-user-id and the like: a second time they stay.
+        let before = modes(tree);
+        assert!(Command::new("chown").args(["-hR", "65534"]).arg(tree).status().unwrap().success());
+        for (path, mode) in before {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
 }
 
 /// Modes of all files and folders, deepest first.
@@ -196,13 +219,16 @@ fn modes(root: &Path) -> Vec<(PathBuf, u32)> {
 fn change(tree: &Path) {
     let at = |name: &str| tree.join(name);
     fs::rename(at("names"), at("renamed")).unwrap();
-    fs::remove_dir_all(at("owners")).unwrap();
+    // An ordinary user has none.
+    let _ = fs::remove_dir_all(at("owners"));
     fs::rename(at("sizes/4096"), at("sizes/moved")).unwrap();
     fs::write(at("sizes/511"), trees::noise(511, 99)).unwrap();
     fs::write(at("links/second file"), "one name changes, all do").unwrap();
     fs::remove_file(at("links/elsewhere/third fifo")).unwrap();
     fs::remove_file(at("links/symlink 0")).unwrap();
     fs::create_dir(at("links/symlink 0")).unwrap();
+    fs::remove_dir_all(at("times/dir 1 0")).unwrap();
+    std::os::unix::fs::symlink("/etc", at("times/dir 1 0")).unwrap();
     fs::remove_dir_all(at("times/dir 0 0")).unwrap();
     fs::write(at("times/dir 0 0"), "a file now").unwrap();
     fs::write(at("holes/all"), "no hole any more").unwrap();

@@ -70,6 +70,40 @@ fn files_that_their_owner_may_not_open_any_more_are_put_right() {
     restore();
 }
 
+/// The same of folders, whatever is left of their rights; one that is to stay as it is stays closed, and is named.
+#[test]
+fn folders_that_their_owner_may_not_open_any_more_are_put_right() {
+    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (home, tree, to) = (Home::unprivileged(), dir.path().join("mine"), out.path().join("back"));
+    for path in [dir.path(), out.path()] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let sh = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        home.as_its_user(&mut command);
+        assert!(command.status().unwrap().success(), "{script}");
+    };
+    let (mine, back) = (tree.display(), to.display());
+    sh(&format!("mkdir -p {mine}/f/in/deep && echo a > {mine}/f/a && echo b > {mine}/f/in/deep/b"));
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let what = format!("latest:{mine}");
+    let restore = |more: &[&str]| {
+        home.run(&[&["restore", &what, "-t", to.to_str().unwrap(), "--delete"], more].concat())
+    };
+    restore(&[]).ok();
+    for mode in ["000", "300", "100", "200", "500"] {
+        sh(&format!("echo changed > {back}/f/a && rm -f {back}/f/in/deep/b && touch {back}/f/in/more"));
+        sh(&format!("chmod {mode} {back}/f/in && chmod {mode} {back}/f"));
+        restore(&[]).ok();
+        trees::assert_equal(&tree, &to);
+    }
+    sh(&format!("chmod 000 {back}/f"));
+    let refused = home.run(&["restore", &what, "-t", to.to_str().unwrap(), "--overwrite", "never"]).expect(3);
+    assert!(refused.err.contains("its folder cannot be opened: Permission denied"), "{}", refused.err);
+    assert_eq!(fs::metadata(to.join("f")).unwrap().permissions().mode() & 0o777, 0);
+}
+
 /// Immutable, and only to be appended to: whoever may set these flags restores over them, and so they are gone.
 #[test]
 fn what_may_not_be_changed_is_replaced_and_removed_all_the_same_if_that_is_asked_for() {

@@ -1,6 +1,7 @@
 //! What a backup does to what it saves: it leaves no trace there, starts nothing, and is not led elsewhere.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
@@ -251,6 +252,77 @@ fn a_file_that_becomes_another_while_it_is_read_is_named() {
         home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
         home.run(&["-q", "restore", &from, "-t", to.to_str().unwrap(), "--delete"]).ok();
         trees::assert_equal(&tree, &to);
+    }
+}
+
+/// Two writes of the same length within one step of the clock of a file system leave size and times as they were.
+#[test]
+fn what_changes_again_within_one_step_of_a_coarse_clock_is_saved() {
+    // Times of whole seconds.
+    let Some(volume) = Volume::new("ext2 -I 128", 64, "") else { return };
+    let (tree, home) = (volume.path().join("tree"), Home::new());
+    fs::create_dir(&tree).unwrap();
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let file = tree.join("f");
+    let times = || fs::metadata(&file).map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.ctime())).unwrap();
+    let dump = || home.run(&["dump", &format!("latest:{}", file.display())]).ok().out;
+    let mut tried = 0;
+    for n in 0..20 {
+        fs::write(&file, format!("one {n:02}")).unwrap();
+        let before = times();
+        home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+        fs::write(&file, format!("two {n:02}")).unwrap();
+        // Else the times tell.
+        if times() != before {
+            continue;
+        }
+        tried += 1;
+        std::thread::sleep(Duration::from_millis(2_100));
+        home.run(&["-q", "backup", tree.to_str().unwrap()]).ok();
+        assert_eq!(dump(), format!("two {n:02}"));
+        if tried == 2 {
+            return;
+        }
+    }
+    panic!("only {tried} times both writes were within one second");
+}
+
+/// Whoever has a file mapped into memory moves its times with the first write only, until what was written goes to the disk.
+#[test]
+fn what_is_written_through_a_map_of_memory_is_saved() {
+    const WRITER: &str = "import mmap, sys\nf = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0)\n\
+        for line in sys.stdin:\n    m[0:3] = line.strip().encode(); print('written', flush=True)";
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, home) = (dir.path().join("tree"), Home::new());
+    let file = tree.join("database");
+    fs::create_dir(&tree).unwrap();
+    fs::write(&file, "new, and of one page").unwrap();
+    let mut python = Command::new("python3");
+    python.args(["-c", WRITER]).arg(&file).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut writer) = python.spawn() else { return skipped("there is no python3") };
+    let mut said = BufReader::new(writer.stdout.take().unwrap());
+    let mut write = |text: &str| {
+        writeln!(writer.stdin.as_mut().unwrap(), "{text}").unwrap();
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert_eq!(line, "written\n");
+    };
+    write("one");
+    // Long enough for the times of all file systems.
+    std::thread::sleep(Duration::from_millis(2_500));
+    home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
+    let times = || fs::metadata(&file).map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.ctime())).unwrap();
+    let before = times();
+    write("two");
+    let is_silent = times() == before;
+    let saved = home.json(&["backup", tree.to_str().unwrap()]);
+    let dumped = home.run(&["dump", &format!("latest:{}", file.display())]).ok().out;
+    drop(writer.stdin.take());
+    writer.wait().unwrap();
+    assert_eq!(dumped, "two, and of one page", "{saved}");
+    assert_eq!(saved["files_changed"], 1, "{saved}");
+    if !is_silent {
+        skipped("the system has written it to the disk meanwhile: its times told");
     }
 }
 

@@ -10,8 +10,8 @@ use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, FileType, IFlags, Timespec, Timestamps, fallocate, ioctl_getflags,
-    ioctl_setflags, makedev, utimensat,
+    AtFlags, CWD, FallocateFlags, FileType, IFlags, Timespec, Timestamps, fallocate, ioctl_ficlone,
+    ioctl_getflags, ioctl_setflags, makedev, utimensat,
 };
 use rustix::io::Errno;
 
@@ -240,6 +240,14 @@ impl Cases {
         reserved.write_all_at(b"begins", 0).unwrap();
         let _ = fallocate(&reserved, FallocateFlags::empty(), 0, 1 << 20);
         let _ = fallocate(&reserved, FallocateFlags::KEEP_SIZE, 1 << 20, 1 << 20);
+        // Whose blocks two files share, where that can be.
+        let (first, second) = (dir.join("shared"), dir.join("shares"));
+        fs::write(&first, noise(1 << 20, 8)).unwrap();
+        let (from, to) = (File::open(&first).unwrap(), File::create(&second).unwrap());
+        if ioctl_ficlone(&to, &from).is_ok() {
+            to.write_all_at(b"its own", 300_000).unwrap();
+            self.made += 1;
+        }
         let zeros = File::create(dir.join("written zeros")).unwrap();
         zeros.write_all_at(&vec![0; 1 << 20], 0).unwrap();
         self.made += 4;
@@ -271,6 +279,12 @@ impl Cases {
                 set |= privileged && attribute(&path, OsStr::from_bytes(b"trusted.\xc3("), b"");
                 set |= privileged && attribute(&path, "trusted.backhaul", value);
                 set |= privileged && attribute(&path, "security.backhaul", value);
+                if privileged && *what == "binary" {
+                    // Of no module that is there: then they are bytes like others.
+                    for name in ["selinux", "ima", "evm"] {
+                        attribute(&path, format!("security.{name}"), b"system_u:object_r:tmp_t:s0\0");
+                    }
+                }
                 self.made += usize::from(set);
             }
             for rights in 0..8 {
@@ -283,6 +297,10 @@ impl Cases {
                 self.made += usize::from(set);
             }
         }
+        // The most that Linux takes, where there is room for it.
+        let path = dir.join("largest");
+        fs::write(&path, "largest").unwrap();
+        self.made += usize::from(attribute(&path, "user.largest", &noise(65_536, 7)));
         let path = dir.join("many");
         fs::write(&path, "many").unwrap();
         self.made += (0..40).filter(|i| attribute(&path, format!("user.n{i}"), b"value")).count().min(1);

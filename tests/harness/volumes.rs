@@ -29,12 +29,13 @@ fn by_program(program: &str, image: &str, at: &str) -> bool {
 }
 
 impl Volume {
-    /// One of a type and size, with options to mount it by. None where this machine has no such thing; that is said.
+    /// One of a type, with what else its maker is to be told, and a size, with options to mount it by. None where this machine has no such thing; that is said.
     pub fn new(kind: &str, mib: u64, options: &str) -> Option<Self> {
         let volume = Self { dir: tempfile::tempdir().unwrap() };
         std::fs::create_dir(volume.path()).unwrap();
         let (image, path) = (volume.image(), volume.path());
         let (image, at) = (image.to_str().unwrap(), path.to_str().unwrap());
+        let (kind, how) = kind.split_once(' ').unwrap_or((kind, ""));
         let made = match kind {
             "tmpfs" | "ramfs" => {
                 let options = format!("size={mib}m{}{options}", if options.is_empty() { "" } else { "," });
@@ -43,7 +44,8 @@ impl Volume {
             _ => {
                 std::fs::File::create(image).unwrap().set_len(mib << 20).unwrap();
                 let options = format!("loop{}{options}", if options.is_empty() { "" } else { "," });
-                works(&format!("mkfs.{kind}"), &[image])
+                let how: Vec<&str> = how.split_whitespace().chain([image]).collect();
+                works(&format!("mkfs.{kind}"), &how)
                     && (works("mount", &["-t", kind, "-o", &options, image, at])
                         || kind == "exfat" && by_program("mount.exfat-fuse", image, at))
             }

@@ -2,15 +2,17 @@
 //! are left.
 
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::hash::{DefaultHasher, Hasher};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use backhaul_object::entry::{Attribute, Entry, InodeFlags, Metadata, NAME_MAX};
 use rustix::fs::{self, Mode as Bits, Stat};
+use rustix::io::Errno;
 
 use super::batch::Leaf;
-use super::place::{self, Verdict};
+use super::place::{self, Target, Verdict};
 use super::run::{Run, look};
 use super::same::is_right;
 use super::scan::OPEN_MAX;
@@ -229,6 +231,7 @@ impl Run<'_, '_> {
 
     fn open(&mut self, at: usize) -> Result<Option<&OwnedFd>, String> {
         let dry = self.engine.request.dry_run && self.mode == Mode::Write;
+        let puts_right = self.writes() && self.changes_folders();
         let outer = at.checked_sub(1).and_then(|at| self.folders.get(at)?.fd.clone());
         let (Some(place), Some(folder)) = (self.engine.place, self.folders.get_mut(at)) else {
             return if dry { Ok(None) } else { Err("the target folder is not there".to_owned()) };
@@ -238,6 +241,10 @@ impl Run<'_, '_> {
             let opened = match outer.as_ref().zip(name) {
                 Some((outer, name)) => fs::openat(outer, name, dir_flags(), Bits::empty()),
                 None => place.dir(&folder.relative),
+            };
+            let opened = match opened {
+                Err(Errno::ACCESS) if puts_right => forced(place, outer.as_deref(), &folder.relative),
+                opened => opened,
             };
             match opened {
                 Ok(fd) => folder.fd = Some(Arc::new(fd)),
@@ -295,6 +302,19 @@ impl Run<'_, '_> {
             Some(fd) => fs::fstat(fd).ok(),
             None => fs::fstat(self.engine.place?.dir(&folder.relative).ok()?).ok(),
         }
+    }
+}
+
+/// Opens a folder beneath the target whose mode keeps its own owner out, which is put right when it is left.
+fn forced(place: &Target, outer: Option<&OwnedFd>, relative: &[u8]) -> Result<OwnedFd, Errno> {
+    let (above, name) = match relative.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&relative[..at], &relative[at + 1..]),
+        None => (&b""[..], relative),
+    };
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    match outer {
+        Some(outer) => place::force_dir(outer, &name),
+        None => place::force_dir(&place.dir(above)?, &name),
     }
 }
 
