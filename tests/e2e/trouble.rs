@@ -206,6 +206,13 @@ fn a_tree_much_deeper_than_a_path_can_say_comes_back() {
     home.run(&["restore", &what, "-t", to.to_str().unwrap(), "--verify"]).ok();
     let all = seen(&top);
     assert!(all.len() == 1_502 && seen(&to) == all, "each folder and the leaf, as they were");
+    // Each folder that the walk is in is open: with too few it says how far it came, and what would help.
+    let mut few = Command::new("sh");
+    few.args(["-c", "ulimit -n 200 && exec \"$@\"", "sh"]).arg(binary());
+    let few = few.arg("--home").arg(home.path()).args(["-q", "backup"]).arg(&top).output().unwrap();
+    let said = String::from_utf8_lossy(&few.stderr);
+    assert!(few.status.code() == Some(3) && said.contains("a folder in a folder takes one more"), "{said}");
+    let what = format!("{}:{}", home.json(&["snapshots"])[0]["id"].as_str().unwrap(), top.display());
     // Over what is there, where it was changed at the bottom.
     let bottom = far_below(&to, 1_500);
     for name in ["leaf", "too much"] {

@@ -364,9 +364,12 @@ impl<'a> Walk<'a> {
         self.missing(name)
     }
 
-    fn unreadable(&mut self, error: rustix::io::Errno) -> Result<(), Over> {
+    fn unreadable(&mut self, error: Errno) -> Result<(), Over> {
         count(&self.request.progress.errors, 1);
-        let why = std::io::Error::from(error).to_string();
+        let mut why = std::io::Error::from(error).to_string();
+        if error == Errno::MFILE {
+            why += "; a folder in a folder takes one more each (`ulimit -Hn` says how many there may be)";
+        }
         let path = if self.path.is_empty() { b"/".to_vec() } else { self.path.clone() };
         self.send(Step::Unreadable { path, why })
     }
