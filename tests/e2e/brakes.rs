@@ -44,7 +44,10 @@ fn a_run_that_could_not_be_judged_is_judged_before_anything_is_forgotten() {
     rewrite(dir.path(), 1_000);
     client.run(&["backup"]).ok();
     assert!(!holds(&server));
-    server.home.run(&["forget", "--policy"]).expect(1);
+    for args in [&["forget", "--policy"][..], &["prune"]] {
+        let refused = server.home.run(args).expect(1);
+        assert!(refused.err.contains("no room"), "{}", refused.err);
+    }
     database("DROP TRIGGER refused");
     let held = server.home.json(&["forget", "--policy"]);
     assert_eq!((held["forgotten"].as_u64(), held["held"].as_u64()), (Some(0), Some(1)), "{held}");
