@@ -37,12 +37,12 @@ impl Fleet {
         Ok(profiles)
     }
 
-    /// The last run of each client that has a profile, by its snapshot's number.
+    /// The last run of each client that has a profile, by its snapshot's number; 0 of one that has none.
     ///
     /// # Errors
     /// SQLite.
     pub fn judged(&self) -> Result<HashMap<ClientId, u64>, ServerError> {
-        let sql = "SELECT client, max(sequence) FROM profiles GROUP BY client";
+        let sql = "SELECT id, ifnull((SELECT max(sequence) FROM profiles WHERE client = id), 0) FROM clients";
         let mut statement = self.db.prepare_cached(sql)?;
         let rows = statement.query_map([], |row| Ok((ClientId(row.get(0)?), count(row, 1)?)))?;
         Ok(rows.collect::<Result<_, _>>()?)

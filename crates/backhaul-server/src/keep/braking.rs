@@ -33,7 +33,7 @@ pub(crate) fn note(
     profile: &Profile,
     now: u64,
 ) -> Result<(), ServerError> {
-    let judged = fleet.judged()?.get(&client.id).copied().unwrap_or(0);
+    let judged = fleet.profiles(client.id)?.last().map_or(0, |last| last.sequence);
     // Streams have numbers, too.
     if judged + 1 < profile.sequence {
         let before = |row: &SnapshotRow| row.client == client.id && row.sequence < profile.sequence;
@@ -56,16 +56,16 @@ fn judge_missed(
     which: impl Fn(&SnapshotRow) -> bool,
     now: u64,
 ) -> Result<(), ServerError> {
+    // One that the fleet does not know has no brake, and nothing of it is forgotten.
     let judged = fleet.judged()?;
     let mut missed: BTreeMap<ClientId, Vec<SnapshotRow>> = BTreeMap::new();
     for row in vault.vault.snapshots(None)? {
-        if row.sequence > judged.get(&row.client).copied().unwrap_or(0) && which(&row) {
+        if judged.get(&row.client).is_some_and(|judged| row.sequence > *judged) && which(&row) {
             missed.entry(row.client).or_default().push(row);
         }
     }
     let mut unpacker = Unpacker::new()?;
     for (id, rows) in missed {
-        // One that the fleet does not know has no brake, and nothing of it is forgotten.
         let Some(client) = fleet.client_by_id(id)? else { continue };
         for row in &rows[rows.len().saturating_sub(HISTORY)..] {
             let manifest = forget::read(vault, row, &mut unpacker);
