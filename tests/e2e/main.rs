@@ -4,6 +4,7 @@
 mod alerts;
 mod bad;
 mod bounds;
+mod brakes;
 mod clocks;
 mod compare;
 mod copies;

@@ -204,3 +204,96 @@ fn a_recovery_without_packs_asks_first_and_the_next_backup_is_whole() {
     client.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
     same(&tree, &out.path().join(tree.strip_prefix("/").unwrap()));
 }
+
+/// Moves the data to another disk and loses the rest.
+fn lose(home: &Home, disk: &Path) -> PathBuf {
+    let data = disk.join("data");
+    let moved = Command::new("mv").arg(home.path().join("server/vaults/main")).arg(&data).status();
+    assert!(moved.unwrap().success());
+    fs::remove_dir_all(home.path().join("server")).unwrap();
+    data
+}
+
+/// Only the recovery key opens its part of the keyring: nobody misses it before the day on which the server is lost.
+#[test]
+fn a_damaged_recovery_wrap_is_put_right_from_an_export_or_no_export_is_made() {
+    let (lost, disk) = (made(), tempfile::tempdir().unwrap());
+    let keyring = lost.home.path().join("server/keyring");
+    let whole = fs::read(&keyring).unwrap();
+    let mut flipped = whole.clone();
+    flipped[100] ^= 1;
+    let exports = lost.home.path().join("server/vaults/main/exports");
+    // Nothing has it whole: it is said, and nothing is written.
+    for damaged in [&flipped[..], &whole[..65]] {
+        fs::write(&keyring, damaged).unwrap();
+        let refused = lost.home.run(&["server", "export"]).expect(1);
+        assert!(
+            refused.err.contains("keyring: what the recovery key opens in it is damaged"),
+            "{}",
+            refused.err
+        );
+        assert!(refused.err.contains("put an older copy"), "{}", refused.err);
+        assert!(!exports.exists() || trees::files(&exports).is_empty());
+    }
+    fs::write(&keyring, &whole).unwrap();
+    lost.home.run(&["server", "export"]).ok();
+    for damaged in [&flipped[..], &whole[..65]] {
+        fs::write(&keyring, damaged).unwrap();
+        lost.home.run(&["server", "export"]).ok();
+        assert!(fs::read(&keyring).unwrap() == whole);
+    }
+    // A server that a version before has made has no digest noted: what was exported first is right.
+    let fleet = rusqlite::Connection::open(lost.home.path().join("server/fleet.sqlite")).unwrap();
+    assert_eq!(fleet.execute("DELETE FROM keys WHERE name = 'recovery-wrap'", []).unwrap(), 1);
+    drop(fleet);
+    fs::write(&keyring, &flipped).unwrap();
+    for _ in 0..16 {
+        lost.home.run(&["server", "export"]).ok();
+    }
+    let data = lose(&lost.home, disk.path());
+    let recover =
+        ["server", "recover", data.to_str().unwrap(), "--recovery-key-file", lost.key.to_str().unwrap()];
+    lost.home.json(&recover);
+    lost.home.run(&["server", "export"]).ok();
+}
+
+/// The brake has tripped after the last export: the server that stands up again judges the run by what is in the vault.
+#[test]
+fn a_brake_that_trips_after_the_last_export_holds_in_the_recovered_server_too() {
+    let (lost, dir, disk) = (made(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let daemon = lost.home.start(&["server", "run"]);
+    let client = joined(&lost.home, "desk", dir.path());
+    let rewrite = |seed: u64| {
+        for number in 0..60 {
+            fs::write(dir.path().join(format!("{number}.txt")), trees::noise(40_000, seed + number)).unwrap();
+        }
+    };
+    rewrite(0);
+    for number in 0..6 {
+        fs::write(dir.path().join("letter"), format!("version {number}")).unwrap();
+        client.run(&["backup"]).ok();
+    }
+    let exported = lost.home.json(&["server", "export"]);
+    rewrite(1_000);
+    client.run(&["backup"]).ok();
+    let brake = || lost.home.json(&["status"])[0]["brake"].clone();
+    let why = brake();
+    assert!(why.as_str().is_some_and(|why| why.contains("other contents")), "{why}");
+    daemon.kill();
+    let data = lose(&lost.home, disk.path());
+    trim_exports(&data, exported["number"].as_u64().unwrap());
+    lost.home.json(&[
+        "server",
+        "recover",
+        data.to_str().unwrap(),
+        "--recovery-key-file",
+        lost.key.to_str().unwrap(),
+    ]);
+    let _daemon = lost.home.start(&["server", "run"]);
+    assert!(brake().as_str().is_some_and(|why| why.contains("other contents")), "{}", brake());
+    let alerts = lost.home.json(&["alerts"]);
+    assert!(alerts.as_array().unwrap().iter().any(|alert| alert["kind"] == "brake"), "{alerts}");
+    let held = lost.home.json(&["forget", "--policy"]);
+    assert_eq!((held["forgotten"].as_u64(), held["held"].as_u64()), (Some(0), Some(1)), "{held}");
+    assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 7);
+}

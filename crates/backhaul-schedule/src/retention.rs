@@ -128,7 +128,7 @@ pub enum Reason {
     Tag(String),
     /// It is one of the newest.
     Last(u32),
-    /// It is the newest of its period.
+    /// It is the newest whole one of its period, or the newest where none is whole.
     Newest(Unit, String),
     /// It is young enough.
     Within(i64),
@@ -244,7 +244,7 @@ fn is_break(newer: i64, older: i64) -> bool {
     !(0..=BREAK).contains(&newer.saturating_sub(older))
 }
 
-/// Keeps the newest snapshot of each of the newest periods in which there are any.
+/// Keeps one snapshot of each of the newest periods in which there are any: the newest whole one, or else the newest.
 fn by_period(
     unit: Unit,
     count: u32,
@@ -253,17 +253,17 @@ fn by_period(
     credits: &[u32],
     decisions: &mut [Decision],
 ) {
-    let (mut periods, mut current) = (0_u32, None);
-    for ((snapshot, credit), decision) in newest_first.iter().zip(credits).zip(decisions) {
-        let (period, name) = unit.period(snapshot.at, zone);
-        if current == Some(period) {
-            continue;
-        }
-        current = Some(period);
-        if periods < count.saturating_add(*credit) {
-            decision.reasons.push(Reason::Newest(unit, name));
+    let named: Vec<(i64, String)> = newest_first.iter().map(|one| unit.period(one.at, zone)).collect();
+    let (mut periods, mut first) = (0_u32, 0);
+    for of_one in named.chunk_by(|one, other| one.0 == other.0) {
+        let snapshots = &newest_first[first..first + of_one.len()];
+        let whole = snapshots.iter().position(|one| one.completeness == Completeness::Complete);
+        let kept = first + whole.unwrap_or(0);
+        if periods < count.saturating_add(credits[first]) {
+            decisions[kept].reasons.push(Reason::Newest(unit, of_one[0].1.clone()));
         }
         periods = periods.saturating_add(1);
+        first += of_one.len();
     }
 }
 

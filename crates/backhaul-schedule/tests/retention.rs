@@ -121,6 +121,14 @@ fn month_of(mut day: i64) -> (i64, usize) {
     (year, month)
 }
 
+/// Which hour, day, week, month or year a moment is in, in UTC.
+fn period(unit: usize, at: i64) -> i64 {
+    let day = at / DAY;
+    let (year, month) = month_of(day);
+    // The first day of 1970 was a Thursday.
+    [at / HOUR, day, (day + 3) / 7, year * 12 + month as i64, year][unit]
+}
+
 /// What is kept in UTC, where no gap is a break and all is whole: the newest of each of the newest periods that have any.
 fn model(last: usize, counts: [u32; 5], within: i64, snapshots: &[Snapshot]) -> BTreeSet<u64> {
     let Some(newest) = snapshots.last() else { return BTreeSet::new() };
@@ -134,12 +142,6 @@ fn model(last: usize, counts: [u32; 5], within: i64, snapshots: &[Snapshot]) -> 
             kept.insert(snapshot.sequence);
         }
     }
-    let period = |unit: usize, at: i64| {
-        let day = at / DAY;
-        let (year, month) = month_of(day);
-        // The first day of 1970 was a Thursday.
-        [at / HOUR, day, (day + 3) / 7, year * 12 + month as i64, year][unit]
-    };
     for (unit, count) in counts.into_iter().enumerate() {
         let mut seen = BTreeSet::new();
         for snapshot in snapshots.iter().rev() {
@@ -237,6 +239,27 @@ proptest! {
         };
         if within.is_some() {
             prop_assert!(young(&before).is_subset(&young(&after)));
+        }
+    }
+
+    /// Who cannot read a locked file in the evening keeps what was read whole in the morning.
+    #[test]
+    fn a_partial_snapshot_never_takes_the_place_of_a_whole_one_of_its_period(
+        counts in [0..30_u32, 0..20, 0..10, 0..14, 0..4], snapshots in history(),
+    ) {
+        for decision in decide(&keep(0, counts), &snapshots) {
+            let at = snapshots[decision.sequence as usize - 1].at;
+            for unit in 0..5 {
+                let is_for_it = |reason: &Reason| matches!(reason, Reason::Newest(of, _) if *of == Unit::ALL[unit]);
+                if !decision.reasons.iter().any(is_for_it) {
+                    continue;
+                }
+                let of_it = period(unit, at);
+                let there: Vec<&Snapshot> = snapshots.iter().filter(|one| period(unit, one.at) == of_it).collect();
+                let whole = there.iter().rev().find(|one| one.completeness == Completeness::Complete);
+                let best = whole.or(there.last()).map(|one| one.sequence);
+                prop_assert_eq!(Some(decision.sequence), best, "{:?}", decision);
+            }
         }
     }
 

@@ -134,6 +134,7 @@ impl Server {
         });
         // Before anybody is let in, the scheduler knows everybody.
         inner.clear_stale_alerts();
+        inner.judge_missed();
         inner.refresh();
         let mut tasks =
             vec![tokio::spawn(accept(Arc::clone(&inner))), tokio::spawn(poll(Arc::clone(&inner)))];

@@ -15,6 +15,7 @@ use crate::dispatch::Dispatch;
 use crate::error::ServerError;
 use crate::fleet::{Client, LinkState, PAUSED, Which};
 use crate::hub::Said;
+use crate::keep::braking;
 use crate::protection;
 use crate::pull;
 use crate::session::Ending;
@@ -325,5 +326,10 @@ impl Inner {
                 self.clear(alert.kind, alert.client, alert.group.as_deref());
             }
         }
+    }
+
+    /// Judges runs that nobody has: who was killed, or is recovered, knows of their snapshots only.
+    pub(crate) fn judge_missed(&self) {
+        self.complain(braking::catch_up(&mut lock(&self.fleet), &self.vault, clock::now()));
     }
 }

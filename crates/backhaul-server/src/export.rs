@@ -25,6 +25,7 @@ use crate::keyring::random;
 pub mod look;
 pub mod recover;
 pub mod shelf;
+mod wrap;
 
 const MAGIC: &[u8; 4] = b"BHEX";
 const VERSION: u8 = 1;
@@ -149,21 +150,25 @@ impl Export {
             return Err(FormatError::Mismatch("export checksum"));
         }
         let mut r = Reader::new(content);
-        if r.take(4, "export magic")? != MAGIC {
-            return Err(FormatError::Invalid("not an export"));
-        }
-        let version = r.u8("export version")?;
-        if version != VERSION {
-            return Err(FormatError::Unknown { what: "export version", value: u64::from(version) });
-        }
-        let vault = VaultId(r.array("vault")?);
-        let made_at = r.varint("server time")?;
+        let (vault, made_at) = origin(&mut r)?;
         let keyring = r.bytes("keyring", KEYRING_MAX)?.to_vec();
         let nonce = r.array("nonce")?;
         let sealed = r.bytes("contents", CONTENT_MAX)?.to_vec();
         r.finish()?;
         Ok(Self { vault, made_at, keyring, nonce, sealed })
     }
+}
+
+/// What an export begins with: of which vault it is, and when it was made.
+fn origin(r: &mut Reader<'_>) -> Result<(VaultId, u64), FormatError> {
+    if r.take(4, "export magic")? != MAGIC {
+        return Err(FormatError::Invalid("not an export"));
+    }
+    let version = r.u8("export version")?;
+    if version != VERSION {
+        return Err(FormatError::Unknown { what: "export version", value: u64::from(version) });
+    }
+    Ok((VaultId(r.array("vault")?), r.varint("server time")?))
 }
 
 /// The key of one export: it is used once, so that the nonce of the cipher can be zero.
@@ -185,8 +190,8 @@ pub(crate) fn carry_out(tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {
     let _alone = tools.vault.exporting.lock().unwrap_or_else(PoisonError::into_inner);
     let digest = tools.fleet.essence()?;
     let files = collect(tools.home, tools.fleet)?;
-    let keyring = crate::keyring::read(tools.home.dir())?;
     let key = tools.home.vault_key()?;
+    let keyring = wrap::whole_keyring(tools)?;
     let head = (tools.vault.vault.descriptor().vault, tools.now, keyring);
     let bytes = Export::seal(head, &files, &key, random()?)?.encode();
     let kept = shelf::put(tools.vault.vault.dir(), &bytes)?;

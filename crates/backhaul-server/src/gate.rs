@@ -304,22 +304,22 @@ impl Desk for Gate<'_> {
     }
 
     fn committed(&self, client: &Client, made: &Made) {
-        let fleet = lock(&self.inner.fleet);
+        let mut fleet = lock(&self.inner.fleet);
         let noted = fleet.running(client.id).and_then(|run| match run {
             Some(run) => fleet.end_run(run.id, made.row.id, made.errors, clock::now()),
             None => Ok(()),
         });
         self.inner.complain(noted);
-        let alert = match made.origin {
-            Origin::Files => braking::note(&fleet, client, &made.profile, clock::now()),
+        let noted = match made.origin {
+            Origin::Files => {
+                braking::note(&mut fleet, &self.inner.vault, client, &made.profile, clock::now())
+            }
             // Says nothing of what became of the files.
-            Origin::Stream => Ok(None),
+            Origin::Stream => Ok(()),
         };
         drop(fleet);
-        match alert {
-            Ok(alert) => alert.iter().for_each(|alert| self.inner.raise(alert)),
-            Err(error) => self.inner.complain(Err(error)),
-        }
+        self.inner.complain(noted);
+        self.inner.courier.iter().for_each(|courier| courier.wake());
     }
 
     fn unfinished(&self, client: &Client, added: Added) {

@@ -159,7 +159,10 @@ impl ServerHome {
         let (_, recovery) = keyring::create(&self.dir)?;
         let descriptor = Descriptor::managed(VaultId(random()?));
         drop(Vault::create(&self.vault_dir(), &descriptor, random()?)?);
-        Fleet::open(&self.dir.join("fleet.sqlite"))?;
+        let fleet = Fleet::open(&self.dir.join("fleet.sqlite"))?;
+        if let Some(wrap) = keyring::recovery_wrap(&keyring::read(&self.dir)?) {
+            fleet.note_recovery_wrap(&keyring::digest(wrap))?;
+        }
         // The config comes last: it is what makes this a server's home.
         let path = self.dir.join("config.toml");
         let text = toml::to_string(config)

@@ -3,10 +3,11 @@
 //! File `keyring`: magic `BHKR`, version 1, then twice (master, recovery) a 12-byte nonce and the vault key
 //! under AES-256-GCM with the wrapping key, with the magic and the position as additional data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use backhaul_net::private_file;
+use backhaul_object::FormatError;
 use backhaul_object::keys::VaultKey;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -71,7 +72,7 @@ pub fn create(dir: &Path) -> Result<(VaultKey, RecoveryKey), ServerError> {
     out.extend_from_slice(&wrap(&master, 0, &vault_key)?);
     out.extend_from_slice(&wrap(&recovery.0, 1, &vault_key)?);
     private_file::write(&dir.join(MASTER_FILE), &master.0)?;
-    private_file::write(&dir.join(KEYRING_FILE), &out)?;
+    private_file::write(&file(dir), &out)?;
     Ok((vault_key, recovery))
 }
 
@@ -80,7 +81,34 @@ pub fn create(dir: &Path) -> Result<(VaultKey, RecoveryKey), ServerError> {
 /// # Errors
 /// The file cannot be read.
 pub fn read(dir: &Path) -> Result<Vec<u8>, ServerError> {
-    Ok(private_file::read(&dir.join(KEYRING_FILE))?)
+    Ok(private_file::read(&file(dir))?)
+}
+
+/// The recovery key's wrap in a keyring. Nobody but who has that key can open it.
+pub fn recovery_wrap(keyring: &[u8]) -> Option<&[u8]> {
+    keyring.strip_prefix(MAGIC)?.chunks_exact(WRAP_LEN).nth(1)
+}
+
+/// What tells a wrap from a damaged one.
+pub fn digest(wrap: &[u8]) -> [u8; 32] {
+    *blake3::hash(wrap).as_bytes()
+}
+
+/// Where the keyring is.
+pub fn file(dir: &Path) -> PathBuf {
+    dir.join(KEYRING_FILE)
+}
+
+/// Puts the recovery key's wrap into the keyring again; the master key's stays. Returns the keyring as it is now.
+///
+/// # Errors
+/// The keyring is none, or cannot be read or written.
+pub fn restore(dir: &Path, wrap: &[u8]) -> Result<Vec<u8>, ServerError> {
+    let keyring = read(dir)?;
+    let master = keyring.get(..MAGIC.len() + WRAP_LEN).ok_or(FormatError::Invalid("keyring"))?;
+    let out = [master, wrap].concat();
+    private_file::write(&file(dir), &out)?;
+    Ok(out)
 }
 
 /// Opens the vault key of a keyring with the recovery key.
@@ -94,11 +122,10 @@ pub fn open_with_recovery(keyring: &[u8], key: &RecoveryKey) -> Option<VaultKey>
 /// The keyring is none, or the files cannot be written.
 pub fn rewrap(dir: &Path, vault_key: &VaultKey, keyring: &[u8]) -> Result<(), ServerError> {
     let master = WrappingKey(random()?);
-    let wraps = keyring.strip_prefix(MAGIC).and_then(|wraps| wraps.chunks_exact(WRAP_LEN).nth(1));
-    let recovery = wraps.ok_or(backhaul_object::FormatError::Invalid("keyring"))?;
+    let recovery = recovery_wrap(keyring).ok_or(FormatError::Invalid("keyring"))?;
     let out = [&MAGIC[..], &wrap(&master, 0, vault_key)?, recovery].concat();
     private_file::write(&dir.join(MASTER_FILE), &master.0)?;
-    Ok(private_file::write(&dir.join(KEYRING_FILE), &out)?)
+    Ok(private_file::write(&file(dir), &out)?)
 }
 
 /// Opens the vault key with the master key.
@@ -109,7 +136,7 @@ pub fn open(dir: &Path) -> Result<VaultKey, ServerError> {
     let path = dir.join(MASTER_FILE);
     let wrong = || ServerError::WrongKey { path: path.clone() };
     let master = private_file::read(&path)?.try_into().map(WrappingKey).map_err(|_| wrong())?;
-    let bytes = private_file::read(&dir.join(KEYRING_FILE))?;
+    let bytes = private_file::read(&file(dir))?;
     let wraps = bytes.strip_prefix(MAGIC).ok_or_else(wrong)?;
     unwrap(&master, 0, wraps).ok_or_else(wrong)
 }

@@ -48,7 +48,7 @@ pub enum Rules {
     Some {
         /// The newest ones.
         last: u32,
-        /// The newest of each of so many periods.
+        /// The newest whole one of each of so many periods.
         periods: [(Unit, u32); 5],
         /// All that are younger than this, in seconds, from the newest on.
         within: Option<i64>,

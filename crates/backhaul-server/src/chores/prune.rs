@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{Outcome, Tools};
 use crate::clock::{Stopwatch, Time};
 use crate::error::ServerError;
+use crate::keep::braking;
 
 /// How often the progress is told.
 const TELL: Duration = Duration::from_millis(300);
@@ -99,6 +100,7 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
     if !request.dry_run {
         vault.count_night(tools.now)?;
     }
+    braking::catch_up(tools.fleet, tools.vault, tools.now)?;
     let held: HashSet<_> = tools.fleet.brakes()?.into_iter().map(|(client, _)| client).collect();
     let mut holds: Vec<String> = held
         .iter()

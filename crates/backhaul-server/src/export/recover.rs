@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use backhaul_net::private_file;
+use backhaul_object::ids::VaultId;
+use backhaul_object::keys::VaultKey;
 use backhaul_store::check::Mending;
 use backhaul_store::{StoreError, Vault, rebuild, repair};
 
@@ -88,6 +90,10 @@ pub fn recover(
     }
     keyring::rewrap(home.dir(), &vault_key, &keyring)?;
     let fleet = Fleet::open(&home.dir().join(FLEET))?;
+    // It has just been opened.
+    if let Some(wrap) = keyring::recovery_wrap(&keyring) {
+        fleet.note_recovery_wrap(&keyring::digest(wrap))?;
+    }
     fleet.fail_open(None, "the server was lost", now)?;
     let clients = fleet.clients()?;
     drop(fleet);
@@ -110,45 +116,64 @@ pub fn recover(
 struct Chosen {
     path: PathBuf,
     made_at: u64,
-    vault_key: backhaul_object::keys::VaultKey,
+    vault_key: VaultKey,
     files: Vec<File>,
     keyring: Vec<u8>,
-    vault: backhaul_object::ids::VaultId,
+    vault: VaultId,
     damaged: Vec<(PathBuf, String)>,
 }
 
-fn choose(dir: &Path, key: &RecoveryKey) -> Result<Chosen, ServerError> {
-    let mut damaged = Vec::new();
-    for (_, path) in shelf::list(dir)? {
-        let export = match fs::read(&path)
-            .map_err(|e| e.to_string())
-            .and_then(|bytes| Export::decode(&bytes).map_err(|error| error.to_string()))
-        {
-            Ok(export) => export,
-            Err(why) => {
-                damaged.push((path, why));
-                continue;
-            }
-        };
-        let vault_key = keyring::open_with_recovery(&export.keyring, key).ok_or_else(|| {
-            ServerError::WrongRecoveryKey {
-                path: path.clone(),
-                why: "it is another server's, or was mistyped",
-            }
-        })?;
-        match export.open(&vault_key) {
-            Ok(files) => {
-                let Export { made_at, keyring, vault, .. } = export;
-                return Ok(Chosen { path, made_at, vault_key, files, keyring, vault, damaged });
-            }
-            Err(error) => damaged.push((path, error.to_string())),
+fn read(path: &Path) -> Result<Export, String> {
+    let bytes = fs::read(path).map_err(|error| error.to_string())?;
+    Export::decode(&bytes).map_err(|error| error.to_string())
+}
+
+/// The vault key, and the newest keyring that the recovery key opens. It is the same vault key in all exports: where a
+/// wrap of it was damaged before it was exported, that of an older export opens the newer one, too.
+fn unlock(
+    dir: &Path,
+    exports: &[(u64, PathBuf)],
+    key: &RecoveryKey,
+) -> Result<(VaultKey, Vec<u8>), ServerError> {
+    let (mut shut, mut damaged) = (None, None);
+    for (_, path) in exports {
+        match read(path) {
+            Ok(export) => match keyring::open_with_recovery(&export.keyring, key) {
+                Some(vault_key) => return Ok((vault_key, export.keyring)),
+                None => shut = shut.or(Some(path)),
+            },
+            Err(why) => damaged = damaged.or(Some((path, why))),
         }
     }
-    let why = match damaged.first() {
+    if let Some(path) = shut {
+        let why = "it is another server's, or was mistyped";
+        return Err(ServerError::WrongRecoveryKey { path: path.clone(), why });
+    }
+    Err(no_export(dir, damaged.as_ref().map(|(path, why)| (path.as_path(), why.as_str()))))
+}
+
+fn no_export(dir: &Path, damaged: Option<(&Path, &str)>) -> ServerError {
+    let why = match damaged {
         None => "it holds no export of a server (`exports/`)".to_owned(),
         Some((path, why)) => format!("no export in it can be used; {}: {why}", path.display()),
     };
-    Err(ServerError::File { path: dir.to_path_buf(), why })
+    ServerError::File { path: dir.to_path_buf(), why }
+}
+
+fn choose(dir: &Path, key: &RecoveryKey) -> Result<Chosen, ServerError> {
+    let exports = shelf::list(dir)?;
+    let (vault_key, keyring) = unlock(dir, &exports, key)?;
+    let mut damaged = Vec::new();
+    for (_, path) in exports {
+        match read(&path).and_then(|export| Ok((export.open(&vault_key).map_err(|e| e.to_string())?, export)))
+        {
+            Ok((files, Export { made_at, vault, .. })) => {
+                return Ok(Chosen { path, made_at, vault_key, files, keyring, vault, damaged });
+            }
+            Err(why) => damaged.push((path, why)),
+        }
+    }
+    Err(no_export(dir, damaged.first().map(|(path, why)| (path.as_path(), why.as_str()))))
 }
 
 /// Opens the vault; where catalog or index are lost, they are made anew.
@@ -192,4 +217,40 @@ fn write(home: &ServerHome, file: &File) -> Result<(), ServerError> {
         }
     }
     Ok(private_file::write(&path, &file.content)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    /// The keyring was damaged, and exported so for long enough that only the oldest export has the wrap whole.
+    #[test]
+    fn a_wrap_of_any_export_opens_the_newest_and_only_where_none_opens_is_the_key_wrong() {
+        let (home, vault) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (vault_key, recovery) = keyring::create(home.path()).unwrap();
+        let good = keyring::read(home.path()).unwrap();
+        let put = |keyring: Vec<u8>, day: u64| {
+            let files = [File { name: CONFIG.to_owned(), content: day.to_le_bytes().to_vec() }];
+            let head = (VaultId([1; 16]), day * 86_400, keyring);
+            let export = Export::seal(head, &files, &vault_key, random().unwrap()).unwrap();
+            shelf::put(vault.path(), &export.encode()).unwrap().path
+        };
+        let oldest = put(good.clone(), 1);
+        let mut rotten = good.clone();
+        *rotten.last_mut().unwrap() ^= 1;
+        put(rotten, 2);
+        let newest = put(good[..65].to_vec(), 3);
+        let chosen = choose(vault.path(), &recovery).unwrap();
+        assert_eq!((&chosen.path, chosen.files[0].content[0], &chosen.keyring), (&newest, 3, &good));
+        assert!(chosen.damaged.is_empty());
+
+        fs::write(&newest, b"BHEX").unwrap();
+        let chosen = choose(vault.path(), &recovery).unwrap();
+        assert_eq!((chosen.files[0].content[0], &chosen.damaged[0].0), (2, &newest));
+        let other = RecoveryKey::parse(&"7".repeat(64)).unwrap();
+        assert!(matches!(choose(vault.path(), &other), Err(ServerError::WrongRecoveryKey { .. })));
+        fs::remove_file(oldest).unwrap();
+        assert!(matches!(choose(vault.path(), &recovery), Err(ServerError::WrongRecoveryKey { .. })));
+    }
 }

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 
 use backhaul_object::ids::ClientId;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Fleet;
 use crate::alerts::post::Route;
@@ -102,22 +102,7 @@ impl Fleet {
     /// # Errors
     /// SQLite.
     pub fn raise(&self, alert: &Alert, now: u64) -> Result<Option<i64>, ServerError> {
-        let client = alert.client.map(|client| client.0);
-        let raised = self.db.execute(
-            "INSERT INTO alerts (kind, client, network_group, raised_at, text, obstacle, announce)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'raised') ON CONFLICT DO NOTHING",
-            params![alert.kind.as_str(), client, alert.group, now as i64, alert.text, alert.obstacle],
-        )?;
-        if raised > 0 {
-            return Ok(Some(self.db.last_insert_rowid()));
-        }
-        self.db.execute(
-            &format!(
-                "UPDATE alerts SET text = ?4, obstacle = ?5 WHERE {SAME} AND (text <> ?4 OR obstacle <> ?5)"
-            ),
-            params![alert.kind.as_str(), client, alert.group, alert.text, alert.obstacle],
-        )?;
-        Ok(None)
+        Ok(raise(&self.db, alert, now)?)
     }
 
     /// Tells everybody once more of an open alert, in new words; false when there is none.
@@ -280,6 +265,25 @@ impl Fleet {
         )?;
         Ok(())
     }
+}
+
+pub(super) fn raise(db: &Connection, alert: &Alert, now: u64) -> rusqlite::Result<Option<i64>> {
+    let client = alert.client.map(|client| client.0);
+    let raised = db.execute(
+        "INSERT INTO alerts (kind, client, network_group, raised_at, text, obstacle, announce)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'raised') ON CONFLICT DO NOTHING",
+        params![alert.kind.as_str(), client, alert.group, now as i64, alert.text, alert.obstacle],
+    )?;
+    if raised > 0 {
+        return Ok(Some(db.last_insert_rowid()));
+    }
+    db.execute(
+        &format!(
+            "UPDATE alerts SET text = ?4, obstacle = ?5 WHERE {SAME} AND (text <> ?4 OR obstacle <> ?5)"
+        ),
+        params![alert.kind.as_str(), client, alert.group, alert.text, alert.obstacle],
+    )?;
+    Ok(None)
 }
 
 /// The open alert of the same kind about the same thing.

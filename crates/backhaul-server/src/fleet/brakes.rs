@@ -1,10 +1,13 @@
 //! What runs changed, and the brakes of clients that changed too much at once.
 
+use std::collections::HashMap;
+
 use backhaul_object::ids::ClientId;
 use backhaul_schedule::brake::{Added, HISTORY, Profile};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::Fleet;
+use super::{Client, Fleet, alerts};
+use crate::alerts::{Alert, AlertKind};
 use crate::error::ServerError;
 
 /// Why nothing of a client is forgotten or reclaimed.
@@ -34,23 +37,36 @@ impl Fleet {
         Ok(profiles)
     }
 
-    /// Adds what a run changed; older ones than are looked back at are removed.
+    /// The last run of each client that has a profile, by its snapshot's number; 0 of one that has none.
     ///
     /// # Errors
     /// SQLite.
-    pub fn add_profile(&self, client: ClientId, profile: &Profile) -> Result<(), ServerError> {
-        let Profile { sequence, files, files_new, files_changed, bytes, added } = *profile;
-        let counts = [sequence, files, files_new, files_changed, bytes, added.bytes, added.packed];
-        let [a, b, c, d, e, f, g] = counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
-        self.db.execute(
-            "INSERT OR REPLACE INTO profiles VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            params![client.0, a, b, c, d, e, f, g],
-        )?;
-        self.db.execute(
-            "DELETE FROM profiles WHERE client = ?1 AND sequence <= ?2",
-            params![client.0, a.saturating_sub(4 * HISTORY as i64)],
-        )?;
-        Ok(())
+    pub fn judged(&self) -> Result<HashMap<ClientId, u64>, ServerError> {
+        let sql = "SELECT id, ifnull((SELECT max(sequence) FROM profiles WHERE client = id), 0) FROM clients";
+        let mut statement = self.db.prepare_cached(sql)?;
+        let rows = statement.query_map([], |row| Ok((ClientId(row.get(0)?), count(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes what a run changed with all its sessions, and the brake that it trips with the alert, unless that is tripped
+    /// already: all of it or nothing. Older profiles than are looked back at are removed.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn note_run(
+        &mut self,
+        client: &Client,
+        profile: &Profile,
+        tripped: Option<&Brake>,
+    ) -> Result<(), ServerError> {
+        let tx = self.db.transaction()?;
+        add_profile(&tx, client.id, profile)?;
+        // A snapshot has been made of it.
+        tx.execute("DELETE FROM unfinished WHERE client = ?1", params![client.id.0])?;
+        if let Some(brake) = tripped {
+            trip(&tx, client, brake)?;
+        }
+        Ok(tx.commit()?)
     }
 
     /// Remembers what a session has added that did not come to a snapshot.
@@ -76,15 +92,6 @@ impl Fleet {
         Ok(found.unwrap_or_default())
     }
 
-    /// A snapshot has been made of it.
-    ///
-    /// # Errors
-    /// SQLite.
-    pub fn forget_unfinished(&self, client: ClientId) -> Result<(), ServerError> {
-        self.db.execute("DELETE FROM unfinished WHERE client = ?1", params![client.0])?;
-        Ok(())
-    }
-
     /// A client's brake, if it is tripped.
     ///
     /// # Errors
@@ -104,18 +111,6 @@ impl Fleet {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Trips a client's brake; one that is tripped stays as it is.
-    ///
-    /// # Errors
-    /// SQLite.
-    pub fn trip_brake(&self, client: ClientId, brake: &Brake) -> Result<bool, ServerError> {
-        let tripped = self.db.execute(
-            "INSERT INTO brakes (client, sequence, since, why) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
-            params![client.0, brake.sequence as i64, brake.since as i64, brake.why],
-        )?;
-        Ok(tripped > 0)
-    }
-
     /// Releases a client's brake: what its runs changed until now is usual from now on. False when it was not tripped.
     ///
     /// # Errors
@@ -123,6 +118,36 @@ impl Fleet {
     pub fn release_brake(&self, client: ClientId) -> Result<bool, ServerError> {
         Ok(self.db.execute("DELETE FROM brakes WHERE client = ?1", params![client.0])? > 0)
     }
+}
+
+fn add_profile(tx: &Transaction<'_>, client: ClientId, profile: &Profile) -> rusqlite::Result<()> {
+    let Profile { sequence, files, files_new, files_changed, bytes, added } = *profile;
+    let counts = [sequence, files, files_new, files_changed, bytes, added.bytes, added.packed];
+    let [a, b, c, d, e, f, g] = counts.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+    tx.execute(
+        "INSERT OR REPLACE INTO profiles VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        params![client.0, a, b, c, d, e, f, g],
+    )?;
+    tx.execute(
+        "DELETE FROM profiles WHERE client = ?1 AND sequence <= ?2",
+        params![client.0, a.saturating_sub(4 * HISTORY as i64)],
+    )?;
+    Ok(())
+}
+
+fn trip(tx: &Transaction<'_>, client: &Client, brake: &Brake) -> rusqlite::Result<()> {
+    let tripped = tx.execute(
+        "INSERT INTO brakes (client, sequence, since, why) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        params![client.id.0, brake.sequence as i64, brake.since as i64, brake.why],
+    )?;
+    if tripped > 0 {
+        let (why, name) = (&brake.why, &client.name);
+        let text = format!("{why}: nothing of {name} is forgotten or reclaimed until you have looked");
+        let (kind, client) = (AlertKind::Brake, Some(client.id));
+        let alert = Alert { kind, client, group: None, text, obstacle: String::new() };
+        alerts::raise(tx, &alert, brake.since)?;
+    }
+    Ok(())
 }
 
 fn brake(row: &Row<'_>) -> rusqlite::Result<Brake> {

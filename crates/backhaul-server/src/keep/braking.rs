@@ -1,13 +1,21 @@
 //! The brake's two hands: a run that trips it, and the operator who releases it.
 
-use backhaul_schedule::brake::{Profile, judge};
+use std::collections::BTreeMap;
+
+use backhaul_object::ids::ClientId;
+use backhaul_object::seal::Unpacker;
+use backhaul_object::snapshot::{Origin, Snapshot};
+use backhaul_schedule::brake::{Added, HISTORY, Profile, judge};
+use backhaul_store::catalog::SnapshotRow;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::alerts::{Alert, AlertKind};
+use crate::alerts::AlertKind;
 use crate::chores::{Outcome, Tools};
 use crate::error::ServerError;
 use crate::fleet::{Brake, Client, Fleet};
+use crate::keep::forget;
+use crate::session::OpenVault;
 
 /// Whose brake is released.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,27 +24,80 @@ pub struct Release {
     pub client: String,
 }
 
-/// Writes down what a run changed in all its sessions; if that is unusual, trips the client's brake and returns the alert to be raised.
+/// Writes down what a run of files has changed, and trips the client's brake if that is unusual. Runs before it that nobody
+/// has judged come first.
 pub(crate) fn note(
-    fleet: &Fleet,
+    fleet: &mut Fleet,
+    vault: &OpenVault,
     client: &Client,
     profile: &Profile,
     now: u64,
-) -> Result<Option<Alert>, ServerError> {
-    let history = fleet.profiles(client.id)?;
-    let profile = &Profile { added: profile.added + fleet.unfinished(client.id)?, ..*profile };
-    fleet.add_profile(client.id, profile)?;
-    fleet.forget_unfinished(client.id)?;
-    let Some(jump) = judge(&history, profile) else { return Ok(None) };
-    let brake = Brake { sequence: profile.sequence, since: now, why: jump.to_string() };
-    if !fleet.trip_brake(client.id, &brake)? {
-        return Ok(None);
+) -> Result<(), ServerError> {
+    let judged = fleet.profiles(client.id)?.last().map_or(0, |last| last.sequence);
+    // Streams have numbers, too.
+    if judged + 1 < profile.sequence {
+        let before = |row: &SnapshotRow| row.client == client.id && row.sequence < profile.sequence;
+        judge_missed(fleet, vault, before, now)?;
     }
-    let text =
-        format!("{}: nothing of {} is forgotten or reclaimed until you have looked", brake.why, client.name);
-    let alert =
-        Alert { kind: AlertKind::Brake, client: Some(client.id), group: None, text, obstacle: String::new() };
-    Ok(Some(alert))
+    judge_run(fleet, client, profile, now)
+}
+
+/// Judges all runs that nobody has, before anything is decided by their brakes.
+pub(crate) fn catch_up(fleet: &mut Fleet, vault: &OpenVault, now: u64) -> Result<(), ServerError> {
+    judge_missed(fleet, vault, |_| true, now)
+}
+
+/// Judges runs whose snapshot is there and whose profile is not: the server was killed between the two, or lost since it
+/// was exported, or the database refused. Of files that are gone and contents that are others the vault knows enough; names
+/// only the client has counted.
+fn judge_missed(
+    fleet: &mut Fleet,
+    vault: &OpenVault,
+    which: impl Fn(&SnapshotRow) -> bool,
+    now: u64,
+) -> Result<(), ServerError> {
+    // One that the fleet does not know has no brake, and nothing of it is forgotten.
+    let judged = fleet.judged()?;
+    let mut missed: BTreeMap<ClientId, Vec<SnapshotRow>> = BTreeMap::new();
+    for row in vault.vault.snapshots(None)? {
+        if judged.get(&row.client).is_some_and(|judged| row.sequence > *judged) && which(&row) {
+            missed.entry(row.client).or_default().push(row);
+        }
+    }
+    let mut unpacker = Unpacker::new()?;
+    for (id, rows) in missed {
+        let Some(client) = fleet.client_by_id(id)? else { continue };
+        for row in &rows[rows.len().saturating_sub(HISTORY)..] {
+            let manifest = forget::read(vault, row, &mut unpacker);
+            if let Some(manifest) = manifest.filter(|manifest| manifest.origin() == Origin::Files) {
+                judge_run(fleet, &client, &profile(row, &manifest), now)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the vault knows of a run. How large its new contents were is not told, only what they take: of encrypted ones that
+/// is the same.
+fn profile(row: &SnapshotRow, manifest: &Snapshot) -> Profile {
+    Profile {
+        sequence: row.sequence,
+        files: manifest.totals.files,
+        bytes: manifest.totals.bytes,
+        added: Added { bytes: row.bytes_stored, packed: row.bytes_stored },
+        ..Profile::default()
+    }
+}
+
+/// Judges a run by those before it, with all its sessions.
+fn judge_run(fleet: &mut Fleet, client: &Client, profile: &Profile, now: u64) -> Result<(), ServerError> {
+    let mut history = fleet.profiles(client.id)?;
+    // Whoever forgets or prunes may have been faster.
+    history.retain(|before| before.sequence < profile.sequence);
+    let profile = Profile { added: profile.added + fleet.unfinished(client.id)?, ..*profile };
+    let jump = judge(&history, &profile);
+    let brake = jump.map(|jump| Brake { sequence: profile.sequence, since: now, why: jump.to_string() });
+    fleet.note_run(client, &profile, brake.as_ref())
 }
 
 pub(crate) fn release(request: &Release, tools: &mut Tools<'_>) -> Result<Outcome, ServerError> {

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::chores::{Outcome, Tools};
 use crate::error::ServerError;
 use crate::fleet::{Client, ClientState};
+use crate::keep::braking;
 use crate::policies;
 use crate::session::OpenVault;
 
@@ -96,6 +97,7 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
         // The night that is going on counts for nobody's grace who is forgotten in it.
         tools.vault.vault.count_night(tools.now)?;
     }
+    braking::catch_up(tools.fleet, tools.vault, tools.now)?;
     let subjects = subjects(request, tools)?;
     let total = subjects.len();
     for (number, subject) in subjects.into_iter().enumerate() {
@@ -305,7 +307,11 @@ fn judge(request: &Request, vault: &OpenVault, subject: Subject) -> Result<Judge
     Ok(Judged { subject, decided })
 }
 
-fn read(vault: &OpenVault, row: &SnapshotRow, unpacker: &mut Unpacker) -> Option<snapshot::Snapshot> {
+pub(super) fn read(
+    vault: &OpenVault,
+    row: &SnapshotRow,
+    unpacker: &mut Unpacker,
+) -> Option<snapshot::Snapshot> {
     let object = vault.get(row.ordinal).ok()?.open(&vault.id_key, unpacker).ok()?;
     snapshot::Snapshot::decode(&object).ok()
 }
