@@ -24,9 +24,11 @@ pub struct Aside {
     pub orphans: u64,
 }
 
-/// What a file is called when it is put aside: since when by the clock, and by the nights that were counted.
-pub(crate) fn name(of: &str, now: u64, night: u64) -> String {
-    format!("{FOLDER}/{now}.{night}-{}", of.replace('/', "-"))
+/// What a file may be called when it is put aside: since when by the clock, and by the nights that were counted. Another of its
+/// name may have been put aside in the same second: then it gets a number.
+pub(crate) fn names(of: &str, now: u64, night: u64) -> impl Iterator<Item = String> {
+    let first = format!("{FOLDER}/{now}.{night}-{}", of.replace('/', "-"));
+    (1_u64..).map(move |nth| if nth == 1 { first.clone() } else { format!("{first}~{nth}") })
 }
 
 /// When a file was put aside, by its name: seconds since 1970, and nights; of those named before nights were, none.
@@ -111,12 +113,33 @@ impl Vault {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+    use crate::blobs::{Blobs, LocalBlobs};
+    use crate::repair::replace;
+
+    /// As many as a repair replaces in one second, and whatever slashes became.
+    #[test]
+    fn everything_that_is_replaced_under_one_name_in_one_second_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = LocalBlobs::new(dir.path());
+        blobs.put("snaps/a", b"first").unwrap();
+        for bytes in [b"second", b"third-", b"fourth"] {
+            replace(&blobs, "snaps/a", bytes, 77).unwrap();
+        }
+        blobs.put("snaps-a", b"another").unwrap();
+        put_aside(&blobs, "snaps-a", 77).unwrap();
+        let kept: Vec<Vec<u8>> =
+            blobs.list(FOLDER).unwrap().iter().map(|name| blobs.read(name, 0, 100).unwrap()).collect();
+        assert_eq!(kept, [&b"first"[..], b"second", b"third-", b"another"]);
+    }
 
     #[test]
     fn a_name_says_since_when_and_one_that_does_not_stays() {
-        let named = name("packs/ab/abcd", 1_000, 7);
-        assert_eq!(named, "quarantine/1000.7-packs-ab-abcd");
+        let names: Vec<String> = names("packs/ab/abcd", 1_000, 7).take(3).collect();
+        let named = "quarantine/1000.7-packs-ab-abcd".to_owned();
+        assert_eq!(names, [named.clone(), format!("{named}~2"), format!("{named}~3")]);
+        assert!(is_over(&names[2], (1_000 + KEPT, 37), KEPT));
         assert!(is_over(&named, (1_000 + KEPT, 37), KEPT) && !is_over(&named, (999 + KEPT, 37), KEPT));
         assert!(!is_over(&named, (1 << 40, 36), KEPT), "the clock has jumped");
         assert!(!is_over(&named, (5, 37), 0), "the clock was set back");

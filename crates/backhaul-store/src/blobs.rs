@@ -43,11 +43,12 @@ pub trait Blobs: Send + Sync {
     /// No such blob, or it cannot be read.
     fn read_into(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<usize, StoreError>;
 
-    /// Keeps what is under a name under another one, too. What is there already stays.
+    /// Keeps what is under a name under another one, too. False when something is there already: that stays, and this was
+    /// not kept.
     ///
     /// # Errors
     /// The backend refused.
-    fn keep_as(&self, name: &str, copy: &str) -> Result<(), StoreError>;
+    fn keep_as(&self, name: &str, copy: &str) -> Result<bool, StoreError>;
 
     /// Removes a blob; one that is not there is no error.
     ///
@@ -165,16 +166,17 @@ impl Blobs for LocalBlobs {
         synced
     }
 
-    fn keep_as(&self, name: &str, copy: &str) -> Result<(), StoreError> {
+    fn keep_as(&self, name: &str, copy: &str) -> Result<bool, StoreError> {
         let (path, copy) = (self.root.join(name), self.root.join(copy));
         self.make_parent(&copy)?;
         match fs::hard_link(&path, &copy) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(false),
             // Some file systems have no links.
+            Err(_) if copy.exists() => return Ok(false),
             Err(_) => self.copy(name, &copy)?,
             Ok(()) => {}
         }
-        sync_parent(&copy).doing("sync the directory of", &copy)
+        sync_parent(&copy).doing("sync the directory of", &copy).map(|()| true)
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {

@@ -284,6 +284,11 @@ fn fill(
             }
         }
     }
+    // What comes next must have a number that was not reclaimed: such a one is never read again.
+    let reclaimed = gaps.fence.gone().ranges().last().map_or(0, |range| range.end);
+    while index.objects() < reclaimed {
+        index.append_lost();
+    }
     index.flush()?;
     Ok(index)
 }

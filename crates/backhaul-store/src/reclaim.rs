@@ -89,6 +89,15 @@ pub trait Watch {
         Ok(())
     }
 
+    /// Whether all snapshots of a client stay, whatever their marks say. Asked before each goes: much may have happened since
+    /// the pass began.
+    ///
+    /// # Errors
+    /// Nobody can tell.
+    fn holds(&mut self, _client: ClientId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// This was just done.
     ///
     /// # Errors

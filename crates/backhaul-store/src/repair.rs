@@ -147,17 +147,16 @@ impl Vault {
 
 /// Keeps a file that is about to be replaced, be it one that cannot be read.
 pub(crate) fn put_aside(blobs: &dyn Blobs, name: &str, now: u64) -> Result<(), StoreError> {
-    match blobs.len(name) {
-        Ok(None) => Ok(()),
-        _ => blobs.keep_as(
-            name,
-            &aside::name(
-                name,
-                now,
-                counted(blobs).map_or(u64::MAX, |nights| nights.unwrap_or_default().count),
-            ),
-        ),
+    if matches!(blobs.len(name), Ok(None)) {
+        return Ok(());
     }
+    let night = counted(blobs).map_or(u64::MAX, |nights| nights.unwrap_or_default().count);
+    for kept in aside::names(name, now, night) {
+        if blobs.keep_as(name, &kept)? {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Replaces a small file, and keeps the old one.

@@ -206,8 +206,11 @@ impl WriteSession {
             signature: commit.signature,
             record: encode_record(ordinal, &snap.header.encode(), &snap.body),
         };
-        if self.vault.shared.blobs.len(&manifest.name())?.is_some() {
-            return Err(StoreError::damaged(manifest.name(), "another snapshot has this place"));
+        // A copy alone is of a snapshot whose manifest was lost.
+        for name in [manifest.name(), copy_name(&manifest.name())] {
+            if self.vault.shared.blobs.len(&name)?.is_some() {
+                return Err(StoreError::damaged(name, "another snapshot has this place"));
+            }
         }
         self.vault.shared.blobs.put(&manifest.name(), &manifest.encode())?;
         if Breach::ManifestFirst.is_on() {

@@ -101,7 +101,7 @@ impl Blobs for Tampered {
         self.disk.read_into(name, offset, out)
     }
 
-    fn keep_as(&self, name: &str, copy: &str) -> Result<(), StoreError> {
+    fn keep_as(&self, name: &str, copy: &str) -> Result<bool, StoreError> {
         self.disk.keep_as(name, copy)
     }
 

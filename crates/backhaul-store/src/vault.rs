@@ -304,20 +304,22 @@ impl Vault {
         Ok(rows)
     }
 
-    /// The highest sequence number that a client's manifests or catalog rows have, readable or not: a number is
-    /// never given twice, even where a manifest was lost.
+    /// The highest sequence number that a client's manifests, their copies or catalog rows have, readable or not: a number
+    /// is never given twice, even where a manifest was lost.
     ///
     /// # Errors
     /// The backend cannot list, or the catalog cannot be read.
     pub fn last_sequence(&self, client: ClientId) -> Result<u64, StoreError> {
-        let names = self.shared.blobs.list(&format!("snaps/{client}"))?;
+        let list = |folder: &str| self.shared.blobs.list(&format!("{folder}/{client}"));
+        let (names, copies) = (list("snaps")?, list("copies")?);
         let number = |name: &String| {
             let file = name.rsplit('/').next()?;
             // A mark may be all that is left of a snapshot.
             file.strip_suffix(".snap").or(file.strip_suffix(".mark"))?.parse().ok()
         };
         let rows = self.snapshots(Some(client))?;
-        let numbers = names.iter().filter_map(number).chain(rows.iter().map(|row| row.sequence));
+        let numbers =
+            names.iter().chain(&copies).filter_map(number).chain(rows.iter().map(|row| row.sequence));
         Ok(numbers.max().unwrap_or(0))
     }
 

@@ -1,9 +1,12 @@
 //! `prune`: forgotten snapshots whose grace is over go, and what only they needed becomes free, pass by pass.
 
 use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backhaul_object::ids::ClientId;
 use backhaul_store::StoreError;
 use backhaul_store::reclaim::{self, Report, Step, Watch};
 use serde::{Deserialize, Serialize};
@@ -12,6 +15,7 @@ use serde_json::json;
 use super::{Outcome, Tools};
 use crate::clock::{Stopwatch, Time};
 use crate::error::ServerError;
+use crate::fleet::Fleet;
 use crate::keep::braking;
 
 /// How often the progress is told.
@@ -40,13 +44,16 @@ struct Pacer<'a, T> {
     told: Duration,
     bytes: u64,
     doing: &'static str,
+    /// Knows whose brake is tripped.
+    fleet: Option<&'a Fleet>,
 }
 
 impl<'a, T: Time> Pacer<'a, T> {
     fn new(tools: (&'a AtomicBool, &'a mut dyn FnMut(&str)), limit: Option<u64>, time: T) -> Self {
         let (stop, progress) = tools;
         let told = time.passed();
-        Self { stop, progress, limit, time, told, bytes: 0, doing: "finding out what is needed" }
+        let (bytes, doing, fleet) = (0, "finding out what is needed", None);
+        Self { stop, progress, limit, time, told, bytes, doing, fleet }
     }
 
     fn may_go_on(&self) -> Result<(), StoreError> {
@@ -69,6 +76,16 @@ impl<T: Time> Watch for Pacer<'_, T> {
             self.time.nap(early.min(NAP));
         }
         Ok(())
+    }
+
+    /// A run may have tripped its brake since the pass began.
+    fn holds(&mut self, client: ClientId) -> Result<bool, StoreError> {
+        let Some(fleet) = self.fleet else { return Ok(false) };
+        fleet.brake(client).map(|brake| brake.is_some()).map_err(|error| {
+            let (path, source) =
+                (PathBuf::from(format!("the brake of client {client}")), io::Error::other(error));
+            StoreError::Io { doing: "read", path, source }
+        })
     }
 
     fn step(&mut self, step: Step) -> Result<(), StoreError> {
@@ -110,7 +127,10 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
     holds.sort();
     let aside_kept = tools.home.config()?.scrub.quarantine().map_err(ServerError::Usage)?;
     let pass = reclaim::Request { now: tools.now, held, dry_run: request.dry_run, aside_kept };
-    let mut pacer = Pacer::new((tools.stop, tools.progress), request.limit, Stopwatch::start());
+    let mut pacer = Pacer {
+        fleet: Some(tools.fleet),
+        ..Pacer::new((tools.stop, tools.progress), request.limit, Stopwatch::start())
+    };
     let report = vault.reclaim(&pass, &mut pacer)?;
     let document = json!({
         "dry_run": request.dry_run, "epoch": report.epoch, "snapshots": report.snapshots, "objects": report.objects,
@@ -161,7 +181,10 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use std::cell::RefCell;
 
+    use backhaul_schedule::brake::{Added, Profile};
+
     use super::*;
+    use crate::fleet::{Brake, Initiator, Terms};
 
     /// Time passes only while somebody sleeps: how long in one go, each time.
     #[derive(Default)]
@@ -221,6 +244,30 @@ mod tests {
         let mut pacer = Pacer::new((&stop, &mut tell), Some(1), &naps);
         assert!(matches!(pacer.bytes(1 << 40), Err(StoreError::Interrupted)));
         assert_eq!(naps.taken.borrow().len(), 3);
+    }
+
+    /// The brake may be tripped while a pass finds out what may go.
+    #[test]
+    fn a_pass_hears_of_a_brake_that_is_tripped_while_it_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fleet.sqlite");
+        let (fleet, mut of_runs) = (Fleet::open(&path).unwrap(), Fleet::open(&path).unwrap());
+        let [ana, bea] = ["ana", "bea"].map(|name| {
+            let (vault, policy) = ("main".to_owned(), "default".to_owned());
+            let terms = Terms { initiator: Initiator::CLIENT, address: None, vault, policy, owner: None };
+            of_runs.add(name, &terms, 1).unwrap();
+            of_runs.require(name).unwrap().id
+        });
+        let (stop, naps) = (AtomicBool::new(false), Naps::default());
+        let mut tell = |_: &str| {};
+        let mut pacer = Pacer { fleet: Some(&fleet), ..Pacer::new((&stop, &mut tell), None, &naps) };
+        assert!(!pacer.holds(ana).unwrap());
+        let added = Added { bytes: 1, packed: 1 };
+        let profile = Profile { sequence: 3, files: 1, files_new: 0, files_changed: 1, bytes: 1, added };
+        let (client, brake) =
+            (of_runs.require("ana").unwrap(), Brake { sequence: 3, since: 5, why: "test".to_owned() });
+        of_runs.note_run(&client, &profile, Some(&brake)).unwrap();
+        assert!(pacer.holds(ana).unwrap() && !pacer.holds(bea).unwrap());
     }
 
     #[test]

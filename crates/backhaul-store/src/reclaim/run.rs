@@ -137,6 +137,9 @@ impl Vault {
     ) -> Result<(), StoreError> {
         let _upkeep = self.upkeep();
         for row in self.forgotten(request, self.nights()?)? {
+            if watch.holds(row.client)? {
+                continue;
+            }
             let mut state = self.state();
             state.fence.unmade(row.client);
             state.catalog.remove_snapshot(row.client, row.sequence)?;

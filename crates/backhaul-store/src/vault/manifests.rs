@@ -234,7 +234,8 @@ impl Vault {
             pace(bytes(&manifest) + bytes(&copy))?;
             let why = match (manifest, copy) {
                 (Some(Ok(manifest)), Some(Ok(copy))) if manifest != copy => "it is not as its copy",
-                (None, Some(Ok(_))) => "it is missing, and its copy is not",
+                // Be it one that cannot be read: it says that there was a snapshot.
+                (None, Some(_)) => "it is missing, and its copy is not",
                 _ => continue,
             };
             return Err(StoreError::Unsure { what: name, why: why.to_owned() });

@@ -1,21 +1,21 @@
 //! Opening a vault: check what is there, finish what a crash left undone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::ids::VaultId;
+use backhaul_object::ids::{PackId, VaultId};
 
 use crate::atomic::sync_parent;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow};
 use crate::error::{Doing, StoreError};
 use crate::index::{Index, Ordinal, convert};
-use crate::pack::{ID_END, Row, decode_record_id};
+use crate::pack::{HEAD_LEN, Head, ID_END, Row, decode_record_id};
 use crate::parity::ParityWorker;
-use crate::reclaim::condemned;
+use crate::reclaim::{self, condemned};
 use crate::vault::{
     DESCRIPTOR_COPY, DESCRIPTOR_FILE, Shared, State, Vault, Writing, lock, open_name, pack_blob,
 };
@@ -115,10 +115,41 @@ fn open_catalog(root: &Path, descriptor: &Descriptor) -> Result<(Catalog, [u8; 1
     Ok((catalog, generation, counts))
 }
 
+/// A catalog of an earlier time gives numbers out once more that objects have of which it does not know, and of two objects with
+/// one number only one can be found. It is refused before anything is cut, removed or written. No crash leaves one: a pack comes
+/// into its place after the catalog has counted what is in it.
+fn refuse_earlier(root: &Path, vault: &VaultId, objects: u64, rows: &[PackRow]) -> Result<(), StoreError> {
+    let blobs = LocalBlobs::new(root);
+    let known: HashSet<PackId> = rows.iter().filter_map(|row| row.name).collect();
+    for blob in blobs.list("packs")? {
+        let name: Option<PackId> = blob.rsplit('/').next().and_then(|name| name.parse().ok());
+        if name.is_none_or(|name| known.contains(&name)) {
+            continue;
+        }
+        if let Some(newest) = newest_in(&blobs, &blob, vault).filter(|newest| *newest >= objects) {
+            let why = format!(
+                "it is of an earlier time than {blob}, in which is object number {newest}; put the newer one back, or run \
+                 `backhaul check --rebuild-index`"
+            );
+            return Err(catalog_damaged(root, &why));
+        }
+    }
+    Ok(())
+}
+
+/// The highest number in a pack of this vault. One that cannot be read tells against nothing, and must not lock everybody out.
+fn newest_in(blobs: &dyn Blobs, blob: &str, vault: &VaultId) -> Option<u64> {
+    let head = Head::decode(&blobs.read(blob, 0, HEAD_LEN).ok()?).ok()?;
+    let rows = reclaim::rows(blobs, blob).ok().filter(|_| head.vault == *vault)?;
+    rows.iter().map(|row| row.ordinal.0).max()
+}
+
 pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     let descriptor = read_descriptor(root)?;
     let lock = lock(root)?;
     let (mut catalog, generation, counts) = open_catalog(root, &descriptor)?;
+    let rows = catalog.packs().map_err(|_| catalog_damaged(root, REBUILD))?;
+    refuse_earlier(root, &descriptor.vault, counts.objects, &rows)?;
     let (index, counts) = open_index(root, &mut catalog, counts)?;
     let fence = condemned::load(root)?;
     let is_reclaimed = counts.objects.checked_sub(1).is_some_and(|last| fence.gone().has(Ordinal(last)));
@@ -126,7 +157,6 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         let why = "it is not the index of this catalog; run `backhaul check --rebuild-index`";
         return Err(StoreError::damaged(root.join("index").display().to_string(), why));
     }
-    let rows = catalog.packs().map_err(|_| catalog_damaged(root, REBUILD))?;
     let uploads = catalog.uploads().map_err(|_| catalog_damaged(root, REBUILD))?;
     let next_pack = rows.iter().map(|row| row.number).max().unwrap_or(0) + 1;
     let packs: HashMap<u32, PackRow> = rows.iter().map(|row| (row.number, row.clone())).collect();

@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use backhaul_object::ids::ClientId;
+use backhaul_object::Kind;
+use backhaul_object::ids::{ClientId, SessionId};
 use backhaul_store::check::Mending;
 use backhaul_store::manifest::Manifest;
 use backhaul_store::mark::State;
 use backhaul_store::reclaim;
+use backhaul_store::session::Commit;
 use backhaul_store::vault::Marking;
 use backhaul_store::{StoreError, Vault, rebuild};
 
@@ -240,6 +242,59 @@ fn a_copy_without_a_manifest_and_a_row_is_named_holds_everything_and_brings_the_
     assert!(check(&vault, Mending::Mend).is_sound());
     assert_eq!((fs::read(&path).unwrap(), dump(&vault)), (whole, before));
     assert!(check(&vault, Mending::Look).damage.is_empty());
+}
+
+/// What is left of a lost manifest is not written over by the next backup, which may come before anybody has looked.
+#[test]
+fn the_number_of_a_lost_manifest_is_not_given_to_the_next_snapshot() {
+    let dir = filled();
+    let root = dir.path();
+    let (path, copy) = (root.join(name("snaps", ANA, 2)), root.join(name("copies", ANA, 2)));
+    let whole = fs::read(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let (_, vault) = rebuilt(root, Mending::Look);
+    let next = vault.last_sequence(ANA).unwrap() + 1;
+    assert_eq!(next, 3);
+    // Whoever asks for it all the same is refused.
+    let mut session = vault.begin(SessionId([8; 16]), ANA);
+    let snap = object(Kind::Snap, &[], b"another second");
+    let commit = Commit { client_name: "ana", sequence: 2, server_time: 5, signature: vec![5; 70] };
+    let error = session.commit(&snap, &[], commit).unwrap_err().to_string();
+    assert!(error.contains("another snapshot has this place"), "{error}");
+    drop(session);
+    back_up(&vault, ANA, next, 7);
+    assert!(!path.exists() && fs::read(&copy).unwrap() == whole);
+    assert!(check(&vault, Mending::Mend).is_sound());
+    assert!(fs::read(&path).unwrap() == whole && fs::read(&copy).unwrap() == whole);
+    let rows = vault.snapshots(Some(ANA)).unwrap();
+    assert_eq!(rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+/// Nor does anything go for a copy that cannot be read: there was a snapshot.
+#[test]
+fn a_damaged_copy_without_a_manifest_and_a_row_holds_everything() {
+    let dir = filled();
+    let root = dir.path();
+    fs::remove_file(root.join(name("snaps", ANA, 2))).unwrap();
+    flip(&root.join(name("copies", ANA, 2)), 50);
+    let (_, vault) = rebuilt(root, Mending::Mend);
+    assert_eq!(vault.snapshots(None).unwrap().len(), 2);
+    for night in 1..4 {
+        let now = night << 30;
+        vault.count_night(now).unwrap();
+        let request = reclaim::Request { now, ..reclaim::Request::default() };
+        let error = vault.reclaim(&request, &mut ()).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Unsure { what, .. } if *what == name("snaps", ANA, 2)),
+            "{error}"
+        );
+    }
+    assert!(
+        check(&vault, Mending::Look)
+            .damage
+            .iter()
+            .any(|found| found.what.to_string() == name("snaps", ANA, 2))
+    );
 }
 
 /// A pack says whose it is: nobody gets a client's snapshot by a manifest of his own.

@@ -1,8 +1,9 @@
 //! What goes, what stays, and what comes back.
 
+use backhaul_object::ids::ClientId;
 use backhaul_object::{Kind, ObjectId};
 use backhaul_store::mark::{NIGHT, State};
-use backhaul_store::reclaim::{Report, Request};
+use backhaul_store::reclaim::{Report, Request, Step, Watch};
 use backhaul_store::vault::Marking;
 use backhaul_store::{StoreError, Vault, rebuild};
 
@@ -297,6 +298,25 @@ fn a_rebuild_brings_back_nothing_that_refers_to_what_is_gone() {
     }
 }
 
+/// The highest numbers are gone with their packs: what comes after a rebuild gets others, for those are never read again.
+#[test]
+fn a_rebuild_gives_no_number_again_that_was_reclaimed() {
+    let mut yard = Yard::new();
+    yard.snapshot(ANA, 0..10);
+    let last = yard.snapshot(BEA, 20..30);
+    yard.forget(&last);
+    (0..3).for_each(|_| drop(yard.reclaim()));
+    assert!(!yard.has(&last.id));
+    yard.vault = None;
+    let report = rebuild::rebuild(&yard.root(), [3; 16], Mending::Look, NOW).unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    yard.reopen();
+    yard.snapshot(BEA, 40..50);
+    yard.assert_whole();
+    (0..3).for_each(|_| drop(yard.reclaim()));
+    yard.assert_whole();
+}
+
 /// The second opinion does not read the index: one that is wrong is found out before anything is lost.
 #[test]
 fn a_wrong_index_deletes_nothing() {
@@ -353,6 +373,31 @@ fn clients_under_a_brake_keep_what_is_forgotten() {
     assert_eq!(yard.vault().snapshots(None).unwrap(), [bea]);
     // A sequence number is never given twice.
     assert_eq!(yard.vault().last_sequence(ANA).unwrap(), 1);
+}
+
+/// Trips bea's brake when the first forgotten snapshot has gone.
+struct TrippedLate(bool);
+
+impl Watch for TrippedLate {
+    fn holds(&mut self, client: ClientId) -> Result<bool, StoreError> {
+        Ok(self.0 && client == BEA)
+    }
+
+    fn step(&mut self, step: Step) -> Result<(), StoreError> {
+        self.0 |= step == Step::Unmade;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_brake_that_is_tripped_while_snapshots_go_holds_those_that_are_left() {
+    let mut yard = Yard::new();
+    let (ana, bea) = (yard.snapshot(ANA, 0..10), yard.snapshot(BEA, 20..30));
+    yard.forget(&ana);
+    yard.forget(&bea);
+    let report = yard.reclaim_watched(&mut TrippedLate(false)).unwrap();
+    assert_eq!(report.snapshots, 1);
+    assert_eq!(yard.vault().snapshots(None).unwrap(), [bea]);
 }
 
 /// A clock that is a year off lets one night pass, not 365, and a clock that goes back lets none.
