@@ -241,6 +241,7 @@ fn a_damaged_recovery_wrap_is_put_right_from_an_export_or_no_export_is_made() {
         fs::write(&keyring, damaged).unwrap();
         lost.home.run(&["server", "export"]).ok();
         assert!(fs::read(&keyring).unwrap() == whole);
+        assert!(fs::read(keyring.with_file_name("keyring.replaced")).unwrap() == damaged);
     }
     // A server that a version before has made has no digest noted: what was exported first is right.
     let fleet = rusqlite::Connection::open(lost.home.path().join("server/fleet.sqlite")).unwrap();

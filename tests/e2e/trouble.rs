@@ -108,6 +108,25 @@ fn one_home_has_one_server_and_a_foreign_directory_none() {
     assert_eq!(fs::read(foreign.path().join("server/letter.txt")).unwrap(), b"dear");
 }
 
+/// A disk of its own for the packs has a folder that only root may look into.
+#[test]
+fn what_cannot_be_listed_among_the_packs_locks_nobody_out() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("only root can keep others out of a folder");
+    }
+    let (user, dir) = (Home::unprivileged(), tempfile::tempdir().unwrap());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.path().join("letter"), "dear ana").unwrap();
+    let path = dir.path().to_str().unwrap();
+    user.run(&["-q", "quickstart", path]).ok();
+    let closed = user.path().join("server/vaults/main/packs/lost+found");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(dir.path().join("letter"), "dear bob").unwrap();
+    user.run(&["-q", "backup", path]).ok();
+    assert_eq!(user.run(&["dump", &format!("latest:{path}/letter")]).ok().out, "dear bob");
+}
+
 /// The vault lies on a file system of its own, in a mount namespace of its own, that is soon full.
 #[test]
 fn a_full_disk_ends_the_session_and_harms_nothing() {

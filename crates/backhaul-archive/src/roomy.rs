@@ -203,7 +203,8 @@ impl Pile {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn put(&mut self, bytes: &[u8]) -> io::Result<u64> {
-        let at = self.written + self.held.len() as u64;
+        let before = self.held.len();
+        let at = self.written + before as u64;
         self.held.extend((bytes.len() as u64).to_le_bytes());
         self.held.extend(bytes);
         if self.held.len() > self.held_max {
@@ -215,7 +216,11 @@ impl Pile {
                 }
             }
             if let Some(file) = &self.file {
-                file.write_all_at(&self.held, self.written)?;
+                if let Err(error) = file.write_all_at(&self.held, self.written) {
+                    // It was not put in: no more is held for it.
+                    self.held.truncate(before);
+                    return Err(error);
+                }
                 self.written += self.held.len() as u64;
                 self.held.clear();
             }

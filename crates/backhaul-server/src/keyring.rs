@@ -17,6 +17,8 @@ const MAGIC: &[u8; 5] = b"BHKR\x01";
 const WRAP_LEN: usize = 12 + 32 + 16;
 const MASTER_FILE: &str = "master.key";
 const KEYRING_FILE: &str = "keyring";
+/// The keyring before its recovery wrap was put right the last time.
+pub const REPLACED: &str = "keyring.replaced";
 
 /// A key that wraps.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -99,7 +101,8 @@ pub fn file(dir: &Path) -> PathBuf {
     dir.join(KEYRING_FILE)
 }
 
-/// Puts the recovery key's wrap into the keyring again; the master key's stays. Returns the keyring as it is now.
+/// Puts the recovery key's wrap into the keyring again; the master key's stays, and what it was is kept beside it. Returns the
+/// keyring as it is now.
 ///
 /// # Errors
 /// The keyring is none, or cannot be read or written.
@@ -107,6 +110,8 @@ pub fn restore(dir: &Path, wrap: &[u8]) -> Result<Vec<u8>, ServerError> {
     let keyring = read(dir)?;
     let master = keyring.get(..MAGIC.len() + WRAP_LEN).ok_or(FormatError::Invalid("keyring"))?;
     let out = [master, wrap].concat();
+    // Should the other one have been right after all.
+    private_file::write(&dir.join(REPLACED), &keyring)?;
     private_file::write(&file(dir), &out)?;
     Ok(out)
 }

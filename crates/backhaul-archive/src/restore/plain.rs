@@ -25,7 +25,7 @@ impl Run<'_, '_> {
         let make_way = |dir: &OwnedFd| engine.make_way(dir, &entry.name, &path);
         let verify = self.engine.request.verify && !self.engine.request.dry_run;
         let (compare, place) = (self.mode == Mode::Compare, self.engine.place);
-        let first = self.links.first(entry.link())?;
+        let first = self.or_named(self.links.first(entry.link()), &entry.name);
         let (mut missed, mut is_changed) = (None, false);
         if let Some(dir) = self.here()? {
             let same = || place::is_as(dir, &entry.name, &entry.body);
@@ -40,7 +40,7 @@ impl Run<'_, '_> {
                 let differs = verify && !same();
                 self.engine.report.skipped(|| path.clone());
                 if verdict == Verdict::Same {
-                    self.note_first(entry)?;
+                    self.note_first(entry);
                     if writes && self.put_right(entry, stat)? == Right::Elsewhere {
                         let why = "its mode, owner or attributes stay: it has further names";
                         self.engine.report.error(&path, why.to_owned());
@@ -64,7 +64,7 @@ impl Run<'_, '_> {
             self.rehearse_way(found.as_ref(), &self.here_path(), &entry.name)?;
         }
         if writes {
-            self.note_first(entry)?;
+            self.note_first(entry);
         }
         if is_changed {
             self.folders.last_mut().into_iter().for_each(Folder::note_change);
@@ -81,10 +81,9 @@ impl Run<'_, '_> {
     }
 
     /// Where the further names of an entry find it.
-    fn note_first(&mut self, entry: &Entry) -> Result<(), String> {
-        match (entry.link(), self.folders.last()) {
-            (Some(group), Some(folder)) => self.links.note(group, &folder.relative, &entry.name),
-            _ => Ok(()),
+    fn note_first(&self, entry: &Entry) {
+        if let (Some(group), Some(folder)) = (entry.link(), self.folders.last()) {
+            self.or_named(self.links.note(group, &folder.relative, &entry.name), &entry.name);
         }
     }
 }

@@ -189,7 +189,8 @@ impl Run<'_, '_> {
         let Body::File { size, link, .. } = &entry.body else { return Ok(()) };
         let (size, link, write) = (*size, *link, self.mode == Mode::Write);
         let found = self.found(&entry, looked)?;
-        if write && self.links.first(link)?.is_some() {
+        let first = self.links.first(link);
+        if write && self.or_named(first, &entry.name).is_some() {
             let job = self.job(entry, found.as_ref());
             self.batch.push_link(job);
             return Ok(());
@@ -205,7 +206,8 @@ impl Run<'_, '_> {
             verdict = Verdict::Write;
         }
         if let (Some(group), true) = (link, write && verdict != Verdict::Skip) {
-            self.links.set(group, &self.here_path(), &entry.name)?;
+            let noted = self.links.set(group, &self.here_path(), &entry.name);
+            self.or_named(noted, &entry.name);
         }
         if verdict != Verdict::Write {
             self.engine.report.skipped(|| join(&self.here_path(), &entry.name));
@@ -221,12 +223,20 @@ impl Run<'_, '_> {
         }
         if write && self.engine.request.dry_run {
             self.rehearse_way(found.as_ref(), &job.dir, &job.name)?;
-            self.links.rehearse(link)?;
+            self.or_named(self.links.rehearse(link), &job.name);
             self.engine.report.file(size);
         } else {
             self.batch.push(job);
         }
         Ok(())
+    }
+
+    /// What is known of a file's further names; if that failed it is named, and the file is one by itself.
+    pub(super) fn or_named<T: Default>(&self, known: Result<T, String>, name: &[u8]) -> T {
+        known.unwrap_or_else(|why| {
+            self.engine.report.error(&join(&self.here_path(), name), why);
+            T::default()
+        })
     }
 
     /// What is to be done about a file; its folder changes by it.

@@ -116,8 +116,8 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
     let vault = &tools.vault.vault;
     if !request.dry_run {
         vault.count_night(tools.now)?;
+        braking::catch_up(tools.fleet, tools.vault, tools.now)?;
     }
-    braking::catch_up(tools.fleet, tools.vault, tools.now)?;
     let held: HashSet<_> = tools.fleet.brakes()?.into_iter().map(|(client, _)| client).collect();
     let mut holds: Vec<String> = held
         .iter()

@@ -34,8 +34,9 @@ pub(super) fn whole_keyring(tools: &Tools<'_>) -> Result<Vec<u8>, ServerError> {
         };
         let (keyring, export) = (keyring::file(dir), path.display());
         tracing::warn!(
-            "{}: what the recovery key opens was damaged; it is put right from {export}",
-            keyring.display()
+            "{}: what the recovery key opens was damaged; it is put right from {export}, and what it was is kept in {}",
+            keyring.display(),
+            keyring::REPLACED
         );
         keyring::restore(dir, &wrap)?
     };

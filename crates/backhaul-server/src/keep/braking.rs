@@ -77,14 +77,14 @@ fn judge_missed(
     Ok(())
 }
 
-/// What the vault knows of a run. How large its new contents were is not told, only what they take: of encrypted ones that
-/// is the same.
+/// What the vault knows of a run. How large its new contents were is not told, only what they take, which is least what they were.
+/// So that nobody knows whether they compress: they pass neither for what does, nor for what does not.
 fn profile(row: &SnapshotRow, manifest: &Snapshot) -> Profile {
     Profile {
         sequence: row.sequence,
         files: manifest.totals.files,
         bytes: manifest.totals.bytes,
-        added: Added { bytes: row.bytes_stored, packed: row.bytes_stored },
+        added: Added { bytes: row.bytes_stored, packed: row.bytes_stored - row.bytes_stored / 10 },
         ..Profile::default()
     }
 }

@@ -96,8 +96,8 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
     if request.mode == Mode::DoIt {
         // The night that is going on counts for nobody's grace who is forgotten in it.
         tools.vault.vault.count_night(tools.now)?;
+        braking::catch_up(tools.fleet, tools.vault, tools.now)?;
     }
-    braking::catch_up(tools.fleet, tools.vault, tools.now)?;
     let subjects = subjects(request, tools)?;
     let total = subjects.len();
     for (number, subject) in subjects.into_iter().enumerate() {

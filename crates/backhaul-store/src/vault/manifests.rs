@@ -235,7 +235,16 @@ impl Vault {
             let why = match (manifest, copy) {
                 (Some(Ok(manifest)), Some(Ok(copy))) if manifest != copy => "it is not as its copy",
                 // Be it one that cannot be read: it says that there was a snapshot.
-                (None, Some(_)) => "it is missing, and its copy is not",
+                (None, Some(_)) => {
+                    let copy = copy_name(&name);
+                    return Err(StoreError::Unsure {
+                        why: format!(
+                            "it is missing, and its copy is not: `backhaul check --repair` brings it back; if that cannot, \
+                             {copy} is to be moved elsewhere to give the snapshot up"
+                        ),
+                        what: name,
+                    });
+                }
                 _ => continue,
             };
             return Err(StoreError::Unsure { what: name, why: why.to_owned() });

@@ -116,20 +116,22 @@ fn open_catalog(root: &Path, descriptor: &Descriptor) -> Result<(Catalog, [u8; 1
 }
 
 /// A catalog of an earlier time gives numbers out once more that objects have of which it does not know, and of two objects with
-/// one number only one can be found. It is refused before anything is cut, removed or written. No crash leaves one: a pack comes
-/// into its place after the catalog has counted what is in it.
+/// one number only one can be found. It is refused before anything is cut, removed or written. A pack comes into its place after
+/// the catalog has counted what is in it, so that no crash of a server leaves one; a rebuild that was cut off may, and begins again.
 fn refuse_earlier(root: &Path, vault: &VaultId, objects: u64, rows: &[PackRow]) -> Result<(), StoreError> {
     let blobs = LocalBlobs::new(root);
     let known: HashSet<PackId> = rows.iter().filter_map(|row| row.name).collect();
-    for blob in blobs.list("packs")? {
+    // What cannot be listed tells against nothing either.
+    for blob in (0..=u8::MAX).flat_map(|first| blobs.list(&format!("packs/{first:02x}")).unwrap_or_default())
+    {
         let name: Option<PackId> = blob.rsplit('/').next().and_then(|name| name.parse().ok());
         if name.is_none_or(|name| known.contains(&name)) {
             continue;
         }
         if let Some(newest) = newest_in(&blobs, &blob, vault).filter(|newest| *newest >= objects) {
             let why = format!(
-                "it is of an earlier time than {blob}, in which is object number {newest}; put the newer one back, or run \
-                 `backhaul check --rebuild-index`"
+                "it is of an earlier time than {blob}, in which is object number {newest}; run `backhaul check \
+                 --rebuild-index`, or put the newer one back"
             );
             return Err(catalog_damaged(root, &why));
         }
