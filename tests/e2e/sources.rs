@@ -95,8 +95,7 @@ fn what_is_not_wanted_is_left_out_and_counted() {
         "src/z",
     ];
     assert_eq!(listed(&home, dir.path()), expected);
-    let left_out =
-        serde_json::json!({ "by pattern": 3, "in folders marked as caches": 2, "larger than asked for": 1 });
+    let left_out = serde_json::json!({ "by pattern": 3, "in folders marked so (--exclude-caches, --exclude-if-present)": 2, "larger than asked for": 1 });
     assert_eq!(saved["left_out"], left_out, "{saved}");
 }
 

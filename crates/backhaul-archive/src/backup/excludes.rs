@@ -78,7 +78,7 @@ impl Reason {
             Self::Pattern => "by pattern",
             Self::Larger => "larger than asked for",
             Self::NoDump => "marked nodump",
-            Self::Marked => "in folders marked as caches",
+            Self::Marked => "in folders marked so (--exclude-caches, --exclude-if-present)",
             Self::Kernel => "file systems of the kernel",
             Self::Unmounted => "not mounted now",
         }
