@@ -14,18 +14,26 @@ use rustix::fs::{FileType, IFlags, ioctl_getflags, ioctl_setflags};
 
 use crate::restore::saved;
 
+/// A folder into which everybody may write.
+fn open_to_all() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    dir
+}
+
+/// Runs a script as the user whose home it is.
+fn as_its_user(home: &Home, script: &str) {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    home.as_its_user(&mut command);
+    assert!(command.status().unwrap().success(), "{script}");
+}
+
 #[test]
 fn an_ordinary_user_gets_their_files_back_without_complaint() {
-    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, out) = (open_to_all(), open_to_all());
     let (home, tree) = (Home::unprivileged(), dir.path().join("mine"));
-    for path in [dir.path(), out.path()] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-    }
-    let script = format!("mkdir {0} && echo a > {0}/a", tree.display());
-    let mut make = Command::new("sh");
-    make.args(["-c", &script]);
-    home.as_its_user(&mut make);
-    assert!(make.status().unwrap().success());
+    as_its_user(&home, &format!("mkdir {0} && echo a > {0}/a", tree.display()));
     home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
     home.run(&["restore", "latest", "-t", out.path().join("back").to_str().unwrap()]).ok();
 }
@@ -33,17 +41,9 @@ fn an_ordinary_user_gets_their_files_back_without_complaint() {
 /// Their owner has taken rights from them since: he may give them back, and does.
 #[test]
 fn files_that_their_owner_may_not_open_any_more_are_put_right() {
-    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, out) = (open_to_all(), open_to_all());
     let (home, tree, to) = (Home::unprivileged(), dir.path().join("mine"), out.path().join("back"));
-    for path in [dir.path(), out.path()] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-    }
-    let sh = |script: &str| {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        home.as_its_user(&mut command);
-        assert!(command.status().unwrap().success(), "{script}");
-    };
+    let sh = |script: &str| as_its_user(&home, script);
     let (mine, back) = (tree.display(), to.display());
     sh(&format!("mkdir {mine} && echo a > {mine}/a && echo b > {mine}/b && echo c > {mine}/c"));
     let has_attributes = trees::attribute(&tree.join("b"), "user.note", b"kept");
@@ -73,17 +73,9 @@ fn files_that_their_owner_may_not_open_any_more_are_put_right() {
 /// The same of folders, whatever is left of their rights; one that is to stay as it is stays closed, and is named.
 #[test]
 fn folders_that_their_owner_may_not_open_any_more_are_put_right() {
-    let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (dir, out) = (open_to_all(), open_to_all());
     let (home, tree, to) = (Home::unprivileged(), dir.path().join("mine"), out.path().join("back"));
-    for path in [dir.path(), out.path()] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
-    }
-    let sh = |script: &str| {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        home.as_its_user(&mut command);
-        assert!(command.status().unwrap().success(), "{script}");
-    };
+    let sh = |script: &str| as_its_user(&home, script);
     let (mine, back) = (tree.display(), to.display());
     sh(&format!("mkdir -p {mine}/f/in/deep && echo a > {mine}/f/a && echo b > {mine}/f/in/deep/b"));
     home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();

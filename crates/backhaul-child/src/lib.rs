@@ -52,7 +52,7 @@ pub enum CallError {
         why: io::Error,
     },
     /// It said that it failed.
-    #[error("{program}: {status}: {said}")]
+    #[error("{program}: {status}{}", if said.is_empty() { String::new() } else { format!(": {said}") })]
     Failed {
         /// Which.
         program: String,
@@ -234,6 +234,8 @@ mod tests {
     async fn one_that_fails_is_quoted_and_one_that_is_not_there_is_named() {
         let failed = sh("echo no signal >&2; exit 3", Path::new("/"), LIMIT).await.unwrap_err().to_string();
         assert!(failed.contains("exit status: 3: no signal"), "{failed}");
+        let silent = sh("exit 3", Path::new("/"), LIMIT).await.unwrap_err().to_string();
+        assert!(silent.ends_with("exit status: 3"), "{silent}");
         let call = Call { program: "/nowhere/notify", args: &[], env: &[], input: b"", limit: LIMIT };
         let failed = run(call).await.unwrap_err().to_string();
         assert!(failed.contains("/nowhere/notify"), "{failed}");
