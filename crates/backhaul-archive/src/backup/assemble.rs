@@ -12,7 +12,7 @@ use backhaul_object::{Kind, Object, ObjectId, Proof};
 use bytes::Bytes;
 
 use super::drafts::Drafts;
-use super::events::{Draw, Event, Found, Whole};
+use super::events::{Draw, Event, Found, Whole, name_of};
 use super::former::Former;
 use super::outbound::Outbound;
 use super::questions::{Answered, BATCH_BYTES, Questions, Verdict};
@@ -42,7 +42,6 @@ struct Current {
 
 /// A file that is being read.
 struct Reading {
-    name: Vec<u8>,
     path: Vec<u8>,
     link: Option<u64>,
     /// What it was, if it was known.
@@ -132,15 +131,15 @@ impl<'a> Assembler<'a> {
                 let bytes = extensions(&entry);
                 self.questions.push(Event::Plain(entry), bytes);
             }
-            Step::Read { name, path, link, before, .. } => {
+            Step::Read { path, link, before, .. } => {
                 let former = before.as_ref().map(|before| Former::of(&before.content));
                 let doubted =
                     before.filter(|before| before.seems == Seems::Same).map(|before| before.content);
-                let file = Reading { name, path, link, former, doubted };
-                match found.next() {
-                    Some(Parts::Here(parts)) => self.read(file, parts)?,
-                    Some(Parts::Coming(parts)) => self.read(file, parts)?,
-                    None => return Err(reader_failed()),
+                let file = Reading { path, link, former, doubted };
+                match found.next().ok_or_else(reader_failed)? {
+                    Parts::Small(parts) => self.read(file, parts)?,
+                    Parts::Coming(parts) => self.read(file, parts)?,
+                    Parts::Failed(why) => self.read(file, [Part::Failed(why)])?,
                 }
             }
             Step::Missing(name) => self.questions.push(Event::Missing(name), 0),
@@ -151,7 +150,7 @@ impl<'a> Assembler<'a> {
 
     /// Takes the parts of a file; a big one may fill several batches.
     fn read(&mut self, file: Reading, parts: impl IntoIterator<Item = Part>) -> Result<(), BackupError> {
-        let Reading { name, path, link, former, doubted } = file;
+        let Reading { path, link, former, doubted } = file;
         let former = former.unwrap_or_default();
         let (mut inline, mut offset) = (None, 0);
         for part in parts {
@@ -187,7 +186,8 @@ impl<'a> Assembler<'a> {
                     if let Some(why) = read.unstable {
                         self.figures.errors.push((to_path(&path), why.to_owned()));
                     }
-                    self.questions.push(Event::File { name, link, inline, read, path, doubted }, bytes);
+                    let read = Box::new(read);
+                    self.questions.push(Event::File { path, link, inline, read, doubted }, bytes);
                     return Ok(());
                 }
                 Part::Failed(why) => {
@@ -195,7 +195,7 @@ impl<'a> Assembler<'a> {
                     if doubted.is_some() {
                         self.figures.has_changed();
                     }
-                    self.questions.push(Event::Abandoned { name }, 0);
+                    self.questions.push(Event::Abandoned { path }, 0);
                     return Ok(());
                 }
             }
@@ -282,18 +282,18 @@ impl<'a> Assembler<'a> {
             Event::Known { entry, record } => {
                 Draw::Entry { entry, record: Some(record), in_open_bundle: false }
             }
-            Event::File { name, link, inline, read, path, doubted } => {
+            Event::File { path, link, inline, read, doubted } => {
                 let current = std::mem::take(&mut self.current);
                 let (content, in_open_bundle) = self.file_content(current, inline);
                 if doubted.is_some_and(|doubted| in_open_bundle || doubted != content) {
                     self.figures.has_changed();
                 }
-                Draw::file(name, link, content, in_open_bundle, &read, path)
+                Draw::file(path, link, content, in_open_bundle, &read)
             }
             Event::Missing(name) => Draw::Missing(name),
-            Event::Abandoned { name } => {
+            Event::Abandoned { path } => {
                 self.current = Current::default();
-                Draw::Missing(Some(name))
+                Draw::Missing(Some(name_of(&path)))
             }
             Event::Hole { len } => {
                 self.current.pieces.push(Piece::Hole { len });

@@ -21,11 +21,10 @@ pub(super) enum Event {
         len: u64,
     },
     File {
-        name: Vec<u8>,
+        path: Vec<u8>,
         link: Option<u64>,
         inline: Option<Bytes>,
         read: Box<Outcome>,
-        path: Vec<u8>,
         /// What it was, if it seemed to be the same.
         doubted: Option<Content>,
     },
@@ -33,9 +32,9 @@ pub(super) enum Event {
         entry: Entry,
         record: Box<Record>,
     },
-    /// The contents since the last file belong to one of this name that could not be read to its end.
+    /// The contents since the last file belong to one that could not be read to its end.
     Abandoned {
-        name: Vec<u8>,
+        path: Vec<u8>,
     },
 }
 
@@ -69,13 +68,13 @@ pub(super) enum Draw {
 impl Draw {
     /// A file as it was read.
     pub(super) fn file(
-        name: Vec<u8>,
+        path: Vec<u8>,
         link: Option<u64>,
         content: Content,
         in_open_bundle: bool,
         read: &Outcome,
-        path: Vec<u8>,
     ) -> Self {
+        let name = name_of(&path);
         let record = Record {
             path,
             fingerprint: read.fingerprint,
@@ -90,4 +89,9 @@ impl Draw {
         let entry = entry.with_attributes(&read.attributes).with_inode_flags(read.flags);
         Self::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
     }
+}
+
+/// The last name of a path.
+pub(super) fn name_of(path: &[u8]) -> Vec<u8> {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec()
 }

@@ -8,7 +8,6 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::chunker::Chunker;
-use backhaul_object::descriptor::INLINE_WRITTEN;
 use backhaul_object::entry::{Attribute, InodeFlags, Metadata};
 use backhaul_object::seal::identify_content;
 use backhaul_object::{ObjectId, Proof};
@@ -24,12 +23,14 @@ use crate::attributes::{self, Handle};
 use crate::extents::{self, Extent};
 use crate::inode_flags;
 
+mod small;
+
+use small::Small;
+
 /// Reading threads: enough to hide the latency of one disk.
 pub(super) const THREADS: usize = 4;
 /// Chunks of one file that wait for the assembler: each reader has one more in hand.
 pub(super) const PARTS_MAX: usize = 1;
-/// How often a small file that changes under the reader is read again.
-const RETRIES: usize = 2;
 /// What is said of a file that was not the same all along.
 const CHANGED: &str = "it changed while it was read; saved as it was read";
 /// How old the last change must be that proves by its time that none came after it. File systems keep times in steps of up to 2 s.
@@ -47,6 +48,8 @@ pub(super) struct Job {
 pub(super) struct Wanted {
     pub(super) dir: Arc<OwnedFd>,
     pub(super) name: CString,
+    /// What it was when the walk looked at it.
+    pub(super) look: Look,
     /// Of a large one.
     pub(super) large: Option<Large>,
 }
@@ -60,11 +63,14 @@ pub(super) struct Large {
 }
 
 /// What comes of a file, in order; the last is `Done` or `Failed`.
+#[expect(clippy::large_enum_variant, reason = "most are small: each box would go from thread to thread")]
 pub(super) enum Parts {
-    /// Of a small one.
-    Here(Vec<Part>),
+    /// Of a small one: its content and its end.
+    Small([Part; 2]),
     /// Of a big one, while it is read.
     Coming(Receiver<Part>),
+    /// Nothing could be read.
+    Failed(String),
 }
 
 /// A part of what comes of a file.
@@ -78,7 +84,7 @@ pub(super) enum Part {
     /// The next bytes of a sparse file are none.
     Hole { len: u64 },
     /// The end.
-    Done(Box<Outcome>),
+    Done(Outcome),
     /// Nothing could be read.
     Failed(String),
 }
@@ -115,20 +121,13 @@ struct Over;
 /// A file before it is read.
 struct Opened {
     file: File,
+    /// Of the walk, until it is looked at again.
     look: Look,
     sampled: i64,
     attributes: Vec<Attribute>,
     /// Attributes that are not saved, in words.
     unread: Vec<String>,
     large: Option<Large>,
-}
-
-/// What has become of a file at once.
-enum First {
-    /// It is read.
-    Read(Vec<Part>),
-    /// It is too big to be held, or has holes.
-    Big(Box<Opened>),
 }
 
 impl<'a> Readers<'a> {
@@ -145,28 +144,32 @@ impl<'a> Readers<'a> {
         loop {
             let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(Job { files, found }) = job else { return };
-            let mut big = Vec::new();
-            let first = |wanted: &Wanted| match self.open(wanted).and_then(|opened| self.read_small(opened)) {
-                Ok(First::Read(parts)) => Parts::Here(parts),
-                Ok(First::Big(opened)) => {
+            let (mut held, mut big) = (self.room(&files), Vec::new());
+            let read = |wanted| self.open(wanted).and_then(|opened| self.read_small(opened, &mut held));
+            let small = files.iter().map(read).collect::<Vec<_>>();
+            let held = Bytes::from(held);
+            let parts = small.into_iter().map(|small| match small {
+                Ok(Small::Read(read)) => Parts::Small(read.parts(&held)),
+                Ok(Small::Not(opened)) => {
                     let (parts_in, parts) = sync_channel(PARTS_MAX);
                     big.push((opened, parts_in));
                     Parts::Coming(parts)
                 }
-                Err(error) => Parts::Here(vec![self.failed(&error)]),
-            };
+                Err(error) => Parts::Failed(self.failed(&error)),
+            });
             // The receivers are gone when the run is over.
-            let _ = found.send(files.iter().map(first).collect());
+            let _ = found.send(parts.collect());
+            drop(held);
             for (opened, parts) in big {
-                let last = self.read_big(*opened, &parts).unwrap_or_else(|error| self.failed(&error));
-                let _ = parts.send(last);
+                let last = self.read_big(opened, &parts);
+                let _ = parts.send(last.unwrap_or_else(|error| Part::Failed(self.failed(&error))));
             }
         }
     }
 
-    fn failed(&self, error: &std::io::Error) -> Part {
+    fn failed(&self, error: &std::io::Error) -> String {
         count(&self.request.progress.errors, 1);
-        Part::Failed(error.to_string())
+        error.to_string()
     }
 
     fn open(&self, wanted: &Wanted) -> std::io::Result<Opened> {
@@ -179,66 +182,30 @@ impl<'a> Readers<'a> {
             done => done,
         }?;
         let (attributes, unread) = attributes::read(&Handle::open(&fd));
-        let file = File::from(fd);
-        let look = self.look(&file)?;
-        if look.kind() != FileType::RegularFile {
-            return Err(std::io::Error::other("it is no regular file any more"));
-        }
-        Ok(Opened { file, look, sampled, attributes, unread, large: wanted.large.clone() })
+        let (file, look, large) = (File::from(fd), wanted.look, wanted.large.clone());
+        Ok(Opened { file, look, sampled, attributes, unread, large })
     }
 
     fn look(&self, file: &File) -> std::io::Result<Look> {
-        Ok(self.request.joints.as_of(Look::of(file)?))
-    }
-
-    fn read_small(&self, mut opened: Opened) -> std::io::Result<First> {
-        for attempt in 0.. {
-            let (file, before) = (&opened.file, opened.look);
-            let size = before.size();
-            if size > u64::from(self.parameters.descriptor.member_max)
-                || extents::has_holes(file, size, before.room())
-            {
-                break;
-            }
-            let mut content = read_whole(file, size)?;
-            let after = self.look(file)?;
-            let is_stable = Fingerprint::of(&before) == Fingerprint::of(&after);
-            if !is_stable && attempt < RETRIES {
-                opened.look = after;
-                continue;
-            }
-            let is_longer = content.len() as u64 > size;
-            content.truncate(size as usize);
-            let len = content.len() as u64;
-            let unstable = match is_stable && len == size {
-                true => is_longer.then_some("it has more content than its size says; saved as far as that"),
-                false => Some(CHANGED),
-            };
-            return Ok(First::Read(vec![self.small(content), self.done(opened, (len, len), unstable)]));
+        let look = self.request.joints.as_of(Look::of(file)?);
+        if look.kind() != FileType::RegularFile {
+            return Err(std::io::Error::other("it is no regular file any more"));
         }
-        Ok(First::Big(Box::new(opened)))
-    }
-
-    fn small(&self, content: Vec<u8>) -> Part {
-        let content = Bytes::from(content);
-        if content.len() <= INLINE_WRITTEN {
-            return Part::Inline(content);
-        }
-        let (id, proof) = identify_content(&self.parameters.id_key, &content);
-        Part::Small { id, proof, content }
+        Ok(look)
     }
 
     fn read_big(&self, mut opened: Opened, parts: &SyncSender<Part>) -> std::io::Result<Part> {
+        opened.look = self.look(&opened.file)?;
         let before = opened.look;
         let Ok((size, read)) = self.send_extents(&mut opened, parts)? else {
             return Ok(Part::Failed("the run ended".to_owned()));
         };
         let after = self.look(&opened.file)?;
         let is_stable = Fingerprint::of(&before) == Fingerprint::of(&after) && size >= before.size();
-        Ok(self.done(opened, (size, read), (!is_stable).then_some(CHANGED)))
+        Ok(Part::Done(self.done(opened, (size, read), (!is_stable).then_some(CHANGED))))
     }
 
-    fn done(&self, opened: Opened, (size, read): (u64, u64), unstable: Option<&'static str>) -> Part {
+    fn done(&self, opened: Opened, (size, read): (u64, u64), unstable: Option<&'static str>) -> Outcome {
         let Opened { file, look, sampled, attributes, unread, .. } = opened;
         let fingerprint = Fingerprint::of(&look);
         let racy = unstable.is_some()
@@ -247,9 +214,7 @@ impl<'a> Readers<'a> {
         let (metadata, flags) = (look.metadata(), inode_flags::read(&file));
         count(&self.request.progress.bytes_read, read);
         count(&self.request.progress.errors, unread.len() as u64);
-        let outcome =
-            Outcome { metadata, fingerprint, size, read, racy, attributes, unread, flags, unstable };
-        Part::Done(Box::new(outcome))
+        Outcome { metadata, fingerprint, size, read, racy, attributes, unread, flags, unstable }
     }
 
     /// Reads what has data, and nothing where there is a hole; returns how many bytes that is in all, and of
@@ -307,22 +272,6 @@ impl<'a> Readers<'a> {
             !gone
         })?;
         Ok(if gone { Err(Over) } else { Ok(total) })
-    }
-}
-
-/// All of a small file, with a byte more than it should have if it has more.
-fn read_whole(file: &File, size: u64) -> std::io::Result<Vec<u8>> {
-    let mut content = Vec::with_capacity(size as usize + 1);
-    loop {
-        let at = content.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut content), at) {
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-            // It was asked for more: that was its end, and needs no further look.
-            Ok(0) => return Ok(content),
-            Ok(_) if content.len() as u64 >= size => return Ok(content),
-            Ok(_) => {}
-        }
     }
 }
 

@@ -106,7 +106,7 @@ pub(super) enum Step {
     /// A file as it was in the last run.
     Known { entry: Entry, record: Box<Record> },
     /// A file that is being read, and what it was in the last run.
-    Read { name: Vec<u8>, path: Vec<u8>, link: Option<u64>, size: u64, before: Option<Before> },
+    Read { path: Vec<u8>, link: Option<u64>, size: u64, before: Option<Before> },
     /// Something without content.
     Plain(Entry),
     /// Something of a kind that is not kept.

@@ -39,10 +39,9 @@ pub fn backup_stream(
 ) -> Result<Saved, BackupError> {
     check_name(stream.name.as_bytes())?;
     let (parts_in, parts) = sync_channel(PARTS_MAX);
-    let name = stream.name.clone().into_bytes();
-    let path = [b"/", &name[..]].concat();
+    let path = [b"/", stream.name.as_bytes()].concat();
     count(&progress.files, 1);
-    let batches = step::only(Step::Read { name, path, link: None, size: 0, before: None }, parts);
+    let batches = step::only(Step::Read { path, link: None, size: 0, before: None }, parts);
     let (put, saved) = std::thread::scope(|scope| {
         scope.spawn(move || {
             let last = pour(stream, parameters, progress, &parts_in).unwrap_or_else(Part::Failed);
@@ -100,5 +99,5 @@ fn pour(
         read: size,
         ..Outcome::default()
     };
-    Ok(Part::Done(Box::new(outcome)))
+    Ok(Part::Done(outcome))
 }

@@ -260,11 +260,11 @@ impl<'a> Walk<'a> {
         let link = self.link_group(look)?;
         let mut record = self.records.find(&self.path);
         let is_same = |record: &Record| !record.racy && record.fingerprint == Fingerprint::of(look);
-        let plain_name = name.to_bytes().to_vec();
         if let Some(record) = record.take_if(|record| is_same(record)) {
             let attributes = if record.attributes { self.named_attributes(dir, name)? } else { Vec::new() };
             let body = Body::File { size: record.fingerprint.size, content: record.content.clone(), link };
-            let entry = Entry { name: plain_name, metadata: look.metadata(), body, extensions: vec![] };
+            let entry =
+                Entry { name: name.to_bytes().to_vec(), metadata: look.metadata(), body, extensions: vec![] };
             let entry = entry.with_attributes(&attributes).with_inode_flags(record.flags);
             let record = Box::new(record);
             return self.send(Step::Known { entry, record });
@@ -275,13 +275,13 @@ impl<'a> Walk<'a> {
         let is_listed = record.as_ref().is_some_and(|record| matches!(record.content, Content::Flist(_)));
         let known_to = if is_listed { KnownTo::Signatures } else { KnownTo::Sink };
         let large = is_large.then(|| Large { path: path.clone(), past, known_to });
-        let wanted = Wanted { dir: Arc::clone(dir), name: name.clone(), large };
+        let wanted = Wanted { dir: Arc::clone(dir), name: name.clone(), look: *look, large };
         let seems = |record: &Record| match record.fingerprint == Fingerprint::of(look) {
             true => Seems::Same,
             false => Seems::Changed,
         };
         let before = record.map(|record| Before { seems: seems(&record), content: record.content });
-        self.steps.read(wanted, Step::Read { name: plain_name, path, link, size, before })
+        self.steps.read(wanted, Step::Read { path, link, size, before })
     }
 
     /// One number for all names of an inode, where it has several: the keyed hash of the first path, so that two runs agree.

@@ -54,10 +54,11 @@ impl Drop for BlockWriter {
     }
 }
 
-/// An encoded item and the number of objects that must be durable before it may be written.
+/// Encoded items and the number of objects that must be durable before they may be written. What is noted between two objects
+/// needs the same number.
 struct Waiting {
     needs: u64,
-    item: Vec<u8>,
+    items: Vec<u8>,
 }
 
 /// The journal of a run.
@@ -85,23 +86,29 @@ impl Journal {
         if record.path.len() > codec::PATH_MAX {
             return;
         }
-        let mut item = Vec::new();
-        codec::encode_file(&mut item, record);
-        self.waiting.push_back(Waiting { needs, item });
+        codec::encode_file(self.items(needs), record);
     }
 
     /// Notes a node.
     pub(crate) fn node(&mut self, prefix: u64, needs: u64) {
-        let mut item = Vec::new();
-        codec::encode_node(&mut item, prefix);
-        self.waiting.push_back(Waiting { needs, item });
+        codec::encode_node(self.items(needs), prefix);
+    }
+
+    /// Where an item is noted that needs so many objects.
+    fn items(&mut self, needs: u64) -> &mut Vec<u8> {
+        let is_open = |last: &Waiting| last.needs == needs && last.items.len() < BLOCK;
+        if !self.waiting.back().is_some_and(is_open) {
+            self.waiting.push_back(Waiting { needs, items: Vec::new() });
+        }
+        let last = self.waiting.len() - 1;
+        &mut self.waiting[last].items
     }
 
     /// Writes what has become durable.
     pub(crate) fn advance(&mut self, durable: u64) -> Result<(), BackupError> {
         while self.waiting.front().is_some_and(|waiting| waiting.needs <= durable) {
             if let Some(waiting) = self.waiting.pop_front() {
-                self.out.push(|block| block.extend_from_slice(&waiting.item)).map_err(failed(&self.new))?;
+                self.out.push(|block| block.extend_from_slice(&waiting.items)).map_err(failed(&self.new))?;
             }
         }
         self.out.flush().map_err(failed(&self.new))
