@@ -55,6 +55,12 @@ pub struct References {
 }
 
 impl References {
+    /// As it was at first, but for its room.
+    fn clear(&mut self) {
+        self.list.clear();
+        self.index.clear();
+    }
+
     fn slot(&mut self, id: ObjectId) -> usize {
         *self.index.entry(id).or_insert_with(|| {
             self.list.push(Reference::whole(id));
@@ -95,12 +101,30 @@ pub struct DirectoryBuilder<'k> {
     /// Encoded bytes of the last leaf.
     leaf: usize,
     branches: Vec<Branch>,
+    measure: Measure,
+}
+
+/// Says how many bytes entries take by themselves; its room serves again.
+#[derive(Default)]
+struct Measure {
+    room: Vec<u8>,
+    references: References,
+}
+
+impl Measure {
+    fn encoded_len(&mut self, entries: &[Entry]) -> usize {
+        self.room.clear();
+        self.references.clear();
+        entry::encode_all(&mut self.room, entries, &mut self.references);
+        self.room.len()
+    }
 }
 
 impl<'k> DirectoryBuilder<'k> {
     /// An empty directory.
     pub fn new(key: &'k IdKey) -> Self {
-        Self { key, leaves: vec![Vec::new()], size: 0, leaf: 0, branches: Vec::new() }
+        let (leaves, branches) = (vec![Vec::new()], Vec::new());
+        Self { key, leaves, size: 0, leaf: 0, branches, measure: Measure::default() }
     }
 
     /// Adds a finished child directory: folded if small enough, else written through `emit`.
@@ -113,7 +137,7 @@ impl<'k> DirectoryBuilder<'k> {
         child.body = match done {
             Finished::Written { node, totals } => Body::Directory { node, totals },
             Finished::Small(entries) => {
-                let len = encoded_len(&entries);
+                let len = self.measure.encoded_len(&entries);
                 if self.size + len <= NODE_MAX && entry::folds(&entries) < FOLD_DEPTH_MAX {
                     Body::Folded(entries)
                 } else {
@@ -127,7 +151,7 @@ impl<'k> DirectoryBuilder<'k> {
 
     /// Adds an entry; leaves that are complete go out through `emit` once the directory is known to be split.
     pub fn push(&mut self, entry: Entry, emit: &mut dyn FnMut(ObjectId, Object)) {
-        let len = encoded_len(std::slice::from_ref(&entry));
+        let len = self.measure.encoded_len(std::slice::from_ref(&entry));
         self.size += len;
         let cut = is_boundary(self.key, &entry.name);
         if self.leaves.is_empty() {
@@ -155,7 +179,7 @@ impl<'k> DirectoryBuilder<'k> {
     pub fn finish(mut self, emit: &mut dyn FnMut(ObjectId, Object)) -> Finished {
         if self.size <= NODE_MAX {
             let entries: Vec<Entry> = self.leaves.into_iter().flatten().collect();
-            if encoded_len(&entries) <= FOLD_MAX {
+            if self.measure.encoded_len(&entries) <= FOLD_MAX {
                 return Finished::Small(entries);
             }
             let totals = entries.iter().map(Entry::totals).sum();
@@ -188,12 +212,6 @@ pub fn write_root(done: Finished, key: &IdKey, emit: &mut dyn FnMut(ObjectId, Ob
 
 fn is_boundary(key: &IdKey, name: &[u8]) -> bool {
     key.identify(&[b"split", name]).0.prefix().trailing_zeros() >= SPLIT_BITS
-}
-
-fn encoded_len(entries: &[Entry]) -> usize {
-    let mut out = Vec::new();
-    entry::encode_all(&mut out, entries, &mut References::default());
-    out.len()
 }
 
 fn write(object: Object, key: &IdKey, emit: &mut dyn FnMut(ObjectId, Object)) -> ObjectId {

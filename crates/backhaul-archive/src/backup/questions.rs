@@ -115,8 +115,10 @@ impl<'a> Questions<'a> {
 
     /// Closes the current batch and asks about it.
     pub(super) fn ask(&mut self) -> Result<(), BackupError> {
-        let queries = std::mem::take(&mut self.queries);
-        let events = std::mem::take(&mut self.events);
+        // The next batch is about as large.
+        let next = (Vec::with_capacity(self.queries.len()), Vec::with_capacity(self.events.len()));
+        let queries = std::mem::replace(&mut self.queries, next.0);
+        let events = std::mem::replace(&mut self.events, next.1);
         let batch = Batch { events, held: std::mem::take(&mut self.held), durable: self.sink.durable() };
         self.awaited.0 += batch.held;
         self.awaited.1 += batch.events.len();
