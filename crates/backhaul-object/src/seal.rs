@@ -5,7 +5,6 @@
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use bytes::Bytes;
-use zstd::zstd_safe::CParameter;
 
 use crate::breach::Breach;
 use crate::codec::FormatError;
@@ -13,16 +12,14 @@ use crate::header::{Compressor, Header, Kind, PLAIN_MAX, Reference, encode_refer
 use crate::ids::{ObjectId, Proof};
 use crate::keys::{DataKey, IdKey};
 
+mod packer;
+
+pub use packer::Packer;
+
 /// AES-256-GCM under a per-record key (docs/format.md, "Sealing").
 pub const SUITE_AES_256_GCM: u8 = 1;
 /// Bytes that sealing adds: suite, nonce, tag.
 pub const SEAL_OVERHEAD: usize = 1 + 24 + 16;
-/// Content that saves less than 1/32 is kept raw: opening it is then free.
-const GAIN_SHIFT: u32 = 5;
-/// zstd level of a backup: the best that keeps up with a disk on one core.
-const LEVEL: i32 = 3;
-/// What differs from it for bundles: tables that stay in a core's own cache (docs/decisions/0013).
-const BUNDLES: [CParameter; 2] = [CParameter::ChainLog(14), CParameter::HashLog(15)];
 pub(crate) const NO_CONTEXT: FormatError = FormatError::Invalid("zstd context");
 
 /// An object in the clear.
@@ -54,15 +51,6 @@ pub struct Sealed {
     pub header: Header,
     /// Suite, 24-byte nonce, ciphertext, tag.
     pub body: Bytes,
-}
-
-/// A reusable compression context (a fresh one per chunk costs up to 45 % on incompressible data).
-pub struct Packer {
-    zstd: zstd::bulk::Compressor<'static>,
-    /// Of bundles, where they have one of their own.
-    bundles: Option<zstd::bulk::Compressor<'static>>,
-    /// Room for a frame.
-    room: Vec<u8>,
 }
 
 /// A reusable decompression context.
@@ -133,44 +121,6 @@ impl Object {
 /// Id and proof of file content: the same for a chunk and for a bundle member.
 pub fn identify_content(key: &IdKey, content: &[u8]) -> (ObjectId, Proof) {
     key.identify(&[&[Kind::Chunk as u8], content])
-}
-
-impl Packer {
-    /// A context at a zstd level.
-    ///
-    /// # Errors
-    /// zstd could not allocate its context.
-    pub fn new(level: i32) -> Result<Self, FormatError> {
-        Ok(Self { zstd: compressor(level)?, bundles: None, room: Vec::new() })
-    }
-
-    /// A context of a backup, for a machine that has other work (docs/decisions/0013).
-    ///
-    /// # Errors
-    /// zstd could not allocate its context.
-    pub fn of_backups() -> Result<Self, FormatError> {
-        let mut bundles = compressor(LEVEL)?;
-        for parameter in BUNDLES {
-            bundles.set_parameter(parameter).map_err(|_| NO_CONTEXT)?;
-        }
-        Ok(Self { bundles: Some(bundles), ..Self::new(LEVEL)? })
-    }
-
-    fn pack(&mut self, kind: Kind, plain: &[u8]) -> Result<Option<Bytes>, FormatError> {
-        let worth = plain.len() - (plain.len() >> GAIN_SHIFT);
-        self.room.clear();
-        self.room.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-        let zstd = self.bundles.as_mut().filter(|_| kind == Kind::Bundle).unwrap_or(&mut self.zstd);
-        let len = zstd
-            .compress_to_buffer(plain, &mut self.room)
-            .map_err(|_| FormatError::Invalid("zstd refused to compress"))?;
-        // A copy, so that queues hold what they count and not the room for the longest frame.
-        Ok((len < worth).then(|| Bytes::copy_from_slice(&self.room[..len])))
-    }
-}
-
-fn compressor(level: i32) -> Result<zstd::bulk::Compressor<'static>, FormatError> {
-    zstd::bulk::Compressor::new(level).map_err(|_| NO_CONTEXT)
 }
 
 impl Unpacker {
