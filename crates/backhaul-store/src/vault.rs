@@ -24,6 +24,7 @@ use crate::writer::PackWriter;
 
 mod flush;
 mod foresee;
+mod leftovers;
 pub(crate) mod manifests;
 mod marks;
 mod open;
