@@ -28,6 +28,8 @@ pub enum Breach {
     Unlimited,
     /// L10: what no rule keeps is forgotten, though it is among the newest.
     NoFloor,
+    /// L10: a client's snapshots are forgotten and go, though its brake is tripped.
+    UnheededBrake,
 }
 
 impl Breach {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use backhaul_object::ids::{ClientId, ObjectId, PackId, SessionId, ShortId, VaultId};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, Transaction, params};
 
 use crate::error::StoreError;
 use crate::index::Ordinal;
@@ -274,11 +274,20 @@ impl Catalog {
     /// # Errors
     /// SQLite.
     pub fn snapshots(&self) -> Result<Vec<SnapshotRow>, StoreError> {
-        let mut statement = self.db.prepare(
-            "SELECT id, ordinal, client, client_name, sequence, server_time, bytes_stored, objects_new
-             FROM snapshots ORDER BY client, sequence",
-        )?;
-        let rows = statement.query_map([], |row| {
+        self.snapshots_by("true", params![])
+    }
+
+    /// A client's snapshots by sequence, without a look at those of others.
+    ///
+    /// # Errors
+    /// SQLite.
+    pub fn snapshots_of(&self, client: ClientId) -> Result<Vec<SnapshotRow>, StoreError> {
+        self.snapshots_by(OF_CLIENT, params![client.0])
+    }
+
+    fn snapshots_by(&self, which: &str, values: &[&dyn ToSql]) -> Result<Vec<SnapshotRow>, StoreError> {
+        let mut statement = self.db.prepare_cached(&snapshots_sql(which))?;
+        let rows = statement.query_map(values, |row| {
             Ok(SnapshotRow {
                 id: ObjectId(row.get(0)?),
                 ordinal: Ordinal(get_u64(row, 1)?),
@@ -305,6 +314,16 @@ impl Catalog {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+/// Which of all snapshots are a client's.
+const OF_CLIENT: &str = "client = ?1";
+
+fn snapshots_sql(which: &str) -> String {
+    format!(
+        "SELECT id, ordinal, client, client_name, sequence, server_time, bytes_stored, objects_new
+         FROM snapshots WHERE {which} ORDER BY client, sequence"
+    )
 }
 
 fn put_counts(tx: &Transaction<'_>, counts: &Counts) -> Result<(), StoreError> {

@@ -13,7 +13,8 @@
 //! - [`vault`]: [`Vault`], the façade; [`session`]: [`WriteSession`], the only way to add objects;
 //! - [`owned`]: what a client may refer to; [`check`] and [`rebuild`]: trust nothing, make caches anew;
 //! - [`reclaim`]: what no snapshot reaches goes, beside everything else;
-//! - [`reserve`]: room that is set aside for that; [`revived`]: what was lost and comes back;
+//! - [`reserve`]: room that is set aside for that; [`revived`]: what was lost and comes back; [`acknowledged`]: whether the
+//!   catalog is the newest;
 //! - [`repair`]: makes good what is damaged; `around`: reads around bad sectors; [`aside`]: what a repair has replaced; [`scrub`]: when which pack is read again.
 //!
 //! Invariants:
@@ -25,6 +26,7 @@
 //! - a forgotten snapshot is hidden and can be had back; only [`mark::may_reclaim`] releases it;
 //! - a write error poisons the session: it can only be dropped.
 
+pub mod acknowledged;
 mod around;
 pub mod aside;
 pub mod atomic;

@@ -130,7 +130,7 @@ impl Vault {
             }
             from = to;
         }
-        for row in state.catalog.snapshots()?.iter().filter(|row| row.client == client) {
+        for row in state.catalog.snapshots_of(client)? {
             owned.add(row.ordinal);
         }
         let unsaved = state.proven.iter().filter(|p| p.client == client).copied();

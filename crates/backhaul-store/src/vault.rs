@@ -24,6 +24,7 @@ use crate::writer::PackWriter;
 
 mod flush;
 mod foresee;
+mod leftovers;
 pub(crate) mod manifests;
 mod marks;
 mod open;
@@ -299,9 +300,11 @@ impl Vault {
     /// # Errors
     /// The catalog cannot be read.
     pub fn snapshots(&self, client: Option<ClientId>) -> Result<Vec<SnapshotRow>, StoreError> {
-        let mut rows = self.state().catalog.snapshots()?;
-        rows.retain(|row| client.is_none_or(|client| row.client == client));
-        Ok(rows)
+        let state = self.state();
+        match client {
+            Some(client) => state.catalog.snapshots_of(client),
+            None => state.catalog.snapshots(),
+        }
     }
 
     /// The highest sequence number that a client's manifests, their copies or catalog rows have, readable or not: a number

@@ -8,6 +8,7 @@ use backhaul_object::ids::{ClientId, PackId, SessionId, VaultId};
 use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Kind, Object, ObjectId};
+use backhaul_store::acknowledged::Acknowledged;
 use backhaul_store::catalog::PackRow;
 use backhaul_store::index::Location;
 use backhaul_store::manifest::Manifest;
@@ -84,6 +85,19 @@ fn revived_places() {
     let bytes = revived.encode();
     assert_eq!(Revived::decode(&bytes).unwrap(), revived);
     check("revived.txt", &[("revived", bytes)]);
+}
+
+#[test]
+fn acknowledged() {
+    let noted = Acknowledged { generation: [4; 16], objects: 70_000 };
+    let bytes = noted.encode();
+    assert_eq!(Acknowledged::decode(&bytes).unwrap(), noted);
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 1;
+        assert!(Acknowledged::decode(&changed).is_err() && Acknowledged::decode(&bytes[..at]).is_err());
+    }
+    check("acknowledged.txt", &[("acknowledged", bytes)]);
 }
 
 #[test]

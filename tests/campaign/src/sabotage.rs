@@ -27,7 +27,7 @@ enum Suite {
 }
 
 /// Law, breach (as `backhaul_object::breach` names it), and what must turn red.
-const BREACHES: [(&str, &str, Suite); 12] = [
+const BREACHES: [(&str, &str, Suite); 13] = [
     ("L1", "UnsyncedPacks", Suite::Power(Story::Backup)),
     ("L1", "ManifestFirst", Suite::Power(Story::Backup)),
     ("L1", "RevivedEarly", Suite::Power(Story::Heal)),
@@ -48,6 +48,11 @@ const BREACHES: [(&str, &str, Suite); 12] = [
         Suite::Test("lies::counts_that_are_not_true_and_questions_out_of_turn_are_refused_by_name"),
     ),
     ("L10", "NoFloor", Suite::Test("keep::what_no_rule_keeps_is_hidden_and_can_be_had_back")),
+    (
+        "L10",
+        "UnheededBrake",
+        Suite::Test("keep::the_brake_holds_everything_when_a_client_rewrites_its_files_at_once"),
+    ),
 ];
 
 /// What came of one breach.

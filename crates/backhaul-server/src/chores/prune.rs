@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backhaul_object::breach::Breach;
 use backhaul_object::ids::ClientId;
 use backhaul_store::StoreError;
 use backhaul_store::reclaim::{self, Report, Step, Watch};
@@ -80,7 +81,7 @@ impl<T: Time> Watch for Pacer<'_, T> {
 
     /// A run may have tripped its brake since the pass began.
     fn holds(&mut self, client: ClientId) -> Result<bool, StoreError> {
-        let Some(fleet) = self.fleet else { return Ok(false) };
+        let Some(fleet) = self.fleet.filter(|_| !Breach::UnheededBrake.is_on()) else { return Ok(false) };
         fleet.brake(client).map(|brake| brake.is_some()).map_err(|error| {
             let (path, source) =
                 (PathBuf::from(format!("the brake of client {client}")), io::Error::other(error));
@@ -118,7 +119,8 @@ pub(crate) fn carry_out(request: &Request, tools: &mut Tools<'_>) -> Result<Outc
         vault.count_night(tools.now)?;
         braking::catch_up(tools.fleet, tools.vault, tools.now)?;
     }
-    let held: HashSet<_> = tools.fleet.brakes()?.into_iter().map(|(client, _)| client).collect();
+    let mut held: HashSet<_> = tools.fleet.brakes()?.into_iter().map(|(client, _)| client).collect();
+    held.retain(|_| !Breach::UnheededBrake.is_on());
     let mut holds: Vec<String> = held
         .iter()
         .filter_map(|client| tools.fleet.client_by_id(*client).transpose())

@@ -36,42 +36,45 @@ pub(crate) fn note(
     let judged = fleet.profiles(client.id)?.last().map_or(0, |last| last.sequence);
     // Streams have numbers, too.
     if judged + 1 < profile.sequence {
-        let before = |row: &SnapshotRow| row.client == client.id && row.sequence < profile.sequence;
-        judge_missed(fleet, vault, before, now)?;
+        let mut missed = vault.vault.snapshots(Some(client.id))?;
+        missed.retain(|row| judged < row.sequence && row.sequence < profile.sequence);
+        judge_missed(fleet, vault, (client, &missed), &mut Unpacker::new()?, now)?;
     }
     judge_run(fleet, client, profile, now)
 }
 
 /// Judges all runs that nobody has, before anything is decided by their brakes.
 pub(crate) fn catch_up(fleet: &mut Fleet, vault: &OpenVault, now: u64) -> Result<(), ServerError> {
-    judge_missed(fleet, vault, |_| true, now)
-}
-
-/// Judges runs whose snapshot is there and whose profile is not: the server was killed between the two, or lost since it
-/// was exported, or the database refused. Of files that are gone and contents that are others the vault knows enough; names
-/// only the client has counted.
-fn judge_missed(
-    fleet: &mut Fleet,
-    vault: &OpenVault,
-    which: impl Fn(&SnapshotRow) -> bool,
-    now: u64,
-) -> Result<(), ServerError> {
     // One that the fleet does not know has no brake, and nothing of it is forgotten.
     let judged = fleet.judged()?;
     let mut missed: BTreeMap<ClientId, Vec<SnapshotRow>> = BTreeMap::new();
     for row in vault.vault.snapshots(None)? {
-        if judged.get(&row.client).is_some_and(|judged| row.sequence > *judged) && which(&row) {
+        if judged.get(&row.client).is_some_and(|judged| row.sequence > *judged) {
             missed.entry(row.client).or_default().push(row);
         }
     }
     let mut unpacker = Unpacker::new()?;
     for (id, rows) in missed {
         let Some(client) = fleet.client_by_id(id)? else { continue };
-        for row in &rows[rows.len().saturating_sub(HISTORY)..] {
-            let manifest = forget::read(vault, row, &mut unpacker);
-            if let Some(manifest) = manifest.filter(|manifest| manifest.origin() == Origin::Files) {
-                judge_run(fleet, &client, &profile(row, &manifest), now)?;
-            }
+        judge_missed(fleet, vault, (&client, &rows), &mut unpacker, now)?;
+    }
+    Ok(())
+}
+
+/// Judges runs of a client whose snapshot is there and whose profile is not: the server was killed between the two, or lost since
+/// it was exported, or the database refused. Of files that are gone and contents that are others the vault knows enough; names
+/// only the client has counted.
+fn judge_missed(
+    fleet: &mut Fleet,
+    vault: &OpenVault,
+    (client, rows): (&Client, &[SnapshotRow]),
+    unpacker: &mut Unpacker,
+    now: u64,
+) -> Result<(), ServerError> {
+    for row in &rows[rows.len().saturating_sub(HISTORY)..] {
+        let manifest = forget::read(vault, row, unpacker);
+        if let Some(manifest) = manifest.filter(|manifest| manifest.origin() == Origin::Files) {
+            judge_run(fleet, client, &profile(row, &manifest), now)?;
         }
     }
     Ok(())

@@ -220,7 +220,8 @@ fn subjects(request: &Request, tools: &mut Tools<'_>) -> Result<Vec<Subject>, Se
         let Some(rows) = rows.remove(&client.id) else { continue };
         let keep = keep_of(request, versions.of(client.id).1, &client);
         let pinned = rows.iter().filter(|row| pinned.contains(&row.id)).map(|row| row.sequence).collect();
-        let held = tools.fleet.brake(client.id)?.map(|brake| brake.why);
+        let brake = tools.fleet.brake(client.id)?.filter(|_| !Breach::UnheededBrake.is_on());
+        let held = brake.map(|brake| brake.why);
         subjects.push(Subject { client, keep, rows, pinned, held });
     }
     if let By::Name(names) = &request.by {

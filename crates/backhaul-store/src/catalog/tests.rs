@@ -66,3 +66,37 @@ fn a_changed_row_of_an_earlier_version_is_noticed_before_it_is_summed_anew() {
     drop(db);
     assert!(matches!(Catalog::open(&path).err(), Some(StoreError::Damaged { .. })));
 }
+
+/// There may be a thousand clients, and each session asks for those of its own.
+#[test]
+fn a_clients_snapshots_are_found_without_a_look_at_those_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(&dir.path().join("catalog.sqlite")).unwrap();
+    let clients = [4, 5, 6].map(|n| ClientId([n; 16]));
+    for (n, (sequence, client)) in
+        [3, 1, 2].into_iter().flat_map(|s| clients.map(|client| (s, client))).enumerate()
+    {
+        let (id, client_name) = (ObjectId([n as u8; 32]), String::new());
+        let (ordinal, server_time, bytes_stored, objects_new) = (Ordinal(n as u64), 1, 1, 1);
+        let row = SnapshotRow {
+            id,
+            ordinal,
+            client,
+            client_name,
+            sequence,
+            server_time,
+            bytes_stored,
+            objects_new,
+        };
+        put_snapshot(&catalog.db, &row).unwrap();
+    }
+    for client in clients {
+        let rows = catalog.snapshots_of(client).unwrap();
+        assert!(rows.iter().all(|row| row.client == client));
+        assert_eq!(rows.iter().map(|row| row.sequence).collect::<Vec<_>>(), [1, 2, 3]);
+    }
+    assert!(catalog.snapshots_of(ClientId([7; 16])).unwrap().is_empty());
+    let sql = format!("EXPLAIN QUERY PLAN {}", snapshots_sql(OF_CLIENT));
+    let plan: String = catalog.db.query_row(&sql, params![clients[0].0], |row| row.get(3)).unwrap();
+    assert!(plan.starts_with("SEARCH"), "{plan}");
+}

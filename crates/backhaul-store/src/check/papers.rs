@@ -6,7 +6,7 @@ use super::{Damage, Mending, Part, Report, Request};
 use crate::catalog::SnapshotRow;
 use crate::error::StoreError;
 use crate::manifest::{Manifest, copy_name, manifest_name};
-use crate::vault::manifests::Stranger;
+use crate::vault::manifests::{NO_OBJECT, Stranger};
 use crate::vault::{self, DESCRIPTOR_COPY, DESCRIPTOR_FILE, Pair, Vault};
 
 impl Vault {
@@ -50,12 +50,17 @@ impl Vault {
     /// A manifest that the catalog does not have: it was lost and its copy is there, or it is not to be believed.
     fn check_stranger(&self, request: &Request, name: &str, report: &mut Report) -> Result<(), StoreError> {
         let may_mend = request.mending == Mending::Mend;
-        let Stranger { pair, is_superfluous } = self.stranger(name)?;
-        let why = match (&pair.manifest, &pair.copy) {
-            (Ok(_), _) => "the catalog does not have it; opening the vault enters it".to_owned(),
-            (Err(why), _) => why.clone(),
+        let Stranger { pair, is_lost, is_superfluous } = self.stranger(name)?;
+        let named = |why: &str| Damage::new(Part::File(name.to_owned()), why);
+        // Be the manifest whole or not, there was such a snapshot.
+        if is_lost {
+            report.damage.push(named(NO_OBJECT));
+        }
+        let mut damage = match &pair.manifest {
+            Ok(_) if is_lost => return Ok(()),
+            Ok(_) => named("the catalog does not have it; opening the vault enters it"),
+            Err(why) => named(why),
         };
-        let mut damage = Damage::new(Part::File(name.to_owned()), why);
         match pair {
             Pair { manifest: Err(_), copy: Some(Ok(good)), .. } if may_mend => {
                 self.replace(name, &good.encode(), request.now)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use backhaul_object::ids::VaultId;
 
+use crate::acknowledged;
 use crate::catalog::{Catalog, Claims, Counts, PackRow};
 use crate::error::{Doing, StoreError};
 
@@ -30,6 +31,8 @@ pub(super) fn write_catalog(
     for suffix in ["", "-wal", "-shm"] {
         remove(&root.join(format!("catalog.sqlite{suffix}")))?;
     }
+    // It counts what the old one had.
+    remove(&root.join(acknowledged::FILE))?;
     let (index, new) = (root.join("index"), root.join("index.new"));
     if index.exists() {
         fs::remove_dir_all(&index).doing("remove", &index)?;

@@ -1,9 +1,8 @@
 //! The one place that makes things durable, in the one right order.
 
-use std::fs;
-
 use backhaul_object::breach::Breach;
 
+use crate::acknowledged::Acknowledged;
 use crate::atomic::sync_parent;
 use crate::catalog::{Claims, PackRow};
 use crate::error::{Doing, StoreError};
@@ -47,6 +46,8 @@ impl Vault {
                 resurrected: state.fence.resurrected(),
             };
             state.catalog.flush(counts, &rows, &claims)?;
+            let (generation, objects) = (self.generation(), counts.objects);
+            Acknowledged { generation, objects }.note(&self.shared.root);
             state.proven.clear();
             state.fence.noted();
         }
@@ -91,18 +92,6 @@ impl Vault {
         if !due.is_empty() {
             let open = self.shared.root.join("open");
             sync_parent(&open.join("x")).doing("sync", &open)?;
-        }
-        Ok(())
-    }
-
-    /// Removes files in `open/` that the catalog does not know: nothing in them was acknowledged.
-    pub(crate) fn sweep_open(&self) -> Result<(), StoreError> {
-        let known: Vec<String> = self.state().writers.keys().map(|number| open_name(*number)).collect();
-        for name in crate::blobs::Blobs::list(&self.shared.spool, "open")? {
-            if !known.contains(&name) {
-                let path = self.shared.root.join(&name);
-                fs::remove_file(&path).doing("remove", &path)?;
-            }
         }
         Ok(())
     }

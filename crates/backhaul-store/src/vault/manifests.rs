@@ -61,6 +61,11 @@ impl Pair {
         ))
     }
 
+    /// Those of the two that can be believed.
+    fn believed(&self) -> impl Iterator<Item = &Manifest> {
+        self.manifest.iter().chain(self.copy.iter().flatten())
+    }
+
     /// The one that counts; in a dispute the one in its place.
     fn counts(self) -> Option<Manifest> {
         self.manifest.ok().or(self.copy.and_then(Result::ok))
@@ -107,9 +112,14 @@ impl Manifest {
     }
 }
 
+/// Said of a manifest whose snapshot object is not there.
+pub(crate) const NO_OBJECT: &str = "its snapshot object is not in the vault";
+
 /// A manifest that the catalog does not have.
 pub(crate) struct Stranger {
     pub(crate) pair: Pair,
+    /// The snapshot object of the one that counts is not in the vault.
+    pub(crate) is_lost: bool,
     /// What is there says only what the manifest of a snapshot that the catalog has says, too.
     pub(crate) is_superfluous: bool,
 }
@@ -121,16 +131,23 @@ impl State {
         Ok(rows.map(|row| (row.id, manifest_name(row.client, row.sequence))).collect())
     }
 
-    /// Whether a manifest's snapshot object is in the vault, in a pack of its client, and refers to the same.
-    fn vouch(&self, blobs: &dyn Blobs, manifest: &Manifest) -> Result<Ordinal, String> {
+    /// Whether the vault has a manifest's snapshot object, or knows that it had it.
+    fn knows(&self, manifest: &Manifest) -> Result<bool, StoreError> {
+        let id = &manifest.id;
+        Ok(self.index.ordinal(id)?.is_some() || self.index.lost_ordinal(id)?.is_some())
+    }
+
+    /// Whether a manifest's snapshot object is in a pack of its client, and refers to the same. One that is not there tells
+    /// nothing.
+    fn vouch(&self, blobs: &dyn Blobs, manifest: &Manifest) -> Result<(), String> {
         let ordinal = self.index.ordinal(&manifest.id).map_err(|error| error.to_string())?;
-        let ordinal = ordinal.ok_or("its snapshot object is not in the vault")?;
+        let Some(ordinal) = ordinal else { return Ok(()) };
         let at = self.index.location(ordinal).map_err(|error| error.to_string())?;
-        let Some(row) = self.packs.get(&at.pack) else { return Ok(ordinal) };
+        let Some(row) = self.packs.get(&at.pack) else { return Ok(()) };
         if row.client != NOBODY && row.client != manifest.client {
             return Err(format!("its snapshot object is of client {}", row.client));
         }
-        let Some(blob) = row.name.as_ref().map(pack_blob) else { return Ok(ordinal) };
+        let Some(blob) = row.name.as_ref().map(pack_blob) else { return Ok(()) };
         let raw = blobs.read(&blob, u64::from(at.offset), at.len as usize).unwrap_or_default();
         // One that cannot be read says nothing: the manifest is there for that.
         match (pack::decode_record(&raw), pack::decode_record(&manifest.record)) {
@@ -139,7 +156,7 @@ impl State {
             {
                 Err("the snapshot object that it holds is not the one in the vault".to_owned())
             }
-            _ => Ok(ordinal),
+            _ => Ok(()),
         }
     }
 }
@@ -148,7 +165,13 @@ impl Vault {
     /// A manifest and its copy, as far as they can be believed.
     pub(crate) fn pair(&self, state: &State, name: &str) -> Pair {
         let blobs = &*self.shared.blobs;
-        Pair::read(blobs, name).unless(&|manifest| state.vouch(blobs, manifest).map(drop))
+        let pair = Pair::read(blobs, name).unless(&|manifest| state.vouch(blobs, manifest));
+        // Beside one whose object is known, one of an object that nobody knows is of another vault, or of a time that never was.
+        let is_known = |manifest: &Manifest| state.knows(manifest).unwrap_or(true);
+        if !pair.believed().any(is_known) {
+            return pair;
+        }
+        pair.unless(&|manifest| if is_known(manifest) { Ok(()) } else { Err(NO_OBJECT.to_owned()) })
     }
 
     /// Names of manifests, of those too of which only the copy is left.
@@ -207,7 +230,9 @@ impl Vault {
         };
         let is_superfluous = has_owner(name) && has_owner(&copy_name(name));
         let pair = self.pair(&state, name).unless(&|manifest| is_only_of(&owners, manifest));
-        Ok(Stranger { pair, is_superfluous })
+        let counts = pair.believed().next().map(|manifest| manifest.id);
+        let is_lost = counts.map_or(Ok(false), |id| state.index.ordinal(&id).map(|found| found.is_none()))?;
+        Ok(Stranger { pair, is_lost, is_superfluous })
     }
 
     /// Manifests and copies that both can be believed and say different things.

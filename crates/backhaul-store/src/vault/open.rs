@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{PackId, VaultId};
 
+use crate::acknowledged::Acknowledged;
 use crate::atomic::sync_parent;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, Counts, INDEX_VERSION, PackRow};
@@ -118,7 +119,20 @@ fn open_catalog(root: &Path, descriptor: &Descriptor) -> Result<(Catalog, [u8; 1
 /// A catalog of an earlier time gives numbers out once more that objects have of which it does not know, and of two objects with
 /// one number only one can be found. It is refused before anything is cut, removed or written. A pack comes into its place after
 /// the catalog has counted what is in it, so that no crash of a server leaves one; a rebuild that was cut off may, and begins again.
-fn refuse_earlier(root: &Path, vault: &VaultId, objects: u64, rows: &[PackRow]) -> Result<(), StoreError> {
+/// Of packs in `open/` a crash does leave some, which look the same: `noted` tells.
+fn refuse_earlier(
+    root: &Path,
+    vault: &VaultId,
+    (objects, noted): (u64, Option<u64>),
+    rows: &[PackRow],
+) -> Result<(), StoreError> {
+    if let Some(noted) = noted.filter(|noted| *noted > objects) {
+        let why = format!(
+            "it is of an earlier time: it has {objects} objects, and {noted} were acknowledged; run `backhaul check \
+             --rebuild-index`, or put the newer one back"
+        );
+        return Err(catalog_damaged(root, &why));
+    }
     let blobs = LocalBlobs::new(root);
     let known: HashSet<PackId> = rows.iter().filter_map(|row| row.name).collect();
     // What cannot be listed tells against nothing either.
@@ -151,7 +165,8 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     let lock = lock(root)?;
     let (mut catalog, generation, counts) = open_catalog(root, &descriptor)?;
     let rows = catalog.packs().map_err(|_| catalog_damaged(root, REBUILD))?;
-    refuse_earlier(root, &descriptor.vault, counts.objects, &rows)?;
+    let noted = Acknowledged::load(root, generation).map(|noted| noted.objects);
+    refuse_earlier(root, &descriptor.vault, (counts.objects, noted), &rows)?;
     let (index, counts) = open_index(root, &mut catalog, counts)?;
     let fence = condemned::load(root)?;
     let is_reclaimed = counts.objects.checked_sub(1).is_some_and(|last| fence.gone().has(Ordinal(last)));
@@ -193,7 +208,10 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
     vault.resume_revived()?;
     vault.resume_reclaim()?;
     vault.finish_packs(&rows)?;
+    vault.sweep_open(noted == Some(counts.objects))?;
+    vault.flush()?;
     vault.adopt_manifests()?;
+    Acknowledged { generation, objects: counts.objects }.renew(root);
     Ok(vault)
 }
 
@@ -209,7 +227,7 @@ fn open_index(root: &Path, catalog: &mut Catalog, counts: Counts) -> Result<(Ind
 }
 
 impl Vault {
-    /// Cuts packs that were being written back to what was acknowledged, and seals them.
+    /// Cuts packs that were being written back to what was acknowledged; the next flush seals them.
     fn finish_packs(&self, rows: &[PackRow]) -> Result<(), StoreError> {
         for row in rows {
             let name = open_name(row.number);
@@ -244,8 +262,7 @@ impl Vault {
                 }
             }
         }
-        self.sweep_open()?;
-        self.flush()
+        Ok(())
     }
 
     /// Whether the numbers in an open pack are those of its objects. Its footer would cover them, and whoever makes the index

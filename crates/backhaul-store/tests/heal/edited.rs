@@ -5,7 +5,7 @@ use std::path::Path;
 
 use backhaul_object::Kind;
 use backhaul_object::ids::{ClientId, SessionId};
-use backhaul_store::check::Mending;
+use backhaul_store::check::{Mending, Part};
 use backhaul_store::manifest::Manifest;
 use backhaul_store::mark::State;
 use backhaul_store::reclaim;
@@ -312,4 +312,74 @@ fn a_snapshot_is_not_entered_for_another_client_than_that_of_its_pack() {
     let report = check(&vault, Mending::Mend);
     let found = report.damage.iter().find(|damage| damage.what.to_string() == name("snaps", ANA, 9)).unwrap();
     assert!(found.why.contains(&format!("of client {BEA}")) && found.mended.is_none(), "{found:?}");
+}
+
+/// Ana's second snapshot loses its object, beyond parity; what else was in the pack is in another one.
+fn lose_snapshot_object(root: &Path) {
+    let record = manifest(root, ANA, 2).record;
+    let place = |bytes: &[u8]| bytes.windows(record.len()).position(|window| window == record);
+    let hit = files(root, "packs").into_iter().find_map(|path| {
+        let bytes = fs::read(&path).unwrap();
+        place(&bytes).map(|at| (path, bytes, at))
+    });
+    let (path, mut bytes, at) = hit.unwrap();
+    bytes[at + 100..at + record.len()].fill(0);
+    fs::write(path, bytes).unwrap();
+    files(root, "parity").into_iter().for_each(|sidecar| fs::remove_file(sidecar).unwrap());
+    let vault = Vault::open(root).unwrap();
+    assert!(!check(&vault, Mending::Mend).is_sound());
+    assert!(vault.ordinal(&manifest(root, ANA, 2).id).unwrap().is_none());
+}
+
+/// That the object is lost tells neither against the manifest nor against its copy.
+#[test]
+fn a_manifest_comes_back_from_its_copy_though_its_snapshot_object_is_lost() {
+    let dir = filled();
+    let root = dir.path();
+    let (path, copy) = (root.join(name("snaps", ANA, 2)), root.join(name("copies", ANA, 2)));
+    let (whole, second) = (fs::read(&path).unwrap(), manifest(root, ANA, 2));
+    lose_snapshot_object(root);
+    // With its row in the catalog, and then without.
+    for is_listed in [true, false] {
+        if !is_listed {
+            drop(rebuilt(root, Mending::Look));
+        }
+        let vault = Vault::open(root).unwrap();
+        assert_eq!(vault.snapshots(Some(ANA)).unwrap().len(), 1 + usize::from(is_listed));
+        let lost = |report: &backhaul_store::check::Report| {
+            let named = |damage: &&backhaul_store::check::Damage| match is_listed {
+                true => damage.what == Part::Object(second.id.short()),
+                false => {
+                    damage.what.to_string() == name("snaps", ANA, 2)
+                        && damage.why.contains("is not in the vault")
+                }
+            };
+            report.damage.iter().filter(|damage| damage.mended.is_none()).filter(named).count()
+        };
+        let intact = check(&vault, Mending::Look);
+        assert_eq!((intact.damage.len(), lost(&intact)), (1, 1), "{is_listed}: {:?}", intact.damage);
+        let cases = [(false, Some(50)), (false, None), (true, Some(50))];
+        // Without a row it is the manifest that says what there was.
+        for (is_copy, damage) in cases.into_iter().filter(|(is_copy, _)| is_listed || !is_copy) {
+            let case = format!("{is_listed}, {is_copy}, {damage:?}");
+            let hit = if is_copy { &copy } else { &path };
+            match damage {
+                Some(at) => flip(hit, at),
+                None => fs::remove_file(hit).unwrap(),
+            }
+            let report = check(&vault, Mending::Mend);
+            assert_eq!((report.damage.len(), lost(&report)), (2, 1), "{case}: {:?}", report.damage);
+            assert!(fs::read(&path).unwrap() == whole && fs::read(&copy).unwrap() == whole, "{case}");
+            let again = check(&vault, Mending::Look);
+            assert_eq!((again.damage.len(), lost(&again)), (1, 1), "{case}: {:?}", again.damage);
+        }
+        // A copy that belongs elsewhere takes nobody's place.
+        for edited in [Manifest { sequence: 7, ..second.clone() }, Manifest { client: BEA, ..second.clone() }]
+        {
+            fs::remove_file(&path).unwrap();
+            write(root, &name("copies", ANA, 2), &edited);
+            assert!(lost(&check(&vault, Mending::Mend)) <= 1 && !path.exists(), "{is_listed}");
+            [&path, &copy].iter().for_each(|file| fs::write(file, &whole).unwrap());
+        }
+    }
 }

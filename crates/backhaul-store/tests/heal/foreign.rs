@@ -3,9 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use backhaul_object::Kind;
 use backhaul_object::descriptor::Descriptor;
-use backhaul_object::ids::{SessionId, VaultId};
+use backhaul_object::ids::VaultId;
 use backhaul_store::check::{Depth, Go, Mending, Part, Request};
 use backhaul_store::{StoreError, Vault, rebuild};
 
@@ -69,53 +68,6 @@ fn a_catalog_or_index_of_another_vault_or_time_is_refused() {
     drop(vault);
     let error = borrow(other.path());
     assert!(error.contains("not the index of this catalog"), "{error}");
-}
-
-/// What an earlier catalog does not know is not removed, and its numbers are not given out again.
-#[test]
-fn a_catalog_of_an_earlier_time_is_refused_before_anything_is_lost_by_it() {
-    let (dir, earlier) = (filled(), tempfile::tempdir().unwrap());
-    // Without parity, which comes when it is ready.
-    const KILLED: [&str; 8] =
-        ["catalog.sqlite", "catalog.sqlite-wal", "copies", "index", "open", "packs", "snaps", "vault.desc"];
-    let copy = |from: &Path, to: &Path, names: &[&str]| {
-        for name in names {
-            let _ = fs::remove_dir_all(to.join(name));
-            let copied = std::process::Command::new("cp").arg("-a").arg(from.join(name)).arg(to).status();
-            assert!(copied.unwrap().success());
-        }
-    };
-    copy(dir.path(), earlier.path(), &["catalog.sqlite", "index"]);
-    let vault = Vault::open(dir.path()).unwrap();
-    back_up(&vault, BEA, 2, 9);
-    back_up(&vault, ANA, 3, 10);
-    let before = dump(&vault);
-    // Acknowledged, and in a pack that is not sealed.
-    let chunk = object(Kind::Chunk, &[], &noise(5_000, 9_000));
-    let mut session = vault.begin(SessionId([77; 16]), ANA);
-    append(&vault, &mut session, &chunk);
-    session.flush().unwrap();
-    // As a process leaves it that was killed.
-    for old in [&["catalog.sqlite"][..], &[], &["catalog.sqlite", "index"]] {
-        let killed = tempfile::tempdir().unwrap();
-        let root = killed.path();
-        copy(dir.path(), root, &KILLED);
-        fs::remove_file(root.join("catalog.sqlite-wal")).unwrap();
-        copy(earlier.path(), root, old);
-        let ids = fs::read(root.join("index/ids")).unwrap();
-        let error = Vault::open(root).err().unwrap().to_string();
-        assert!(error.contains("earlier time") && error.contains("--rebuild-index"), "{old:?}: {error}");
-        assert!(fs::read(root.join("index/ids")).unwrap() == ids, "{old:?}: the index was cut");
-        let report = rebuild::rebuild(root, [2; 16], Mending::Look, 78).unwrap();
-        assert!(report.damage.is_empty(), "{old:?}: {:?}", report.damage);
-        let vault = Vault::open(root).unwrap();
-        let number = vault.ordinal(&chunk.header.id).unwrap().unwrap();
-        assert_eq!(vault.get(number).unwrap().body, chunk.body, "{old:?}");
-        let is_the_chunk = |line: &&str| line.starts_with(&format!("object {} ", number.0));
-        let now = dump(&vault);
-        assert!(now.lines().filter(|line| !is_the_chunk(line)).eq(before.lines()), "{old:?}");
-        assert!(check(&vault, Mending::Look).is_sound(), "{old:?}");
-    }
 }
 
 /// Something that SQLite itself does not look at: the name of a client in a row.

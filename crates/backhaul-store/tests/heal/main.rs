@@ -1,6 +1,7 @@
 //! Damage that is found, mended, and, where it cannot be mended, sent again.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod earlier;
 mod edited;
 mod foreign;
 mod headless;

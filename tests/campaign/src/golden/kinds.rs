@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use backhaul_object::Kind;
+use backhaul_store::acknowledged;
 use backhaul_store::revived::{FILE, Revived};
 use backhaul_store::{Ordinal, Vault};
 
@@ -11,12 +12,13 @@ use super::Golden;
 
 /// Every file of a vault (docs/format.md, "The vault on disk"), by where it is and how its name ends. What is in `lock` and
 /// `reserve` is nothing.
-const FILES: [(&str, &str); 22] = [
+const FILES: [(&str, &str); 23] = [
     ("", "vault.desc"),
     ("", "nights"),
     ("", "condemned"),
     ("", "reclaim.journal"),
     ("", FILE),
+    ("", acknowledged::FILE),
     ("", "catalog.sqlite"),
     ("", "catalog.sqlite-wal"),
     ("index", "ids"),
