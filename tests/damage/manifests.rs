@@ -88,3 +88,42 @@ fn an_edited_time_is_named_replaces_nothing_and_nothing_goes_before_somebody_has
     server.start();
     assert_eq!(client.json(&["snapshots"]), before);
 }
+
+/// The snapshot object in a pack, as its manifest has it, and where.
+fn object(server: &TestServer, manifest: &Path) -> (PathBuf, usize, usize) {
+    let record = Manifest::decode(&fs::read(manifest).unwrap()).unwrap().record;
+    let place = |pack: PathBuf| {
+        let bytes = fs::read(&pack).unwrap();
+        let at = bytes.windows(record.len()).position(|window| window == record)?;
+        Some((pack, at, record.len()))
+    };
+    server.packs().into_iter().find_map(place).unwrap()
+}
+
+/// No client sends an old snapshot again: a repair writes its object anew from its manifest.
+#[test]
+fn a_snapshot_whose_object_is_lost_comes_back_from_its_manifest() {
+    let (mut server, client, manifest, _copy, dir) = two();
+    server.start();
+    let before = client.json(&["snapshots"]);
+    server.stop();
+    let (pack, at, len) = object(&server, &manifest);
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[at + 100..at + len].fill(0);
+    fs::write(&pack, bytes).unwrap();
+    let vault = server.home.path().join("server/vaults/main");
+    fs::remove_dir_all(vault.join("parity")).unwrap();
+    let named = server.home.run(&["--json", "check", "--read-data"]).expect(13).json();
+    assert_eq!(named["snapshots_affected"].as_array().unwrap().len(), 1, "{named}");
+    server.start();
+    assert_eq!(client.json(&["snapshots"]).as_array().unwrap().len(), 1, "it cannot be listed");
+    server.stop();
+    let repaired = server.home.json(&["check", "--read-data", "--repair"]);
+    assert!(repaired["sound"] == true && damage(&repaired).contains("from its manifest"), "{repaired}");
+    server.home.run(&["check", "--read-data", "--verify-content"]).ok();
+    server.start();
+    assert_eq!(client.json(&["snapshots"]), before);
+    let out = tempfile::tempdir().unwrap();
+    client.run(&["restore", "latest", "-t", out.path().to_str().unwrap()]).ok();
+    trees::assert_equal(dir.path(), &out.path().join(dir.path().strip_prefix("/").unwrap()));
+}

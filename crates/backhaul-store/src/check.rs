@@ -4,6 +4,7 @@
 //! - `records`: what a pack holds against what the index says, both ways;
 //! - `taint`: what damage means for snapshots;
 //! - `places`: what is not lost, only not found;
+//! - `snaps`: snapshot objects that are lost, which their manifests have;
 //! - `turns`: all packs, so that others get their turn meanwhile;
 //! - `settle`: what comes of a pack that was looked at: it is mended, or noted;
 //! - `papers`: manifests, descriptor, catalog;
@@ -32,10 +33,12 @@ mod places;
 mod records;
 mod schedule;
 mod settle;
+mod snaps;
 mod taint;
 mod turns;
 
 pub use schedule::{Results, standing};
+pub use snaps::Verify;
 
 use packs::Exams;
 use records::Seen;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use backhaul_object::descriptor::Descriptor;
@@ -15,6 +15,7 @@ use rustix::fs::FlockOperation;
 use crate::atomic::AtomicFile;
 use crate::blobs::{Blobs, LocalBlobs};
 use crate::catalog::{Catalog, PackRow, Proven, SnapshotRow, Upload};
+use crate::check::Verify;
 use crate::error::{Doing, StoreError};
 use crate::index::{Edge, Hit, Index, Ordinal};
 use crate::parity::ParityWorker;
@@ -63,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) upkeep_next: Mutex<()>,
     /// Held by the one who reclaims.
     pub(crate) reclaiming: Mutex<()>,
+    /// Of who has the key.
+    pub(crate) verify: OnceLock<Box<Verify>>,
     _lock: File,
 }
 

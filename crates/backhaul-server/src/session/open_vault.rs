@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use backhaul_object::keys::{DataKey, IdKey, VaultKey};
+use backhaul_object::seal::Unpacker;
+use backhaul_object::snapshot::Snapshot;
 use backhaul_object::{Compressed, FormatError, Kind, Sealed};
 use backhaul_store::{StoreError, Vault};
 
@@ -28,6 +30,10 @@ impl OpenVault {
         let chunker_key = *key.chunker_key().expose();
         let processors = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
         let room = Room::new(processors);
+        let (id_key, data_key) = (key.id_key(), key.data_key());
+        vault.verify_with(Box::new(move |sealed| {
+            snapshot(sealed, &id_key, &data_key).map(drop).map_err(|why| why.to_string())
+        }));
         Self {
             vault,
             id_key: key.id_key(),
@@ -54,4 +60,9 @@ impl OpenVault {
         let damaged = |why: FormatError| StoreError::Damaged { what: what(), why: why.to_string() };
         sealed.unseal(&self.data_key).map_err(damaged)
     }
+}
+
+/// Opens a snapshot as one that comes from a client: what it holds has its id.
+fn snapshot(sealed: &Sealed, id_key: &IdKey, data_key: &DataKey) -> Result<Snapshot, FormatError> {
+    Snapshot::decode(&sealed.unseal(data_key)?.open(id_key, &mut Unpacker::new()?)?)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::snaps::FROM_MANIFEST;
 use super::{Damage, Mending, Part, Report, Request};
 use crate::catalog::SnapshotRow;
 use crate::error::StoreError;
@@ -54,7 +55,19 @@ impl Vault {
         let named = |why: &str| Damage::new(Part::File(name.to_owned()), why);
         // Be the manifest whole or not, there was such a snapshot.
         if is_lost {
-            report.damage.push(named(NO_OBJECT));
+            let mut damage = named(NO_OBJECT);
+            let is_index_right = report.damage.iter().all(|damage| damage.what != Part::Index);
+            if may_mend && is_index_right {
+                match self.heal_stranger(&pair)? {
+                    Ok(()) => damage.mended = Some(FROM_MANIFEST.to_owned()),
+                    Err(why) => damage.why = format!("{NO_OBJECT}, and no backup brings it back: {why}"),
+                }
+            }
+            let is_healed = damage.mended.is_some();
+            report.damage.push(damage);
+            if let (Ok(manifest), true) = (&pair.manifest, is_healed) {
+                return self.adopt_manifest(manifest);
+            }
         }
         let mut damage = match &pair.manifest {
             Ok(_) if is_lost => return Ok(()),

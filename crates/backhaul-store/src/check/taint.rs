@@ -14,6 +14,8 @@ use crate::vault::{State, Vault};
 
 /// Rows of the index read at once.
 const BLOCK: u64 = 65_536;
+/// What is said of what is lost.
+const WANTED: &str = "it is lost; the next backup of a client that still has it brings it back";
 
 /// Everything that needs one of `unreadable`, and those themselves: one pass from the lowest number up, because parents
 /// have higher numbers.
@@ -115,7 +117,9 @@ impl Vault {
         };
         // An index that is wrong does not say what a pack holds.
         let is_index_right = report.damage.iter().all(|damage| damage.what != Part::Index);
-        let mut hit: BTreeSet<PackId> = BTreeSet::new();
+        let may_mend = request.mending == Mending::Mend && is_index_right;
+        // What of packs that are damaged is needed and cannot be read.
+        let mut hit: BTreeMap<Ordinal, Option<PackId>> = BTreeMap::new();
         for (ordinal, why) in &unreadable {
             let (id, at) = {
                 let state = self.state();
@@ -123,32 +127,39 @@ impl Vault {
             };
             if needed.reaches(*ordinal) {
                 report.damage.push(Damage::new(Part::Object(id), why));
-                report.unreadable.add(*ordinal);
-                hit.extend(bad.get(&at.pack));
+                hit.insert(*ordinal, bad.get(&at.pack).copied());
             }
         }
         // That it could not be read now is in the report, and is not kept.
         for pack in kept.iter().filter_map(|number| bad.get(number)) {
             self.state().catalog.forget_check(pack)?;
         }
-        if request.mending == Mending::Mend && is_index_right {
-            for (number, pack) in bad.iter().filter(|(number, _)| !kept.contains(*number)) {
+        if may_mend {
+            for number in bad.keys().filter(|number| !kept.contains(*number)) {
                 self.abandon_pack(*number, &needed, request.now)?;
-                let damage = report.damage.iter_mut().find(|damage| damage.what == Part::Pack(*pack));
-                if let (Some(damage), false) = (damage, hit.contains(pack)) {
-                    damage.mended = Some("all that is needed of it is in new packs".to_owned());
-                }
             }
         }
         let mut lost = self.lost(&needed, request.now)?;
         let may_lack_bases = !bad.is_empty() || !lost.is_empty();
-        if request.mending == Mending::Mend && is_index_right && may_lack_bases {
+        if may_mend && may_lack_bases {
             self.lose_baseless()?;
             lost = self.lost(&needed, request.now)?;
         }
         self.find_again(request, &bad, &mut lost, &mut report)?;
+        let snapshots = self.heal_snapshots(may_mend, &mut lost, &mut report)?;
+        hit.retain(|ordinal, _| !snapshots.healed.contains(ordinal));
+        hit.keys().for_each(|ordinal| report.unreadable.add(*ordinal));
+        let given_up = bad.iter().filter(|(number, pack)| {
+            may_mend && !kept.contains(*number) && !hit.values().any(|hit| hit.as_ref() == Some(*pack))
+        });
+        for (_, pack) in given_up {
+            let damage = report.damage.iter_mut().find(|damage| damage.what == Part::Pack(*pack));
+            damage.into_iter().for_each(|damage| {
+                damage.mended = Some("all that is needed of it is in new packs".to_owned());
+            });
+        }
         for item in lost.iter().filter(|item| !unreadable.contains_key(&item.ordinal)) {
-            let why = "it is lost; the next backup of a client that still has it brings it back";
+            let why = snapshots.left.get(&item.ordinal).map_or(WANTED, String::as_str);
             report.damage.push(Damage::new(Part::Object(item.id), why));
             report.unreadable.add(item.ordinal);
         }
@@ -158,7 +169,7 @@ impl Vault {
             report.affected = state.catalog.snapshots()?;
             report.affected.retain(|row| report.tainted.has(row.ordinal));
         }
-        if request.mending == Mending::Mend && is_index_right {
+        if may_mend {
             self.note_lost(&lost, &report)?;
         }
         Ok(report)

@@ -62,7 +62,7 @@ impl Pair {
     }
 
     /// Those of the two that can be believed.
-    fn believed(&self) -> impl Iterator<Item = &Manifest> {
+    pub(crate) fn believed(&self) -> impl Iterator<Item = &Manifest> {
         self.manifest.iter().chain(self.copy.iter().flatten())
     }
 

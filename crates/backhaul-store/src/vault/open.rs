@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{PackId, VaultId};
@@ -202,6 +202,7 @@ pub(super) fn open(root: &Path) -> Result<Vault, StoreError> {
         upkeep: Mutex::default(),
         upkeep_next: Mutex::default(),
         reclaiming: Mutex::default(),
+        verify: OnceLock::new(),
         _lock: lock,
     };
     let vault = Vault { shared: Arc::new(shared) };

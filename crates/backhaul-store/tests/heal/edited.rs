@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use backhaul_object::Kind;
-use backhaul_object::ids::{ClientId, SessionId};
+use backhaul_object::ids::SessionId;
 use backhaul_store::check::{Mending, Part};
 use backhaul_store::manifest::Manifest;
 use backhaul_store::mark::State;
@@ -14,14 +14,6 @@ use backhaul_store::vault::Marking;
 use backhaul_store::{StoreError, Vault, rebuild};
 
 use crate::scene::*;
-
-fn name(folder: &str, client: ClientId, sequence: u64) -> String {
-    format!("{folder}/{client}/{sequence:010}.snap")
-}
-
-fn manifest(root: &Path, client: ClientId, sequence: u64) -> Manifest {
-    Manifest::decode(&fs::read(root.join(name("snaps", client, sequence))).unwrap()).unwrap()
-}
 
 /// Writes a manifest, under whatever name, with a checksum that is right.
 fn write(root: &Path, name: &str, manifest: &Manifest) {
@@ -316,16 +308,7 @@ fn a_snapshot_is_not_entered_for_another_client_than_that_of_its_pack() {
 
 /// Ana's second snapshot loses its object, beyond parity; what else was in the pack is in another one.
 fn lose_snapshot_object(root: &Path) {
-    let record = manifest(root, ANA, 2).record;
-    let place = |bytes: &[u8]| bytes.windows(record.len()).position(|window| window == record);
-    let hit = files(root, "packs").into_iter().find_map(|path| {
-        let bytes = fs::read(&path).unwrap();
-        place(&bytes).map(|at| (path, bytes, at))
-    });
-    let (path, mut bytes, at) = hit.unwrap();
-    bytes[at + 100..at + record.len()].fill(0);
-    fs::write(path, bytes).unwrap();
-    files(root, "parity").into_iter().for_each(|sidecar| fs::remove_file(sidecar).unwrap());
+    damage_snapshot_object(root, &manifest(root, ANA, 2));
     let vault = Vault::open(root).unwrap();
     assert!(!check(&vault, Mending::Mend).is_sound());
     assert!(vault.ordinal(&manifest(root, ANA, 2).id).unwrap().is_none());

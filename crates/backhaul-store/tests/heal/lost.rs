@@ -1,7 +1,6 @@
 //! What cannot be mended is named, wanted, and sent again.
 
 use std::fs;
-use std::path::Path;
 
 use backhaul_object::ShortId;
 use backhaul_object::ids::SessionId;
@@ -83,20 +82,6 @@ fn what_is_lost_is_wanted_and_heals_the_snapshots_that_lost_it() {
         assert!(check(&vault, Mending::Look).damage.is_empty());
         assert_eq!(vault.snapshots(None).unwrap().len(), count);
     }
-}
-
-/// Copies a vault as a kill at this moment would leave it, and opens that.
-fn killed(root: &Path) -> (tempfile::TempDir, Vault) {
-    let copy = tempfile::tempdir().unwrap();
-    for path in files(root, "") {
-        let place = copy.path().join(path.strip_prefix(root).unwrap());
-        fs::create_dir_all(place.parent().unwrap()).unwrap();
-        // Parity comes beside, in its own time.
-        let _ = fs::copy(path, place);
-    }
-    fs::create_dir_all(copy.path().join("open")).unwrap();
-    let vault = Vault::open(copy.path()).unwrap();
-    (copy, vault)
 }
 
 /// What is sent again counts from the moment on in which it is durable: whoever asks after a kill is not told of it before.

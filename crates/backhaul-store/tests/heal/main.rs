@@ -11,4 +11,5 @@ mod numbers;
 mod open;
 mod patches;
 mod scene;
+mod snapshots;
 mod unreadable;

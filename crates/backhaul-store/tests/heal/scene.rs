@@ -10,6 +10,7 @@ use backhaul_object::keys::VaultKey;
 use backhaul_object::seal::{Packer, identify_content};
 use backhaul_object::{Kind, Object, ObjectId, Reference, Sealed};
 use backhaul_store::check::{Depth, Go, Mending, Report, Request, Selection};
+use backhaul_store::manifest::Manifest;
 use backhaul_store::session::Commit;
 use backhaul_store::{Vault, WriteSession};
 use bytes::Bytes;
@@ -120,4 +121,42 @@ pub fn packs(root: &Path) -> (PathBuf, PathBuf) {
     let mut all = files(root, "packs");
     all.sort_by_key(|path| path.metadata().unwrap().len());
     (all.last().unwrap().clone(), all[0].clone())
+}
+
+/// Where a manifest or its copy lies.
+pub fn name(folder: &str, client: ClientId, sequence: u64) -> String {
+    format!("{folder}/{client}/{sequence:010}.snap")
+}
+
+/// What lies there.
+pub fn manifest(root: &Path, client: ClientId, sequence: u64) -> Manifest {
+    Manifest::decode(&fs::read(root.join(name("snaps", client, sequence))).unwrap()).unwrap()
+}
+
+/// What is in the packs of a snapshot's object is damaged, beyond parity.
+pub fn damage_snapshot_object(root: &Path, manifest: &Manifest) {
+    let record = &manifest.record;
+    let hit = files(root, "packs").into_iter().find_map(|path| {
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(record.len()).position(|window| window == record)?;
+        Some((path, bytes, at))
+    });
+    let (path, mut bytes, at) = hit.unwrap();
+    bytes[at + 100..at + record.len()].fill(0);
+    fs::write(path, bytes).unwrap();
+    files(root, "parity").into_iter().for_each(|sidecar| fs::remove_file(sidecar).unwrap());
+}
+
+/// Copies a vault as a kill at this moment would leave it, and opens that.
+pub fn killed(root: &Path) -> (tempfile::TempDir, Vault) {
+    let copy = tempfile::tempdir().unwrap();
+    for path in files(root, "") {
+        let place = copy.path().join(path.strip_prefix(root).unwrap());
+        fs::create_dir_all(place.parent().unwrap()).unwrap();
+        // Parity comes beside, in its own time.
+        let _ = fs::copy(path, place);
+    }
+    fs::create_dir_all(copy.path().join("open")).unwrap();
+    let vault = Vault::open(copy.path()).unwrap();
+    (copy, vault)
 }
