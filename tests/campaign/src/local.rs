@@ -44,7 +44,7 @@ fn said(error: impl ToString) -> Failure {
     error.to_string()
 }
 
-fn key() -> VaultKey {
+pub(crate) fn key() -> VaultKey {
     VaultKey::new([7; 32])
 }
 
@@ -65,7 +65,7 @@ impl Local {
     /// It cannot be made.
     pub fn create(dir: &Path) -> Result<Self, StoreError> {
         let vault = Vault::create(dir, &Descriptor::managed(VaultId([9; 16])), [1; 16])?;
-        Ok(Self { vault, key: key() })
+        Ok(Self { vault: crate::mend::keyed(vault, &key()), key: key() })
     }
 
     /// Opens a vault.
@@ -81,7 +81,7 @@ impl Local {
     /// # Errors
     /// It cannot be opened.
     pub fn open_with(dir: &Path, key: VaultKey) -> Result<Self, StoreError> {
-        Ok(Self { vault: Vault::open(dir)?, key })
+        Ok(Self { vault: crate::mend::keyed(Vault::open(dir)?, &key), key })
     }
 
     /// Begins to write for a client.

@@ -2,9 +2,23 @@
 
 use std::path::Path;
 
+use backhaul_object::Sealed;
+use backhaul_object::keys::VaultKey;
+use backhaul_object::seal::Unpacker;
 use backhaul_server::export::look::look;
 use backhaul_store::check::{Depth, Go, Mending, Part, Report, Request, Selection};
 use backhaul_store::{StoreError, Vault, rebuild, repair};
+
+use crate::local::key;
+
+/// A vault that asks, as one of a server does, whoever has the key what an object is worth that comes from a manifest.
+pub(crate) fn keyed(vault: Vault, key: &VaultKey) -> Vault {
+    let (id_key, data_key) = (key.id_key(), key.data_key());
+    let open =
+        move |sealed: &Sealed| sealed.unseal(&data_key)?.open(&id_key, &mut Unpacker::new()?).map(drop);
+    vault.verify_with(Box::new(move |sealed| open(sealed).map_err(|why| why.to_string())));
+    vault
+}
 
 /// Reads every byte, and the exports as the server does.
 ///
@@ -33,11 +47,12 @@ fn needs_rebuild(report: &Report) -> bool {
 pub fn mend(root: &Path) -> Result<(Report, Vault), StoreError> {
     repair::restore_descriptor(root, 78)?;
     let rebuild = || rebuild::rebuild(root, [2; 16], Mending::Mend, 79);
-    let vault = match Vault::open(root) {
+    let open = || Vault::open(root).map(|vault| keyed(vault, &key()));
+    let vault = match open() {
         Ok(vault) => vault,
         Err(_) => {
             rebuild()?;
-            Vault::open(root)?
+            open()?
         }
     };
     match check(&vault, Mending::Mend) {
@@ -46,6 +61,6 @@ pub fn mend(root: &Path) -> Result<(Report, Vault), StoreError> {
     }
     drop(vault);
     rebuild()?;
-    let vault = Vault::open(root)?;
+    let vault = open()?;
     check(&vault, Mending::Mend).map(|report| (report, vault))
 }

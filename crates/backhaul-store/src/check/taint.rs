@@ -35,6 +35,19 @@ fn taint(state: &State, unreadable: &Owned, needed: &Owned) -> Result<Owned, Sto
     Ok(tainted)
 }
 
+/// A pack that was given up is no damage any more if nothing is `hit` that it had.
+fn settle_given_up<'p>(
+    packs: impl Iterator<Item = &'p PackId>,
+    hit: &BTreeMap<Ordinal, Option<PackId>>,
+    report: &mut Report,
+) {
+    for pack in packs.filter(|pack| !hit.values().flatten().any(|hit| hit == *pack)) {
+        if let Some(damage) = report.damage.iter_mut().find(|damage| damage.what == Part::Pack(*pack)) {
+            damage.mended = Some("all that is needed of it is in new packs".to_owned());
+        }
+    }
+}
+
 impl Vault {
     /// Everything that a snapshot needs.
     fn needed(&self) -> Result<Owned, StoreError> {
@@ -118,7 +131,7 @@ impl Vault {
         // An index that is wrong does not say what a pack holds.
         let is_index_right = report.damage.iter().all(|damage| damage.what != Part::Index);
         let may_mend = request.mending == Mending::Mend && is_index_right;
-        // What of packs that are damaged is needed and cannot be read.
+        // What is needed and cannot be read, and in which damaged pack it is.
         let mut hit: BTreeMap<Ordinal, Option<PackId>> = BTreeMap::new();
         for (ordinal, why) in &unreadable {
             let (id, at) = {
@@ -149,14 +162,9 @@ impl Vault {
         let snapshots = self.heal_snapshots(may_mend, &mut lost, &mut report)?;
         hit.retain(|ordinal, _| !snapshots.healed.contains(ordinal));
         hit.keys().for_each(|ordinal| report.unreadable.add(*ordinal));
-        let given_up = bad.iter().filter(|(number, pack)| {
-            may_mend && !kept.contains(*number) && !hit.values().any(|hit| hit.as_ref() == Some(*pack))
-        });
-        for (_, pack) in given_up {
-            let damage = report.damage.iter_mut().find(|damage| damage.what == Part::Pack(*pack));
-            damage.into_iter().for_each(|damage| {
-                damage.mended = Some("all that is needed of it is in new packs".to_owned());
-            });
+        if may_mend {
+            let given_up = bad.iter().filter(|(number, _)| !kept.contains(*number)).map(|(_, pack)| pack);
+            settle_given_up(given_up, &hit, &mut report);
         }
         for item in lost.iter().filter(|item| !unreadable.contains_key(&item.ordinal)) {
             let why = snapshots.left.get(&item.ordinal).map_or(WANTED, String::as_str);
