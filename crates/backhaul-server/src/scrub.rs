@@ -209,9 +209,7 @@ fn text(report: &Report, lost: &LostPaths) -> String {
     };
     let next = match check::needs_rebuild(report) {
         true => "stop the server and run `backhaul check --repair`",
-        false => {
-            "`backhaul check` names them; the next backup of a client that still has them brings them back"
-        }
+        false => "`backhaul check` names it; what a client still has of it comes back with its next backup",
     };
     format!("the scrub found damage that it could not repair: {}{whose}; {next}", check::words(report, lost))
 }
