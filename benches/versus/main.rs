@@ -9,7 +9,7 @@
 //! - [`rows`]: what was measured, and its medians. - [`bars`]: what is asked of each step. - [`report`]: table and plot.
 //!
 //! In each round every program does a step before any does the next one, so that what a shared machine does meanwhile
-//! falls on all. Sources are in the page cache, and everything is written back before a step begins; none waits until
+//! falls on all; and each step is begun by another. Sources are in the page cache, and everything is written back before a step begins; none waits until
 //! its own is.
 #![allow(
     clippy::unwrap_used,
@@ -121,6 +121,8 @@ fn run(args: &Args, datasets: &Datasets, set: Set, round: usize, rows: &mut Rows
     let scratch = tempfile::tempdir_in(&args.scratch).unwrap();
     let wanted = |name: &str| args.programs.is_empty() || args.programs.iter().any(|one| one == name);
     let mut programs: Vec<Box<dyn Program>> = program::all(scratch.path(), &live, &wanted);
+    let begins = round % programs.len().max(1);
+    programs.rotate_left(begins);
     for step in Step::ALL {
         let turns = match step {
             Step::Again => args.again,
@@ -139,6 +141,8 @@ fn run(args: &Args, datasets: &Datasets, set: Set, round: usize, rows: &mut Rows
                     rows.add(row);
                 }
             }
+            // Whoever is first in a step pays for what the one before has left, memory that went back to the machine's host among it.
+            programs.rotate_left(1);
         }
     }
     datasets.revert(set);
