@@ -14,7 +14,7 @@ const GAIN_SHIFT: u32 = 5;
 const LEVEL: i32 = 3;
 /// What differs from it for bundles: tables that stay in a core's own cache.
 const BUNDLES: [CParameter; 2] = [CParameter::ChainLog(14), CParameter::HashLog(15)];
-/// zstd level of what is hardly compressible: half of the time, and a few bytes in a thousand more.
+/// zstd level of what is hardly compressible: half of the time, and at most one byte in a hundred more.
 const LEVEL_HARD: i32 = 1;
 /// What saves less than one byte in so many is hardly compressible.
 const HARD: usize = 10;
