@@ -9,8 +9,8 @@
 //! - [`rows`]: what was measured, and its medians. - [`bars`]: what is asked of each step. - [`report`]: table and plot.
 //!
 //! In each round every program does a step before any does the next one, so that what a shared machine does meanwhile
-//! falls on all; and each step is begun by another. Sources are in the page cache, and everything is written back before a step begins; none waits until
-//! its own is.
+//! falls on all; and each step is begun by another. Sources are in the page cache, and everything is written back before a
+//! step begins; none waits until its own is.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -32,6 +32,20 @@ pub enum FormatError {
     /// The content does not have the id (or the seal) that its header claims.
     #[error("content does not match: {0}")]
     Mismatch(&'static str),
+    /// A file does not have the checksum that it ends with.
+    #[error("the checksum of the {0} is wrong")]
+    Checksum(&'static str),
+    /// A file begins as no such file does.
+    #[error("this is no {0}")]
+    Another(&'static str),
+    /// A file is of a version that this program does not know.
+    #[error("{what} of version {version}: this program knows none of that version")]
+    Version {
+        /// The file.
+        what: &'static str,
+        /// What it says.
+        version: u8,
+    },
 }
 
 /// Appends canonical encodings to a byte vector.

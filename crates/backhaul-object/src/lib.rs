@@ -13,6 +13,7 @@
 //! - [`patch`]: a chunk as a difference to older ones; [`signature`]: how that is found without having them;
 //! - [`entry`], [`node`]: directory entries, and the nodes that hold them (folding, splitting);
 //! - [`snapshot`]: the manifest; [`source`]: the two seams through which objects are read and written;
+//! - [`small_file`]: what the small files beside the objects have in common;
 //! - [`breach`]: laws that can be broken in a build for the campaign.
 //!
 //! Invariants:
@@ -37,6 +38,7 @@ pub mod patch;
 pub mod piece;
 pub mod seal;
 pub mod signature;
+pub mod small_file;
 pub mod snapshot;
 pub mod source;
 

@@ -14,6 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use backhaul_object::codec::{FormatError, Reader, Write};
 use backhaul_object::ids::VaultId;
 use backhaul_object::keys::VaultKey;
+use backhaul_object::small_file::{SmallFile, summed};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -27,8 +28,7 @@ pub mod recover;
 pub mod shelf;
 mod wrap;
 
-const MAGIC: &[u8; 4] = b"BHEX";
-const VERSION: u8 = 1;
+const KIND: SmallFile = SmallFile { what: "export", magic: b"BHEX", version: 1 };
 /// Longest keyring, and longest content of an export.
 const KEYRING_MAX: usize = 4_096;
 const CONTENT_MAX: usize = 1 << 30;
@@ -121,8 +121,7 @@ impl Export {
     }
 
     fn head(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = KIND.begin();
         out.extend_from_slice(self.vault.as_bytes());
         out.put_varint(self.made_at);
         out.put_bytes(&self.keyring);
@@ -134,9 +133,7 @@ impl Export {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = self.head();
         out.put_bytes(&self.sealed);
-        let sum = blake3::hash(&out);
-        out.extend_from_slice(&sum.as_bytes()[..16]);
-        out
+        summed(out)
     }
 
     /// Reads an export.
@@ -144,13 +141,8 @@ impl Export {
     /// # Errors
     /// Truncated, changed, or of an unknown version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("export"))?;
-        let (content, sum) = bytes.split_at(split);
-        if blake3::hash(content).as_bytes()[..16] != *sum {
-            return Err(FormatError::Mismatch("export checksum"));
-        }
-        let mut r = Reader::new(content);
-        let (vault, made_at) = origin(&mut r)?;
+        let mut r = KIND.open(bytes)?;
+        let (vault, made_at) = vault_and_time(&mut r)?;
         let keyring = r.bytes("keyring", KEYRING_MAX)?.to_vec();
         let nonce = r.array("nonce")?;
         let sealed = r.bytes("contents", CONTENT_MAX)?.to_vec();
@@ -161,13 +153,11 @@ impl Export {
 
 /// What an export begins with: of which vault it is, and when it was made.
 fn origin(r: &mut Reader<'_>) -> Result<(VaultId, u64), FormatError> {
-    if r.take(4, "export magic")? != MAGIC {
-        return Err(FormatError::Invalid("not an export"));
-    }
-    let version = r.u8("export version")?;
-    if version != VERSION {
-        return Err(FormatError::Unknown { what: "export version", value: u64::from(version) });
-    }
+    KIND.head(r)?;
+    vault_and_time(r)
+}
+
+fn vault_and_time(r: &mut Reader<'_>) -> Result<(VaultId, u64), FormatError> {
     Ok((VaultId(r.array("vault")?), r.varint("server time")?))
 }
 

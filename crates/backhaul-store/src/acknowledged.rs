@@ -8,14 +8,14 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use backhaul_object::codec::{FormatError, Reader};
+use backhaul_object::codec::FormatError;
+use backhaul_object::small_file::{SmallFile, summed};
 
 use crate::atomic::AtomicFile;
 
 /// Its name in the vault.
 pub const FILE: &str = "acknowledged";
-const MAGIC: &[u8; 4] = b"BHAK";
-const VERSION: u8 = 1;
+const KIND: SmallFile = SmallFile { what: "count of what was acknowledged", magic: b"BHAK", version: 1 };
 
 /// A count, of the index of one generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +29,10 @@ pub struct Acknowledged {
 impl Acknowledged {
     /// Canonical bytes, always as many.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = KIND.begin();
         out.extend_from_slice(&self.generation);
         out.extend_from_slice(&self.objects.to_le_bytes());
-        let sum = blake3::hash(&out);
-        out.extend_from_slice(&sum.as_bytes()[..16]);
-        out
+        summed(out)
     }
 
     /// Reads the file.
@@ -43,19 +40,7 @@ impl Acknowledged {
     /// # Errors
     /// Truncated, changed, or of an unknown version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("acknowledged"))?;
-        let (content, sum) = bytes.split_at(split);
-        if blake3::hash(content).as_bytes()[..16] != *sum {
-            return Err(FormatError::Mismatch("checksum of acknowledged"));
-        }
-        let mut r = Reader::new(content);
-        if r.take(4, "magic of acknowledged")? != MAGIC {
-            return Err(FormatError::Invalid("not a file of what was acknowledged"));
-        }
-        let version = r.u8("version of acknowledged")?;
-        if version != VERSION {
-            return Err(FormatError::Unknown { what: "version of acknowledged", value: u64::from(version) });
-        }
+        let mut r = KIND.open(bytes)?;
         let (generation, objects) = (r.array("generation")?, u64::from_le_bytes(r.array("objects")?));
         r.finish()?;
         Ok(Self { generation, objects })

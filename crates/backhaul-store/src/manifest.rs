@@ -1,10 +1,10 @@
 //! The manifest file: the commit point of a snapshot, with what only the server knows about it.
 
-use backhaul_object::codec::{FormatError, Reader, Write};
+use backhaul_object::codec::{FormatError, Write};
 use backhaul_object::ids::{ClientId, ObjectId};
+use backhaul_object::small_file::{SmallFile, summed};
 
-const MAGIC: &[u8; 4] = b"BHSN";
-const VERSION: u8 = 1;
+const KIND: SmallFile = SmallFile { what: "manifest", magic: b"BHSN", version: 1 };
 const RECORD_MAX: usize = 16 << 20;
 /// Largest manifest file that is read.
 pub(crate) const MANIFEST_MAX: usize = 32 << 20;
@@ -55,8 +55,7 @@ impl Manifest {
 
     /// Canonical bytes, ending in a checksum.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = KIND.begin();
         out.extend_from_slice(self.id.as_bytes());
         out.extend_from_slice(self.client.as_bytes());
         out.put_bytes(self.client_name.as_bytes());
@@ -65,9 +64,7 @@ impl Manifest {
         }
         out.put_bytes(&self.signature);
         out.put_bytes(&self.record);
-        let sum = blake3::hash(&out);
-        out.extend_from_slice(&sum.as_bytes()[..16]);
-        out
+        summed(out)
     }
 
     /// Reads a manifest file.
@@ -75,19 +72,7 @@ impl Manifest {
     /// # Errors
     /// Truncated, changed, or of an unknown version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("manifest"))?;
-        let (content, sum) = bytes.split_at(split);
-        if blake3::hash(content).as_bytes()[..16] != *sum {
-            return Err(FormatError::Mismatch("manifest checksum"));
-        }
-        let mut r = Reader::new(content);
-        if r.take(4, "manifest magic")? != MAGIC {
-            return Err(FormatError::Invalid("not a snapshot manifest"));
-        }
-        let version = r.u8("manifest version")?;
-        if version != VERSION {
-            return Err(FormatError::Unknown { what: "manifest version", value: u64::from(version) });
-        }
+        let mut r = KIND.open(bytes)?;
         let id = ObjectId(r.array("snapshot id")?);
         let client = ClientId(r.array("client")?);
         let name = r.bytes("client name", 255)?;

@@ -4,12 +4,12 @@
 //! [`may_reclaim`] says from when that is allowed. It goes by the clock *and* by nights that the vault has counted
 //! ([`Nights`]): a clock that jumps by a year lets one night pass, not 365.
 
-use backhaul_object::codec::{FormatError, Reader, Write};
+use backhaul_object::codec::{FormatError, Write};
 use backhaul_object::ids::{ClientId, ObjectId};
+use backhaul_object::small_file::{SmallFile, summed};
 
-const MARK_MAGIC: &[u8; 4] = b"BHMK";
-const NIGHTS_MAGIC: &[u8; 4] = b"BHNT";
-const VERSION: u8 = 1;
+const MARK: SmallFile = SmallFile { what: "mark", magic: b"BHMK", version: 1 };
+const NIGHTS: SmallFile = SmallFile { what: "count of nights", magic: b"BHNT", version: 1 };
 /// Longest reason, in bytes.
 pub const REASON_MAX: usize = 400;
 /// A night is counted when the clock has moved by so many seconds since the last.
@@ -80,8 +80,7 @@ impl Mark {
 
     /// Canonical bytes, ending in a checksum.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = MARK_MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = MARK.begin();
         out.extend_from_slice(self.id.as_bytes());
         out.extend_from_slice(self.client.as_bytes());
         out.put_varint(self.sequence);
@@ -98,7 +97,7 @@ impl Mark {
     /// # Errors
     /// Truncated, changed, or of an unknown version or state.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut r = opened(bytes, MARK_MAGIC, "mark")?;
+        let mut r = MARK.open(bytes)?;
         let id = ObjectId(r.array("snapshot id")?);
         let client = ClientId(r.array("client")?);
         let sequence = r.varint("sequence")?;
@@ -147,8 +146,7 @@ impl Nights {
 
     /// Canonical bytes, ending in a checksum.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = NIGHTS_MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = NIGHTS.begin();
         out.put_varint(self.count);
         out.put_varint(self.last_at);
         summed(out)
@@ -159,7 +157,7 @@ impl Nights {
     /// # Errors
     /// Truncated, changed, or of an unknown version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let mut r = opened(bytes, NIGHTS_MAGIC, "count of nights")?;
+        let mut r = NIGHTS.open(bytes)?;
         let (count, last_at) = (r.varint("nights")?, r.varint("time of the last")?);
         r.finish()?;
         Ok(Self { count, last_at })
@@ -172,28 +170,6 @@ pub fn may_reclaim(mark: &Mark, now: u64, nights: Nights) -> bool {
     let by_clock = now < mark.marked_at || now - mark.marked_at >= mark.grace;
     let by_nights = nights.count.saturating_sub(mark.night) >= mark.grace.div_ceil(DAY).max(1);
     mark.state == State::Forgotten && by_clock && by_nights
-}
-
-fn summed(mut out: Vec<u8>) -> Vec<u8> {
-    let sum = blake3::hash(&out);
-    out.extend_from_slice(&sum.as_bytes()[..16]);
-    out
-}
-
-fn opened<'b>(bytes: &'b [u8], magic: &[u8; 4], what: &'static str) -> Result<Reader<'b>, FormatError> {
-    let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated(what))?;
-    let (content, sum) = bytes.split_at(split);
-    if blake3::hash(content).as_bytes()[..16] != *sum {
-        return Err(FormatError::Mismatch(what));
-    }
-    let mut r = Reader::new(content);
-    if r.take(4, what)? != magic {
-        return Err(FormatError::Invalid(what));
-    }
-    match r.u8(what)? {
-        VERSION => Ok(r),
-        version => Err(FormatError::Unknown { what, value: u64::from(version) }),
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use backhaul_object::codec::{FormatError, Reader, Write};
+use backhaul_object::codec::{FormatError, Write};
+use backhaul_object::small_file::{SmallFile, summed};
 
 use crate::atomic::{AtomicFile, sync_parent};
 use crate::error::{Doing, StoreError};
@@ -13,8 +14,7 @@ use crate::vault::{State, Vault};
 
 /// Its name in the vault.
 pub const FILE: &str = "revived";
-const MAGIC: &[u8; 4] = b"BHRV";
-const VERSION: u8 = 1;
+const KIND: SmallFile = SmallFile { what: "list of what comes back", magic: b"BHRV", version: 1 };
 /// Most places in a file.
 const PLACES_MAX: usize = 1 << 32;
 
@@ -30,17 +30,14 @@ pub struct Revived {
 impl Revived {
     /// Canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = KIND.begin();
         out.extend_from_slice(&self.generation);
         out.put_varint(self.places.len() as u64);
         for (ordinal, Location { pack, offset, len }) in &self.places {
             out.put_varint(ordinal.0);
             [*pack, *offset, *len].into_iter().for_each(|value| out.put_varint(u64::from(value)));
         }
-        let sum = blake3::hash(&out);
-        out.extend_from_slice(&sum.as_bytes()[..16]);
-        out
+        summed(out)
     }
 
     /// Reads the file.
@@ -48,22 +45,7 @@ impl Revived {
     /// # Errors
     /// Truncated, changed, or of an unknown version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("revived places"))?;
-        let (content, sum) = bytes.split_at(split);
-        if blake3::hash(content).as_bytes()[..16] != *sum {
-            return Err(FormatError::Mismatch("checksum of revived places"));
-        }
-        let mut r = Reader::new(content);
-        if r.take(4, "magic of revived places")? != MAGIC {
-            return Err(FormatError::Invalid("not a file of revived places"));
-        }
-        let version = r.u8("version of revived places")?;
-        if version != VERSION {
-            return Err(FormatError::Unknown {
-                what: "version of revived places",
-                value: u64::from(version),
-            });
-        }
+        let mut r = KIND.open(bytes)?;
         let mut revived = Self { generation: r.array("generation")?, places: Vec::new() };
         for _ in 0..r.count("revived places", PLACES_MAX)? {
             let ordinal = Ordinal(r.varint("ordinal")?);

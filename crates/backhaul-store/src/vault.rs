@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{ClientId, PackId, Proof, SessionId};
+use backhaul_object::small_file::summed;
 use backhaul_object::{ObjectId, Reference};
 use rustix::fs::FlockOperation;
 
@@ -116,11 +117,7 @@ pub(crate) fn pack_blob(name: &PackId) -> String {
 
 /// The descriptor's file.
 pub(crate) fn descriptor_bytes(descriptor: &Descriptor) -> Vec<u8> {
-    let mut bytes = b"BHVD".to_vec();
-    bytes.extend_from_slice(&descriptor.encode());
-    let sum = blake3::hash(&bytes);
-    bytes.extend_from_slice(&sum.as_bytes()[..16]);
-    bytes
+    summed([&b"BHVD"[..], &descriptor.encode()].concat())
 }
 
 /// The spool name of a pack being written.

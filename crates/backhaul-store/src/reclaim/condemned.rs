@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use backhaul_object::codec::{FormatError, Reader, Write};
+use backhaul_object::small_file::{SmallFile, summed};
 
 use super::fence::{Condemned, Fence};
 use crate::around;
@@ -13,8 +14,7 @@ use crate::vault::State;
 
 /// Its name in the vault.
 pub const FILE: &str = "condemned";
-const MAGIC: &[u8; 4] = b"BHCN";
-const VERSION: u8 = 1;
+const KIND: SmallFile = SmallFile { what: "list of what is condemned", magic: b"BHCN", version: 1 };
 /// Most sets of condemned objects in a file.
 const SETS_MAX: u64 = 8;
 /// Highest object number.
@@ -22,8 +22,7 @@ const NUMBER_MAX: u64 = 1 << 40;
 
 /// Canonical bytes.
 pub fn encode(fence: &Fence) -> Vec<u8> {
-    let mut out = MAGIC.to_vec();
-    out.push(VERSION);
+    let mut out = KIND.begin();
     out.put_varint(fence.epoch());
     put_set(&mut out, fence.gone());
     put_set(&mut out, fence.leaving());
@@ -32,9 +31,7 @@ pub fn encode(fence: &Fence) -> Vec<u8> {
         out.put_varint(set.epoch);
         put_set(&mut out, &set.objects);
     }
-    let sum = blake3::hash(&out);
-    out.extend_from_slice(&sum.as_bytes()[..16]);
-    out
+    summed(out)
 }
 
 fn put_set(out: &mut Vec<u8>, set: &Bits) {
@@ -52,20 +49,7 @@ fn put_set(out: &mut Vec<u8>, set: &Bits) {
 /// # Errors
 /// Truncated, changed, or of an unknown version.
 pub fn decode(bytes: &[u8]) -> Result<Fence, FormatError> {
-    let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("condemned objects"))?;
-    let (content, sum) = bytes.split_at(split);
-    if blake3::hash(content).as_bytes()[..16] != *sum {
-        return Err(FormatError::Mismatch("checksum of condemned objects"));
-    }
-    let mut r = Reader::new(content);
-    if r.take(4, "magic")? != MAGIC {
-        return Err(FormatError::Invalid("not a file of condemned objects"));
-    }
-    let version = r.u8("version")?;
-    if version != VERSION {
-        let what = "version of condemned objects";
-        return Err(FormatError::Unknown { what, value: u64::from(version) });
-    }
+    let mut r = KIND.open(bytes)?;
     let epoch = r.varint("epoch")?;
     let gone = get_set(&mut r)?;
     let leaving = get_set(&mut r)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use backhaul_object::codec::{FormatError, Reader, Write};
 use backhaul_object::ids::{ClientId, PackId, SessionId};
+use backhaul_object::small_file::{SmallFile, summed};
 
 use crate::atomic::{AtomicFile, sync_parent};
 use crate::catalog::PackRow;
@@ -13,8 +14,7 @@ use crate::pack::Class;
 
 /// Its name in the vault.
 pub const FILE: &str = "reclaim.journal";
-const MAGIC: &[u8; 4] = b"BHRJ";
-const VERSION: u8 = 1;
+const KIND: SmallFile = SmallFile { what: "journal of reclaim", magic: b"BHRJ", version: 1 };
 /// Most packs in one journal.
 const PACKS_MAX: usize = 1 << 20;
 
@@ -32,8 +32,7 @@ pub struct Journal {
 impl Journal {
     /// Canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
+        let mut out = KIND.begin();
         out.extend_from_slice(&self.generation);
         out.put_varint(self.new.len() as u64);
         for row in &self.new {
@@ -50,9 +49,7 @@ impl Journal {
             out.put_varint(u64::from(*number));
             out.extend_from_slice(name.as_bytes());
         }
-        let sum = blake3::hash(&out);
-        out.extend_from_slice(&sum.as_bytes()[..16]);
-        out
+        summed(out)
     }
 
     /// Reads a journal.
@@ -60,19 +57,7 @@ impl Journal {
     /// # Errors
     /// Truncated, changed, or of an unknown version.
     pub fn decode(bytes: &[u8]) -> Result<Self, FormatError> {
-        let split = bytes.len().checked_sub(16).ok_or(FormatError::Truncated("journal"))?;
-        let (content, sum) = bytes.split_at(split);
-        if blake3::hash(content).as_bytes()[..16] != *sum {
-            return Err(FormatError::Mismatch("journal checksum"));
-        }
-        let mut r = Reader::new(content);
-        if r.take(4, "journal magic")? != MAGIC {
-            return Err(FormatError::Invalid("not a journal"));
-        }
-        let version = r.u8("journal version")?;
-        if version != VERSION {
-            return Err(FormatError::Unknown { what: "journal version", value: u64::from(version) });
-        }
+        let mut r = KIND.open(bytes)?;
         let number = |r: &mut Reader<'_>| {
             let value = r.varint("pack number")?;
             let limit = u64::from(u32::MAX);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::ids::{PackId, VaultId};
+use backhaul_object::small_file::checksum;
 
 use crate::acknowledged::Acknowledged;
 use crate::atomic::sync_parent;
@@ -59,7 +60,7 @@ fn to_bring_back(root: &Path, why: &str) -> StoreError {
 pub(crate) fn decode_descriptor(bytes: &[u8]) -> Option<Descriptor> {
     let (content, sum) = bytes.split_last_chunk::<16>()?;
     let descriptor = Descriptor::decode(content.strip_prefix(b"BHVD")?).ok()?;
-    (blake3::hash(content).as_bytes()[..16] == *sum).then_some(descriptor)
+    (checksum(content) == *sum).then_some(descriptor)
 }
 
 /// SQLite takes for committed what is in its log; whoever was killed before he synced that has promised nothing by it, but whoever
