@@ -194,7 +194,7 @@ pub fn describe(root: &Path, regard: Regard) -> BTreeMap<PathBuf, String> {
                             Regard::ButForHoles => vec![(0, meta.len())],
                         };
                         let sum = checksum(&path, &extents);
-                        format!("file {} {sum:x} data at {extents:?}", meta.len())
+                        format!("file {} {sum} data at {extents:?}", meta.len())
                     }
                     other => format!("{other:?} {:x}", meta.rdev()),
                 };
@@ -213,19 +213,18 @@ pub fn describe(root: &Path, regard: Regard) -> BTreeMap<PathBuf, String> {
 }
 
 /// Of what is in parts of a file.
-fn checksum(path: &Path, extents: &[(u64, u64)]) -> u64 {
+fn checksum(path: &Path, extents: &[(u64, u64)]) -> blake3::Hash {
     let file = fs::File::open(path).unwrap();
-    let (mut sum, mut buffer) = (0xcbf2_9ce4_8422_2325u64, vec![0; 1 << 20]);
+    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![]);
     for (mut at, end) in extents.iter().copied() {
         while at < end {
-            let n = (end - at).min(buffer.len() as u64) as usize;
-            file.read_exact_at(&mut buffer[..n], at).unwrap();
-            let step = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-            sum = buffer[..n].iter().fold(sum, step);
-            at += n as u64;
+            buffer.resize((end - at).min(1 << 20) as usize, 0);
+            file.read_exact_at(&mut buffer, at).unwrap();
+            hasher.update(&buffer);
+            at += buffer.len() as u64;
         }
     }
-    sum
+    hasher.finalize()
 }
 
 /// Inode flags, where there are any.

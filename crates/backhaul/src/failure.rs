@@ -126,6 +126,8 @@ impl From<StoreError> for Failure {
             StoreError::Busy { .. } => {
                 failure.code(code::BUSY).hint("one process at a time: end that one, or wait for it")
             }
+            // It says itself what to run: a vault that does not open cannot be checked first.
+            StoreError::Damaged { why, .. } if why.contains("`backhaul check") => failure.code(code::DAMAGE),
             StoreError::Damaged { .. } => {
                 failure.code(code::DAMAGE).hint("`backhaul check --read-data` tells how far it goes")
             }

@@ -23,7 +23,7 @@ pub struct Acknowledged {
     pub snapshots: BTreeSet<Which>,
     /// May be there; if so, whole.
     pub doubtful: BTreeSet<Which>,
-    /// A pack is damaged, and can be mended from its parity.
+    /// Packs are damaged, and all of it can be made good.
     pub damaged: bool,
     /// More is damaged than can be mended: what is lost may be missing, until it is sent again.
     pub lost: bool,

@@ -2,7 +2,7 @@
 //!
 //! - [`stage`]: what is saved and must come back, known outside of what is tested; [`local`]: a client without a network;
 //! - [`story`]: what happens; [`laws`]: what must be true afterwards, whatever happened;
-//! - [`mend`]: what `check --repair` does;
+//! - [`harm`]: what is done to a vault's files; [`mend`]: what `check --repair` does;
 //! - [`teller`]: a story in a process of its own;
 //! - [`disk`], [`record`], [`states`]: a disk that writes down what is asked of it, and the states in which a cut leaves it;
 //! - [`trace`]: system calls that fail or kill;
@@ -23,6 +23,7 @@ pub mod disk;
 pub mod fault;
 pub mod flips;
 pub mod golden;
+pub mod harm;
 pub mod kill;
 pub mod laws;
 pub mod local;

@@ -40,7 +40,7 @@ impl Watch for Unwatched {}
 /// Why something did not work, for people.
 pub type Failure = String;
 
-fn said(error: impl ToString) -> Failure {
+pub(crate) fn said(error: impl ToString) -> Failure {
     error.to_string()
 }
 

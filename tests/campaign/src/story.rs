@@ -1,14 +1,13 @@
 //! What happens to a vault while the world fails: stories, told step by step.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use backhaul_object::ids::ClientId;
-use backhaul_store::blobs::{Blobs, LocalBlobs};
 use backhaul_store::check::Mending;
-use backhaul_store::{StoreError, rebuild};
-use backhaul_tests::trees;
+use backhaul_store::rebuild;
 use clap::ValueEnum;
 
+use crate::harm;
 use crate::kill::copy;
 use crate::laws::Which;
 use crate::local::{Failure, Local};
@@ -42,6 +41,8 @@ pub enum Story {
     Rely,
     /// Damage to a pack is made good from its parity, and a client saves on
     Mend,
+    /// The objects of snapshots are lost beyond parity, and written anew from their manifests; a client saves on
+    Regain,
     /// A pack is lost beyond its parity, and a client that still has the files sends them again
     Heal,
     /// A client tries again, whatever went wrong, and the vault is opened again if it asks for that
@@ -59,7 +60,7 @@ pub enum Told {
     Committed(Which),
     /// From now on this snapshot may be gone.
     Forgetting(Which),
-    /// A pack was damaged.
+    /// Packs were damaged, and all of it can be made good.
     Damaged,
     /// From now on more is damaged than can be mended.
     Losing,
@@ -105,16 +106,12 @@ pub fn prepare(story: Story, dir: &Path, stage: &Stage, tell: &Tell<'_>) -> Resu
         }
     }
     drop(local);
-    if matches!(story, Story::Mend | Story::Patches) {
-        let packs = trees::files(&dir.join("packs"));
-        for pack in packs.iter().filter(|pack| pack.is_file()) {
-            let mut bytes = std::fs::read(pack).map_err(|error| error.to_string())?;
-            let middle = bytes.len() / 2;
-            bytes[middle] ^= 1;
-            std::fs::write(pack, bytes).map_err(|error| error.to_string())?;
-        }
-        tell(Told::Damaged);
+    match story {
+        Story::Mend | Story::Patches => harm::flip_each_pack(dir)?,
+        Story::Regain => harm::lose_snapshot_objects(dir)?,
+        _ => return Ok(()),
     }
+    tell(Told::Damaged);
     Ok(())
 }
 
@@ -271,28 +268,13 @@ fn mended(local: &Local) -> Result<(), Failure> {
     }
 }
 
-/// Where a folder cannot be listed there is none: in another pack there may be what no client sends again.
-fn largest_pack(dir: &Path) -> Result<PathBuf, Failure> {
-    let said = |error: StoreError| error.to_string();
-    let blobs = LocalBlobs::new(dir);
-    let mut largest = (None, String::new());
-    for name in blobs.list("packs").map_err(said)? {
-        largest = largest.max((blobs.len(&name).map_err(said)?, name));
-    }
-    Ok(dir.join(largest.1))
-}
-
 fn heal(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
     let state = scratch.join("known");
     let _ = std::fs::remove_dir_all(&state);
     back_up_first(&open(dir)?, stage, &state, tell)?;
-    let pack = largest_pack(dir)?;
+    let pack = harm::largest_pack(dir)?;
     tell(Told::Losing);
-    let bytes = std::fs::read(&pack).map_err(|error| error.to_string())?;
-    // Some of it can be read, and is saved.
-    let mut rotten = bytes.clone();
-    rotten[bytes.len() / 3..].fill(0);
-    std::fs::write(&pack, rotten).map_err(|error| error.to_string())?;
+    harm::rot(&pack)?;
     let local = open(dir)?;
     let report = local.check(Mending::Mend)?;
     if report.affected.is_empty() {
@@ -374,7 +356,7 @@ impl Story {
             Self::Prune => prune(&local, stage, tell),
             Self::Late => late(&local, stage, tell),
             Self::Rely => rely(&local, stage, tell),
-            Self::Mend => {
+            Self::Mend | Self::Regain => {
                 mended(&local)?;
                 back_up(&local, stage, ana, tell)
             }

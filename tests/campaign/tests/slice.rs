@@ -59,6 +59,7 @@ fn what_was_acknowledged_survives_power_cuts() {
         Story::Late,
         Story::Rely,
         Story::Mend,
+        Story::Regain,
         Story::Heal,
         Story::Patches,
     ] {
@@ -128,7 +129,9 @@ fn what_was_acknowledged_survives_kills() {
     let work = memory();
     let stage = Stage::at(work.path());
     let teller = teller();
-    for story in [Story::Backup, Story::Rebuild, Story::Prune, Story::Mend, Story::Heal, Story::Patches] {
+    for story in
+        [Story::Backup, Story::Rebuild, Story::Prune, Story::Mend, Story::Regain, Story::Heal, Story::Patches]
+    {
         let ground = Ground::new(&teller, story, &stage, work.path()).unwrap();
         let outcome = kill::sweep(&ground, (1, 19, 3), 3).unwrap();
         assert_eq!(outcome.broken, Vec::<String>::new());
