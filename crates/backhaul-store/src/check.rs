@@ -327,7 +327,7 @@ impl Vault {
                 match self.get(ordinal) {
                     // It was let go meanwhile.
                     Ok(_) | Err(StoreError::NotFound(_)) => {}
-                    Err(error) => drop(unreadable.insert(ordinal, error.to_string())),
+                    Err(error) => drop(unreadable.insert(ordinal, how_unread(error))),
                 }
             }
         }
@@ -351,13 +351,21 @@ impl Vault {
                     inspect(&sealed).err()
                 }
                 Err(StoreError::NotFound(_)) => None,
-                Err(error) => Some(error.to_string()),
+                Err(error) => Some(how_unread(error)),
             };
             if let Some(why) = why {
                 wrong.insert(ordinal, why);
             }
         }
         Ok(wrong)
+    }
+}
+
+/// Why an object cannot be read; which one is said with it.
+fn how_unread(error: StoreError) -> String {
+    match error {
+        StoreError::Damaged { why, .. } => why,
+        other => other.to_string(),
     }
 }
 

@@ -154,7 +154,8 @@ fn unlock(
 
 fn no_export(dir: &Path, damaged: Option<(&Path, &str)>) -> ServerError {
     let why = match damaged {
-        None => "it holds no export of a server (`exports/`)".to_owned(),
+        None => "it holds no export of a server (`exports/`); the first is made within two minutes after a client is added"
+            .to_owned(),
         Some((path, why)) => format!("no export in it can be used; {}: {why}", path.display()),
     };
     ServerError::File { path: dir.to_path_buf(), why }

@@ -63,7 +63,7 @@ pub fn recover(context: &Context, dir: &Path, key_file: &Path, packs: Packs) -> 
         "as it was at {}: CA, keys, config, policies and clients ({clients})",
         output::time(*made_at)
     ));
-    output::line(&format!("{snapshots} snapshots are in the vault, which stays in {}", dir.display()));
+    output::line(&format!("snapshots in the vault, which stays in {}: {snapshots}", dir.display()));
     if recovered.rebuilt == Rebuilt::Yes {
         output::line("catalog and index were lost, and made anew");
     }
