@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use backhaul_object::ids::PackId;
 
+use crate::blobs::Blobs;
 use crate::error::StoreError;
 use crate::repair::put_aside;
 use crate::vault::{Vault, pack_blob};
@@ -12,6 +13,8 @@ use crate::vault::{Vault, pack_blob};
 /// How long what was put aside stays unless somebody says otherwise, in seconds.
 pub const KEPT: u64 = 30 * 86_400;
 const FOLDER: &str = "quarantine";
+/// Bytes compared at once.
+const BLOCK: usize = 1 << 20;
 
 /// What is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +32,27 @@ pub struct Aside {
 pub(crate) fn names(of: &str, now: u64, night: u64) -> impl Iterator<Item = String> {
     let first = format!("{FOLDER}/{now}.{night}-{}", of.replace('/', "-"));
     (1_u64..).map(move |nth| if nth == 1 { first.clone() } else { format!("{first}~{nth}") })
+}
+
+/// True if a file was put aside as it is now. What cannot be read is not known to be.
+pub(crate) fn is_aside(blobs: &dyn Blobs, name: &str) -> bool {
+    let ending = format!("-{}", name.replace('/', "-"));
+    let is_of_it = |kept: &String| kept.split('~').next().is_some_and(|kept| kept.ends_with(&ending));
+    let kept = blobs.list(FOLDER).unwrap_or_default();
+    kept.iter().filter(|kept| is_of_it(kept)).any(|kept| is_same(blobs, name, kept).unwrap_or(false))
+}
+
+fn is_same(blobs: &dyn Blobs, one: &str, other: &str) -> Result<bool, StoreError> {
+    let len = blobs.len(one)?;
+    if blobs.len(other)? != len {
+        return Ok(false);
+    }
+    for at in (0..len.unwrap_or(0)).step_by(BLOCK) {
+        if blobs.read(one, at, BLOCK)? != blobs.read(other, at, BLOCK)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// When a file was put aside, by its name: seconds since 1970, and nights; of those named before nights were, none.
@@ -89,13 +113,14 @@ impl Vault {
         Ok(orphans)
     }
 
-    /// Puts orphans aside, and removes what was put aside `kept` seconds ago or earlier. While anything is lost or
+    /// Puts orphans aside, removes packs that were given up and are still there, and what was put aside `kept` seconds ago or earlier. While anything is lost or
     /// damaged nothing goes: it may be what somebody puts together again by hand. Returns how many files went.
     ///
     /// # Errors
     /// The disk refused.
     pub(crate) fn sweep_aside(&self, now: u64, kept: u64) -> Result<u64, StoreError> {
         let _upkeep = self.upkeep();
+        self.remove_given_up()?;
         for name in self.orphans()? {
             put_aside(&*self.shared.blobs, &name, now)?;
             self.shared.blobs.remove(&name)?;
@@ -115,7 +140,7 @@ impl Vault {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
-    use crate::blobs::{Blobs, LocalBlobs};
+    use crate::blobs::LocalBlobs;
     use crate::repair::replace;
 
     /// As many as a repair replaces in one second, and whatever slashes became.

@@ -27,6 +27,7 @@ use crate::owned::Owned;
 use crate::sidecar::sidecar_blob;
 use crate::vault::{Vault, pack_blob};
 
+mod leftovers;
 mod packs;
 mod papers;
 mod places;
@@ -261,6 +262,7 @@ impl Vault {
         let mut unreadable = self.unreadable_in(&found.bad)?;
         unreadable.append(&mut inspected);
         self.compare_index(&rows, &found.bad, &seen, &mut found.report)?;
+        self.check_unknown_packs(request.mending, &rows, &mut found.report)?;
         self.check_papers(request, &mut found.report)?;
         found.report.aside = self.aside()?;
         self.judge(request, unreadable, found)

@@ -32,7 +32,7 @@ pub fn available() -> bool {
 /// A mounted disk; it goes when this is dropped.
 pub struct Recorder {
     inner: Arc<Mutex<Inner>>,
-    _session: BackgroundSession,
+    session: Option<BackgroundSession>,
 }
 
 impl Recorder {
@@ -58,7 +58,7 @@ impl Recorder {
         let name = MountOption::FSName("campaign".to_owned());
         config.mount_options = vec![name, MountOption::DefaultPermissions];
         let session = fuser::spawn_mount(Disk(Arc::clone(&inner)), at, &config)?;
-        Ok(Self { inner, _session: session })
+        Ok(Self { inner, session: Some(session) })
     }
 
     /// What is below a directory of the disk does not fail from now on, but for a part of it.
@@ -85,6 +85,14 @@ impl Recorder {
     pub fn finish(self) -> (Vec<Op>, Image) {
         let mut inner = lock(&self.inner);
         (std::mem::take(&mut inner.ops), inner.image.clone())
+    }
+}
+
+/// The thread that serves it is waited for: one that ends while it is let go takes the whole process with it, once in some
+/// 100,000 times (glibc reads what the thread has just given back).
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.session.take().map(BackgroundSession::umount_and_join);
     }
 }
 

@@ -142,7 +142,7 @@ impl Vault {
         Ok(())
     }
 
-    /// What the index says and no pack has; packs that the catalog does not know.
+    /// What the index says and no pack has.
     pub(super) fn compare_index(
         &self,
         rows: &[PackRow],
@@ -167,23 +167,6 @@ impl Vault {
             let why =
                 if is_known { "its pack does not have it there" } else { "the catalog has no such pack" };
             report.damage.push(Damage::new(Part::Index, format!("object number {}: {why}", ordinal.0)));
-        }
-        let moving = self.in_journal()?;
-        for name in self.shared.blobs.list("packs")? {
-            let id: Option<PackId> = name.rsplit('/').next().and_then(|hex| hex.parse().ok());
-            let is_known = id.is_some_and(|id| {
-                if moving.contains(&id) {
-                    return true;
-                }
-                let state = self.state();
-                let named = |row: &PackRow| row.name == Some(id);
-                state.packs.values().any(named) || state.pending.values().any(named)
-            });
-            // One that was just removed was known when the list was made.
-            if !is_known && !rows.iter().any(|row| row.name == id) && self.shared.blobs.len(&name)?.is_some()
-            {
-                report.damage.push(Damage::new(Part::File(name), "the catalog does not know this pack"));
-            }
         }
         Ok(())
     }

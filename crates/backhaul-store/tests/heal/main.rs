@@ -5,6 +5,7 @@ mod earlier;
 mod edited;
 mod foreign;
 mod headless;
+mod leftovers;
 mod lost;
 mod mended;
 mod numbers;
