@@ -6,10 +6,11 @@
 //! from packages of Debian and PyPI on first use (`benches/datasets/datasets.sh` says of what; about 9 GB for all five).
 //!
 //! - [`data`]: the sets. - [`program`]: who is measured, and by which commands. - [`measure`]: one step of one program.
+//! - [`memory`]: of which nobody finds more or less than the others.
 //! - [`rows`]: what was measured, and its medians. - [`bars`]: what is asked of each step. - [`report`]: table and plot.
 //!
 //! In each round every program does a step before any does the next one, so that what a shared machine does meanwhile
-//! falls on all; and each step is begun by another. Sources are in the page cache, and everything is written back before a
+//! falls on all; and each step is begun by another. Sources are in the page cache, no memory is free, and everything is written back before a
 //! step begins; none waits until its own is.
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +23,7 @@
 mod bars;
 mod data;
 mod measure;
+mod memory;
 mod program;
 mod report;
 mod rows;
@@ -31,6 +33,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use data::{Datasets, Set};
+use memory::Memory;
 use program::Program;
 use rows::{Row, Rows};
 
@@ -96,11 +99,11 @@ struct Args {
 fn main() {
     let args = Args::parse();
     let datasets = Datasets::new(&args.data);
-    let mut rows = Rows::default();
+    let (mut rows, mut memory) = (Rows::default(), Memory::new(&args.data));
     println!("{}", Row::HEADER);
     for &set in &args.sets {
         for round in 1..=args.rounds {
-            run(&args, &datasets, set, round, &mut rows);
+            run(&args, &datasets, (set, round), &mut memory, &mut rows);
         }
     }
     println!("\n{}", report::table(&rows));
@@ -113,7 +116,7 @@ fn main() {
 const SETTLED: std::time::Duration = std::time::Duration::from_secs(61);
 
 /// One round over one set.
-fn run(args: &Args, datasets: &Datasets, set: Set, round: usize, rows: &mut Rows) {
+fn run(args: &Args, datasets: &Datasets, (set, round): (Set, usize), memory: &mut Memory, rows: &mut Rows) {
     datasets.first_day(set);
     // A change less than a minute old proves nothing by its time, and its file is read again: nobody's files are all so new.
     std::thread::sleep(SETTLED);
@@ -134,14 +137,14 @@ fn run(args: &Args, datasets: &Datasets, set: Set, round: usize, rows: &mut Rows
                 datasets.next_day(set, turn);
             }
             for program in &mut programs {
-                let measured = measure::step(program.as_mut(), step, &live);
+                let measured = measure::step(program.as_mut(), step, &live, memory);
                 if let Some(measured) = measured {
                     let row = Row { program: program.name(), set, step, round, measured };
                     println!("{row}");
                     rows.add(row);
                 }
             }
-            // Whoever is first in a step pays for what the one before has left, memory that went back to the machine's host among it.
+            // Whoever is first in a step pays for what the one before has left.
             programs.rotate_left(1);
         }
     }

@@ -8,6 +8,7 @@ use backhaul_tests::trees;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use crate::Step;
+use crate::memory::Memory;
 use crate::program::Program;
 
 /// How often the memory of a running process is looked at; the kernel keeps the peak itself.
@@ -35,8 +36,9 @@ pub struct Measured {
 }
 
 /// Does a step, if the program has such a one.
-pub fn step(program: &mut dyn Program, step: Step, live: &Path) -> Option<Measured> {
+pub fn step(program: &mut dyn Program, step: Step, live: &Path, memory: &mut Memory) -> Option<Measured> {
     let command = program.command(step)?;
+    memory.take();
     warm(live);
     warm(&program.repository());
     assert!(Command::new("sync").status().unwrap().success());
