@@ -10,7 +10,7 @@
 //! - [`rows`]: what was measured, and its medians. - [`bars`]: what is asked of each step. - [`report`]: table and plot.
 //!
 //! In each round every program does a step before any does the next one, so that what a shared machine does meanwhile
-//! falls on all; and each step is begun by another. Sources are in the page cache, no memory is free, and everything is written back before a
+//! falls on all; and each step is begun by another. Sources are in the page cache, free memory is taken, and everything is written back before a
 //! step begins; none waits until its own is.
 #![allow(
     clippy::unwrap_used,

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+/// Its length: more than any memory, and as much as every file system allows.
+const SIZE: u64 = 1 << 40;
 /// Bytes read at once.
 const BLOCK: u64 = 1 << 20;
 /// Bytes read before it is looked again how much is free.
@@ -15,30 +17,27 @@ const STRIDE: u64 = 256 << 20;
 pub struct Memory {
     hole: File,
     next: u64,
-    /// Less was never free, nor needs to be.
-    least: u64,
 }
 
 impl Memory {
     /// `folder`: on a disk, for memory of a file system in memory is not taken by reading holes.
     pub fn new(folder: &Path) -> Self {
         let hole = tempfile::tempfile_in(folder).unwrap();
-        hole.set_len(1 << 43).unwrap();
-        Self { hole, next: 0, least: 0 }
+        hole.set_len(SIZE).unwrap();
+        Self { hole, next: 0 }
     }
 
-    /// Takes what is free, until no less is free for it.
+    /// Takes what is free, until what is read takes the place of what was read before.
     pub fn take(&mut self) {
-        let mut block = vec![0; BLOCK as usize];
-        let mut before = free();
-        while before > self.least + STRIDE {
+        let (mut block, mut before) = (vec![0; BLOCK as usize], free());
+        loop {
             for _ in 0..STRIDE / BLOCK {
                 self.hole.read_exact_at(&mut block, self.next).unwrap();
-                self.next += BLOCK;
+                self.next = (self.next + BLOCK) % SIZE;
             }
             let now = free();
             if now + STRIDE / 2 > before {
-                self.least = now;
+                return;
             }
             before = now;
         }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use backhaul_object::ids::PackId;
 
+use crate::around;
 use crate::blobs::Blobs;
 use crate::error::StoreError;
 use crate::repair::put_aside;
@@ -48,7 +49,7 @@ fn is_same(blobs: &dyn Blobs, one: &str, other: &str) -> Result<bool, StoreError
         return Ok(false);
     }
     for at in (0..len.unwrap_or(0)).step_by(BLOCK) {
-        if blobs.read(one, at, BLOCK)? != blobs.read(other, at, BLOCK)? {
+        if around::read(blobs, one, at, BLOCK)? != around::read(blobs, other, at, BLOCK)? {
             return Ok(false);
         }
     }
@@ -113,14 +114,13 @@ impl Vault {
         Ok(orphans)
     }
 
-    /// Puts orphans aside, removes packs that were given up and are still there, and what was put aside `kept` seconds ago or earlier. While anything is lost or
+    /// Puts orphans aside, and removes what was put aside `kept` seconds ago or earlier. While anything is lost or
     /// damaged nothing goes: it may be what somebody puts together again by hand. Returns how many files went.
     ///
     /// # Errors
     /// The disk refused.
     pub(crate) fn sweep_aside(&self, now: u64, kept: u64) -> Result<u64, StoreError> {
         let _upkeep = self.upkeep();
-        self.remove_given_up()?;
         for name in self.orphans()? {
             put_aside(&*self.shared.blobs, &name, now)?;
             self.shared.blobs.remove(&name)?;

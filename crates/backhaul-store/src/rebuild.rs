@@ -32,6 +32,8 @@ mod numbers;
 mod packs;
 mod spool;
 
+pub(crate) use packs::hash;
+
 use again::needed_again;
 use fresh::write_catalog;
 use numbers::Packs;

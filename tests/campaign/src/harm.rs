@@ -27,7 +27,7 @@ pub fn flip_each_pack(dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Zeroes most of the object of each snapshot in its pack, and takes the parity of that away: only manifests have them now.
+/// Zeroes half of the object of each snapshot in its pack, and takes the parity of that away: only manifests have them now.
 ///
 /// # Errors
 /// A file cannot be read or written, or no pack has what a manifest holds.

@@ -49,6 +49,7 @@ impl Acknowledged {
                 self.doubtful.insert(which);
             }
             Told::Damaged => self.damaged = true,
+            Told::Mended => self.damaged = false,
             Told::Losing => self.lost = true,
             Told::Named => self.named = true,
             Told::Healed => self.lost = false,

@@ -62,6 +62,8 @@ pub enum Told {
     Forgetting(Which),
     /// Packs were damaged, and all of it can be made good.
     Damaged,
+    /// It was made good.
+    Mended,
     /// From now on more is damaged than can be mended.
     Losing,
     /// What is lost is known, and wanted: what is acknowledged from now on is whole.
@@ -244,7 +246,7 @@ fn patches(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result
     let _ = std::fs::remove_dir_all(&state);
     copy(&scratch.join(KNOWN_BEFORE), &state);
     let local = open(dir)?;
-    mended(&local)?;
+    mend(&local, tell)?;
     let save = |local: &Local, sequence| back_up_knowing(local, stage, (WRITER, sequence), &state, tell);
     if save(&local, 4)? == 0 {
         return Err("nothing was sent as a difference".to_owned());
@@ -260,12 +262,13 @@ fn patches(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result
 }
 
 /// Makes good what [`prepare`] has damaged.
-fn mended(local: &Local) -> Result<(), Failure> {
+fn mend(local: &Local, tell: &Tell<'_>) -> Result<(), Failure> {
     let report = local.check(Mending::Mend)?;
-    match report.damage.is_empty() || !report.is_sound() {
-        true => Err(format!("it was not mended: {:?}", report.damage)),
-        false => Ok(()),
+    if report.damage.is_empty() || !report.is_sound() {
+        return Err(format!("it was not mended: {:?}", report.damage));
     }
+    tell(Told::Mended);
+    Ok(())
 }
 
 fn heal(dir: &Path, stage: &Stage, scratch: &Path, tell: &Tell<'_>) -> Result<(), Failure> {
@@ -357,7 +360,7 @@ impl Story {
             Self::Late => late(&local, stage, tell),
             Self::Rely => rely(&local, stage, tell),
             Self::Mend | Self::Regain => {
-                mended(&local)?;
+                mend(&local, tell)?;
                 back_up(&local, stage, ana, tell)
             }
             Self::Rebuild => back_up(&local, stage, ana, tell),

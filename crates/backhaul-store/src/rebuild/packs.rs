@@ -81,7 +81,10 @@ pub(super) fn read_pack(
 }
 
 /// The name of a pack by its bytes; with another head in place of its own.
-fn hash(blobs: &dyn Blobs, name: &str, instead: Option<Head>) -> Result<PackId, StoreError> {
+///
+/// # Errors
+/// It cannot be read, for another reason than that the disk has lost some of it.
+pub(crate) fn hash(blobs: &dyn Blobs, name: &str, instead: Option<Head>) -> Result<PackId, StoreError> {
     let (mut hasher, mut at, mut block) = (blake3::Hasher::new(), 0, vec![0; BLOCK]);
     loop {
         let n = around::read_into(blobs, name, at, &mut block)?;

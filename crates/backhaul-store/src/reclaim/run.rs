@@ -94,6 +94,7 @@ impl Vault {
                 }
                 done => done?,
             }
+            self.remove_given_up(request.now)?;
             if let Some(kept) = request.aside_kept {
                 report.aside_removed = self.sweep_aside(request.now, kept)?;
             }
