@@ -114,7 +114,7 @@ impl Bench<'_> {
             Suite::Sync(story) => sync::sweep(&teller, story, (self.stage, self.work), (self.seed, 1, 10), 1)
                 .map(|outcome| outcome.seen.broken),
             Suite::Kill(story) => sweep(&ground(story)?, (self.seed, 10, 0), 1).map(|outcome| outcome.broken),
-            Suite::Fault(story) => fault::sweep(&ground(story)?, 5, 1).map(|outcome| outcome.broken),
+            Suite::Fault(story) => fault::sweep(&ground(story)?, 1, 1).map(|outcome| outcome.broken),
             // What keeps the test itself from running is no red.
             Suite::Test(name) => return self.test(name, breach),
         };
