@@ -39,13 +39,14 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("backhaul-object", &[][..]),
         ("backhaul-proto", &["object"][..]),
-        ("backhaul-archive", &["object"][..]),
+        ("backhaul-archive", &["object", "turns"][..]),
         ("backhaul-child", &[][..]),
         ("backhaul-store", &["object"][..]),
+        ("backhaul-turns", &[][..]),
         ("backhaul-net", &["object", "proto"][..]),
         ("backhaul-agent", &["archive", "child", "net", "proto", "schedule", "object"][..]),
         ("backhaul-schedule", &[][..]),
-        ("backhaul-server", &["child", "store", "net", "proto", "schedule", "object"][..]),
+        ("backhaul-server", &["child", "store", "net", "proto", "schedule", "object", "turns"][..]),
         ("backhaul", &["agent", "archive", "net", "object", "proto", "schedule", "server", "store"][..]),
     ])
 }

@@ -22,7 +22,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::sync_channel;
 
 use backhaul_object::descriptor::Descriptor;
 use backhaul_object::entry::Totals;
@@ -53,7 +52,7 @@ use drafts::Drafts;
 use state::{PendingState, StateName};
 
 /// Batches of files that wait for a reader; each file holds its directory open.
-const JOBS_MAX: usize = 4;
+const JOBS_MAX: usize = 8;
 
 /// What to back up, and how.
 pub struct BackupRequest<'a> {
@@ -234,15 +233,15 @@ pub fn backup(
     let (known, journal) = opened.map_or((None, None), |(known, journal)| (Some(known), Some(journal)));
     let follows = known.as_ref().map_or_else(Follows::default, state::Known::follows);
     let (old_nodes, records) = known.map_or_else(Default::default, state::Known::split);
-    let (jobs_in, jobs) = sync_channel(JOBS_MAX);
-    let jobs = &std::sync::Mutex::new(jobs);
+    let (jobs_in, jobs) = crossbeam_channel::bounded(JOBS_MAX);
     let drafts = request.state.and_then(|dir| Drafts::open(dir, parameters));
     let drafts = drafts.as_ref();
     let readers = &read::Readers::new(parameters, request, drafts);
     std::thread::scope(|scope| {
         let (steps_in, batches) = step::Steps::channel(jobs_in);
         for _ in 0..read::THREADS {
-            scope.spawn(move || readers.run(jobs));
+            let jobs = jobs.clone();
+            scope.spawn(move || readers.run(&jobs));
         }
         let walk = walk::Walk::new(request, parameters, records, steps_in);
         spawn_walk(scope, walk, roots)?;
@@ -293,7 +292,7 @@ pub fn dry_run(request: &BackupRequest<'_>, parameters: &VaultParameters) -> Res
     let (_, records) = known.map_or_else(Default::default, state::Known::split);
     std::thread::scope(|scope| {
         // Jobs go nowhere.
-        let (jobs_in, _) = sync_channel(JOBS_MAX);
+        let (jobs_in, _) = crossbeam_channel::bounded(JOBS_MAX);
         let (steps_in, batches) = step::Steps::channel(jobs_in);
         let walk = walk::Walk::new(request, parameters, records, steps_in);
         spawn_walk(scope, walk, roots)?;

@@ -4,7 +4,7 @@ use crate::codec::{FormatError, Reader, Write};
 use crate::descriptor::INLINE_MAX;
 use crate::header::{MEMBERS_MAX, REFERENCES_MAX};
 use crate::ids::ObjectId;
-use crate::node::References;
+use crate::node::Refer;
 use crate::piece::Piece;
 
 mod attribute;
@@ -215,7 +215,7 @@ pub fn check_name(name: &[u8]) -> Result<(), FormatError> {
 }
 
 /// Appends entries in name order: front-coded names, times as differences to the entry before.
-pub(crate) fn encode_all(out: &mut Vec<u8>, entries: &[Entry], references: &mut References) {
+pub(crate) fn encode_all(out: &mut Vec<u8>, entries: &[Entry], references: &mut impl Refer) {
     out.put_varint(entries.len() as u64);
     let (mut name, mut mtime): (&[u8], i64) = (&[], 0);
     for entry in entries {
@@ -238,7 +238,7 @@ pub(crate) fn encode_all(out: &mut Vec<u8>, entries: &[Entry], references: &mut 
     }
 }
 
-fn encode_body(out: &mut Vec<u8>, body: &Body, references: &mut References) {
+fn encode_body(out: &mut Vec<u8>, body: &Body, references: &mut impl Refer) {
     match body {
         Body::File { size, content, link } => {
             out.push(if link.is_some() { 2 } else { 1 });
@@ -268,7 +268,7 @@ fn encode_body(out: &mut Vec<u8>, body: &Body, references: &mut References) {
     }
 }
 
-fn encode_content(out: &mut Vec<u8>, content: &Content, references: &mut References) {
+fn encode_content(out: &mut Vec<u8>, content: &Content, references: &mut impl Refer) {
     match content {
         Content::Empty => out.push(0),
         Content::Inline(bytes) => {

@@ -1,6 +1,8 @@
 //! Names of things: one newtype per id, so that none can stand in for another.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 
 use crate::codec::FormatError;
@@ -84,6 +86,24 @@ id_type!(
     /// One session, drawn by the server; its packs carry it.
     SessionId, 16
 );
+
+/// A map by ids that this side made itself of contents: they are keyed hashes, so nothing is gained by hashing them again. Where
+/// others name the ids, they could choose such as collide: not for that.
+pub type OwnIdMap<V> = HashMap<ObjectId, V, BuildHasherDefault<IdHasher>>;
+
+/// Takes the last 8 bytes of what it is given, which is an id; see [`OwnIdMap`].
+#[derive(Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = bytes.last_chunk().copied().map_or(self.0, u64::from_le_bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl ShortId {
     /// The 8 bytes by which have/want asks.

@@ -44,5 +44,5 @@ pub mod source;
 
 pub use codec::FormatError;
 pub use header::{Header, Kind, Reference};
-pub use ids::{ObjectId, Proof, ShortId};
+pub use ids::{ObjectId, OwnIdMap, Proof, ShortId};
 pub use seal::{Compressed, Object, Sealed};

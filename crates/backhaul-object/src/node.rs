@@ -6,14 +6,12 @@
 //! - a directory over [`NODE_MAX`] is cut after each name whose keyed hash has 8 low zero bits (at least
 //!   64 and at most 1,024 entries a leaf) under an index, itself split by the same rule.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 
 use crate::codec::{FormatError, Reader, Write};
 use crate::entry::{self, Body, Entry, FOLD_DEPTH_MAX, NAME_MAX, Totals, check_name};
 use crate::header::{Kind, REFERENCES_MAX, Reference};
-use crate::ids::ObjectId;
+use crate::ids::{ObjectId, OwnIdMap};
 use crate::keys::IdKey;
 use crate::seal::Object;
 
@@ -47,35 +45,47 @@ pub struct Branch {
     pub totals: Totals,
 }
 
-/// Collects the references of one object in order of first use.
-#[derive(Debug, Default)]
-pub struct References {
-    list: Vec<Reference>,
-    index: HashMap<ObjectId, usize>,
+/// Numbers what one object refers to in order of first use.
+pub(crate) trait Refer {
+    fn whole(&mut self, id: ObjectId) -> u64;
+    fn member(&mut self, bundle: ObjectId, member: usize) -> u64;
 }
 
-impl References {
-    /// As it was at first, but for its room.
-    fn clear(&mut self) {
-        self.list.clear();
-        self.index.clear();
+/// The numbers alone.
+#[derive(Debug, Default)]
+struct Slots(OwnIdMap<u64>);
+
+impl Refer for Slots {
+    fn whole(&mut self, id: ObjectId) -> u64 {
+        let next = self.0.len() as u64;
+        *self.0.entry(id).or_insert(next)
     }
 
-    fn slot(&mut self, id: ObjectId) -> usize {
-        *self.index.entry(id).or_insert_with(|| {
+    fn member(&mut self, bundle: ObjectId, _member: usize) -> u64 {
+        self.whole(bundle)
+    }
+}
+
+/// Collects the references of one object.
+#[derive(Debug, Default)]
+struct References {
+    list: Vec<Reference>,
+    slots: Slots,
+}
+
+impl Refer for References {
+    fn whole(&mut self, id: ObjectId) -> u64 {
+        let slot = self.slots.whole(id);
+        if slot as usize == self.list.len() {
             self.list.push(Reference::whole(id));
-            self.list.len() - 1
-        })
+        }
+        slot
     }
 
-    pub(crate) fn whole(&mut self, id: ObjectId) -> u64 {
-        self.slot(id) as u64
-    }
-
-    pub(crate) fn member(&mut self, bundle: ObjectId, member: usize) -> u64 {
-        let slot = self.slot(bundle);
-        self.list[slot].use_member(member);
-        slot as u64
+    fn member(&mut self, bundle: ObjectId, member: usize) -> u64 {
+        let slot = self.whole(bundle);
+        self.list[slot as usize].use_member(member);
+        slot
     }
 }
 
@@ -108,14 +118,14 @@ pub struct DirectoryBuilder<'k> {
 #[derive(Default)]
 struct Measure {
     room: Vec<u8>,
-    references: References,
+    slots: Slots,
 }
 
 impl Measure {
     fn encoded_len(&mut self, entries: &[Entry]) -> usize {
         self.room.clear();
-        self.references.clear();
-        entry::encode_all(&mut self.room, entries, &mut self.references);
+        self.slots.0.clear();
+        entry::encode_all(&mut self.room, entries, &mut self.slots);
         self.room.len()
     }
 }

@@ -1,6 +1,6 @@
 //! Takes what was walked and read, in path order; asks what is missing; bundles; draws the tree.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::mpsc::Receiver;
 
 use backhaul_object::bundle::BundleBuilder;
@@ -8,7 +8,7 @@ use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, Entry,
 use backhaul_object::flist;
 use backhaul_object::piece::Piece;
 use backhaul_object::source::{Answer, ObjectSink, TransferError};
-use backhaul_object::{Kind, Object, ObjectId, Proof};
+use backhaul_object::{Kind, Object, ObjectId, OwnIdMap, Proof};
 use bytes::Bytes;
 
 use super::drafts::Drafts;
@@ -30,7 +30,7 @@ const WAITING_MAX: usize = 8_192;
 #[derive(Default)]
 struct OpenBundle {
     builder: BundleBuilder,
-    members: HashMap<ObjectId, u16>,
+    members: OwnIdMap<u16>,
 }
 
 /// What the current file's content has become so far.
@@ -280,7 +280,7 @@ impl<'a> Assembler<'a> {
             Event::Leave => Draw::Leave,
             Event::Plain(entry) => Draw::Entry { entry, record: None, in_open_bundle: false },
             Event::Known { entry, record } => {
-                Draw::Entry { entry, record: Some(record), in_open_bundle: false }
+                Draw::Entry { entry, record: Some(*record), in_open_bundle: false }
             }
             Event::File { path, link, inline, read, doubted } => {
                 let current = std::mem::take(&mut self.current);
@@ -368,7 +368,7 @@ impl<'a> Assembler<'a> {
                             name(&mut record.content);
                         }
                     }
-                    self.tree.add(entry, record.as_deref());
+                    self.tree.add(entry, record.as_ref());
                 }
             }
         }

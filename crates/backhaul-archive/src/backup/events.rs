@@ -62,7 +62,7 @@ pub(super) enum Draw {
     Enter(Entry),
     Leave,
     Missing(Option<Vec<u8>>),
-    Entry { entry: Entry, record: Option<Box<Record>>, in_open_bundle: bool },
+    Entry { entry: Entry, record: Option<Record>, in_open_bundle: bool },
 }
 
 impl Draw {
@@ -87,7 +87,7 @@ impl Draw {
         let body = Body::File { size: read.size, content, link };
         let entry = Entry { name, metadata: read.metadata, body, extensions: vec![] };
         let entry = entry.with_attributes(&read.attributes).with_inode_flags(read.flags);
-        Self::Entry { entry, record: Some(Box::new(record)), in_open_bundle }
+        Self::Entry { entry, record: Some(record), in_open_bundle }
     }
 }
 

@@ -1,19 +1,19 @@
 //! Compresses in parallel and gives objects to the sink in the order they were made.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::Scope;
 
 use backhaul_object::seal::Packer;
 use backhaul_object::source::{ObjectSink, TransferError};
 use backhaul_object::{Compressed, FormatError, Object, ObjectId, Proof};
+use backhaul_turns::{Giver, Results, Worker, turns};
 
 use super::{BackupError, BackupProgress, count};
 
 /// Compressing threads.
 const THREADS: usize = 2;
-/// Objects that wait before and after each of them.
-const QUEUE_MAX: usize = 1;
+/// Objects that wait to be compressed, are being compressed or wait to be sent: one of each for each thread.
+const UNDER_WAY_MAX: usize = 3 * THREADS;
 
 pub(super) type Packed = Result<Compressed, FormatError>;
 
@@ -26,7 +26,7 @@ pub(super) struct Task {
 
 /// The near end of the queue.
 pub(super) struct Outbound {
-    workers: Vec<SyncSender<Task>>,
+    tasks: Giver<Task, Packed>,
     sent: u64,
 }
 
@@ -34,10 +34,9 @@ impl Outbound {
     /// Queues an object, or the patch that stands for it if that is much shorter; returns its number, from 1. Blocks while
     /// the queue is full.
     pub(super) fn send(&mut self, name: (ObjectId, Proof), object: Object, patch: Option<Object>) -> u64 {
-        let worker = self.sent as usize % THREADS;
         self.sent += 1;
-        // A worker is gone only after the sink failed, which shows at the next question or at the end.
-        let _ = self.workers[worker].send(Task { name, object, patch });
+        // Nobody takes it only after the sink failed, which shows at the next question or at the end.
+        let _ = self.tasks.give(Task { name, object, patch });
         self.sent
     }
 
@@ -54,36 +53,27 @@ pub(super) fn with<'scope, T>(
     progress: &Arc<BackupProgress>,
     work: impl FnOnce(&mut Outbound) -> Result<T, BackupError>,
 ) -> (Result<(), BackupError>, Result<T, BackupError>) {
-    let (mut workers, mut results) = (Vec::new(), Vec::new());
+    let (tasks, worker, results) = turns(UNDER_WAY_MAX);
     for _ in 0..THREADS {
-        let (tasks_in, tasks) = sync_channel::<Task>(QUEUE_MAX);
-        let (results_in, result) = sync_channel(QUEUE_MAX);
-        workers.push(tasks_in);
-        results.push(result);
-        scope.spawn(move || compress(&tasks, &results_in));
+        let worker = worker.clone();
+        scope.spawn(move || compress(worker));
     }
+    drop(worker);
     let progress = Arc::clone(progress);
-    let putter = scope.spawn(move || put(&results, sink, &progress));
-    let mut outbound = Outbound { workers, sent: 0 };
+    let putter = scope.spawn(move || put(results, sink, &progress));
+    let mut outbound = Outbound { tasks, sent: 0 };
     let done = work(&mut outbound);
     drop(outbound);
     let put = putter.join().unwrap_or_else(|_| Err(TransferError::Lost("a thread failed".to_owned()).into()));
     (put, done)
 }
 
-fn compress(tasks: &Receiver<Task>, results: &SyncSender<Packed>) {
-    let mut packer = match Packer::of_backups() {
-        Ok(packer) => packer,
-        Err(error) => {
-            let _ = results.send(Err(error));
-            return;
-        }
-    };
-    for task in tasks {
-        if results.send(pack(task, &mut packer)).is_err() {
-            return;
-        }
-    }
+fn compress(worker: Worker<Task, Packed>) {
+    let mut packer = Packer::of_backups();
+    worker.run(|task| match &mut packer {
+        Ok(packer) => pack(task, packer),
+        Err(error) => Err(error.clone()),
+    });
 }
 
 /// As a patch only what is less than 40 % of the whole. What is less than a 64th of it as it is, is so unless next to nothing is
@@ -106,12 +96,12 @@ fn size(object: &Compressed) -> usize {
 }
 
 fn put(
-    results: &[Receiver<Packed>],
+    mut results: Results<Packed>,
     sink: &dyn ObjectSink,
     progress: &BackupProgress,
 ) -> Result<(), BackupError> {
-    for result in results.iter().cycle() {
-        let Ok(packed) = result.recv() else { return Ok(()) };
+    let failed = |_| TransferError::Lost("a compressing thread failed".to_owned());
+    while let Some(packed) = results.take().map_err(failed)? {
         let object = packed?;
         count(&progress.bytes_sent, size(&object) as u64);
         sink.put(object)?;

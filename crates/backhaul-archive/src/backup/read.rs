@@ -1,11 +1,11 @@
 //! Reads files that changed: small ones whole, big ones in content-defined chunks.
 
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use backhaul_object::chunker::Chunker;
 use backhaul_object::entry::{Attribute, InodeFlags, Metadata};
@@ -22,6 +22,7 @@ use super::{BackupRequest, VaultParameters, count};
 use crate::attributes::{self, Handle};
 use crate::extents::{self, Extent};
 use crate::inode_flags;
+use crate::listing::Names;
 
 mod small;
 
@@ -41,13 +42,14 @@ const PROVEN_AFTER_NS: i64 = 60_000_000_000;
 /// Files that one thread reads, in path order.
 pub(super) struct Job {
     pub(super) files: Vec<Wanted>,
+    /// Of each of them, in its directory.
+    pub(super) names: Names,
     pub(super) found: Sender<Vec<Parts>>,
 }
 
 /// One file to read.
 pub(super) struct Wanted {
     pub(super) dir: Arc<OwnedFd>,
-    pub(super) name: CString,
     /// What it was when the walk looked at it.
     pub(super) look: Look,
     /// Of a large one.
@@ -140,13 +142,13 @@ impl<'a> Readers<'a> {
         Self { parameters, request, chunker, drafts }
     }
 
-    pub(super) fn run(&self, jobs: &Mutex<Receiver<Job>>) {
-        loop {
-            let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(Job { files, found }) = job else { return };
+    pub(super) fn run(&self, jobs: &crossbeam_channel::Receiver<Job>) {
+        for Job { files, names, found } in jobs {
             let (mut held, mut big) = (self.room(&files), Vec::new());
-            let read = |wanted| self.open(wanted).and_then(|opened| self.read_small(opened, &mut held));
-            let small = files.iter().map(read).collect::<Vec<_>>();
+            let read = |(wanted, name)| {
+                self.open(wanted, name).and_then(|opened| self.read_small(opened, &mut held))
+            };
+            let small = files.iter().zip(names.iter()).map(read).collect::<Vec<_>>();
             let held = Bytes::from(held);
             let parts = small.into_iter().map(|small| match small {
                 Ok(Small::Read(read)) => Parts::Small(read.parts(&held)),
@@ -172,10 +174,10 @@ impl<'a> Readers<'a> {
         error.to_string()
     }
 
-    fn open(&self, wanted: &Wanted) -> std::io::Result<Opened> {
+    fn open(&self, wanted: &Wanted, name: &CStr) -> std::io::Result<Opened> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let sampled = (self.request.now)();
-        let open = |flags| rustix::fs::openat(&*wanted.dir, &wanted.name, flags, Mode::empty());
+        let open = |flags| rustix::fs::openat(&*wanted.dir, name, flags, Mode::empty());
         // Only the owner and root may leave the time of the last access as it is.
         let fd = match open(flags | OFlags::NOATIME) {
             Err(Errno::PERM) => open(flags),

@@ -1,10 +1,10 @@
 //! Contents sent a moment ago: the sink's answers do not know of them yet.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
-use backhaul_object::ObjectId;
 use backhaul_object::entry::Content;
 use backhaul_object::piece::Piece;
+use backhaul_object::{ObjectId, OwnIdMap};
 
 /// Contents remembered: about 10 MiB of memory.
 const RECENT_MAX: usize = 65_536;
@@ -32,7 +32,7 @@ impl Place {
 
 #[derive(Default)]
 pub(super) struct Recent {
-    places: HashMap<ObjectId, Place>,
+    places: OwnIdMap<Place>,
     /// In the order of the objects that they are in, whose numbers are beside them.
     order: VecDeque<(u64, ObjectId)>,
 }

@@ -1,5 +1,6 @@
 //! What the walk finds, in path order.
 
+use std::ffi::CStr;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use backhaul_object::entry::{Content, Entry};
@@ -8,6 +9,7 @@ use super::excludes::Reason;
 use super::read::{Job, Part, Parts, Wanted};
 use super::state::Record;
 use super::{Figures, to_path};
+use crate::listing::Names;
 
 /// Weight of a batch: what is handed over one by one costs a wake-up of the other thread each time. One thread reads all
 /// files of a batch.
@@ -19,14 +21,16 @@ const CONTENT: u64 = 2 << 10;
 /// Bytes of extensions of the weight of a step.
 const EXTENSIONS: usize = 256;
 /// Batches that wait.
-const BATCHES_MAX: usize = 8;
+const BATCHES_MAX: usize = 32;
 
 /// The walk's end of the ways to the readers and to the assembler.
 pub(super) struct Steps {
     batch: Vec<Step>,
     weight: usize,
     wanted: Vec<Wanted>,
-    jobs: SyncSender<Job>,
+    /// Of each of them.
+    names: Names,
+    jobs: crossbeam_channel::Sender<Job>,
     out: SyncSender<Batch>,
 }
 
@@ -42,9 +46,12 @@ pub(super) struct Over;
 
 impl Steps {
     /// The walk's end, and the assembler's.
-    pub(super) fn channel(jobs: SyncSender<Job>) -> (Self, Receiver<Batch>) {
+    pub(super) fn channel(jobs: crossbeam_channel::Sender<Job>) -> (Self, Receiver<Batch>) {
         let (out, batches) = sync_channel(BATCHES_MAX);
-        (Self { batch: Vec::new(), weight: 0, wanted: Vec::new(), jobs, out }, batches)
+        (
+            Self { batch: Vec::new(), weight: 0, wanted: Vec::new(), names: Names::default(), jobs, out },
+            batches,
+        )
     }
 
     pub(super) fn send(&mut self, step: Step) -> Result<(), Over> {
@@ -54,7 +61,8 @@ impl Steps {
     }
 
     /// Sends the step of a file and has it read.
-    pub(super) fn read(&mut self, wanted: Wanted, step: Step) -> Result<(), Over> {
+    pub(super) fn read(&mut self, wanted: Wanted, name: &CStr, step: Step) -> Result<(), Over> {
+        self.names.push(name);
         self.wanted.push(wanted);
         self.send(step)
     }
@@ -64,13 +72,22 @@ impl Steps {
     pub(super) fn flush(&mut self) -> Result<(), Over> {
         self.weight = 0;
         let (found_in, found) = channel();
-        let files = std::mem::take(&mut self.wanted);
+        // The next batch is about as large.
+        let (files, steps) = (next(&mut self.wanted), next(&mut self.batch));
+        let names = Names::with_room_of(&self.names);
+        let names = std::mem::replace(&mut self.names, names);
         if !files.is_empty() {
             // In a dry run there are no readers; otherwise they outlive the walk.
-            let _ = self.jobs.send(Job { files, found: found_in });
+            let _ = self.jobs.send(Job { files, names, found: found_in });
         }
-        self.out.send(Batch { steps: std::mem::take(&mut self.batch), found }).map_err(|_| Over)
+        self.out.send(Batch { steps, found }).map_err(|_| Over)
     }
+}
+
+/// What is in it; another takes its place that has room for as much.
+fn next<T>(of: &mut Vec<T>) -> Vec<T> {
+    let empty = Vec::with_capacity(of.len());
+    std::mem::replace(of, empty)
 }
 
 /// A run of one file whose parts come from elsewhere.

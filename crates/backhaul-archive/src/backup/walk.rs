@@ -126,8 +126,8 @@ impl<'a> Walk<'a> {
                 return self.send(Step::Missing(None));
             }
         };
-        for name in names.iter().filter(|name| only.is_none_or(|only| only == name.as_c_str())) {
-            let length = self.enter(name.as_bytes());
+        for name in names.iter().filter(|name| only.is_none_or(|only| only == *name)) {
+            let length = self.enter(name.to_bytes());
             let done = match self.look_at(dir, name) {
                 // It vanished between the two looks: as if it had never been there.
                 Err(rustix::io::Errno::NOENT) => Ok(()),
@@ -146,7 +146,7 @@ impl<'a> Walk<'a> {
     fn entry(
         &mut self,
         dir: &Arc<OwnedFd>,
-        name: &CString,
+        name: &CStr,
         look: &Look,
         device: Option<u64>,
     ) -> Result<(), Over> {
@@ -169,7 +169,7 @@ impl<'a> Walk<'a> {
     fn enter_directory(
         &mut self,
         dir: &Arc<OwnedFd>,
-        name: &CString,
+        name: &CStr,
         look: &Look,
         device: Option<u64>,
     ) -> Result<(), Over> {
@@ -253,7 +253,7 @@ impl<'a> Walk<'a> {
         Look::of(fd).map(|look| self.request.joints.as_of(look))
     }
 
-    fn file(&mut self, dir: &Arc<OwnedFd>, name: &CString, look: &Look) -> Result<(), Over> {
+    fn file(&mut self, dir: &Arc<OwnedFd>, name: &CStr, look: &Look) -> Result<(), Over> {
         let progress = &self.request.progress;
         count(&progress.files, 1);
         count(&progress.bytes_scanned, look.size());
@@ -275,13 +275,13 @@ impl<'a> Walk<'a> {
         let is_listed = record.as_ref().is_some_and(|record| matches!(record.content, Content::Flist(_)));
         let known_to = if is_listed { KnownTo::Signatures } else { KnownTo::Sink };
         let large = is_large.then(|| Large { path: path.clone(), past, known_to });
-        let wanted = Wanted { dir: Arc::clone(dir), name: name.clone(), look: *look, large };
+        let wanted = Wanted { dir: Arc::clone(dir), look: *look, large };
         let seems = |record: &Record| match record.fingerprint == Fingerprint::of(look) {
             true => Seems::Same,
             false => Seems::Changed,
         };
         let before = record.map(|record| Before { seems: seems(&record), content: record.content });
-        self.steps.read(wanted, Step::Read { path, link, size, before })
+        self.steps.read(wanted, name, Step::Read { path, link, size, before })
     }
 
     /// One number for all names of an inode, where it has several: the keyed hash of the first path, so that two runs agree.
@@ -307,7 +307,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CString, look: &Look) -> Result<(), Over> {
+    fn symlink(&mut self, dir: &Arc<OwnedFd>, name: &CStr, look: &Look) -> Result<(), Over> {
         match rustix::fs::readlinkat(&**dir, name, Vec::new()) {
             Ok(target) => self.plain(dir, name, look, Body::Symlink(target.into_bytes())),
             Err(error) => self.unreadable(error).and_then(|()| self.missing(name)),
@@ -315,7 +315,7 @@ impl<'a> Walk<'a> {
     }
 
     /// What has no content is whole with its entry.
-    fn plain(&mut self, dir: &OwnedFd, name: &CString, look: &Look, body: Body) -> Result<(), Over> {
+    fn plain(&mut self, dir: &OwnedFd, name: &CStr, look: &Look, body: Body) -> Result<(), Over> {
         count(&self.request.progress.files, 1);
         let link = self.link_group(look)?;
         let attributes = self.named_attributes(dir, name)?;
@@ -325,7 +325,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The attributes of what is not open, and may be nothing that can be opened.
-    fn named_attributes(&mut self, dir: &OwnedFd, name: &CString) -> Result<Vec<Attribute>, Over> {
+    fn named_attributes(&mut self, dir: &OwnedFd, name: &CStr) -> Result<Vec<Attribute>, Over> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, name, flags, Mode::empty()) {
             Ok(fd) => self.attributes(&Handle::named(&fd)),

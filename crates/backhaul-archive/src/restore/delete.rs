@@ -1,7 +1,7 @@
 //! Removes what a snapshot does not have. Nothing here follows a link, or goes over to another mount.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{self, AtFlags};
@@ -12,7 +12,7 @@ use super::folders::Folder;
 use super::place::{self, insist};
 use super::run::Run;
 use super::{Mode, RestoreError};
-use crate::listing::names_in;
+use crate::listing::{Names, names_in};
 use crate::patterns::Kind;
 
 /// Deepest folder that is removed: each level holds a descriptor.
@@ -51,7 +51,7 @@ impl Run<'_, '_> {
             None => return Ok(()),
         }
         let respelt = respelt(&dir, &names, &listed);
-        let mut extra = listed.into_iter().filter(|name| !names.contains(name.to_bytes())).peekable();
+        let mut extra = listed.iter().filter(|name| !names.contains(name.to_bytes())).peekable();
         if extra.peek().is_some() && place::mount_of(&dir) != place.mount() {
             let why = "another file system is mounted there: nothing in it is deleted";
             engine.report.error(&relative, why.to_owned());
@@ -62,7 +62,7 @@ impl Run<'_, '_> {
                 continue;
             }
             let path = join(&relative, name.to_bytes());
-            match engine.remove(&dir, &name, &path, 0) {
+            match engine.remove(&dir, name, &path, 0) {
                 Ok(Removed { names: 0, .. }) => {}
                 Ok(removed) => engine.report.deleted(&path, removed.names),
                 Err(why) => engine.report.error(&path, format!("not deleted: {why}")),
@@ -74,7 +74,7 @@ impl Run<'_, '_> {
 
 /// What the snapshot has under names that the folder does not list, and that are there all the same: on a file system that
 /// does not tell letter case, or forms of Unicode, apart, it is listed as it was spelt before, and is not too much.
-fn respelt(dir: &OwnedFd, names: &HashSet<Vec<u8>>, listed: &[CString]) -> HashSet<(u64, u64)> {
+fn respelt(dir: &OwnedFd, names: &HashSet<Vec<u8>>, listed: &Names) -> HashSet<(u64, u64)> {
     let listed: HashSet<&[u8]> = listed.iter().map(|name| name.to_bytes()).collect();
     names.iter().filter(|name| !listed.contains(&name[..])).filter_map(|name| inode(dir, name)).collect()
 }
@@ -84,7 +84,7 @@ fn inode(dir: &OwnedFd, name: &[u8]) -> Option<(u64, u64)> {
 }
 
 impl Engine<'_> {
-    fn list(&self, dir: &OwnedFd, relative: &[u8]) -> Option<Vec<CString>> {
+    fn list(&self, dir: &OwnedFd, relative: &[u8]) -> Option<Names> {
         let listed = names_in(dir);
         listed
             .map_err(|error| {
@@ -108,7 +108,7 @@ impl Engine<'_> {
     }
 
     /// Removes something with all that is in it but for what is protected, or in a dry run only counts.
-    fn remove(&self, dir: &OwnedFd, name: &CString, path: &[u8], depth: usize) -> Result<Removed, String> {
+    fn remove(&self, dir: &OwnedFd, name: &CStr, path: &[u8], depth: usize) -> Result<Removed, String> {
         let text = |error: Errno| error.to_string();
         let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(text)?;
         let is_dir = place::is_dir(&stat);
@@ -131,7 +131,7 @@ impl Engine<'_> {
         Ok(removed)
     }
 
-    fn empty(&self, dir: &OwnedFd, name: &CString, path: &[u8], depth: usize) -> Result<Removed, String> {
+    fn empty(&self, dir: &OwnedFd, name: &CStr, path: &[u8], depth: usize) -> Result<Removed, String> {
         let text = |error: Errno| error.to_string();
         if depth >= DEPTH_MAX {
             return Err(format!("more than {DEPTH_MAX} folders within each other"));
@@ -146,9 +146,9 @@ impl Engine<'_> {
             place::unlock(&inner);
         }
         let mut removed = Removed::default();
-        for below in names_in(&inner).map_err(text)? {
+        for below in names_in(&inner).map_err(text)?.iter() {
             let why = |why| format!("{}: {why}", below.to_string_lossy());
-            let one = self.remove(&inner, &below, &join(path, below.to_bytes()), depth + 1).map_err(why)?;
+            let one = self.remove(&inner, below, &join(path, below.to_bytes()), depth + 1).map_err(why)?;
             removed.names += one.names;
             removed.stays |= one.stays;
         }

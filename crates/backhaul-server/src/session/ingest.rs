@@ -1,10 +1,8 @@
 //! From the data stream into the vault: `receive → verify and seal (in parallel) → authorise → append`.
 //!
-//! Objects keep their order through the parallel part: object n goes to worker n mod W, and results are
-//! collected in the same turn. A commit travels the same way, behind the objects it counts. Objects under way share the
-//! [room](super::room) of all sessions.
+//! Objects keep their order through the parallel part ([`backhaul_turns`]). A commit travels the same way, behind the objects that
+//! it counts. Objects under way share the [room](super::room) of all sessions.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -19,6 +17,7 @@ use backhaul_schedule::brake::{Added, Profile};
 use backhaul_store::index::Edge;
 use backhaul_store::session::Commit;
 use backhaul_store::{Owned, StoreError, WriteSession};
+use backhaul_turns::{Gone, Results, Worker, turns};
 use tokio::sync::mpsc;
 
 use super::room::{Guest, Room, Share};
@@ -33,8 +32,8 @@ pub use commit::{CommitRequest, Made, Report};
 
 /// Verifying threads per session.
 const WORKERS: usize = 2;
-/// Objects that wait before and after each of them.
-const QUEUE_MAX: usize = 2;
+/// Objects that wait for them, are with them or wait behind them: two, one and two for each.
+const UNDER_WAY_MAX: usize = 5 * WORKERS;
 /// Bytes after which what was stored is made durable and acknowledged.
 const FLUSH_BYTES: u64 = 12 << 20;
 /// Time after which it is.
@@ -182,19 +181,16 @@ async fn receive(
 
 fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, collector: &mut Collector<'_>) {
     std::thread::scope(|scope| {
-        let (mut tasks, mut results) = (Vec::new(), Vec::new());
+        let (tasks, worker, results) = turns(UNDER_WAY_MAX);
+        let owned = collector.owned;
         for _ in 0..WORKERS {
-            let (task_in, task) = sync_channel::<Item>(QUEUE_MAX);
-            let (result_in, result) = sync_channel(QUEUE_MAX);
-            tasks.push(task_in);
-            results.push(result);
-            let owned = collector.owned;
-            scope.spawn(move || work(vault, owned, &task, &result_in));
+            let worker = worker.clone();
+            scope.spawn(move || work(vault, owned, worker));
         }
+        drop(worker);
         scope.spawn(move || {
-            for worker in tasks.iter().cycle() {
-                let Some(item) = items.blocking_recv() else { return };
-                if worker.send(item).is_err() {
+            while let Some(item) = items.blocking_recv() {
+                if tasks.give(item).is_err() {
                     return;
                 }
             }
@@ -203,16 +199,13 @@ fn pipeline(vault: &OpenVault, mut items: mpsc::Receiver<Item>, collector: &mut 
     });
 }
 
-fn work(vault: &OpenVault, owned: &Mutex<Owned>, tasks: &Receiver<Item>, results: &SyncSender<Checked>) {
-    for item in tasks {
-        let checked = vault
+fn work(vault: &OpenVault, owned: &Mutex<Owned>, worker: Worker<Item, Checked>) {
+    worker.run(|item| {
+        vault
             .room
             .unpack(|unpacker| verify::check((vault, owned), item, unpacker))
-            .unwrap_or_else(|error| Checked::Bad(Ending::new(end::STORAGE, error.to_string())));
-        if results.send(checked).is_err() {
-            return;
-        }
-    }
+            .unwrap_or_else(|error| Checked::Bad(Ending::new(end::STORAGE, error.to_string())))
+    });
 }
 
 /// The end of the pipeline: alone in touching the vault.
@@ -233,18 +226,12 @@ struct Collector<'v> {
 }
 
 impl Collector<'_> {
-    fn run(&mut self, results: Vec<Receiver<Checked>>) {
+    fn run(&mut self, mut results: Results<Checked>) {
         let mut since = Stopwatch::start();
-        let mut turns = results.iter().cycle();
-        let Some(mut turn) = turns.next() else { return };
         loop {
-            let done = match turn.recv_timeout(TICK) {
-                Ok(checked) => {
-                    turn = turns.next().unwrap_or(turn);
-                    self.take(checked)
-                }
-                Err(RecvTimeoutError::Timeout) => Ok(()),
-                Err(RecvTimeoutError::Disconnected) => return,
+            let done = match results.within(TICK) {
+                Ok(checked) => checked.map_or(Ok(()), |checked| self.take(checked)),
+                Err(Gone) => return,
             };
             let due = self.unflushed >= FLUSH_BYTES || (self.unflushed > 0 && since.elapsed() >= FLUSH_AFTER);
             let done = done.and_then(|()| if due { self.flush() } else { Ok(()) });
