@@ -124,7 +124,8 @@ fn run(args: &Args, datasets: &Datasets, (set, round): (Set, usize), memory: &mu
     let scratch = tempfile::tempdir_in(&args.scratch).unwrap();
     let wanted = |name: &str| args.programs.is_empty() || args.programs.iter().any(|one| one == name);
     let mut programs: Vec<Box<dyn Program>> = program::all(scratch.path(), &live, &wanted);
-    let begins = round % programs.len().max(1);
+    assert!(!programs.is_empty(), "none of these programs is here: {}", args.programs.join(", "));
+    let begins = round % programs.len();
     programs.rotate_left(begins);
     for step in Step::ALL {
         let turns = match step {

@@ -233,16 +233,17 @@ pub fn backup(
     let (known, journal) = opened.map_or((None, None), |(known, journal)| (Some(known), Some(journal)));
     let follows = known.as_ref().map_or_else(Follows::default, state::Known::follows);
     let (old_nodes, records) = known.map_or_else(Default::default, state::Known::split);
-    let (jobs_in, jobs) = crossbeam_channel::bounded(JOBS_MAX);
     let drafts = request.state.and_then(|dir| Drafts::open(dir, parameters));
     let drafts = drafts.as_ref();
     let readers = &read::Readers::new(parameters, request, drafts);
     std::thread::scope(|scope| {
+        let (jobs_in, jobs) = crossbeam_channel::bounded(JOBS_MAX);
         let (steps_in, batches) = step::Steps::channel(jobs_in);
         for _ in 0..read::THREADS {
             let jobs = jobs.clone();
             scope.spawn(move || readers.run(&jobs));
         }
+        drop(jobs);
         let walk = walk::Walk::new(request, parameters, records, steps_in);
         spawn_walk(scope, walk, roots)?;
         let (put, saved) = outbound::with(scope, sink, &request.progress, |outbound| {

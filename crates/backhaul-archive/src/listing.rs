@@ -4,6 +4,7 @@ use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags, RawDir};
+use rustix::io::Errno;
 
 /// Bytes that are asked of the kernel at once: some 800 names.
 const ASKED: usize = 32 << 10;
@@ -53,7 +54,12 @@ pub(crate) fn names_in(dir: &OwnedFd) -> rustix::io::Result<Names> {
     let mut room = Vec::with_capacity(ASKED);
     let mut listed = RawDir::new(dir, room.spare_capacity_mut());
     while let Some(entry) = listed.next() {
-        let entry = entry?;
+        let entry = match entry {
+            Err(Errno::INTR) => continue,
+            // It has been removed: there is nothing in it any more.
+            Err(Errno::NOENT) => break,
+            entry => entry?,
+        };
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             names.push(entry.file_name());
         }
@@ -85,5 +91,13 @@ mod tests {
             let names = names_in(&fd).unwrap();
             assert_eq!(names.iter().map(|name| name.to_bytes().to_vec()).collect::<Vec<_>>(), made);
         }
+    }
+
+    #[test]
+    fn a_folder_that_was_removed_while_it_was_open_has_no_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = OwnedFd::from(std::fs::File::open(dir.path()).unwrap());
+        dir.close().unwrap();
+        assert_eq!(names_in(&fd).unwrap().iter().count(), 0);
     }
 }

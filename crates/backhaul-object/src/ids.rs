@@ -88,16 +88,16 @@ id_type!(
 );
 
 /// A map by ids that this side made itself of contents: they are keyed hashes, so nothing is gained by hashing them again. Where
-/// others name the ids, they could choose such as collide: not for that.
+/// many come from others, they could choose such as collide: not for that.
 pub type OwnIdMap<V> = HashMap<ObjectId, V, BuildHasherDefault<IdHasher>>;
 
-/// Takes the last 8 bytes of what it is given, which is an id; see [`OwnIdMap`].
+/// Takes the first 8 bytes of what it is given last, which is an id; see [`OwnIdMap`].
 #[derive(Default)]
 pub struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, bytes: &[u8]) {
-        self.0 = bytes.last_chunk().copied().map_or(self.0, u64::from_le_bytes);
+        self.0 = bytes.first_chunk().copied().map_or(self.0, u64::from_le_bytes);
     }
 
     fn finish(&self) -> u64 {

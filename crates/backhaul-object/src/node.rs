@@ -51,7 +51,7 @@ pub(crate) trait Refer {
     fn member(&mut self, bundle: ObjectId, member: usize) -> u64;
 }
 
-/// The numbers alone.
+/// The numbers alone. A server may have named bundles among them, but an object refers to few.
 #[derive(Debug, Default)]
 struct Slots(OwnIdMap<u64>);
 

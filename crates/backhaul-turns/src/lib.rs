@@ -7,12 +7,13 @@
 //! Invariants:
 //! - results come in the order of their tasks, each once, whichever thread was how fast;
 //! - no more tasks are under way than was said, from when they are given until their results are taken: [`Giver::give`] waits;
-//! - nobody waits for an end that is gone, and a worker whose results nobody takes stops.
+//! - nobody waits for an end that is gone; a worker whose results nobody takes stops after the task that it is at, and what was given is
+//!   let go of.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use thiserror::Error;
 
 /// How often whoever waits for a result looks whether there is a thread left that could have it.
@@ -50,8 +51,8 @@ pub struct Results<R> {
 /// The three ends; at most `most` tasks are under way, and at least one.
 pub fn turns<T, R>(most: usize) -> (Giver<T, R>, Worker<T, R>, Results<R>) {
     let most = most.max(1);
-    let (task_in, tasks) = bounded(most);
-    // One more is with whoever takes them.
+    // Their number is bounded by that of their turns, one of which is with whoever takes the results.
+    let (task_in, tasks) = unbounded();
     let (order_in, order) = bounded(most - 1);
     let alive = Arc::new(());
     let results = Results { order, turn: None, workers: Arc::downgrade(&alive) };
@@ -82,9 +83,18 @@ impl<T, R> Worker<T, R> {
     pub fn run(self, mut work: impl FnMut(T) -> R) {
         for (task, result) in &self.tasks {
             if result.send(work(task)).is_err() {
-                return;
+                break;
             }
         }
+        // Nobody takes what would come of the rest.
+        self.tasks.try_iter().for_each(drop);
+    }
+}
+
+/// So that whoever works notices.
+impl<R> Drop for Results<R> {
+    fn drop(&mut self) {
+        self.order.try_iter().for_each(drop);
     }
 }
 
@@ -151,7 +161,7 @@ mod tests {
         ) {
             let (giver, worker, mut results) = turns(most);
             let under_way = AtomicUsize::new(0);
-            let taken = scope(|scope| {
+            let (taken, highest) = scope(|scope| {
                 for _ in 0..threads {
                     let worker = worker.clone();
                     scope.spawn(|| worker.run(|(n, pause)| {
@@ -164,21 +174,40 @@ mod tests {
                 let given = scope.spawn(move || {
                     let mut highest = 0;
                     for task in pauses.iter().copied().enumerate() {
-                        giver.give(task).unwrap();
                         highest = highest.max(under_way.fetch_add(1, Ordering::SeqCst) + 1);
+                        giver.give(task).unwrap();
                     }
                     highest
                 });
                 let mut taken = Vec::new();
                 while let Some(n) = results.take().unwrap() {
-                    under_way.fetch_sub(1, Ordering::SeqCst);
                     taken.push(n);
+                    under_way.fetch_sub(1, Ordering::SeqCst);
                 }
-                // What is taken is counted a moment later than it is.
-                prop_assert!(given.join().unwrap() <= most + 1);
-                Ok(taken)
-            })?;
+                (taken, given.join().unwrap())
+            });
             prop_assert_eq!(taken, (0..pauses.len()).collect::<Vec<_>>());
+            prop_assert!(highest <= most + 1, "{highest} of {most} and the one that is about to be given");
+        }
+    }
+
+    #[test]
+    fn who_gives_waits_while_all_that_may_be_under_way_is() {
+        for most in 1..5 {
+            let (giver, _worker, mut results) = turns::<usize, usize>(most);
+            let (given_in, given) = bounded(8);
+            scope(|scope| {
+                scope.spawn(move || {
+                    (0..8).take_while(|n| giver.give(*n).is_ok()).for_each(|n| given_in.send(n).unwrap())
+                });
+                (0..most - 1).for_each(|n| assert_eq!(given.recv(), Ok(n)));
+                // Time enough for one more, if it did not wait.
+                sleep(Duration::from_millis(20));
+                assert!(given.is_empty(), "the next is given when the first is waited for");
+                assert_eq!(results.within(Duration::from_millis(1)), Ok(None));
+                assert_eq!(given.recv(), Ok(most - 1));
+                drop(results);
+            });
         }
     }
 
@@ -188,6 +217,8 @@ mod tests {
         let (go, wait) = bounded::<()>(0);
         let (done_in, done) = bounded(8);
         scope(|scope| {
+            // Gone if something fails here, so that nobody waits.
+            let go = go;
             for _ in 0..2 {
                 let (worker, wait, done) = (worker.clone(), &wait, &done_in);
                 scope.spawn(move || {
@@ -214,11 +245,17 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_an_end_that_is_gone() {
-        let (giver, worker, results) = turns(2);
+        let (giver, _worker, results) = turns::<u8, u8>(2);
         drop(results);
         assert_eq!(giver.give(1), Err(Gone));
-        drop(giver);
-        worker.run(|n: u8| n);
+
+        let (giver, worker, results) = turns(4);
+        (0..3).for_each(|n| giver.give(n).unwrap());
+        drop(results);
+        let mut done = 0;
+        worker.run(|_: u8| done += 1);
+        assert_eq!(done, 1, "there was nobody for the first");
+        assert_eq!(giver.give(3), Err(Gone));
 
         let (giver, worker, mut results) = turns::<u8, u8>(2);
         giver.give(1).unwrap();

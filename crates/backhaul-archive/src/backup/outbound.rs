@@ -35,7 +35,7 @@ impl Outbound {
     /// the queue is full.
     pub(super) fn send(&mut self, name: (ObjectId, Proof), object: Object, patch: Option<Object>) -> u64 {
         self.sent += 1;
-        // Nobody takes it only after the sink failed, which shows at the next question or at the end.
+        // Nobody takes it only after the sink or the packing failed, which shows at the next question or at the end.
         let _ = self.tasks.give(Task { name, object, patch });
         self.sent
     }

@@ -14,7 +14,7 @@ use crate::vault::pack_blob;
 
 /// Bytes read at once: what a processor's cache holds beside the hash.
 const RUN: usize = 512 << 10;
-/// How nice its thread is: what it does is a seventh of what a first backup costs both ends on one machine, and nobody waits for it. It
+/// How much nicer its thread is than the others: what it does is a seventh of what a first backup costs both ends on one machine, and nobody waits for it. It
 /// has what nobody else wants, and a tenth of a share at least, so that a server that is never idle has its parity, too.
 const NICE: i32 = 10;
 
@@ -59,7 +59,7 @@ impl Drop for ParityWorker {
 
 fn run(blobs: &dyn Blobs, queue: &Receiver<Job>) {
     // Of Linux's calling thread alone. Where it is not allowed, sessions are a little slower.
-    let _ = rustix::process::setpriority_process(None, NICE);
+    let _ = rustix::process::nice(NICE);
     for job in queue {
         // A disk that is full, or fails, is noticed by the sessions; the scrub makes the sidecar later.
         let _ = make(blobs, job.pack, job.class, job.len);
