@@ -1,22 +1,18 @@
 //! The bytes of one file, in order.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use backhaul_object::entry::{Body, Content, Entry};
-use backhaul_object::flist;
-use backhaul_object::piece::Piece;
 use backhaul_object::source::{ObjectSource, TransferError};
 use backhaul_object::{FormatError, Kind, Object, ObjectId, bundle};
 use bytes::Bytes;
 use thiserror::Error;
 
-/// Plain bytes asked for in one read; one read is queued and one under way while a third is written.
-const READ_BYTES: u64 = 8 << 20;
-/// Chunks asked for in one read.
-const READ_PIECES: usize = 256;
+mod pieces;
+mod stream;
+
+use pieces::Pieces;
+use stream::stream;
 
 /// Why a file's bytes could not be produced.
 #[derive(Debug, Error)]
@@ -193,162 +189,4 @@ pub(crate) fn chunk_of(object: &Object, len: u64) -> Result<Bytes, FormatError> 
         return Err(FormatError::Invalid("chunk of another length than its file says"));
     }
     Ok(object.payload.clone())
-}
-
-/// The chunks of a file in order; nested lists are read when their turn comes.
-struct Pieces<'a> {
-    source: &'a dyn ObjectSource,
-    /// From the top list down: (level, pieces still to come).
-    lists: Vec<(u8, VecDeque<Piece>)>,
-}
-
-impl<'a> Pieces<'a> {
-    fn new(source: &'a dyn ObjectSource, pieces: Vec<Piece>) -> Self {
-        Self { source, lists: vec![(0, pieces.into())] }
-    }
-
-    fn from_flist(source: &'a dyn ObjectSource, id: ObjectId) -> Result<Self, DumpError> {
-        let mut pieces = Self { source, lists: Vec::new() };
-        pieces.open(id, None)?;
-        Ok(pieces)
-    }
-
-    fn open(&mut self, id: ObjectId, level: Option<u8>) -> Result<(), DumpError> {
-        let object = read_one(self.source, id)?;
-        let list = flist::decode(&object).map_err(|why| DumpError::Format { id, why })?;
-        if level.is_some_and(|level| level != list.level) {
-            let why = FormatError::Invalid("file list of another level than the one above it says");
-            return Err(DumpError::Format { id, why });
-        }
-        self.lists.push((list.level, list.pieces.into()));
-        Ok(())
-    }
-
-    fn next(&mut self) -> Result<Option<Piece>, DumpError> {
-        while let Some((level, pieces)) = self.lists.last_mut() {
-            let level = *level;
-            match pieces.pop_front() {
-                None => drop(self.lists.pop()),
-                Some(piece) if level == 0 => return Ok(Some(piece)),
-                // Only the lowest lists have holes.
-                Some(piece) => match piece.id() {
-                    Some(id) => self.open(id, Some(level - 1))?,
-                    None => return Ok(Some(piece)),
-                },
-            }
-        }
-        Ok(None)
-    }
-
-    /// The chunks of the next read, and the one that was too much for it.
-    fn group(&mut self, held: &mut Option<Piece>) -> Result<Vec<Piece>, DumpError> {
-        let (mut group, mut bytes) = (Vec::new(), 0u64);
-        loop {
-            let next = match held.take() {
-                Some(piece) => Some(piece),
-                None => self.next()?,
-            };
-            let Some(piece) = next else { return Ok(group) };
-            // A hole is not read.
-            bytes = bytes.saturating_add(piece.id().map_or(0, |_| piece.len()));
-            if !group.is_empty() && (bytes > READ_BYTES || group.len() >= READ_PIECES) {
-                *held = Some(piece);
-                return Ok(group);
-            }
-            group.push(piece);
-        }
-    }
-}
-
-type Group = Result<Vec<Part>, DumpError>;
-
-fn stream(
-    source: &dyn ObjectSource,
-    pieces: Pieces<'_>,
-    (near, size): (Option<&dyn Near>, u64),
-    out: &mut dyn Sink,
-) -> Result<u64, DumpError> {
-    std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel::<Group>(1);
-        scope.spawn(move || read_ahead(source, pieces, near, &sender));
-        drain(receiver, size, out)
-    })
-}
-
-/// Nothing is written of what goes beyond `size`: a list may name much, and a few chunks of it without end.
-fn drain(receiver: Receiver<Group>, size: u64, out: &mut dyn Sink) -> Result<u64, DumpError> {
-    let mut written = 0u64;
-    for group in receiver {
-        for part in group? {
-            written = written.saturating_add(part.len());
-            if written > size {
-                return Err(DumpError::Size { expected: size, found: written });
-            }
-            part.put(out)?;
-        }
-    }
-    Ok(written)
-}
-
-fn read_ahead(
-    source: &dyn ObjectSource,
-    mut pieces: Pieces<'_>,
-    near: Option<&dyn Near>,
-    sender: &SyncSender<Group>,
-) {
-    let (mut held, mut at) = (None, 0u64);
-    loop {
-        let group = pieces.group(&mut held).and_then(|group| {
-            let parts = read_group(source, near, at, &group);
-            at = group.iter().fold(at, |at, piece| at.saturating_add(piece.len()));
-            parts
-        });
-        let last = match &group {
-            Ok(group) => group.is_empty(),
-            Err(_) => true,
-        };
-        if sender.send(group).is_err() || last {
-            return;
-        }
-    }
-}
-
-/// Where the bytes of a piece come from.
-enum From {
-    Near(Bytes),
-    /// The place in the read.
-    Vault(usize),
-    Nowhere,
-}
-
-/// The bytes of the pieces from `at` on; a chunk that occurs twice is asked for once.
-fn read_group(source: &dyn ObjectSource, near: Option<&dyn Near>, mut at: u64, group: &[Piece]) -> Group {
-    let (mut ids, mut index) = (Vec::new(), HashMap::new());
-    let mut places = Vec::with_capacity(group.len());
-    for piece in group {
-        places.push(match *piece {
-            Piece::Hole { .. } => From::Nowhere,
-            Piece::Data { id, len } => match near.and_then(|near| near.find(at, id, len)) {
-                Some(bytes) => From::Near(bytes),
-                None => From::Vault(*index.entry(id).or_insert_with(|| {
-                    ids.push(id);
-                    ids.len() - 1
-                })),
-            },
-        });
-        at = at.saturating_add(piece.len());
-    }
-    let objects = if ids.is_empty() { Vec::new() } else { source.read(&ids)? };
-    let mut out = Vec::with_capacity(group.len());
-    for (piece, place) in group.iter().zip(places) {
-        out.push(match (*piece, place) {
-            (_, From::Near(bytes)) => Part::Data(bytes),
-            (Piece::Data { id, len }, From::Vault(place)) => {
-                let object = objects.get(place).ok_or(TransferError::NotFound(id))?;
-                Part::Data(chunk_of(object, len).map_err(|why| DumpError::Format { id, why })?)
-            }
-            (piece, _) => Part::Hole(piece.len()),
-        });
-    }
-    Ok(out)
 }

@@ -31,7 +31,7 @@ const READERS: usize = 3;
 const WRITERS: usize = 4;
 /// Tasks waiting for a writer.
 const QUEUE: usize = 4;
-/// Large files under way at a time, each with its own read-ahead.
+/// Large files under way at a time, each with its own readers (`crate::dump`).
 const LARGE_AT_ONCE: usize = 2;
 
 /// What every part of a restore needs.
