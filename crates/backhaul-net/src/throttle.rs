@@ -1,6 +1,7 @@
 //! Limits how fast bytes leave: a bucket that fills with permission.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 /// Permission that gathers while nothing is sent: a quarter of a second's, and at least this many bytes.
 const BURST_MIN: u64 = 64 * 1024;
@@ -45,9 +46,20 @@ impl Bucket {
     }
 }
 
+/// Waits for permission: not at all when none is needed, for a sleep of no time ends with the next tick of the timer, and at one
+/// millisecond each a thousand objects would take a second.
+pub async fn pause(wait: Duration) {
+    if !wait.is_zero() {
+        tokio::time::sleep(wait).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
     use super::*;
     use proptest::prelude::*;
@@ -66,6 +78,13 @@ mod tests {
         assert_eq!(bucket.take(90 * SECOND, 250_000), 0);
         assert_eq!(bucket.take(90 * SECOND, 1), 1_000);
         assert_eq!(bucket.take(90 * SECOND, u64::MAX), u64::MAX - bucket.depth - 90 * SECOND);
+    }
+
+    #[tokio::test]
+    async fn who_needs_no_permission_goes_on_at_once() {
+        let is_there = |wait| pin!(pause(wait)).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!((0..20).all(|_| is_there(Duration::ZERO)));
+        assert!(!is_there(Duration::from_secs(60)));
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use backhaul_net::throttle::Bucket;
+use backhaul_net::throttle::{self, Bucket};
 use backhaul_schedule::policy::{Admission, Group};
 
 use crate::clock;
@@ -67,7 +67,7 @@ impl Throttle {
     /// Waits until so many bytes may pass.
     pub async fn pass(&mut self, bytes: usize) {
         let wait = self.take(clock::boot_ms(), bytes as u64);
-        tokio::time::sleep(wait).await;
+        throttle::pause(wait).await;
     }
 
     /// Takes permission for so many bytes of each bucket, and returns how long to wait until all have given it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use backhaul_net::NetError;
 use backhaul_net::link::{Arrived, ObjectReader, ObjectWriter, Streams};
-use backhaul_net::throttle::Bucket;
+use backhaul_net::throttle::{self, Bucket};
 use backhaul_object::source::TransferError;
 use backhaul_object::{Compressed, FormatError, Reference};
 use backhaul_proto::end;
@@ -66,7 +66,7 @@ async fn pour(
         }
         if let Some(bucket) = &mut bucket {
             let wait = bucket.take(clock::clocks().mono_ms * 1_000_000, bytes);
-            tokio::time::sleep(Duration::from_nanos(wait)).await;
+            throttle::pause(Duration::from_nanos(wait)).await;
         }
         // The control stream knows the better reason, if the server gave one.
         if writer.send(&object).await.is_err() {
