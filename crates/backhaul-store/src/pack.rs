@@ -141,7 +141,14 @@ impl Row {
 
 /// One record.
 pub fn encode_record(ordinal: Ordinal, header: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(RECORD_HEAD_LEN + header.len() + body.len());
+    let mut out = encode_before_body(ordinal, header, body);
+    out.extend_from_slice(body);
+    out
+}
+
+/// A record up to its body, which is most of it.
+pub(crate) fn encode_before_body(ordinal: Ordinal, header: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(RECORD_HEAD_LEN + header.len());
     let mut crc = crc32fast::Hasher::new();
     crc.update(header);
     crc.update(body);
@@ -151,7 +158,6 @@ pub fn encode_record(ordinal: Ordinal, header: &[u8], body: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&ordinal.0.to_le_bytes());
     out.extend_from_slice(&crc.finalize().to_le_bytes());
     out.extend_from_slice(header);
-    out.extend_from_slice(body);
     out
 }
 

@@ -60,16 +60,23 @@ impl PackWriter {
     /// # Errors
     /// The disk refused; the pack must then not be used any further.
     pub fn append(&mut self, ordinal: Ordinal, header: &[u8], body: &[u8]) -> Result<Row, StoreError> {
-        let record = pack::encode_record(ordinal, header, body);
-        let written = self.file.write_all_at(&record, self.len).doing("write", &self.path);
-        if !Breach::SwallowedWrite.is_on() {
-            written?;
+        let before = pack::encode_before_body(ordinal, header, body);
+        let (parts, mut end) = ([&before, body], self.len);
+        for part in parts {
+            let written = self.file.write_all_at(part, end).doing("write", &self.path);
+            if !Breach::SwallowedWrite.is_on() {
+                written?;
+            }
+            end += part.len() as u64;
         }
-        self.hasher.update(&record);
+        // Only when all of it is there: a pack is finished without the record that did not fit, and named by the rest.
+        for part in parts {
+            self.hasher.update(part);
+        }
         let (header_len, body_len) = (header.len() as u32, body.len() as u32);
         let row = Row { ordinal, offset: self.len as u32, header_len, body_len };
         self.rows.push(row);
-        self.len += record.len() as u64;
+        self.len = end;
         Ok(row)
     }
 
@@ -203,4 +210,35 @@ fn next_magic(
         at += (SCAN_BLOCK - pack::RECORD_MAGIC.len() + 1) as u64;
     }
     Ok(size)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use backhaul_object::ids::VaultId;
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+    use super::*;
+    use crate::pack::Class;
+
+    /// What a full disk does: the header goes in, the body does not.
+    #[test]
+    fn a_record_that_does_not_fit_is_not_in_the_name_of_its_pack() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.pack");
+        let mut pack = PackWriter::create(&path, &Head::of_nobody(Class::Data, VaultId([1; 16]))).unwrap();
+        pack.append(Ordinal(1), b"header", b"body").unwrap();
+        let full = File::from(memfd_create("full", MemfdFlags::ALLOW_SEALING).unwrap());
+        full.set_len(pack.len() + 40).unwrap();
+        fcntl_add_seals(&full, SealFlags::GROW).unwrap();
+        let file = std::mem::replace(&mut pack.file, full);
+        assert!(pack.append(Ordinal(2), b"header", &[7; 100]).is_err());
+        let full = std::mem::replace(&mut pack.file, file);
+        let mut written = [0; 4];
+        full.read_exact_at(&mut written, pack.len()).unwrap();
+        assert_eq!(written, *pack::RECORD_MAGIC, "the first part of it was written");
+        let (_, name, len) = pack.finish().unwrap();
+        let bytes = fs::read(&path).unwrap();
+        assert_eq!((name, len), (PackId(*blake3::hash(&bytes).as_bytes()), bytes.len() as u64));
+    }
 }
