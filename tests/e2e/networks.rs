@@ -35,17 +35,12 @@ fn code(server: &Home, more: &[&str]) -> String {
     added["join_code"].as_str().unwrap().to_owned()
 }
 
-fn vault_bytes(home: &Home) -> u64 {
-    let files = trees::files(&home.path().join("server/vaults/main"));
-    files.iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
-}
-
 /// Backs up, does something to the network half-way, and compares what is restored. The run must not notice.
 fn backup_while(server: &Home, client: &Home, tree: &Path, happens: impl FnOnce()) {
     // Slowly, so that it is disturbed in the middle.
     let mut running = client.command(&["--json", "-v", "backup", "--limit-upload", "25MB"]);
     let mut running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("some is there", || vault_bytes(server) > 30 * MEGABYTE);
+    wait_until("some is there", || server.vault_bytes() > 30 * MEGABYTE);
     assert!(running.try_wait().unwrap().is_none(), "too fast to be disturbed");
     happens();
     let ended = running.wait_with_output().unwrap();

@@ -193,6 +193,13 @@ impl Home {
         self.dir.path()
     }
 
+    /// Bytes in the packs of the vault of a server with this home: what there is besides was there before any backup.
+    pub fn vault_bytes(&self) -> u64 {
+        let vault = self.path().join("server/vaults/main");
+        let files = ["packs", "open"].iter().flat_map(|dir| trees::files(&vault.join(dir)));
+        files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+
     /// A command in this home, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary());

@@ -167,10 +167,8 @@ impl TestServer {
         trees::files(&self.home.path().join("server/vaults/main/packs"))
     }
 
-    /// Bytes in its vault.
+    /// As [`Home::vault_bytes`] of its home.
     pub fn vault_bytes(&self) -> u64 {
-        let vault = self.home.path().join("server/vaults/main");
-        let files = ["packs", "open"].iter().flat_map(|dir| trees::files(&vault.join(dir)));
-        files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+        self.home.vault_bytes()
     }
 }
