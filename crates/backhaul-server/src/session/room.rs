@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// KiB of objects that have arrived and are not in a pack yet.
 const UNDER_WAY_KIB: u32 = 48 << 10;
 /// Bytes that may be under way to all sessions together, and to one of them at most and at least.
-const WINDOWS: u32 = 96 << 20;
+const WINDOWS: u32 = 64 << 20;
 const WINDOW_MAX: u32 = 32 << 20;
 const WINDOW_MIN: u32 = 1 << 20;
 
