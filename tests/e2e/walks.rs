@@ -214,8 +214,10 @@ fn a_file_that_becomes_another_while_it_is_read_is_named() {
     let (dir, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (tree, home) = (dir.path().join("tree"), Home::new());
     let (file, before) = (tree.join("large"), trees::noise(SIZE, 1));
+    // Outside of the tree: another thread may be about to read what lies in it.
+    let spare = dir.path().join("spare");
     fs::create_dir(&tree).unwrap();
-    fs::write(tree.join("other"), "not touched").unwrap();
+    fs::write(&spare, "not touched").unwrap();
     home.run(&["-q", "quickstart", tree.to_str().unwrap()]).ok();
     let open = || fs::File::options().write(true).open(&file).unwrap();
     let changes: [(&str, &dyn Fn(), usize); 5] = [
@@ -223,7 +225,7 @@ fn a_file_that_becomes_another_while_it_is_read_is_named() {
         ("emptied", &|| open().set_len(0).unwrap(), 0),
         ("grown", &|| open().set_len(SIZE as u64 + 4_096).unwrap(), SIZE + 4_096),
         ("rewritten", &|| open().write_all_at(b"another end", SIZE as u64 - 11).unwrap(), SIZE),
-        ("replaced", &|| fs::rename(tree.join("other"), &file).unwrap(), 11),
+        ("replaced", &|| fs::rename(&spare, &file).unwrap(), 11),
     ];
     for (what, change, len) in changes {
         fs::write(&file, &before).unwrap();
