@@ -8,6 +8,7 @@ mod brakes;
 mod clocks;
 mod compare;
 mod copies;
+mod crowds;
 mod defaults;
 mod edits;
 mod elsewhere;

@@ -29,6 +29,8 @@ pub mod ingest;
 mod manners;
 mod open_vault;
 mod patches;
+mod promises;
+mod questions;
 pub mod reads;
 mod reports;
 mod room;
@@ -39,6 +41,7 @@ use door::{Waiting, farewell, greet, refuse, turn_away, wait_for_grant};
 use ingest::{CommitRequest, Ingest, Report};
 use manners::Manners;
 pub use open_vault::OpenVault;
+use questions::Questions;
 use reads::{Presence, Requests};
 
 /// How long a goodbye may take: over a slow line what was sent before it comes first.
@@ -58,6 +61,7 @@ struct Conversation {
     reports: mpsc::UnboundedReceiver<Report>,
     reads: mpsc::Sender<Vec<Reference>>,
     grant: Option<(u64, Option<ObjectId>)>,
+    questions: Questions,
     peer: PeerIdentity,
     /// The version of the terms that it was sent and has not confirmed.
     terms: Option<u64>,
@@ -175,6 +179,7 @@ async fn converse<D: Desk>(start: Box<Start>, vault: Arc<OpenVault>, desk: &D) -
         reports,
         reads,
         grant: None,
+        questions: Questions::default(),
         peer,
         terms: None,
         manners: Manners::new(clock::boot_ms()),
@@ -261,6 +266,11 @@ impl Conversation {
                 () = errands::abandoned(self.errand.as_ref()) => {
                     break Some(Ending::lost("whoever has ordered this restore has gone"));
                 }
+                () = self.questions.due() => {
+                    if let Err(ending) = self.answer_questions() {
+                        break Some(ending);
+                    }
+                }
                 Some(report) = self.reports.recv() => {
                     if let Err(ending) = self.on_report(report, desk) {
                         break Some(ending);
@@ -316,12 +326,7 @@ impl Conversation {
             }
             Request::Order(order) => self.on_order(*order, desk)?,
             Request::News(news) => self.on_news(news)?,
-            Request::Ask(batch, prefixes) => {
-                self.manners.moved(clock::boot_ms());
-                let verdicts =
-                    tokio::task::block_in_place(|| answers::ask(&self.vault, &self.owned, &prefixes))?;
-                self.session.answer(batch, &verdicts);
-            }
+            Request::Ask(batch, prefixes) => self.on_ask(batch, prefixes)?,
             Request::Prove(batch, proofs) => {
                 let prove = || answers::prove(&self.vault, &self.owned, self.client.id, &proofs);
                 let verdicts = tokio::task::block_in_place(prove)?;

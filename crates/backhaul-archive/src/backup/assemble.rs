@@ -2,6 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::mpsc::Receiver;
+use std::time::Duration;
 
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
@@ -25,6 +26,10 @@ use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 
 /// Entries that wait for an open bundle before it is closed short.
 const WAITING_MAX: usize = 8_192;
+
+/// After so long without an answer the open bundle is closed short: the server may have another client wait for what is in it, and
+/// us for what that one holds back.
+const STALL: Duration = Duration::from_millis(100);
 
 /// The bundle being filled, and which contents it has.
 #[derive(Default)]
@@ -105,10 +110,18 @@ impl<'a> Assembler<'a> {
             }
         }
         self.ask()?;
-        while let Some(answered) = self.questions.oldest()? {
-            self.carry_out(answered);
-        }
+        while self.carry_out_oldest()? {}
         Ok(())
+    }
+
+    /// Carries out the oldest batch when it is answered; false when there is none. What others may wait for is not held back
+    /// meanwhile.
+    fn carry_out_oldest(&mut self) -> Result<bool, BackupError> {
+        if !self.bundle.builder.is_empty() && !self.questions.is_known_within(STALL) {
+            self.close_bundle();
+        }
+        let answered = self.questions.oldest()?;
+        Ok(answered.map(|answered| self.carry_out(answered)).is_some())
     }
 
     fn ask_if_full(&mut self) -> Result<(), BackupError> {
@@ -205,9 +218,7 @@ impl<'a> Assembler<'a> {
 
     fn ask(&mut self) -> Result<(), BackupError> {
         self.questions.ask()?;
-        while let Some(answered) = self.questions.overdue()? {
-            self.carry_out(answered);
-        }
+        while self.questions.is_overdue() && self.carry_out_oldest()? {}
         self.tree.note_durable(self.sink.durable())
     }
 

@@ -4,6 +4,8 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 use backhaul_object::Object;
 use backhaul_object::patch::BASES_MAX;
@@ -128,10 +130,27 @@ impl<'a> Questions<'a> {
         Ok(())
     }
 
-    /// The oldest batch, if so much is under way that nothing more may be before it is answered.
-    pub(super) fn overdue(&mut self) -> Result<Option<Answered>, BackupError> {
-        let is_much = self.awaited.0 > AWAITED_BYTES || self.awaited.1 > AWAITED_EVENTS;
-        if is_much { self.oldest() } else { Ok(None) }
+    /// True when so much is under way that nothing more may be before the oldest batch is answered.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.awaited.0 > AWAITED_BYTES || self.awaited.1 > AWAITED_EVENTS
+    }
+
+    /// Waits for what is lacking of the oldest batch, so long at most. False when it is not known by then.
+    pub(super) fn is_known_within(&mut self, time: Duration) -> bool {
+        self.go_on();
+        let oldest = self.asked.front().filter(|_| self.signing.is_empty());
+        let Some((_, Some(answers))) = oldest else { return true };
+        match answers.recv_timeout(time) {
+            Ok(answers) => {
+                if let Some((batch, _)) = self.asked.pop_front() {
+                    self.settle(batch, answers);
+                }
+                true
+            }
+            Err(RecvTimeoutError::Timeout) => false,
+            // Whoever takes it hears why.
+            Err(RecvTimeoutError::Disconnected) => true,
+        }
     }
 
     /// The oldest batch, when it is answered; nothing when there is none.

@@ -13,6 +13,8 @@ use crate::browse::{Located, Tree};
 use crate::memory::Memory;
 use crate::restore::{Overwrite, RestoreRequest, restore, verify_restored};
 
+mod stalls;
+
 fn parameters() -> VaultParameters {
     let key = VaultKey::new([1; 32]);
     VaultParameters {
@@ -70,7 +72,12 @@ fn tree() -> tempfile::TempDir {
     dir
 }
 
-fn save(tree: &Path, state: Option<&Path>, sink: &Memory, now: fn() -> i64) -> Result<Saved, BackupError> {
+fn save(
+    tree: &Path,
+    state: Option<&Path>,
+    sink: &dyn ObjectSink,
+    now: fn() -> i64,
+) -> Result<Saved, BackupError> {
     save_with(&parameters(), tree, state, sink, now)
 }
 
@@ -78,7 +85,7 @@ fn save_with(
     parameters: &VaultParameters,
     tree: &Path,
     state: Option<&Path>,
-    sink: &Memory,
+    sink: &dyn ObjectSink,
     now: fn() -> i64,
 ) -> Result<Saved, BackupError> {
     let request = BackupRequest {

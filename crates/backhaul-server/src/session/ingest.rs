@@ -20,6 +20,7 @@ use backhaul_store::{Owned, StoreError, WriteSession};
 use backhaul_turns::{Gone, Results, Worker, turns};
 use tokio::sync::mpsc;
 
+use super::questions::Seat;
 use super::room::{Guest, Room, Share};
 use super::{Ending, OpenVault, lock};
 use crate::clock::{self, Stopwatch};
@@ -70,6 +71,8 @@ struct Commitment {
 
 /// The running ingest of one session.
 pub struct Ingest {
+    /// Where others see what is asked of this session, and what it has delivered.
+    pub(super) seat: Arc<Seat>,
     input: mpsc::Sender<Item>,
     receiver: tokio::task::JoinHandle<()>,
     collector: JoinHandle<()>,
@@ -89,6 +92,8 @@ impl Ingest {
         let (input, items) = mpsc::channel(4);
         let place = Place { room: Arc::clone(&vault.room), guest: vault.room.enter(), streams };
         place.streams.admit(place.guest.window());
+        let seat = Arc::new(vault.promises.join());
+        let delivering = Arc::clone(&seat);
         let receiver = tokio::spawn(receive(place, input.clone(), throttle, reports.clone()));
         let collector = std::thread::spawn(move || {
             let writing = vault.vault.begin(session, client);
@@ -96,6 +101,7 @@ impl Ingest {
                 vault: &vault,
                 client,
                 owned: &owned,
+                seat: &delivering,
                 reports,
                 writing,
                 stored: 0,
@@ -108,7 +114,7 @@ impl Ingest {
                 let _ = collector.reports.send(Report::Unfinished(collector.added));
             }
         });
-        Self { input, receiver, collector }
+        Self { seat, input, receiver, collector }
     }
 
     /// Queues a commit.
@@ -213,6 +219,7 @@ struct Collector<'v> {
     vault: &'v OpenVault,
     client: ClientId,
     owned: &'v Mutex<Owned>,
+    seat: &'v Seat,
     reports: mpsc::UnboundedSender<Report>,
     writing: WriteSession,
     /// Objects taken from the data stream.
@@ -266,6 +273,7 @@ impl Collector<'_> {
                     self.added = self.added + Added { bytes, packed };
                 }
                 lock(self.owned).add(ordinal);
+                self.seat.arrived(&sealed.header);
                 self.stored += 1;
                 self.unflushed += sealed.body.len() as u64;
             }

@@ -9,6 +9,7 @@ use backhaul_object::{Compressed, FormatError, Kind, Sealed};
 use backhaul_store::{StoreError, Vault};
 
 use super::bases::Bases;
+use super::questions::Book;
 use super::room::Room;
 
 /// A vault with its keys, shared by all sessions.
@@ -20,6 +21,7 @@ pub struct OpenVault {
     pub(super) chunker_key: [u8; 32],
     pub(super) room: Arc<Room>,
     pub(super) bases: Bases,
+    pub(super) promises: Arc<Book>,
     /// Held by who exports.
     pub(crate) exporting: Mutex<()>,
 }
@@ -41,6 +43,7 @@ impl OpenVault {
             chunker_key,
             room,
             bases: Bases::default(),
+            promises: Arc::default(),
             exporting: Mutex::default(),
         }
     }

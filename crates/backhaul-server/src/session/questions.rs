@@ -1,0 +1,153 @@
+//! What a session has asked and is not answered yet. Answers come in the order of the questions; one may wait for another session
+//! ([`promises`](super::promises)).
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backhaul_object::{Header, Kind};
+use backhaul_proto::end;
+use backhaul_proto::server::Verdict;
+use tokio::sync::Notify;
+
+use super::answers;
+use super::promises::{Decision, Lacking, Party, Promises};
+use super::{Conversation, Ending};
+use crate::clock;
+
+/// The promises of all sessions of a vault.
+#[derive(Default)]
+pub(super) struct Book(Mutex<Pages>);
+
+#[derive(Default)]
+struct Pages {
+    promises: Promises,
+    bells: HashMap<Party, Arc<Notify>>,
+}
+
+/// A session's place in the book, until it is dropped.
+pub(super) struct Seat {
+    book: Arc<Book>,
+    party: Party,
+    bell: Arc<Notify>,
+}
+
+impl Pages {
+    fn ring(&self, woken: &[Party]) {
+        woken.iter().filter_map(|party| self.bells.get(party)).for_each(|bell| bell.notify_one());
+    }
+}
+
+impl Book {
+    /// A session begins.
+    pub fn join(self: &Arc<Self>) -> Seat {
+        let bell = Arc::new(Notify::new());
+        let mut pages = self.open();
+        let party = pages.promises.join();
+        pages.bells.insert(party, Arc::clone(&bell));
+        Seat { book: Arc::clone(self), party, bell }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// An object of this session is in the vault.
+    pub fn arrived(&self, header: &Header) {
+        let members = header.provides.iter().filter(|_| header.kind == Kind::Bundle).map(|(id, _)| id);
+        let whole = matches!(header.kind, Kind::Chunk | Kind::Patch).then_some(&header.id);
+        let prefixes = members.chain(whole).map(|id| id.prefix());
+        let mut pages = self.book.open();
+        let woken = pages.promises.arrived(self.party, prefixes, clock::boot_ms());
+        pages.ring(&woken);
+    }
+
+    fn of_others(&self, prefixes: &[u64]) -> Vec<usize> {
+        self.book.open().promises.of_others(self.party, prefixes)
+    }
+
+    fn decide(&self, lacking: &[Lacking]) -> Decision {
+        self.book.open().promises.decide(self.party, lacking, clock::boot_ms())
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut pages = self.book.open();
+        pages.bells.remove(&self.party);
+        let woken = pages.promises.leave(self.party);
+        pages.ring(&woken);
+    }
+}
+
+/// The questions of one session, the oldest first.
+#[derive(Default)]
+pub(super) struct Questions {
+    open: VecDeque<(u64, Vec<u64>)>,
+    /// The oldest waits, so long at most.
+    waits: Option<(Arc<Seat>, Duration)>,
+}
+
+impl Questions {
+    /// Until the oldest question is to be looked at again; for ever, where none waits.
+    pub async fn due(&self) {
+        match &self.waits {
+            // Either way it is looked at.
+            Some((seat, most)) => drop(tokio::time::timeout(*most, seat.bell.notified()).await),
+            None => pending().await,
+        }
+    }
+}
+
+/// What has become of a question.
+enum Looked {
+    Answered(Vec<Verdict>),
+    /// It is to be looked at again, after so long at the latest.
+    Waits(Duration),
+}
+
+impl Conversation {
+    pub(super) fn on_ask(&mut self, batch: u64, prefixes: Vec<u64>) -> Result<(), Ending> {
+        self.manners.moved(clock::boot_ms());
+        self.questions.open.push_back((batch, prefixes));
+        if self.questions.waits.is_none() { self.answer_questions() } else { Ok(()) }
+    }
+
+    /// Answers what can be answered now.
+    pub(super) fn answer_questions(&mut self) -> Result<(), Ending> {
+        let seat = self.ingest.as_ref().map(|ingest| Arc::clone(&ingest.seat));
+        let seat = seat.ok_or_else(|| Ending::new(end::PROTOCOL, "asked without a grant"))?;
+        self.questions.waits = None;
+        while let Some((batch, prefixes)) = self.questions.open.front() {
+            match tokio::task::block_in_place(|| self.look(&seat, prefixes))? {
+                Looked::Answered(verdicts) => {
+                    self.session.answer(*batch, &verdicts);
+                    self.questions.open.pop_front();
+                }
+                Looked::Waits(most) => {
+                    self.questions.waits = Some((seat, most));
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn look(&self, seat: &Seat, prefixes: &[u64]) -> Result<Looked, Ending> {
+        loop {
+            let promised = seat.of_others(prefixes);
+            let verdicts = answers::ask(&self.vault, &self.owned, prefixes)?;
+            let wanted = (0..prefixes.len()).filter(|n| verdicts[*n] == Verdict::Want);
+            let lacking =
+                |n: usize| Lacking { prefix: prefixes[n], was_promised: promised.binary_search(&n).is_ok() };
+            match seat.decide(&wanted.map(lacking).collect::<Vec<_>>()) {
+                Decision::Answer => return Ok(Looked::Answered(verdicts)),
+                Decision::Wait(ms) => return Ok(Looked::Waits(Duration::from_millis(ms))),
+                Decision::LookAgain => {}
+            }
+        }
+    }
+}
