@@ -31,6 +31,7 @@ mod rows;
 use std::path::PathBuf;
 
 use clap::Parser;
+use clap::builder::PossibleValuesParser;
 
 use data::{Datasets, Set};
 use memory::Memory;
@@ -86,7 +87,7 @@ struct Args {
     #[arg(long, default_value_t = 3)]
     again: usize,
     /// Only these programs, by name; all that are here otherwise.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(program::names()))]
     programs: Vec<String>,
     /// A folder for repositories and restores, on the disk that is to be measured.
     #[arg(long, default_value_os_t = std::env::temp_dir())]

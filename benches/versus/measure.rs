@@ -33,6 +33,8 @@ pub struct Measured {
     pub files: usize,
     /// What the step added to the repository.
     pub added: i64,
+    /// Bytes over loopback meanwhile, packets' heads and answers included: of who has a server, what both ends sent.
+    pub sent: u64,
 }
 
 /// Does a step, if the program has such a one.
@@ -44,13 +46,15 @@ pub fn step(program: &mut dyn Program, step: Step, live: &Path, memory: &mut Mem
     assert!(Command::new("sync").status().unwrap().success());
     let before = size(&program.repository()).0;
     let server_before = program.server().map_or(0.0, cpu_of);
+    let sent_before = sent();
     let (seconds, cpu, peak) = timed(command);
+    let sent = sent() - sent_before;
     let server_cpu = program.server().map_or(0.0, cpu_of) - server_before;
     let (repository, files) = size(&program.repository());
     let added = i64::try_from(repository).unwrap() - i64::try_from(before).unwrap();
     let server_peak = program.server().and_then(peak_of).unwrap_or(0.0);
     program.clear();
-    Some(Measured { seconds, cpu: cpu + server_cpu, peak, server_peak, repository, files, added })
+    Some(Measured { seconds, cpu: cpu + server_cpu, peak, server_peak, repository, files, added, sent })
 }
 
 /// Seconds, processor seconds, peak MiB.
@@ -89,6 +93,12 @@ fn peak_of(pid: u32) -> Option<f64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024.0)
+}
+
+/// Bytes that have gone over loopback since the machine started.
+fn sent() -> u64 {
+    let counter = std::fs::read_to_string("/sys/class/net/lo/statistics/tx_bytes").unwrap();
+    counter.trim().parse().unwrap()
 }
 
 /// Bytes and files.

@@ -9,6 +9,9 @@ mod ours;
 mod peers;
 mod plain;
 
+/// Ours, in the tables.
+pub const OURS: &str = "backhaul";
+
 /// Something that saves a folder and brings it back.
 pub trait Program {
     /// In the tables.
@@ -25,6 +28,12 @@ pub trait Program {
     fn clear(&self);
 }
 
+/// All that can be measured.
+pub fn names() -> Vec<&'static str> {
+    let peers = peers::ALL.map(|(name, _)| name);
+    [&[OURS], &peers[..], &plain::ALL].concat()
+}
+
 /// Those that are here and wanted, each with an empty repository below a folder.
 pub fn all(scratch: &Path, live: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<Box<dyn Program>> {
     let place = |name: &str| {
@@ -34,8 +43,8 @@ pub fn all(scratch: &Path, live: &Path, wanted: &dyn Fn(&str) -> bool) -> Vec<Bo
         place
     };
     let mut programs: Vec<Box<dyn Program>> = Vec::new();
-    if wanted("backhaul") {
-        programs.push(Box::new(ours::Backhaul::new(place("backhaul"))));
+    if wanted(OURS) {
+        programs.push(Box::new(ours::Backhaul::new(place(OURS))));
     }
     for (name, tool) in peers::ALL {
         if wanted(name) && is_there(tool) {

@@ -4,9 +4,8 @@ use std::fmt::Write as _;
 
 use crate::bars::{BARS, Bar, MEMORY};
 use crate::data::Set;
+use crate::program::OURS;
 use crate::rows::Rows;
-
-const OURS: &str = "backhaul";
 
 /// Ours over the best of the others, with who that was and how far the ratio goes by the rounds' extremes.
 struct Ratio {

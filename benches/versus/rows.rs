@@ -18,17 +18,17 @@ pub struct Row {
 }
 
 impl Row {
-    pub const HEADER: &str =
-        "program\tset\tstep\tround\twall_s\tcpu_s\tpeak_MiB\tserver_MiB\trepository_MB\tfiles\tadded_MB";
+    pub const HEADER: &str = "program\tset\tstep\tround\twall_s\tcpu_s\tpeak_MiB\tserver_MiB\trepository_MB\tfiles\tadded_MB\tsent_MB";
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Measured { seconds, cpu, peak, server_peak, repository, files, added } = self.measured;
+        let Measured { seconds, cpu, peak, server_peak, repository, files, added, sent } = self.measured;
         let (set, step) = (self.set.name(), self.step.name());
         write!(f, "{}\t{set}\t{step}\t{}\t{seconds:.3}\t{cpu:.2}\t{peak:.0}\t", self.program, self.round)?;
-        let (repository, added) = (repository as f64 / 1e6, added as f64 / 1e6);
-        write!(f, "{server_peak:.0}\t{repository:.2}\t{files}\t{added:.3}")
+        let [repository, added, sent] =
+            [repository as f64, added as f64, sent as f64].map(|bytes| bytes / 1e6);
+        write!(f, "{server_peak:.0}\t{repository:.2}\t{files}\t{added:.3}\t{sent:.3}")
     }
 }
 

@@ -58,30 +58,42 @@ async fn a_content_that_one_session_was_asked_for_is_not_asked_of_another_until_
     let (_other_home, mut other, _) = granted(&server, "other", dir.path()).await;
     let [one, two, three, own] = [1, 2, 3, 4].map(|seed| chunk(&key, seed));
 
-    ask(&mut first, 0, &[&one, &two]).await;
-    assert_eq!(answered(&mut first).await, (0, vec![0, 0]));
+    ask(&mut first, 0, &[&one]).await;
+    assert_eq!(answered(&mut first).await, (0, vec![0]));
     ask(&mut other, 0, &[&own, &one]).await;
     ask(&mut other, 1, &[&own]).await;
-    assert!(timeout(Duration::from_millis(500), other.reader.next()).await.is_err(), "it waits");
+    assert!(timeout(Duration::from_millis(300), other.reader.next()).await.is_err(), "it waits");
     let mut stream = first.streams.open().await.unwrap();
     stream.send(&one).await.unwrap();
     // It must show that it has it; its own it is to send. Answers keep their order.
     assert_eq!(answered(&mut other).await, (0, vec![0, 2]));
     assert_eq!(answered(&mut other).await, (1, vec![0]));
 
-    // Nothing more comes of the first: for a moment it is waited for.
+    // Nothing comes of the first: for a moment it is waited for, whatever else is said meanwhile.
+    ask(&mut first, 1, &[&two]).await;
+    assert_eq!(answered(&mut first).await, (1, vec![0]));
     let start = Instant::now();
     ask(&mut other, 2, &[&two]).await;
+    for batch in 3..6 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        ask(&mut other, batch, &[&own]).await;
+    }
     assert_eq!(answered(&mut other).await, (2, vec![0]));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    let waited = start.elapsed();
+    assert!(waited > Duration::from_secs(1) && waited < Duration::from_secs(6), "{waited:?}");
+    for batch in 3..6 {
+        assert_eq!(answered(&mut other).await, (batch, vec![0]));
+    }
 
     // Whoever goes is not waited for at all.
     let (_third_home, mut third, _) = granted(&server, "third", dir.path()).await;
     ask(&mut third, 0, &[&three]).await;
     assert_eq!(answered(&mut third).await, (0, vec![0]));
-    ask(&mut other, 3, &[&three]).await;
-    drop((third, first));
-    assert_eq!(answered(&mut other).await, (3, vec![0]));
+    let start = Instant::now();
+    ask(&mut other, 6, &[&three]).await;
+    drop(third);
+    assert_eq!(answered(&mut other).await, (6, vec![0]));
+    assert!(start.elapsed() < Duration::from_millis(1_900), "{:?}", start.elapsed());
 }
 
 /// Ten machines with the same small files, and some of their own, at the same instant: what they share is stored once.
@@ -116,8 +128,8 @@ fn what_a_room_of_clients_shares_is_stored_once_though_all_begin_at_once() {
     }
     let once = shared + own;
     let stored = server.vault_bytes();
-    // Twice where a client was not heard of for long: it has to be one of many.
-    assert!(stored < once + 2 * shared, "{stored} bytes of {once}, of which {shared} are shared");
+    // Some of it twice where a client was not heard of for long.
+    assert!(stored < once + shared / 2, "{stored} bytes of {once}, of which {shared} are shared");
     for (n, home) in clients.iter().enumerate() {
         let (tree, out) = (dir.path().join(format!("{n}")), dir.path().join(format!("out-{n}")));
         let what = format!("latest:{}", tree.display());

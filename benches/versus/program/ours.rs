@@ -5,7 +5,7 @@ use std::process::Command;
 
 use backhaul_tests::{Home, TestServer};
 
-use super::{Place, Program};
+use super::{OURS, Place, Program};
 use crate::Step;
 
 pub struct Backhaul {
@@ -32,7 +32,7 @@ impl Backhaul {
 
 impl Program for Backhaul {
     fn name(&self) -> &'static str {
-        "backhaul"
+        OURS
     }
 
     fn command(&mut self, step: Step) -> Option<Command> {

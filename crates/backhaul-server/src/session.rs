@@ -278,6 +278,9 @@ impl Conversation {
                 }
             }
         };
+        if let Some(ingest) = &self.ingest {
+            ingest.seat.leave();
+        }
         if let Some(ending) = &ending {
             tracing::warn!(client = %self.client.name, code = ending.code, "session ended: {}", ending.text);
             self.session.end(ending.code, &ending.text, ending.retry.clone());

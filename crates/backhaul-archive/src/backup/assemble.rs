@@ -1,7 +1,7 @@
 //! Takes what was walked and read, in path order; asks what is missing; bundles; draws the tree.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use backhaul_object::bundle::BundleBuilder;
@@ -30,6 +30,8 @@ const WAITING_MAX: usize = 8_192;
 /// After so long without an answer the open bundle is closed short: the server may have another client wait for what is in it, and
 /// us for what that one holds back.
 const STALL: Duration = Duration::from_millis(100);
+/// So it is after so long without anything from the disk.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// The bundle being filled, and which contents it has.
 #[derive(Default)]
@@ -102,15 +104,26 @@ impl<'a> Assembler<'a> {
     }
 
     fn take(&mut self, batches: &Receiver<step::Batch>) -> Result<(), BackupError> {
-        for step::Batch { steps, found } in batches {
-            let mut found = found.into_iter().flatten();
-            for step in steps {
-                self.step(step, &mut found)?;
-                self.ask_if_full()?;
+        loop {
+            match batches.recv_timeout(IDLE) {
+                Ok(batch) => self.take_batch(batch)?,
+                Err(RecvTimeoutError::Timeout) => self.close_bundle(),
+                Err(RecvTimeoutError::Disconnected) => break,
             }
+            self.go_on();
         }
         self.ask()?;
         while self.carry_out_oldest()? {}
+        Ok(())
+    }
+
+    fn take_batch(&mut self, batch: step::Batch) -> Result<(), BackupError> {
+        let step::Batch { steps, found } = batch;
+        let mut found = found.into_iter().flatten();
+        for step in steps {
+            self.step(step, &mut found)?;
+            self.ask_if_full()?;
+        }
         Ok(())
     }
 
@@ -218,8 +231,16 @@ impl<'a> Assembler<'a> {
 
     fn ask(&mut self) -> Result<(), BackupError> {
         self.questions.ask()?;
+        self.go_on();
         while self.questions.is_overdue() && self.carry_out_oldest()? {}
         self.tree.note_durable(self.sink.durable())
+    }
+
+    /// Carries out what is answered.
+    fn go_on(&mut self) {
+        while let Some(answered) = self.questions.settled() {
+            self.carry_out(answered);
+        }
     }
 
     fn carry_out(&mut self, answered: Answered) {

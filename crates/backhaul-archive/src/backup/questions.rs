@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use backhaul_object::Object;
@@ -56,7 +56,34 @@ struct Signing {
     verdicts: Vec<Verdict>,
     /// Which spots are of each content.
     spots: Vec<Range<usize>>,
-    signatures: Option<Signatures>,
+    signatures: Described,
+}
+
+/// What is there is like, as far as that is known.
+enum Described {
+    Coming(Signatures),
+    Known(Vec<Kin>),
+}
+
+impl Described {
+    /// Whether it is known by now. Nothing is known of it where nobody will tell.
+    fn is_known(&mut self) -> bool {
+        if let Self::Coming(signatures) = self {
+            match signatures.try_recv() {
+                Ok(kin) => *self = Self::Known(kin),
+                Err(TryRecvError::Disconnected) => *self = Self::Known(Vec::new()),
+                Err(TryRecvError::Empty) => return false,
+            }
+        }
+        true
+    }
+
+    fn wait(self) -> Vec<Kin> {
+        match self {
+            Self::Coming(signatures) => signatures.recv().unwrap_or_default(),
+            Self::Known(kin) => kin,
+        }
+    }
 }
 
 pub(super) struct Questions<'a> {
@@ -153,6 +180,14 @@ impl<'a> Questions<'a> {
         }
     }
 
+    /// The oldest batch, if nothing of it has to be waited for.
+    pub(super) fn settled(&mut self) -> Option<Answered> {
+        self.go_on();
+        let is_known = self.signing.front_mut().is_some_and(|signing| signing.signatures.is_known());
+        let signing = if is_known { self.signing.pop_front() } else { None };
+        signing.map(|signing| self.finish(signing))
+    }
+
     /// The oldest batch, when it is answered; nothing when there is none.
     pub(super) fn oldest(&mut self) -> Result<Option<Answered>, BackupError> {
         self.go_on();
@@ -197,7 +232,10 @@ impl<'a> Questions<'a> {
             spots.push(before..asked.len());
             verdicts.push(Verdict { answer, patch: draft.map(|draft| draft.into_patch()) });
         }
-        let signatures = if asked.is_empty() { None } else { Some(self.sink.sign(asked)) };
+        let signatures = match asked.is_empty() {
+            true => Described::Known(Vec::new()),
+            false => Described::Coming(self.sink.sign(asked)),
+        };
         self.signing.push_back(Signing { batch, verdicts, spots, signatures });
     }
 
@@ -212,8 +250,8 @@ impl<'a> Questions<'a> {
         let Signing { batch: Batch { events, held, durable }, mut verdicts, spots, signatures } = signing;
         self.awaited.0 -= held;
         self.awaited.1 -= events.len();
-        if let (Some(signatures), Some(kinship)) = (signatures, &mut self.kinship) {
-            let kin = signatures.recv().unwrap_or_default();
+        let kin = signatures.wait();
+        if let Some(kinship) = self.kinship.as_mut().filter(|_| !kin.is_empty()) {
             let contents = events.iter().filter_map(|event| match event {
                 Event::Content(found) => Some(found),
                 _ => None,

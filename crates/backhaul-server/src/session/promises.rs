@@ -8,16 +8,25 @@
 //! - a content is promised by one session at a time, the last that was told that it is wanted;
 //! - whoever waits, waits for what another will send whatever that one is told about anything else, for a session's questions are
 //!   answered in their order: so nobody waits in a circle;
-//! - nobody waits long for a session that delivers nothing, or for ever for one that is slow: then it sends the content itself, and
-//!   does not wait for that session again. The price is a content that is stored twice, never one that is missing.
+//! - no question waits longer than [`PATIENCE_MS`], or for a session that delivers nothing for [`QUIET_MS`], and nobody goes on waiting
+//!   for one that is much slower than itself ([`pace`]). What was waited for in vain is asked of whoever waited: the price is a
+//!   content that is stored twice, never one that is missing.
 
 use std::collections::HashMap;
+
+mod pace;
+
+use pace::Pace;
 
 /// After so long without an object of it, a session is not waited for.
 const QUIET_MS: u64 = 2_000;
 /// How long a question waits at most.
 const PATIENCE_MS: u64 = 10_000;
-/// Contents that may be promised at once, about 16 MiB of memory; what is beyond may be asked of several sessions.
+/// How long a session waits for another, all questions together, before it compares that one's pace with its own.
+const FAIR_MS: u64 = 10_000;
+/// Contents that may be promised at once, by one session (more than any has open) and by all, about 16 MiB of memory; what is
+/// beyond may be asked of several sessions.
+const OWN_PROMISES_MAX: usize = 1 << 16;
 const PROMISES_MAX: usize = 1 << 19;
 
 /// A session that backs up.
@@ -43,17 +52,27 @@ pub(super) enum Decision {
     LookAgain,
 }
 
+/// What the oldest question of a session waits for.
+#[derive(Debug, Clone, Copy)]
+struct Awaited {
+    prefix: u64,
+    of: Party,
+    since: u64,
+}
+
 /// How a session stands.
 #[derive(Debug, Default)]
 struct Standing {
     /// When it delivered, or was asked for something, last.
     lively: u64,
-    /// Since when its oldest question waits.
+    pace: Pace,
+    /// How much it has promised.
+    promises: usize,
+    /// Since when its oldest question waits, for whatever.
     since: Option<u64>,
-    /// For what.
-    awaits: Option<u64>,
-    /// Those that it has waited for in vain.
-    tired_of: Vec<Party>,
+    awaits: Option<Awaited>,
+    /// How long it has waited for others.
+    waited: HashMap<Party, u64>,
 }
 
 /// All promises of the sessions of one vault.
@@ -75,9 +94,12 @@ impl Promises {
     }
 
     /// It is over, and delivers nothing any more. Returns whom to wake.
-    pub fn leave(&mut self, party: Party) -> Vec<Party> {
-        self.stop_waiting(party);
+    pub fn leave(&mut self, party: Party, now: u64) -> Vec<Party> {
+        self.stop_waiting(party, now);
         self.parties.remove(&party);
+        self.parties.values_mut().for_each(|standing| {
+            standing.waited.remove(&party);
+        });
         self.promised.retain(|_, by| *by != party);
         self.make_small();
         let promised = &self.promised;
@@ -95,70 +117,93 @@ impl Promises {
 
     /// What becomes of a session's oldest question, of which the vault lacks these, in the order in which they will be sent.
     pub fn decide(&mut self, party: Party, lacking: &[Lacking], now: u64) -> Decision {
-        self.stop_waiting(party);
-        let mut until = None;
-        for Lacking { prefix, was_promised } in lacking {
-            match self.promised.get(prefix) {
-                Some(by) if *by == party => {}
-                Some(by) => match self.until(party, *by, now) {
-                    // The last of them comes last.
-                    Some(time) => until = Some((*prefix, time)),
-                    None => {}
-                },
-                None if *was_promised => return Decision::LookAgain,
-                None => {}
-            }
+        self.stop_waiting(party, now);
+        if lacking.iter().any(|one| one.was_promised && !self.promised.contains_key(&one.prefix)) {
+            return Decision::LookAgain;
         }
+        let mut worth = HashMap::new();
+        // The last of them comes last.
+        let last = lacking.iter().rev().find_map(|one| {
+            let by = *self.promised.get(&one.prefix)?;
+            let until = *worth.entry(by).or_insert_with(|| self.until(party, by, now));
+            until.map(|until| (one.prefix, by, until))
+        });
         let Some(standing) = self.parties.get_mut(&party) else { return Decision::Answer };
-        if let Some((prefix, until)) = until {
+        if let Some((prefix, of, until)) = last {
             standing.since.get_or_insert(now);
-            standing.awaits = Some(prefix);
+            standing.awaits = Some(Awaited { prefix, of, since: now });
             self.waiting.entry(prefix).or_default().push(party);
             return Decision::Wait(until - now);
         }
-        (standing.since, standing.lively) = (None, now);
-        for Lacking { prefix, .. } in lacking {
-            if self.promised.len() < PROMISES_MAX || self.promised.contains_key(prefix) {
-                self.promised.insert(*prefix, party);
+        standing.since = None;
+        if !lacking.is_empty() {
+            standing.lively = now;
+            if standing.promises == 0 {
+                standing.pace.begin();
             }
         }
+        lacking.iter().for_each(|one| self.promise(party, one.prefix));
         Decision::Answer
     }
 
-    /// Objects of a session are in the vault, with these contents. Returns whom to wake.
-    pub fn arrived(&mut self, party: Party, prefixes: impl Iterator<Item = u64>, now: u64) -> Vec<Party> {
+    /// An object of so many bytes has come from a session, and is in the vault with these contents. Returns whom to wake.
+    pub fn arrived(
+        &mut self,
+        party: Party,
+        bytes: u64,
+        prefixes: impl Iterator<Item = u64>,
+        now: u64,
+    ) -> Vec<Party> {
         if let Some(standing) = self.parties.get_mut(&party) {
+            standing.pace.delivered(bytes, now - standing.lively);
             standing.lively = now;
         }
         let mut woken = Vec::new();
         for prefix in prefixes {
-            self.promised.remove(&prefix);
+            self.kept(prefix);
             woken.extend(self.waiting.remove(&prefix).into_iter().flatten());
         }
         self.make_small();
         woken
     }
 
-    /// Until when a session waits for another; not at all for one of which it is tired, from now on or since before.
-    fn until(&mut self, party: Party, other: Party, now: u64) -> Option<u64> {
-        let quiet = self.parties.get(&other)?.lively + QUIET_MS;
-        let standing = self.parties.get_mut(&party)?;
-        let until = quiet.min(standing.since.unwrap_or(now) + PATIENCE_MS);
-        if standing.tired_of.contains(&other) {
-            return None;
+    fn promise(&mut self, party: Party, prefix: u64) {
+        self.kept(prefix);
+        let Some(standing) = self.parties.get_mut(&party) else { return };
+        if standing.promises < OWN_PROMISES_MAX && self.promised.len() < PROMISES_MAX {
+            standing.promises += 1;
+            self.promised.insert(prefix, party);
         }
-        if until <= now {
-            standing.tired_of.push(other);
-            return None;
-        }
-        Some(until)
     }
 
-    fn stop_waiting(&mut self, party: Party) {
-        let awaited = self.parties.get_mut(&party).and_then(|standing| standing.awaits.take());
-        if let Some(prefix) = awaited
-            && let Some(waiting) = self.waiting.get_mut(&prefix)
-        {
+    /// Nobody is to send this any more.
+    fn kept(&mut self, prefix: u64) {
+        let by = self.promised.remove(&prefix);
+        if let Some(standing) = by.and_then(|by| self.parties.get_mut(&by)) {
+            standing.promises -= 1;
+        }
+    }
+
+    /// Until when a session waits for another now; none where it does not.
+    fn until(&self, party: Party, other: Party, now: u64) -> Option<u64> {
+        if party == other {
+            return None;
+        }
+        let (theirs, ours) = (self.parties.get(&other)?, self.parties.get(&party)?);
+        // Whoever does not know how fast it is itself finds out.
+        let is_fair = || !ours.pace.is_unknown() && !theirs.pace.is_much_slower_than(&ours.pace);
+        if ours.waited.get(&other).is_some_and(|waited| *waited >= FAIR_MS) && !is_fair() {
+            return None;
+        }
+        let until = (theirs.lively + QUIET_MS).min(ours.since.unwrap_or(now) + PATIENCE_MS);
+        (until > now).then_some(until)
+    }
+
+    fn stop_waiting(&mut self, party: Party, now: u64) {
+        let Some(standing) = self.parties.get_mut(&party) else { return };
+        let Some(Awaited { prefix, of, since }) = standing.awaits.take() else { return };
+        *standing.waited.entry(of).or_default() += now - since;
+        if let Some(waiting) = self.waiting.get_mut(&prefix) {
             waiting.retain(|one| *one != party);
             if waiting.is_empty() {
                 self.waiting.remove(&prefix);

@@ -10,11 +10,15 @@ use backhaul_object::{Header, Kind};
 use backhaul_proto::end;
 use backhaul_proto::server::Verdict;
 use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
 
 use super::answers;
 use super::promises::{Decision, Lacking, Party, Promises};
 use super::{Conversation, Ending};
 use crate::clock;
+
+/// The vault is not looked at for one question more often than this, however fast what it waits for trickles in.
+const LOOKS_APART_MS: u64 = 10;
 
 /// The promises of all sessions of a vault.
 #[derive(Default)]
@@ -61,7 +65,16 @@ impl Seat {
         let whole = matches!(header.kind, Kind::Chunk | Kind::Patch).then_some(&header.id);
         let prefixes = members.chain(whole).map(|id| id.prefix());
         let mut pages = self.book.open();
-        let woken = pages.promises.arrived(self.party, prefixes, clock::boot_ms());
+        let bytes = u64::from(header.plain_len);
+        let woken = pages.promises.arrived(self.party, bytes, prefixes, clock::boot_ms());
+        pages.ring(&woken);
+    }
+
+    /// It delivers nothing any more.
+    pub fn leave(&self) {
+        let mut pages = self.book.open();
+        pages.bells.remove(&self.party);
+        let woken = pages.promises.leave(self.party, clock::boot_ms());
         pages.ring(&woken);
     }
 
@@ -76,10 +89,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut pages = self.book.open();
-        pages.bells.remove(&self.party);
-        let woken = pages.promises.leave(self.party);
-        pages.ring(&woken);
+        self.leave();
     }
 }
 
@@ -87,26 +97,32 @@ impl Drop for Seat {
 #[derive(Default)]
 pub(super) struct Questions {
     open: VecDeque<(u64, Vec<u64>)>,
-    /// The oldest waits, so long at most.
-    waits: Option<(Arc<Seat>, Duration)>,
+    waits: Option<Waiting>,
+}
+
+/// The oldest waits, between these times in ms since boot.
+struct Waiting {
+    seat: Arc<Seat>,
+    from: u64,
+    until: u64,
 }
 
 impl Questions {
-    /// Until the oldest question is to be looked at again; for ever, where none waits.
+    /// Until the oldest question is to be looked at again; for ever, where none waits. May be dropped and begun anew.
     pub async fn due(&self) {
-        match &self.waits {
-            // Either way it is looked at.
-            Some((seat, most)) => drop(tokio::time::timeout(*most, seat.bell.notified()).await),
-            None => pending().await,
-        }
+        let Some(Waiting { seat, from, until }) = &self.waits else { return pending().await };
+        let left = |time: u64| Duration::from_millis(time.saturating_sub(clock::boot_ms()));
+        sleep(left(*from)).await;
+        // Either way it is looked at.
+        let _ = timeout(left(*until), seat.bell.notified()).await;
     }
 }
 
 /// What has become of a question.
 enum Looked {
     Answered(Vec<Verdict>),
-    /// It is to be looked at again, after so long at the latest.
-    Waits(Duration),
+    /// It is to be looked at again, after so many ms at the latest.
+    Waits(u64),
 }
 
 impl Conversation {
@@ -128,7 +144,9 @@ impl Conversation {
                     self.questions.open.pop_front();
                 }
                 Looked::Waits(most) => {
-                    self.questions.waits = Some((seat, most));
+                    let now = clock::boot_ms();
+                    self.questions.waits =
+                        Some(Waiting { seat, from: now + LOOKS_APART_MS, until: now + most });
                     break;
                 }
             }
@@ -145,7 +163,7 @@ impl Conversation {
                 |n: usize| Lacking { prefix: prefixes[n], was_promised: promised.binary_search(&n).is_ok() };
             match seat.decide(&wanted.map(lacking).collect::<Vec<_>>()) {
                 Decision::Answer => return Ok(Looked::Answered(verdicts)),
-                Decision::Wait(ms) => return Ok(Looked::Waits(Duration::from_millis(ms))),
+                Decision::Wait(ms) => return Ok(Looked::Waits(ms)),
                 Decision::LookAgain => {}
             }
         }

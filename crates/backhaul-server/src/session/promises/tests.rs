@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+const MIB: u64 = 1 << 20;
+
 fn lacking(prefixes: &[u64]) -> Vec<Lacking> {
     prefixes.iter().map(|prefix| Lacking { prefix: *prefix, was_promised: false }).collect()
 }
@@ -20,8 +22,8 @@ fn a_content_is_asked_of_one_session_and_the_other_is_woken_when_it_has_come() {
     assert_eq!(promises.decide(b, &lacking(&[9, 2, 3]), 10), Decision::Wait(QUIET_MS - 10));
     // While it waits, nothing of its question is its own to send.
     assert_eq!(promises.of_others(a, &[9]), [0; 0]);
-    assert_eq!(promises.arrived(a, [1, 2].into_iter(), 20), []);
-    assert_eq!(promises.arrived(a, [3].into_iter(), 30), [b]);
+    assert_eq!(promises.arrived(a, MIB, [1, 2].into_iter(), 20), []);
+    assert_eq!(promises.arrived(a, MIB, [3].into_iter(), 30), [b]);
     assert_eq!(promises.decide(b, &lacking(&[9]), 40), Decision::Answer);
     assert_eq!(promises.of_others(a, &[9]), [0]);
 }
@@ -32,52 +34,93 @@ fn what_comes_between_two_looks_is_looked_for_again() {
     let (a, b) = (promises.join(), promises.join());
     assert_eq!(promises.decide(a, &lacking(&[1]), 0), Decision::Answer);
     assert_eq!(promises.of_others(b, &[1]), [0]);
-    promises.arrived(a, [1].into_iter(), 1);
+    promises.arrived(a, MIB, [1].into_iter(), 1);
     let seen = [Lacking { prefix: 1, was_promised: true }];
     assert_eq!(promises.decide(b, &seen, 1), Decision::LookAgain);
     assert_eq!(promises.decide(b, &[], 1), Decision::Answer);
 }
 
 #[test]
-fn who_has_gone_or_delivers_nothing_is_not_waited_for_again() {
+fn who_has_gone_or_delivers_nothing_is_not_waited_for() {
     let mut promises = Promises::default();
     let (a, b, c) = (promises.join(), promises.join(), promises.join());
     promises.decide(a, &lacking(&[1, 2]), 0);
     assert_eq!(promises.decide(b, &lacking(&[1]), 500), Decision::Wait(QUIET_MS - 500));
+    // To be asked about what is there is no sign of life.
+    promises.decide(a, &[], QUIET_MS - 1);
     assert_eq!(promises.decide(b, &lacking(&[1]), QUIET_MS), Decision::Answer);
-    // From now on it is of the second that it is awaited, and the second does not wait for the first any more.
-    assert_eq!(promises.decide(b, &lacking(&[2]), QUIET_MS), Decision::Answer);
-    promises.arrived(a, [7].into_iter(), QUIET_MS);
-    promises.decide(a, &lacking(&[3]), QUIET_MS);
-    assert_eq!(promises.decide(b, &lacking(&[3]), QUIET_MS), Decision::Answer);
+    // From now on it is of the second that it is awaited.
     assert!(matches!(promises.decide(c, &lacking(&[1]), QUIET_MS), Decision::Wait(_)));
-    assert_eq!(promises.leave(b), [c]);
+    assert_eq!(promises.leave(b, QUIET_MS), [c]);
     assert_eq!(promises.decide(c, &lacking(&[1]), QUIET_MS), Decision::Answer);
+    // What was silent for a while is waited for again when it delivers again.
+    promises.arrived(a, MIB, [7].into_iter(), 60_000);
+    assert!(matches!(promises.decide(c, &lacking(&[2]), 60_000), Decision::Wait(_)));
 }
 
 #[test]
-fn nobody_waits_for_ever_for_who_is_slow() {
+fn no_question_waits_for_ever_and_others_of_whom_it_is_are_not_to_blame() {
     let mut promises = Promises::default();
-    let (a, b) = (promises.join(), promises.join());
+    let (a, b, c) = (promises.join(), promises.join(), promises.join());
     promises.decide(a, &lacking(&[1]), 0);
     let mut now = 0;
     while promises.decide(b, &lacking(&[1]), now) != Decision::Answer {
         now += 100;
-        promises.arrived(a, [now + 1].into_iter(), now);
+        promises.arrived(a, MIB, [now + 1_000].into_iter(), now);
     }
     assert_eq!(now, PATIENCE_MS);
+    promises.decide(c, &lacking(&[2]), now);
+    assert!(matches!(promises.decide(b, &lacking(&[2]), now), Decision::Wait(_)));
+}
+
+/// Of two that have all in common one sends so many MiB in a second, the other so many: how long the second takes for some GiB.
+fn race(slow: u64, fast: u64) -> (u64, f64) {
+    const CONTENTS: u64 = 2_000;
+    let all: Vec<u64> = (0..CONTENTS).collect();
+    let mut world = World::new(&[all.clone(), all], 3);
+    // A content of each is a MiB; what a client may send so far, in thousandths.
+    let mut room = [0, 0];
+    while !world.is_done(1) {
+        world.now += 1;
+        for (n, speed) in [slow, fast].into_iter().enumerate() {
+            world.ask(n);
+            room[n] += speed;
+            if room[n] >= 1_000 {
+                room[n] = if world.clients[n].to_send.is_empty() { 0 } else { room[n] - 1_000 };
+                world.send(n);
+            }
+        }
+    }
+    let all: usize = world.sent.values().sum();
+    (world.now / 1_000, all as f64 / CONTENTS as f64)
+}
+
+#[test]
+fn a_slow_client_does_not_hold_a_fast_one_and_equals_share() {
+    // Alone it takes 20 s.
+    let (seconds, copies) = race(2, 100);
+    assert!(seconds < 60 && copies < 1.1, "{seconds} s, {copies} copies");
+    let (seconds, copies) = race(30, 100);
+    assert!(seconds < 60 && copies < 1.1, "{seconds} s, {copies} copies");
+    let (seconds, copies) = race(100, 100);
+    assert!(seconds <= 25 && copies < 1.05, "{seconds} s, {copies} copies");
 }
 
 #[test]
 fn promises_have_a_bound() {
     let mut promises = Promises::default();
     let (a, b) = (promises.join(), promises.join());
-    let many: Vec<u64> = (0..PROMISES_MAX as u64 + 10).collect();
+    let many: Vec<u64> = (0..OWN_PROMISES_MAX as u64 + 10).collect();
     promises.decide(a, &lacking(&many), 0);
-    assert_eq!(promises.of_others(b, &many).len(), PROMISES_MAX);
-    assert_eq!(promises.decide(b, &lacking(&many[PROMISES_MAX..]), 0), Decision::Answer);
-    promises.leave(a);
-    assert!(promises.promised.is_empty() && promises.promised.capacity() < PROMISES_MAX);
+    assert_eq!(promises.of_others(b, &many).len(), OWN_PROMISES_MAX);
+    assert_eq!(promises.decide(b, &lacking(&many[OWN_PROMISES_MAX..]), 0), Decision::Answer);
+    // What it has sent makes room again.
+    promises.arrived(a, MIB, 0..10, 0);
+    promises.decide(a, &lacking(&[1 << 40, 1 << 41]), 0);
+    assert_eq!(promises.of_others(b, &[1 << 40, 1 << 41]).len(), 2);
+    promises.leave(a, 0);
+    promises.leave(b, 0);
+    assert!(promises.promised.is_empty() && promises.promised.capacity() <= 4_096);
 }
 
 /// A client as its server sees it: asks in batches, some ahead, and sends what it was told to, in order.
@@ -122,6 +165,7 @@ impl World {
     fn ask(&mut self, n: usize) {
         let client = &mut self.clients[n];
         while client.asked.len() < 4
+            && client.to_send.len() < 30
             && let Some(batch) = client.unasked.pop_front()
         {
             client.asked.push_back(batch);
@@ -148,14 +192,14 @@ impl World {
     fn send(&mut self, n: usize) {
         if let Some(content) = self.clients[n].to_send.pop_front() {
             *self.sent.entry(content).or_default() += 1;
-            let woken = self.promises.arrived(self.clients[n].party, [content].into_iter(), self.now);
+            let woken = self.promises.arrived(self.clients[n].party, MIB, [content].into_iter(), self.now);
             self.wake(&woken);
         }
     }
 
     fn leave(&mut self, n: usize) {
         let gone = self.clients.remove(n);
-        let woken = self.promises.leave(gone.party);
+        let woken = self.promises.leave(gone.party, self.now);
         self.wake(&woken);
     }
 
