@@ -28,6 +28,7 @@ mod door;
 pub mod ingest;
 mod manners;
 mod open_vault;
+mod orders;
 mod patches;
 mod promises;
 mod questions;
@@ -364,24 +365,6 @@ impl Conversation {
         let Stats { objects, packs, bytes_on_disk, snapshots } =
             tokio::task::block_in_place(|| self.vault.vault.stats())?;
         self.session.stats(wire::VaultStats { objects, packs, bytes_on_disk, snapshots });
-        Ok(())
-    }
-
-    fn on_order<D: Desk>(&mut self, order: wire::RestoreOrder, desk: &D) -> Result<(), Ending> {
-        if !self.operator || self.ordered.is_some() {
-            let why = "only an operator orders a restore, and one at a time";
-            return Err(Ending::new(end::PROTOCOL, why));
-        }
-        self.ordered = Some(tokio::task::block_in_place(|| desk.order(&self.client, order)));
-        Ok(())
-    }
-
-    fn on_news(&mut self, news: News) -> Result<(), Ending> {
-        self.manners.word(clock::boot_ms())?;
-        let errand = self.errand.as_ref();
-        let errand = errand.ok_or_else(|| Ending::new(end::PROTOCOL, "no restore was ordered from it"))?;
-        // Whoever ordered it may have gone: that ends this session elsewhere.
-        let _ = errand.send(news);
         Ok(())
     }
 
