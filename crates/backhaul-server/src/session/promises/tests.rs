@@ -1,5 +1,4 @@
 //! Two, three, and any number of sessions that ask for the same.
-
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
