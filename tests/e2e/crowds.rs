@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use backhaul_object::keys::IdKey;
 use backhaul_object::seal::Packer;
 use backhaul_object::{Compressed, Kind, Object};
+use backhaul_proto::end;
 use backhaul_proto::wire::{self, frame::Body};
 use backhaul_tests::{Home, TestServer, trees};
 use tokio::time::timeout;
@@ -85,13 +86,13 @@ async fn a_content_that_one_session_was_asked_for_is_not_asked_of_another_until_
         assert_eq!(answered(&mut other).await, (batch, vec![0]));
     }
 
-    // Whoever goes is not waited for at all.
+    // Whoever has ended its session is not waited for at all, though its connection is there.
     let (_third_home, mut third, _) = granted(&server, "third", dir.path()).await;
     ask(&mut third, 0, &[&three]).await;
     assert_eq!(answered(&mut third).await, (0, vec![0]));
     let start = Instant::now();
     ask(&mut other, 6, &[&three]).await;
-    drop(third);
+    third.send(Body::End(wire::End { code: end::AGENT, ..Default::default() })).await.unwrap();
     assert_eq!(answered(&mut other).await, (6, vec![0]));
     assert!(start.elapsed() < Duration::from_millis(1_900), "{:?}", start.elapsed());
 }

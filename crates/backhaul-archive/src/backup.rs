@@ -7,6 +7,7 @@
 //! - [`drafts`] finds what of a changed chunk was in the file's chunks before, by the signatures that it keeps of these;
 //! - [`assemble`] takes the results in path order and bundles small files; [`questions`] asks the sink what it lacks, and what was
 //!   in the place of that before: what is little else goes as a patch ([`former`]);
+//! - [`patience`] is what it does meanwhile, for those who wait for what it was asked for;
 //! - [`tree`] draws the directories;
 //! - [`outbound`] compresses in parallel and hands objects to the sink, children before parents.
 //!
@@ -38,6 +39,7 @@ mod former;
 pub mod joints;
 mod look;
 mod outbound;
+mod patience;
 mod questions;
 mod read;
 mod recent;

@@ -1,8 +1,8 @@
 //! Takes what was walked and read, in path order; asks what is missing; bundles; draws the tree.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::sync::mpsc::Receiver;
+use std::vec;
 
 use backhaul_object::bundle::BundleBuilder;
 use backhaul_object::entry::{Attribute, Body, Content, DIRECT_CHUNKS_MAX, Entry, Metadata};
@@ -27,16 +27,10 @@ use super::{BackupError, Figures, Saved, VaultParameters, to_path};
 /// Entries that wait for an open bundle before it is closed short.
 const WAITING_MAX: usize = 8_192;
 
-/// After so long without an answer the open bundle is closed short: the server may have another client wait for what is in it, and
-/// us for what that one holds back.
-const STALL: Duration = Duration::from_millis(100);
-/// So it is after so long without anything from the disk.
-const IDLE: Duration = Duration::from_secs(1);
-
 /// The bundle being filled, and which contents it has.
 #[derive(Default)]
-struct OpenBundle {
-    builder: BundleBuilder,
+pub(super) struct OpenBundle {
+    pub(super) builder: BundleBuilder,
     members: OwnIdMap<u16>,
 }
 
@@ -62,9 +56,9 @@ pub(super) struct Assembler<'a> {
     sink: &'a dyn ObjectSink,
     tree: Tree<'a>,
     figures: Figures,
-    questions: Questions<'a>,
+    pub(super) questions: Questions<'a>,
     recent: Recent,
-    bundle: OpenBundle,
+    pub(super) bundle: OpenBundle,
     current: Current,
     waiting: VecDeque<Draw>,
     /// Bytes of extensions in it.
@@ -104,44 +98,29 @@ impl<'a> Assembler<'a> {
     }
 
     fn take(&mut self, batches: &Receiver<step::Batch>) -> Result<(), BackupError> {
-        loop {
-            match batches.recv_timeout(IDLE) {
-                Ok(batch) => self.take_batch(batch)?,
-                Err(RecvTimeoutError::Timeout) => self.close_bundle(),
-                Err(RecvTimeoutError::Disconnected) => break,
+        while let Some(step::Batch { steps, found }) = self.await_disk(batches) {
+            let mut read = Vec::new().into_iter();
+            for step in steps {
+                self.step(step, (&found, &mut read))?;
+                self.ask_if_full()?;
+                self.go_on();
             }
-            self.go_on();
         }
         self.ask()?;
         while self.carry_out_oldest()? {}
         Ok(())
     }
 
-    fn take_batch(&mut self, batch: step::Batch) -> Result<(), BackupError> {
-        let step::Batch { steps, found } = batch;
-        let mut found = found.into_iter().flatten();
-        for step in steps {
-            self.step(step, &mut found)?;
-            self.ask_if_full()?;
-        }
-        Ok(())
-    }
-
-    /// Carries out the oldest batch when it is answered; false when there is none. What others may wait for is not held back
-    /// meanwhile.
-    fn carry_out_oldest(&mut self) -> Result<bool, BackupError> {
-        if !self.bundle.builder.is_empty() && !self.questions.is_known_within(STALL) {
-            self.close_bundle();
-        }
-        let answered = self.questions.oldest()?;
-        Ok(answered.map(|answered| self.carry_out(answered)).is_some())
-    }
-
     fn ask_if_full(&mut self) -> Result<(), BackupError> {
         if self.questions.is_full(WAITING_MAX) { self.ask() } else { Ok(()) }
     }
 
-    fn step(&mut self, step: Step, found: &mut impl Iterator<Item = Parts>) -> Result<(), BackupError> {
+    /// `found` and `read`: what comes of the files of its batch, and what of that has come.
+    fn step(
+        &mut self,
+        step: Step,
+        (found, read): (&Receiver<Vec<Parts>>, &mut vec::IntoIter<Parts>),
+    ) -> Result<(), BackupError> {
         step.count(&mut self.figures);
         match step {
             Step::Enter(entry) => {
@@ -162,10 +141,16 @@ impl<'a> Assembler<'a> {
                 let doubted =
                     before.filter(|before| before.seems == Seems::Same).map(|before| before.content);
                 let file = Reading { path, link, former, doubted };
-                match found.next().ok_or_else(reader_failed)? {
-                    Parts::Small(parts) => self.read(file, parts)?,
-                    Parts::Coming(parts) => self.read(file, parts)?,
-                    Parts::Failed(why) => self.read(file, [Part::Failed(why)])?,
+                if read.len() == 0 {
+                    *read = self.await_disk(found).unwrap_or_default().into_iter();
+                }
+                match read.next().ok_or_else(reader_failed)? {
+                    Parts::Small(parts) => {
+                        let mut parts = parts.into_iter();
+                        self.read(file, |_| parts.next())?;
+                    }
+                    Parts::Coming(parts) => self.read(file, |this| this.await_disk(&parts))?,
+                    Parts::Failed(why) => self.read(file, |_| Some(Part::Failed(why.clone())))?,
                 }
             }
             Step::Missing(name) => self.questions.push(Event::Missing(name), 0),
@@ -175,11 +160,15 @@ impl<'a> Assembler<'a> {
     }
 
     /// Takes the parts of a file; a big one may fill several batches.
-    fn read(&mut self, file: Reading, parts: impl IntoIterator<Item = Part>) -> Result<(), BackupError> {
+    fn read(
+        &mut self,
+        file: Reading,
+        mut next: impl FnMut(&mut Self) -> Option<Part>,
+    ) -> Result<(), BackupError> {
         let Reading { path, link, former, doubted } = file;
         let former = former.unwrap_or_default();
         let (mut inline, mut offset) = (None, 0);
-        for part in parts {
+        while let Some(part) = next(self) {
             match part {
                 Part::Inline(content) => inline = Some(content),
                 Part::Small { id, proof, content } => {
@@ -236,14 +225,7 @@ impl<'a> Assembler<'a> {
         self.tree.note_durable(self.sink.durable())
     }
 
-    /// Carries out what is answered.
-    fn go_on(&mut self) {
-        while let Some(answered) = self.questions.settled() {
-            self.carry_out(answered);
-        }
-    }
-
-    fn carry_out(&mut self, answered: Answered) {
+    pub(super) fn carry_out(&mut self, answered: Answered) {
         let Answered { events, verdicts, durable } = answered;
         self.recent.forget(durable);
         let mut verdicts = verdicts.into_iter();
@@ -365,7 +347,7 @@ impl<'a> Assembler<'a> {
     }
 
     /// Sends the open bundle and draws what waited for its name.
-    fn close_bundle(&mut self) {
+    pub(super) fn close_bundle(&mut self) {
         let OpenBundle { builder, members } = std::mem::take(&mut self.bundle);
         if builder.is_empty() {
             return self.drain(None);

@@ -22,7 +22,7 @@ use pace::Pace;
 const QUIET_MS: u64 = 2_000;
 /// How long a question waits at most.
 const PATIENCE_MS: u64 = 10_000;
-/// How long a session waits for another, all questions together, before it compares that one's pace with its own.
+/// How long a session waits, all questions together, before it compares others' pace with its own.
 const FAIR_MS: u64 = 10_000;
 /// Contents that may be promised at once, by one session (more than any has open) and by all, about 16 MiB of memory; what is
 /// beyond may be asked of several sessions.
@@ -37,7 +37,7 @@ pub(super) struct Party(u64);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lacking {
     pub prefix: u64,
-    /// Another session had promised it before the vault was looked at.
+    /// It was promised before the vault was looked at.
     pub was_promised: bool,
 }
 
@@ -56,7 +56,6 @@ pub(super) enum Decision {
 #[derive(Debug, Clone, Copy)]
 struct Awaited {
     prefix: u64,
-    of: Party,
     since: u64,
 }
 
@@ -71,8 +70,8 @@ struct Standing {
     /// Since when its oldest question waits, for whatever.
     since: Option<u64>,
     awaits: Option<Awaited>,
-    /// How long it has waited for others.
-    waited: HashMap<Party, u64>,
+    /// How long it has waited.
+    waited: u64,
 }
 
 /// All promises of the sessions of one vault.
@@ -97,22 +96,15 @@ impl Promises {
     pub fn leave(&mut self, party: Party, now: u64) -> Vec<Party> {
         self.stop_waiting(party, now);
         self.parties.remove(&party);
-        self.parties.values_mut().for_each(|standing| {
-            standing.waited.remove(&party);
-        });
         self.promised.retain(|_, by| *by != party);
         self.make_small();
         let promised = &self.promised;
         self.waiting.extract_if(|prefix, _| !promised.contains_key(prefix)).flat_map(|(_, who)| who).collect()
     }
 
-    /// Which of these others have promised, by place.
-    pub fn of_others(&self, party: Party, prefixes: &[u64]) -> Vec<usize> {
-        if self.parties.len() < 2 || self.promised.is_empty() {
-            return Vec::new();
-        }
-        let by_another = |prefix| self.promised.get(prefix).is_some_and(|by| *by != party);
-        (0..prefixes.len()).filter(|n| by_another(&prefixes[*n])).collect()
+    /// Which of these are promised, by place.
+    pub fn among(&self, prefixes: &[u64]) -> Vec<usize> {
+        (0..prefixes.len()).filter(|n| self.promised.contains_key(&prefixes[*n])).collect()
     }
 
     /// What becomes of a session's oldest question, of which the vault lacks these, in the order in which they will be sent.
@@ -126,12 +118,12 @@ impl Promises {
         let last = lacking.iter().rev().find_map(|one| {
             let by = *self.promised.get(&one.prefix)?;
             let until = *worth.entry(by).or_insert_with(|| self.until(party, by, now));
-            until.map(|until| (one.prefix, by, until))
+            until.map(|until| (one.prefix, until))
         });
         let Some(standing) = self.parties.get_mut(&party) else { return Decision::Answer };
-        if let Some((prefix, of, until)) = last {
+        if let Some((prefix, until)) = last {
             standing.since.get_or_insert(now);
-            standing.awaits = Some(Awaited { prefix, of, since: now });
+            standing.awaits = Some(Awaited { prefix, since: now });
             self.waiting.entry(prefix).or_default().push(party);
             return Decision::Wait(until - now);
         }
@@ -139,14 +131,14 @@ impl Promises {
         if !lacking.is_empty() {
             standing.lively = now;
             if standing.promises == 0 {
-                standing.pace.begin();
+                standing.pace.begin(now);
             }
         }
         lacking.iter().for_each(|one| self.promise(party, one.prefix));
         Decision::Answer
     }
 
-    /// An object of so many bytes has come from a session, and is in the vault with these contents. Returns whom to wake.
+    /// An object of so many bytes of content has come from a session, and is in the vault with these contents. Returns whom to wake.
     pub fn arrived(
         &mut self,
         party: Party,
@@ -154,14 +146,18 @@ impl Promises {
         prefixes: impl Iterator<Item = u64>,
         now: u64,
     ) -> Vec<Party> {
-        if let Some(standing) = self.parties.get_mut(&party) {
-            standing.pace.delivered(bytes, now - standing.lively);
-            standing.lively = now;
-        }
-        let mut woken = Vec::new();
+        let (mut woken, mut has_content) = (Vec::new(), false);
         for prefix in prefixes {
+            has_content = true;
             self.kept(prefix);
             woken.extend(self.waiting.remove(&prefix).into_iter().flatten());
+        }
+        if let Some(standing) = self.parties.get_mut(&party) {
+            standing.lively = now;
+            match has_content {
+                true => standing.pace.delivered(bytes, now),
+                false => standing.pace.skip(now),
+            }
         }
         self.make_small();
         woken
@@ -190,10 +186,11 @@ impl Promises {
             return None;
         }
         let (theirs, ours) = (self.parties.get(&other)?, self.parties.get(&party)?);
-        // Whoever does not know how fast it is itself finds out.
-        let is_fair = || !ours.pace.is_unknown() && !theirs.pace.is_much_slower_than(&ours.pace);
-        if ours.waited.get(&other).is_some_and(|waited| *waited >= FAIR_MS) && !is_fair() {
-            return None;
+        if ours.waited >= FAIR_MS {
+            // Whoever does not know how fast it is itself finds out; of another it takes waiting for that.
+            if ours.pace.is_unknown() || theirs.pace.is_much_slower_than(&ours.pace) {
+                return None;
+            }
         }
         let until = (theirs.lively + QUIET_MS).min(ours.since.unwrap_or(now) + PATIENCE_MS);
         (until > now).then_some(until)
@@ -201,8 +198,8 @@ impl Promises {
 
     fn stop_waiting(&mut self, party: Party, now: u64) {
         let Some(standing) = self.parties.get_mut(&party) else { return };
-        let Some(Awaited { prefix, of, since }) = standing.awaits.take() else { return };
-        *standing.waited.entry(of).or_default() += now - since;
+        let Some(Awaited { prefix, since }) = standing.awaits.take() else { return };
+        standing.waited += now - since;
         if let Some(waiting) = self.waiting.get_mut(&prefix) {
             waiting.retain(|one| *one != party);
             if waiting.is_empty() {

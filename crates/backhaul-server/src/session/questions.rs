@@ -78,8 +78,8 @@ impl Seat {
         pages.ring(&woken);
     }
 
-    fn of_others(&self, prefixes: &[u64]) -> Vec<usize> {
-        self.book.open().promises.of_others(self.party, prefixes)
+    fn promised(&self, prefixes: &[u64]) -> Vec<usize> {
+        self.book.open().promises.among(prefixes)
     }
 
     fn decide(&self, lacking: &[Lacking]) -> Decision {
@@ -155,17 +155,15 @@ impl Conversation {
     }
 
     fn look(&self, seat: &Seat, prefixes: &[u64]) -> Result<Looked, Ending> {
-        loop {
-            let promised = seat.of_others(prefixes);
-            let verdicts = answers::ask(&self.vault, &self.owned, prefixes)?;
-            let wanted = (0..prefixes.len()).filter(|n| verdicts[*n] == Verdict::Want);
-            let lacking =
-                |n: usize| Lacking { prefix: prefixes[n], was_promised: promised.binary_search(&n).is_ok() };
-            match seat.decide(&wanted.map(lacking).collect::<Vec<_>>()) {
-                Decision::Answer => return Ok(Looked::Answered(verdicts)),
-                Decision::Wait(ms) => return Ok(Looked::Waits(ms)),
-                Decision::LookAgain => {}
-            }
-        }
+        let promised = seat.promised(prefixes);
+        let verdicts = answers::ask(&self.vault, &self.owned, prefixes)?;
+        let wanted = (0..prefixes.len()).filter(|n| verdicts[*n] == Verdict::Want);
+        let lacking =
+            |n: usize| Lacking { prefix: prefixes[n], was_promised: promised.binary_search(&n).is_ok() };
+        Ok(match seat.decide(&wanted.map(lacking).collect::<Vec<_>>()) {
+            Decision::Answer => Looked::Answered(verdicts),
+            Decision::Wait(ms) => Looked::Waits(ms),
+            Decision::LookAgain => Looked::Waits(LOOKS_APART_MS),
+        })
     }
 }

@@ -30,6 +30,12 @@ impl Strict {
         self.memory.ask(queries.to_vec()).unwrap().recv().unwrap()
     }
 
+    /// It was told that something is wanted, and has all of that.
+    fn is_content(&self) -> bool {
+        let open = self.questions.lock().unwrap();
+        !open.wanted.is_empty() && !self.answers(&open.wanted).contains(&Answer::Want)
+    }
+
     /// Answers what can be answered.
     fn go_on(&self) {
         let mut open = self.questions.lock().unwrap();
@@ -90,4 +96,36 @@ fn what_others_may_wait_for_is_not_held_back_until_a_bundle_is_full() {
     });
     assert!(start.elapsed() < SOON);
     restored_equals(&sink.memory, saved.unwrap().root, dir.path());
+}
+
+/// A file in the middle cannot be read before all is there that was wanted so far.
+#[test]
+fn nor_is_it_while_a_disk_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for n in 0..300 {
+        fs::write(dir.path().join(format!("{n:03}")), noise(50_000, n)).unwrap();
+    }
+    let sink = Strict { memory: Memory::new(parameters().id_key), questions: Mutex::default() };
+    let (looks, start) = (AtomicU64::new(0), Instant::now());
+    let now = || {
+        if looks.fetch_add(1, Ordering::SeqCst) == 200 {
+            // More than a bundle of it.
+            while !sink.is_content() && start.elapsed() < SOON {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        later()
+    };
+    let request = BackupRequest {
+        paths: vec![dir.path().to_path_buf()],
+        exclude: excludes::Excludes::default(),
+        skip: vec![],
+        one_file_system: false,
+        joints: joints::Joints::default(),
+        state: None,
+        now: &now,
+        progress: Arc::default(),
+    };
+    backup(&request, &parameters(), &sink).unwrap();
+    assert!(start.elapsed() < SOON && looks.into_inner() > 200);
 }
