@@ -15,7 +15,8 @@
 //! - [`export`]: the server's own backup, and how it stands up again;
 //! - [`enrolment`]: answers join requests;
 //! - [`session`]: one conversation, whoever dialled: [`session::ingest`] checks and stores what arrives,
-//!   [`session::answers`] says what is there, [`session::reads`] sends what may be read;
+//!   [`session::answers`] says what is there, `session::promises` who has been asked for what is not, [`session::reads`] sends
+//!   what may be read;
 //! - [`clock`]: the only place that reads the time.
 //!
 //! Invariants:
