@@ -24,6 +24,7 @@ mod admission;
 pub mod answers;
 mod attend;
 mod bases;
+mod book;
 mod door;
 pub mod ingest;
 mod manners;

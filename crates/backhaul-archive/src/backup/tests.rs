@@ -76,7 +76,7 @@ fn save(
     tree: &Path,
     state: Option<&Path>,
     sink: &dyn ObjectSink,
-    now: fn() -> i64,
+    now: impl Fn() -> i64 + Sync,
 ) -> Result<Saved, BackupError> {
     save_with(&parameters(), tree, state, sink, now)
 }
@@ -86,7 +86,7 @@ fn save_with(
     tree: &Path,
     state: Option<&Path>,
     sink: &dyn ObjectSink,
-    now: fn() -> i64,
+    now: impl Fn() -> i64 + Sync,
 ) -> Result<Saved, BackupError> {
     let request = BackupRequest {
         paths: vec![tree.to_path_buf()],

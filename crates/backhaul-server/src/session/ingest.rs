@@ -20,7 +20,7 @@ use backhaul_store::{Owned, StoreError, WriteSession};
 use backhaul_turns::{Gone, Results, Worker, turns};
 use tokio::sync::mpsc;
 
-use super::questions::Seat;
+use super::book::Seat;
 use super::room::{Guest, Room, Share};
 use super::{Ending, OpenVault, lock};
 use crate::clock::{self, Stopwatch};

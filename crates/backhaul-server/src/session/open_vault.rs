@@ -9,7 +9,7 @@ use backhaul_object::{Compressed, FormatError, Kind, Sealed};
 use backhaul_store::{StoreError, Vault};
 
 use super::bases::Bases;
-use super::questions::Book;
+use super::book::Book;
 use super::room::Room;
 
 /// A vault with its keys, shared by all sessions.

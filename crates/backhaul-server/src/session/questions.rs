@@ -1,97 +1,23 @@
 //! What a session has asked and is not answered yet. Answers come in the order of the questions; one may wait for another session
 //! ([`promises`](super::promises)).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::pending;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use backhaul_object::{Header, Kind};
 use backhaul_proto::end;
 use backhaul_proto::server::Verdict;
-use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use super::answers;
-use super::promises::{Decision, Lacking, Party, Promises};
+use super::book::Seat;
+use super::promises::{Decision, Lacking};
 use super::{Conversation, Ending};
 use crate::clock;
 
 /// The vault is not looked at for one question more often than this, however fast what it waits for trickles in.
 const LOOKS_APART_MS: u64 = 10;
-
-/// The promises of all sessions of a vault.
-#[derive(Default)]
-pub(super) struct Book(Mutex<Pages>);
-
-#[derive(Default)]
-struct Pages {
-    promises: Promises,
-    bells: HashMap<Party, Arc<Notify>>,
-}
-
-/// A session's place in the book, until it is dropped.
-pub(super) struct Seat {
-    book: Arc<Book>,
-    party: Party,
-    bell: Arc<Notify>,
-}
-
-impl Pages {
-    fn ring(&self, woken: &[Party]) {
-        woken.iter().filter_map(|party| self.bells.get(party)).for_each(|bell| bell.notify_one());
-    }
-}
-
-impl Book {
-    /// A session begins.
-    pub fn join(self: &Arc<Self>) -> Seat {
-        let bell = Arc::new(Notify::new());
-        let mut pages = self.open();
-        let party = pages.promises.join();
-        pages.bells.insert(party, Arc::clone(&bell));
-        Seat { book: Arc::clone(self), party, bell }
-    }
-
-    fn open(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Seat {
-    /// An object of this session is in the vault.
-    pub fn arrived(&self, header: &Header) {
-        let members = header.provides.iter().filter(|_| header.kind == Kind::Bundle).map(|(id, _)| id);
-        let whole = matches!(header.kind, Kind::Chunk | Kind::Patch).then_some(&header.id);
-        let prefixes = members.chain(whole).map(|id| id.prefix());
-        let mut pages = self.book.open();
-        let bytes = u64::from(header.plain_len);
-        let woken = pages.promises.arrived(self.party, bytes, prefixes, clock::boot_ms());
-        pages.ring(&woken);
-    }
-
-    /// It delivers nothing any more.
-    pub fn leave(&self) {
-        let mut pages = self.book.open();
-        pages.bells.remove(&self.party);
-        let woken = pages.promises.leave(self.party, clock::boot_ms());
-        pages.ring(&woken);
-    }
-
-    fn promised(&self, prefixes: &[u64]) -> Vec<usize> {
-        self.book.open().promises.among(prefixes)
-    }
-
-    fn decide(&self, lacking: &[Lacking]) -> Decision {
-        self.book.open().promises.decide(self.party, lacking, clock::boot_ms())
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
 
 /// The questions of one session, the oldest first.
 #[derive(Default)]
@@ -114,7 +40,7 @@ impl Questions {
         let left = |time: u64| Duration::from_millis(time.saturating_sub(clock::boot_ms()));
         sleep(left(*from)).await;
         // Either way it is looked at.
-        let _ = timeout(left(*until), seat.bell.notified()).await;
+        let _ = timeout(left(*until), seat.rung()).await;
     }
 }
 

@@ -31,7 +31,7 @@ impl Strict {
     }
 
     /// It was told that something is wanted, and has all of that.
-    fn is_content(&self) -> bool {
+    fn has_what_it_wanted(&self) -> bool {
         let open = self.questions.lock().unwrap();
         !open.wanted.is_empty() && !self.answers(&open.wanted).contains(&Answer::Want)
     }
@@ -76,15 +76,22 @@ impl ObjectSink for Strict {
     }
 }
 
-#[test]
-fn what_others_may_wait_for_is_not_held_back_until_a_bundle_is_full() {
+/// Some batches of files, none of which ends with a bundle.
+fn files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    // Several batches, none of which ends with a bundle.
     for n in 0..300 {
         fs::write(dir.path().join(format!("{n:03}")), noise(50_000, n)).unwrap();
     }
-    let sink = Strict { memory: Memory::new(parameters().id_key), questions: Mutex::default() };
-    let start = Instant::now();
+    dir
+}
+
+fn strict() -> Strict {
+    Strict { memory: Memory::new(parameters().id_key), questions: Mutex::default() }
+}
+
+#[test]
+fn what_others_may_wait_for_is_not_held_back_until_a_bundle_is_full() {
+    let (dir, sink, start) = (files(), strict(), Instant::now());
     let saved = std::thread::scope(|scope| {
         let running = scope.spawn(|| save(dir.path(), None, &sink, later));
         while !running.is_finished() && start.elapsed() < SOON {
@@ -101,31 +108,16 @@ fn what_others_may_wait_for_is_not_held_back_until_a_bundle_is_full() {
 /// A file in the middle cannot be read before all is there that was wanted so far.
 #[test]
 fn nor_is_it_while_a_disk_is_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    for n in 0..300 {
-        fs::write(dir.path().join(format!("{n:03}")), noise(50_000, n)).unwrap();
-    }
-    let sink = Strict { memory: Memory::new(parameters().id_key), questions: Mutex::default() };
-    let (looks, start) = (AtomicU64::new(0), Instant::now());
+    let (dir, sink, start) = (files(), strict(), Instant::now());
+    let looks = AtomicU64::new(0);
     let now = || {
         if looks.fetch_add(1, Ordering::SeqCst) == 200 {
-            // More than a bundle of it.
-            while !sink.is_content() && start.elapsed() < SOON {
+            while !sink.has_what_it_wanted() && start.elapsed() < SOON {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
         later()
     };
-    let request = BackupRequest {
-        paths: vec![dir.path().to_path_buf()],
-        exclude: excludes::Excludes::default(),
-        skip: vec![],
-        one_file_system: false,
-        joints: joints::Joints::default(),
-        state: None,
-        now: &now,
-        progress: Arc::default(),
-    };
-    backup(&request, &parameters(), &sink).unwrap();
+    save(dir.path(), None, &sink, now).unwrap();
     assert!(start.elapsed() < SOON && looks.into_inner() > 200);
 }
